@@ -1,0 +1,119 @@
+//! The FAT partition: what the operator puts there, and what the device puts there for him.
+//!
+//! It has neither owners nor modes, and everybody who ever had the card may have written to it:
+//! what is read is bounded and never followed, and no secret is ever written.
+
+use std::path::PathBuf;
+
+use log::warn;
+use serde_json::Value;
+
+use crate::error::{Doing, Exit, Result};
+use crate::files;
+use crate::layout::{BOOT, Layout};
+
+/// A certificate chain or a root certificate may have this many bytes.
+pub const MAX_CERTIFICATE: usize = 64 * 1024;
+
+/// The folder `firstboot/` on the boot partition.
+#[derive(Clone, Debug)]
+pub struct BootPartition {
+    directory: PathBuf,
+}
+
+impl BootPartition {
+    /// The device's boot partition.
+    pub fn new(layout: &Layout) -> Self {
+        Self {
+            directory: layout.at(BOOT),
+        }
+    }
+
+    /// A file of it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The thing's certificate, where the operator is expected to put it.
+    pub fn certificate_path(&self, thing_name: &str) -> PathBuf {
+        self.path("certificates")
+            .join(format!("{}.pem", file_name(thing_name)))
+    }
+
+    /// The operator's root certificate, if there is one.
+    pub fn root_ca(&self) -> Result<Option<Vec<u8>>> {
+        files::read(&self.path("root-ca.pem"), MAX_CERTIFICATE)
+    }
+
+    /// Where the request and its record go.
+    pub fn request_paths(&self, thing_name: &str) -> [PathBuf; 2] {
+        let name = file_name(thing_name);
+        let requests = self.path("requests");
+        [
+            requests.join(format!("{name}.csr.pem")),
+            requests.join(format!("{name}.json")),
+        ]
+    }
+
+    /// Whether request and record are there as they should be.
+    pub fn request_is_published(&self, thing_name: &str, wanted: [&[u8]; 2]) -> bool {
+        self.request_paths(thing_name)
+            .iter()
+            .zip(wanted)
+            .all(|(path, wanted)| holds(path, wanted))
+    }
+
+    /// Writes request and record, and makes the folder in which the certificate is expected.
+    pub fn publish_request(&self, thing_name: &str, content: [&[u8]; 2]) -> Result<()> {
+        files::make_directory(&self.path("certificates"), 0o700)?;
+        files::make_directory(&self.path("requests"), 0o700)?;
+        for (path, content) in self.request_paths(thing_name).iter().zip(content) {
+            files::write(path, content, None)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the operator how things stand: `status.json`, written only where it says something
+    /// new, so that a boot with nothing to do writes nothing. A boot partition that cannot be
+    /// written is no reason to stop.
+    pub fn publish_status(&self, status: &Value) {
+        let attempt = || -> Result<()> {
+            let text = serde_json::to_string_pretty(status)
+                .doing(Exit::Other, || "cannot encode the status".into())?;
+            let text = format!("{text}\n");
+            let path = self.path("status.json");
+            if holds(&path, text.as_bytes()) {
+                return Ok(());
+            }
+            files::make_directory(&self.directory, 0o700)?;
+            files::write(&path, text.as_bytes(), None)
+        };
+        if let Err(e) = attempt() {
+            warn!("the status could not be put on the boot partition: {e}");
+        }
+    }
+}
+
+fn holds(path: &std::path::Path, wanted: &[u8]) -> bool {
+    matches!(files::read(path, wanted.len()), Ok(Some(content)) if content == wanted)
+}
+
+/// The thing's name as FAT takes it: of the characters that a thing name may have, only the colon
+/// is not allowed there.
+fn file_name(thing_name: &str) -> String {
+    thing_name.replace(':', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colons_do_not_reach_fat() {
+        let boot = BootPartition::new(&Layout::new("/card"));
+        assert_eq!(
+            boot.certificate_path("a:b"),
+            PathBuf::from("/card/boot/firstboot/certificates/a_b.pem")
+        );
+    }
+}

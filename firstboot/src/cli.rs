@@ -1,0 +1,189 @@
+//! The command line: what can be asked for, and how each command is carried out.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use log::info;
+
+use crate::device::Device;
+use crate::error::{Doing, Error, Exit, Result};
+use crate::layout::{Layout, RUN};
+use crate::provision::{self, Goal};
+use crate::settings::Edition;
+use crate::tpm::Tpm;
+use crate::{files, greengrass, report};
+
+/// Turns an unprovisioned TPM into an AWS IoT Greengrass identity, on a device's first boot.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "\
+Exit status: 0 done; 64 usage; 69 no TPM; 70 any other failure; 73 cannot write;
+75 waiting (certificate, network, lockout); 78 settings missing or invalid.
+
+Examples:
+  firstboot provision && firstboot enroll       what the two systemd units do at each boot
+  firstboot status                              what is there, and what is next
+  firstboot --root /mnt/card status --json      the same of a card in a reader"
+)]
+pub struct Arguments {
+    /// The device's file tree: a prefix for every path
+    #[arg(long, global = true, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// How the TPM is reached
+    #[arg(
+        long,
+        global = true,
+        value_name = "TCTI",
+        env = "TPM2_PKCS11_TCTI",
+        default_value = "device:/dev/tpmrm0"
+    )]
+    pub tcti: String,
+    /// Say more
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Command {
+    /// Make token, key and certificate request, as far as they are missing. Needs no network
+    #[command(after_help = "\
+Puts the request to firstboot/requests/<thing>.csr.pem on the boot partition.
+
+Example:
+  firstboot provision")]
+    Provision,
+    /// Provision, then get the certificate and write Greengrass's configuration
+    #[command(after_help = "\
+Exits with 75 as long as there is no certificate.
+
+Example:
+  cp gateway-1.pem /boot/firstboot/certificates/ && firstboot enroll")]
+    Enroll,
+    /// Say what is there and what is next. Changes nothing
+    #[command(after_help = "\
+Also says what keeps the calling user from using the token.
+
+Examples:
+  firstboot status
+  sudo -u ggcore firstboot status
+  firstboot status --json | jq -r .state")]
+    Status {
+        /// JSON, with stable names
+        #[arg(long)]
+        json: bool,
+    },
+    /// Describe the TPM: vendor, firmware, limits, lockout, persistent objects
+    #[command(after_help = "\
+Examples:
+  firstboot tpm
+  firstboot --tcti swtpm:host=127.0.0.1,port=2321 tpm --json")]
+    Tpm {
+        /// JSON, with stable names
+        #[arg(long)]
+        json: bool,
+    },
+    /// Back to unprovisioned: set the identity aside, remove the configuration that it wrote
+    #[command(after_help = "\
+The identity is kept as /var/lib/tpm2_pkcs11.orphan-N, the latest two of them. The TPM keeps its
+storage root key. The next `firstboot provision` makes another key.
+
+Example:
+  systemctl stop greengrass-lite.target && firstboot reset && systemctl restart firstboot")]
+    Reset,
+}
+
+/// Carries the command out.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let layout = Layout::new(&arguments.root);
+    match arguments.command {
+        Command::Provision => advance(layout, &arguments.tcti, Goal::Request),
+        Command::Enroll => advance(layout, &arguments.tcti, Goal::Greengrass),
+        Command::Status { json } => report::print(&report::status(&layout, &arguments.tcti), json),
+        Command::Tpm { json } => {
+            report::print(&report::tpm(&mut Tpm::connect(&arguments.tcti)?)?, json)
+        }
+        Command::Reset => reset(layout, &arguments.tcti),
+    }
+}
+
+fn advance(layout: Layout, tcti: &str, goal: Goal) -> Result<()> {
+    match Device::open(layout.clone(), tcti) {
+        Ok(mut device) => {
+            let _lock = lock(&layout)?;
+            provision::run(&mut device, goal)
+        }
+        Err(e) => {
+            report::publish_failure(&layout, &e);
+            Err(e)
+        }
+    }
+}
+
+fn reset(layout: Layout, tcti: &str) -> Result<()> {
+    let device = Device::open(layout, tcti)?;
+    let _lock = lock(&device.layout)?;
+    // The rename comes first: with it the reset has happened, and what a power cut leaves of the
+    // configuration is removed by the next start.
+    device.identity.remove_staging()?;
+    if device.identity.exists() {
+        let aside = device.identity.set_aside()?;
+        info!("the identity is kept as {}", aside.display());
+    } else {
+        info!("there is no identity");
+    }
+    for edition in Edition::ALL {
+        if greengrass::is_ours(&device.layout, edition) {
+            greengrass::remove(&device.layout, edition)?;
+            info!("removed the configuration for {edition}");
+        }
+    }
+    provision::publish(
+        &device,
+        "Blank",
+        "reset: `firstboot provision` makes a new identity",
+    );
+    Ok(())
+}
+
+/// One firstboot at a time: another one waits here until the first is done.
+fn lock(layout: &Layout) -> Result<File> {
+    let directory = layout.at(RUN);
+    files::make_directory(&directory, 0o700)?;
+    let path = directory.join("lock");
+    let locking = || format!("cannot lock {}", path.display());
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .doing(Exit::CannotWrite, locking)?;
+    if file.try_lock().is_err() {
+        info!("another firstboot is at work; waiting for it");
+        file.lock().doing(Exit::Other, locking)?;
+    }
+    Ok(file)
+}
+
+/// What to do when the arguments are wrong: clap's own text, and the documented exit status.
+pub fn parse() -> std::result::Result<Arguments, u8> {
+    /// EX_USAGE of sysexits(3).
+    const USAGE: u8 = 64;
+    Arguments::try_parse().map_err(|e| {
+        // Nothing can be done where standard error is closed.
+        let _ = e.print();
+        if e.use_stderr() { USAGE } else { 0 }
+    })
+}
+
+impl From<Error> for std::process::ExitCode {
+    fn from(error: Error) -> Self {
+        Self::from(error.exit as u8)
+    }
+}

@@ -1,0 +1,32 @@
+//! What time it is, and whether that can be believed: a Raspberry Pi has no battery-backed clock.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A moment and its trustworthiness.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Time since the epoch, UTC.
+    pub now: Duration,
+    /// Whether the kernel's clock is disciplined (NTP, PTP): adjtimex(2) does not say TIME_ERROR.
+    /// An undisciplined clock of a device without RTC runs behind, never ahead: systemd starts it
+    /// at its own build time or where it last stood.
+    pub synchronised: bool,
+}
+
+impl Clock {
+    /// The system's clock.
+    pub fn read() -> Self {
+        // SAFETY: all-zero is a valid `timex`; with `modes` 0 adjtimex only reads, into a
+        // structure that outlives the call.
+        let state = unsafe {
+            let mut timex: libc::timex = std::mem::zeroed();
+            libc::adjtimex(&mut timex)
+        };
+        Self {
+            now: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+            synchronised: state >= 0 && state != libc::TIME_ERROR,
+        }
+    }
+}

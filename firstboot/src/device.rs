@@ -1,0 +1,154 @@
+//! The device as `provision` and `survey` handle it: where things are, and what is open.
+
+use log::debug;
+
+use crate::boot_partition::BootPartition;
+use crate::error::{Doing, Error, Exit, Result};
+use crate::files;
+use crate::greengrass::{self, Facts};
+use crate::identity::{Identity, Plan, Record};
+use crate::layout::{IMAGE_ROOT_CA, Layout};
+use crate::settings::Settings;
+use crate::tpm::Tpm;
+use crate::x509::Chain;
+
+/// A root certificate file may have this many bytes: AWS's bundle of five has 6 KB.
+const MAX_ROOT_CA: usize = 64 * 1024;
+
+/// One device.
+pub struct Device {
+    /// Where its files are.
+    pub layout: Layout,
+    /// What its operator wants.
+    pub settings: Settings,
+    /// Its identity directory.
+    pub identity: Identity,
+    /// Its boot partition.
+    pub boot: BootPartition,
+    /// How its TPM is reached.
+    pub tcti: String,
+    tpm: Option<Tpm>,
+}
+
+impl Device {
+    /// Reads the settings; touches nothing else.
+    pub fn open(layout: Layout, tcti: &str) -> Result<Self> {
+        let settings = Settings::read(&layout)?;
+        let group = match greengrass::group(settings.greengrass.edition) {
+            None => Some(0),
+            Some(name) => Some(layout.group(name).ok_or_else(|| {
+                Error::settings(format!(
+                    "there is no group {name}, as which this edition's daemons run: is the \
+                     edition in firstboot.json the one that is installed?"
+                ))
+            })?),
+        };
+        debug!("identity readable by group {group:?}");
+        Ok(Self {
+            identity: Identity::new(
+                &layout,
+                settings.platform.pkcs11_module.clone(),
+                tcti,
+                group,
+            ),
+            boot: BootPartition::new(&layout),
+            layout,
+            settings,
+            tcti: tcti.to_owned(),
+            tpm: None,
+        })
+    }
+
+    /// The TPM, opened at the first use.
+    pub fn tpm(&mut self) -> Result<&mut Tpm> {
+        if self.tpm.is_none() {
+            self.tpm = Some(Tpm::connect(&self.tcti)?);
+        }
+        self.tpm
+            .as_mut()
+            .ok_or_else(|| Error::other("the TPM is not open"))
+    }
+
+    /// Calls `work` with everything that a Greengrass configuration is made of.
+    pub fn with_facts<T>(
+        &self,
+        chain: &Chain,
+        slot: u64,
+        work: impl FnOnce(&Facts<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let root_ca = self.root_ca()?;
+        let certificate = chain.pem()?;
+        work(&Facts {
+            settings: &self.settings.greengrass,
+            platform: &self.settings.platform,
+            thing_name: &self.settings.thing_name,
+            slot,
+            pin: &self.identity.pin()?,
+            certificate: &certificate,
+            root_ca: &root_ca,
+        })
+    }
+
+    /// The operator's root certificates, or else the image's.
+    fn root_ca(&self) -> Result<Vec<u8>> {
+        let checked = |pem: Vec<u8>, path: std::path::PathBuf| {
+            match openssl::x509::X509::stack_from_pem(&pem) {
+                Ok(certificates) if !certificates.is_empty() => Ok(pem),
+                _ => Err(Error::settings(format!(
+                    "{} holds no PEM certificate",
+                    path.display()
+                ))),
+            }
+        };
+        if let Some(pem) = self.boot.root_ca()? {
+            return checked(pem, self.boot.path("root-ca.pem"));
+        }
+        let path = self.layout.at(IMAGE_ROOT_CA);
+        let pem = files::read(&path, MAX_ROOT_CA)
+            .doing(Exit::Settings, || "no root certificate".into())?
+            .ok_or_else(|| {
+                Error::settings(format!(
+                    "there is no root certificate: neither {} nor {}",
+                    self.boot.path("root-ca.pem").display(),
+                    path.display()
+                ))
+            })?;
+        checked(pem, path)
+    }
+
+    /// Makes the identity below the storage root key that the TPM has now.
+    pub fn make_identity(&mut self) -> Result<()> {
+        let tpm = self.tpm()?;
+        let crate::tpm::Srk::Present { name } = tpm.srk()? else {
+            return Err(Error::other("the storage root key is gone again"));
+        };
+        let entropy = zeroize::Zeroizing::new(tpm.random(2 * crate::secret::ENTROPY)?);
+        let description = tpm.identification()?.to_string();
+        self.identity.make(self.plan(description, &name, &entropy))
+    }
+
+    /// Asks for the certificate again, under the name that is wanted now.
+    pub fn renew_request(&mut self, record: &Record) -> Result<()> {
+        let mut plan = self.plan(record.tpm.clone(), "", &[]);
+        plan.key = record.key;
+        self.identity.renew_request(plan)
+    }
+
+    fn plan<'a>(&'a self, tpm: String, srk_name: &'a str, entropy: &'a [u8]) -> Plan<'a> {
+        let settings = &self.settings;
+        Plan {
+            key: settings.key,
+            subject: settings.subject.with_common_name(&settings.thing_name),
+            record: Record {
+                thing_name: settings.thing_name.clone(),
+                serial: crate::board::serial(&self.layout).unwrap_or_default(),
+                tpm,
+                key: settings.key,
+                key_sha256: String::new(),
+                csr_sha256: String::new(),
+            },
+            srk_name,
+            entropy,
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! From the request to the certificate. One file a method; each answers with an [`Offer`].
+
+pub mod offline;
+
+use crate::x509::Chain;
+
+/// What a method has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// No certificate yet; what is waited for, in words.
+    Nothing(String),
+    /// A certificate that may enter the token; with what the operator should know of it.
+    Certificate(Box<Chain>, Option<String>),
+    /// A certificate that may not, and why.
+    Refused(String),
+}

@@ -1,0 +1,138 @@
+//! Trees of settings: read from JSON or YAML, laid over one another, taken apart again.
+
+use saphyr::{LoadableYamlNode, Scalar, Yaml};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// Reads YAML 1.2 (and so JSON): one document, mappings with plain keys.
+pub fn parse(content: &[u8]) -> Result<Value> {
+    let text = std::str::from_utf8(content).map_err(|_| Error::other("it is not UTF-8 text"))?;
+    let documents = Yaml::load_from_str(text).map_err(|e| Error::other(e.to_string()))?;
+    match documents.as_slice() {
+        [] => Ok(Value::Null),
+        [one] => tree(one),
+        many => Err(Error::other(format!(
+            "it has {} YAML documents",
+            many.len()
+        ))),
+    }
+}
+
+fn tree(node: &Yaml<'_>) -> Result<Value> {
+    match node {
+        Yaml::Value(Scalar::Null) => Ok(Value::Null),
+        Yaml::Value(Scalar::Boolean(b)) => Ok(Value::Bool(*b)),
+        Yaml::Value(Scalar::Integer(i)) => Ok(Value::from(*i)),
+        Yaml::Value(Scalar::FloatingPoint(f)) => Ok(Value::from(f.into_inner())),
+        Yaml::Value(Scalar::String(s)) => Ok(Value::from(s.as_ref())),
+        Yaml::Sequence(items) => items.iter().map(tree).collect(),
+        Yaml::Mapping(entries) => {
+            let mut object = Map::new();
+            for (key, value) in entries {
+                let key = match tree(key)? {
+                    Value::String(s) => s,
+                    Value::Object(_) | Value::Array(_) => {
+                        return Err(Error::other("it has a key that is no plain text"));
+                    }
+                    plain => plain.to_string(),
+                };
+                object.insert(key, tree(value)?);
+            }
+            Ok(Value::Object(object))
+        }
+        Yaml::Tagged(_, inner) => tree(inner),
+        _ => Err(Error::other(
+            "it has anchors or aliases, which are not supported",
+        )),
+    }
+}
+
+/// `ours` over what is `there`, and that over `defaults`.
+pub fn lay_over(there: Value, ours: Value, defaults: Value) -> Value {
+    let mut result = defaults;
+    for layer in [there, ours] {
+        if !layer.is_null() {
+            lay(&mut result, layer);
+        }
+    }
+    result
+}
+
+fn lay(under: &mut Value, over: Value) {
+    match (under, over) {
+        (Value::Object(under), Value::Object(over)) => {
+            for (key, value) in over {
+                lay(under.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (under, over) => *under = over,
+    }
+}
+
+/// What remains of `tree` without the leaves that `places` has; `None` where nothing does.
+pub fn without(tree: Value, places: &Value) -> Option<Value> {
+    match (tree, places) {
+        (Value::Object(tree), Value::Object(places)) => {
+            let rest: Map<String, Value> = tree
+                .into_iter()
+                .filter_map(|(key, value)| {
+                    let value = match places.get(&key) {
+                        Some(places) => without(value, places)?,
+                        None => value,
+                    };
+                    Some((key, value))
+                })
+                .collect();
+            (!rest.is_empty()).then_some(Value::Object(rest))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn yaml_and_json_are_read_alike() {
+        let yaml = b"---\nsystem:\n  rootpath: \"/greengrass/v2\"\n  n: 1\nlist: [a, true]\n";
+        let wanted = json!({"system": {"rootpath": "/greengrass/v2", "n": 1}, "list": ["a", true]});
+        assert_eq!(parse(yaml).unwrap(), wanted);
+        assert_eq!(parse(wanted.to_string().as_bytes()).unwrap(), wanted);
+        assert_eq!(parse(b"").unwrap(), Value::Null);
+    }
+
+    #[test]
+    fn a_quoted_number_stays_text() {
+        assert_eq!(
+            parse(b"userPin: \"0123\"").unwrap(),
+            json!({"userPin": "0123"})
+        );
+    }
+
+    #[test]
+    fn what_is_no_tree_is_refused() {
+        assert!(parse(b"a: [").is_err());
+        assert!(parse(b"\xFF\xFE").is_err());
+        assert!(parse(b"? [a, b]\n: c\n").is_err());
+    }
+
+    #[test]
+    fn ours_wins_and_the_rest_stays() {
+        let there = json!({"a": 1, "b": {"c": 2, "d": 3}});
+        let result = lay_over(there, json!({"b": {"c": 9}}), json!({"a": 7, "e": 5}));
+        assert_eq!(result, json!({"a": 1, "b": {"c": 9, "d": 3}, "e": 5}));
+    }
+
+    #[test]
+    fn taking_out_leaves_no_empty_shells() {
+        let tree = json!({"a": {"b": 1}, "c": {"d": 2, "e": 3}});
+        let places = json!({"a": {"b": 0}, "c": {"d": 0}});
+        assert_eq!(without(tree, &places), Some(json!({"c": {"e": 3}})));
+        assert_eq!(without(json!({"a": {"b": 1}}), &places), None);
+    }
+}

@@ -1,0 +1,78 @@
+//! Greengrass nucleus (V2, Java), with its PKCS#11 provider plugin.
+//!
+//! Sources: AWS IoT Greengrass V2 developer guide, "Hardware security integration"; the plugin's
+//! PKCS11CryptoKeyService.java; tried in facts/greengrass.md §1b and §2. The plugin reads `object`
+//! and `type` of a URI and nothing else, takes a slot ID (neither index nor label), and wants the
+//! certificate in the token beside the key, under the same label.
+
+use serde_json::json;
+
+use super::{Content, Document, Facts, Form, MAX_SIZE};
+use crate::files::Access;
+use crate::token::OBJECT_LABEL;
+
+const CONFIG: &str = "/greengrass/v2/config/config.yaml";
+const ROOT_CA: &str = "/greengrass/v2/root-ca.pem";
+
+pub(super) static FORM: Form = Form {
+    main: CONFIG,
+    key_uri: "/system/privateKeyPath",
+    documents,
+    // The nucleus reads config.yaml only where it has no transaction log from an earlier start
+    // (KernelLifecycle.initConfigAndTlog), and falls back to bootstrap.tlog.
+    superseded: &[("/greengrass/v2/config", &["config.tlog", "bootstrap.tlog"])],
+    limit: MAX_SIZE,
+};
+
+fn documents(facts: &Facts<'_>) -> Vec<Document> {
+    let settings = facts.settings;
+    let ours = json!({
+        "system": {
+            "certificateFilePath": format!("pkcs11:object={OBJECT_LABEL};type=cert"),
+            "privateKeyPath": format!("pkcs11:object={OBJECT_LABEL};type=private"),
+            "rootCaPath": ROOT_CA,
+            "thingName": facts.thing_name,
+        },
+        "services": {
+            "aws.greengrass.Nucleus": {
+                "configuration": {
+                    "awsRegion": settings.aws_region,
+                    "iotRoleAlias": settings.iot_role_alias,
+                    "iotDataEndpoint": settings.iot_data_endpoint,
+                    "iotCredEndpoint": settings.iot_credential_endpoint,
+                }
+            },
+            "aws.greengrass.crypto.Pkcs11Provider": {
+                "configuration": {
+                    "name": "tpm2_pkcs11",
+                    "library": facts.platform.pkcs11_module,
+                    "slot": facts.slot,
+                    // The plugin knows no other way to the PIN.
+                    "userPin": facts.pin.expose(),
+                }
+            }
+        }
+    });
+    // The nucleus's version is the image's to say: meta-aws writes it here.
+    let defaults = json!({
+        "system": { "rootpath": "/greengrass/v2" },
+        "services": {
+            "aws.greengrass.Nucleus": {
+                "componentType": "NUCLEUS",
+                "configuration": { "runWithDefault": { "posixUser": "ggc_user:ggc_group" } }
+            }
+        }
+    });
+    vec![
+        Document {
+            path: ROOT_CA,
+            access: Access::PUBLIC,
+            content: Content::Bytes(facts.root_ca.to_vec()),
+        },
+        Document {
+            path: CONFIG,
+            access: Access::PRIVATE,
+            content: Content::Tree { ours, defaults },
+        },
+    ]
+}

@@ -1,0 +1,108 @@
+//! Greengrass nucleus lite (V2, C): OpenSSL with pkcs11-provider.
+//!
+//! Sources: aws-greengrass-lite docs/PKCS11_SUPPORT.md; tried in facts/greengrass.md §1d. Its
+//! daemons run as `ggcore`; the PIN reaches them as a file that the OpenSSL configuration names,
+//! and they find that configuration by OPENSSL_CONF (systemd drop-ins in `firstboot/systemd`).
+
+use serde_json::json;
+
+use super::{Content, Document, Facts, Form, certificate_uri, key_uri};
+use crate::files::Access;
+use crate::layout::IDENTITY;
+
+/// The group of the daemons.
+pub const GROUP: &str = "ggcore";
+
+const CONFIG: &str = "/etc/greengrass/config.yaml";
+const ROOT_CA: &str = "/etc/greengrass/root-ca.pem";
+const OPENSSL: &str = "/etc/greengrass/openssl.cnf";
+
+pub(super) static FORM: Form = Form {
+    main: CONFIG,
+    key_uri: "/system/privateKeyPath",
+    documents,
+    // Values in ggconfigd's database are newer than those of the file, and win.
+    superseded: &[("/var/lib/greengrass", &["config.db"])],
+    // ggconfigd cuts the file there without a word (facts/greengrass.md §1d).
+    limit: 8192,
+};
+
+fn documents(facts: &Facts<'_>) -> Vec<Document> {
+    let settings = facts.settings;
+    let ours = json!({
+        "system": {
+            "privateKeyPath": key_uri(),
+            "certificateFilePath": certificate_uri(),
+            "rootCaPath": ROOT_CA,
+            "thingName": facts.thing_name,
+        },
+        "services": {
+            "aws.greengrass.NucleusLite": {
+                "configuration": {
+                    "awsRegion": settings.aws_region,
+                    "iotRoleAlias": settings.iot_role_alias,
+                    "iotDataEndpoint": settings.iot_data_endpoint,
+                    "iotCredEndpoint": settings.iot_credential_endpoint,
+                }
+            }
+        }
+    });
+    let defaults = json!({
+        "system": { "rootPath": "/var/lib/greengrass" },
+        "services": {
+            "aws.greengrass.NucleusLite": {
+                "componentType": "NUCLEUS",
+                "configuration": {
+                    "runWithDefault": { "posixUser": "gg_component:gg_component" },
+                    "greengrassDataPlanePort": "8443",
+                }
+            }
+        }
+    });
+    vec![
+        Document {
+            path: ROOT_CA,
+            access: Access::PUBLIC,
+            content: Content::Bytes(facts.root_ca.to_vec()),
+        },
+        Document {
+            path: OPENSSL,
+            access: Access::PUBLIC,
+            content: Content::Bytes(openssl(facts).into_bytes()),
+        },
+        Document {
+            path: CONFIG,
+            access: Access::PUBLIC,
+            content: Content::Tree { ours, defaults },
+        },
+    ]
+}
+
+/// OpenSSL configuration (config(5ossl), provider-pkcs11(7)): `default` stays active, for the keys
+/// that are files.
+fn openssl(facts: &Facts<'_>) -> String {
+    format!(
+        "\
+# Written by firstboot: Greengrass nucleus lite reaches the TPM's key through this.
+openssl_conf = openssl_init
+
+[openssl_init]
+providers = provider_sect
+
+[provider_sect]
+default = default_sect
+pkcs11 = pkcs11_sect
+
+[default_sect]
+activate = 1
+
+[pkcs11_sect]
+module = {provider}
+pkcs11-module-path = {module}
+pkcs11-module-token-pin = file:{IDENTITY}/pin
+activate = 1
+",
+        provider = facts.platform.openssl_provider.display(),
+        module = facts.platform.pkcs11_module.display(),
+    )
+}

@@ -1,0 +1,74 @@
+//! Greengrass V1, which left maintenance in June 2023 but still runs in the field.
+//!
+//! Source: AWS IoT Greengrass V1 developer guide, "Hardware security integration"; not tried against
+//! a V1 core. The token is found by its label; certificates have to be files.
+
+use serde_json::json;
+
+use super::{Content, Document, Facts, Form, MAX_SIZE, key_uri};
+use crate::files::Access;
+use crate::token::TOKEN_LABEL;
+
+const CONFIG: &str = "/greengrass/config/config.json";
+const CERTIFICATE: &str = "/greengrass/certs/device.pem";
+const ROOT_CA: &str = "/greengrass/certs/root.ca.pem";
+
+pub(super) static FORM: Form = Form {
+    main: CONFIG,
+    key_uri: "/crypto/principals/IoTCertificate/privateKeyPath",
+    documents,
+    superseded: &[],
+    limit: MAX_SIZE,
+};
+
+fn documents(facts: &Facts<'_>) -> Vec<Document> {
+    let settings = facts.settings;
+    let region = &settings.aws_region;
+    let ours = json!({
+        "coreThing": {
+            "thingArn": format!(
+                "arn:aws:iot:{region}:{}:thing/{}",
+                settings.aws_account_id, facts.thing_name
+            ),
+            "iotHost": settings.iot_data_endpoint,
+            "ggHost": format!("greengrass-ats.iot.{region}.amazonaws.com"),
+        },
+        "crypto": {
+            "PKCS11": {
+                "P11Provider": facts.platform.pkcs11_module,
+                "slotLabel": TOKEN_LABEL,
+                "slotUserPin": facts.pin.expose(),
+            },
+            "principals": {
+                "IoTCertificate": {
+                    "privateKeyPath": key_uri(),
+                    "certificatePath": format!("file://{CERTIFICATE}"),
+                },
+                "MQTTServerCertificate": { "privateKeyPath": key_uri() },
+            },
+            "caPath": format!("file://{ROOT_CA}"),
+        }
+    });
+    let defaults = json!({
+        "coreThing": { "keepAlive": 600 },
+        "runtime": { "cgroup": { "useSystemd": "yes" } },
+        "managedRespawn": false,
+    });
+    vec![
+        Document {
+            path: ROOT_CA,
+            access: Access::PUBLIC,
+            content: Content::Bytes(facts.root_ca.to_vec()),
+        },
+        Document {
+            path: CERTIFICATE,
+            access: Access::PUBLIC,
+            content: Content::Bytes(facts.certificate.as_bytes().to_vec()),
+        },
+        Document {
+            path: CONFIG,
+            access: Access::PRIVATE,
+            content: Content::Tree { ours, defaults },
+        },
+    ]
+}

@@ -1,0 +1,95 @@
+//! The accepted certificate, and the token that has to hold it.
+//!
+//! `certificate.pem` comes first and is durable; the token is then made to match, as often as it
+//! takes. `verified.json` notes what was seen, by hashes of both: as long as they are true, nobody
+//! has to open the token to know what is in it.
+
+use std::fs;
+use std::io::Read;
+
+use openssl::sha::Sha256;
+use serde::{Deserialize, Serialize};
+
+use super::{CERTIFICATE, DATABASE, Identity, MAX_FILE, VERIFIED, token_slot};
+use crate::error::{Doing, Exit, Result};
+use crate::files;
+use crate::public_key::hexadecimal;
+use crate::token::Library;
+use crate::x509::Chain;
+
+/// What the token was seen to hold: valid as long as neither the store nor the certificate changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    store_sha256: String,
+    certificate_sha256: String,
+    /// The token's slot in that store.
+    pub slot: u64,
+}
+
+impl Identity {
+    /// The accepted certificate with its chain, if there is one that can be read.
+    pub fn certificate(&self) -> Option<Chain> {
+        let pem = files::read(&self.directory.join(CERTIFICATE), MAX_FILE).ok()??;
+        Chain::parse(&pem).ok()
+    }
+
+    /// Accepts a certificate: from now on the token has to hold it.
+    pub fn accept(&self, chain: &Chain) -> Result<()> {
+        self.write(CERTIFICATE, chain.pem()?.as_bytes())
+    }
+
+    /// Makes the token hold the accepted certificate, and notes what it holds.
+    pub fn fill_token(&self, chain: &Chain) -> Result<()> {
+        files::make_directory(&self.store.locks, 0o700)?;
+        let library = Library::open(&self.store)?;
+        let slot = token_slot(&library)?;
+        let login = library.login(slot, &self.pin()?)?;
+        let (leaf, issuers) = chain.objects()?;
+        login.set_certificates(&leaf, &issuers)?;
+        drop(login);
+        drop(library);
+        let verified = Verified {
+            slot,
+            ..self.fingerprint()?
+        };
+        let text = serde_json::to_vec(&verified)
+            .doing(Exit::Other, || "cannot encode verified.json".into())?;
+        self.write(VERIFIED, &text)
+    }
+
+    /// What the token holds, if it was seen to hold the accepted certificate and neither has
+    /// changed since.
+    pub fn verified(&self) -> Option<Verified> {
+        let noted: Verified = serde_json::from_slice(&self.read(VERIFIED).ok()?).ok()?;
+        let now = Verified {
+            slot: noted.slot,
+            ..self.fingerprint().ok()?
+        };
+        (noted == now).then_some(noted)
+    }
+
+    fn fingerprint(&self) -> Result<Verified> {
+        Ok(Verified {
+            store_sha256: self.hash(DATABASE)?,
+            certificate_sha256: self.hash(CERTIFICATE)?,
+            slot: 0,
+        })
+    }
+
+    fn hash(&self, name: &str) -> Result<String> {
+        let path = self.directory.join(name);
+        let hash = || -> std::io::Result<[u8; 32]> {
+            let mut file = fs::File::open(&path)?;
+            let mut hasher = Sha256::new();
+            let mut buffer = [0; 16 * 1024];
+            loop {
+                match file.read(&mut buffer)? {
+                    0 => return Ok(hasher.finish()),
+                    n => hasher.update(&buffer[..n]),
+                }
+            }
+        };
+        let digest = hash().doing(Exit::Other, || format!("cannot read {}", path.display()))?;
+        Ok(hexadecimal(&digest))
+    }
+}

@@ -1,0 +1,127 @@
+//! Making an identity: everything in the staging directory, proved by a signature, then one rename.
+
+use openssl::sha::sha256;
+
+use super::{DATABASE, Identity, PIN, RECORD, REQUEST, Record, SRK_NAME, token_slot};
+use crate::error::{Doing, Error, Exit, Result};
+use crate::files;
+use crate::public_key::{KeyType, PublicKey, Scheme, hexadecimal};
+use crate::secret::Pin;
+use crate::token::{self, Library, Login, Store};
+use crate::x509::Request;
+
+/// What is needed to make an identity.
+pub struct Plan<'a> {
+    /// The kind of key.
+    pub key: KeyType,
+    /// Subject name of the request.
+    pub subject: Vec<(&'static str, &'a str)>,
+    /// The record, but for what is known only afterwards (`key_sha256`, `csr_sha256`).
+    pub record: Record,
+    /// Name of the storage root key.
+    pub srk_name: &'a str,
+    /// Random bytes from the TPM: two times [`crate::secret::ENTROPY`].
+    pub entropy: &'a [u8],
+}
+
+impl Identity {
+    /// Makes the identity: token, PINs, key, request, proof; then the rename.
+    pub fn make(&self, plan: Plan<'_>) -> Result<()> {
+        files::make_directory(&self.store.locks, 0o700)?;
+        if let Some(parent) = self.staging.parent() {
+            files::make_directory(parent, 0o755)?;
+        }
+        files::make_directory(&self.staging, 0o700)?;
+        let staged = Store {
+            directory: self.staging.clone(),
+            ..self.store.clone()
+        };
+        let (for_user, for_so) = plan.entropy.split_at(plan.entropy.len() / 2);
+        let pin = Pin::generate(for_user)?;
+        let so_pin = Pin::generate(for_so)?;
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).doing(Exit::Other, || {
+            "cannot get random bytes from the kernel".into()
+        })?;
+
+        let library = Library::open(&staged)?;
+        let slot = library.make_token(&so_pin, &pin)?;
+        drop(so_pin);
+        let login = library.login(slot, &pin)?;
+        let key = crate::progress::during(&making(plan.key), || login.make_key(plan.key, &id))?;
+        let request = self.request(&plan, &key, &login)?;
+        drop(login);
+        drop(library);
+        if plan.key == KeyType::Rsa2048 {
+            self.prove_pss(&staged, &key, &pin)?;
+        }
+
+        self.write_staged(PIN, pin.expose().as_bytes())?;
+        self.write_staged(SRK_NAME, plan.srk_name.as_bytes())?;
+        let (pem, record) = request;
+        self.write_staged(REQUEST, pem.as_bytes())?;
+        self.write_staged(RECORD, record.as_bytes())?;
+        files::set_access(&self.staging.join(DATABASE), self.access(0o440))?;
+        files::set_access(&self.staging, self.access(0o750))?;
+        files::sync_directory(&self.staging)?;
+        files::rename(&self.staging, &self.directory)
+    }
+
+    /// Asks for the certificate again, with the same key: the thing's name or the subject changed.
+    pub fn renew_request(&self, plan: Plan<'_>) -> Result<()> {
+        let library = Library::open(&self.store)?;
+        let login = library.login(token_slot(&library)?, &self.pin()?)?;
+        let key = login.public_key()?;
+        let (pem, record) = self.request(&plan, &key, &login)?;
+        self.write(REQUEST, pem.as_bytes())?;
+        self.write(RECORD, record.as_bytes())
+    }
+
+    fn request(&self, plan: &Plan<'_>, key: &PublicKey, login: &Login) -> Result<(String, String)> {
+        let name = crate::x509::name(&plan.subject).map_err(Error::settings)?;
+        let request = Request::make(name, key, |message| login.sign(Scheme::Usual, message))?;
+        let pem = request.pem()?;
+        let record = Record {
+            key: plan.key,
+            key_sha256: key.fingerprint(),
+            csr_sha256: hexadecimal(&sha256(pem.as_bytes())),
+            ..plan.record.clone()
+        };
+        let record = serde_json::to_string_pretty(&record)
+            .doing(Exit::Other, || "cannot encode the request's record".into())?;
+        Ok((pem, record + "\n"))
+    }
+
+    /// Offers RSA-PSS if, and only if, the TPM's signatures have the salt that TLS 1.3 wants.
+    fn prove_pss(&self, staged: &Store, key: &PublicKey, pin: &Pin) -> Result<()> {
+        const MESSAGE: &[u8] = b"firstboot tests the salt length of RSA-PSS";
+        token::record_pss(&staged.directory, true)?;
+        let library = Library::open(staged)?;
+        let login = library.login(token_slot(&library)?, pin)?;
+        let signature = login.sign(Scheme::Pss, MESSAGE);
+        drop(login);
+        drop(library);
+        if signature.is_ok_and(|s| key.verifies(Scheme::Pss, MESSAGE, &s)) {
+            return Ok(());
+        }
+        log::warn!(
+            "this TPM's RSA-PSS signatures do not have the salt length that TLS 1.3 wants: only \
+             TLS 1.2 will work with this RSA key. \"key\": \"ecc-p256\" has no such limit"
+        );
+        token::record_pss(&staged.directory, false)
+    }
+
+    fn write_staged(&self, name: &str, content: &[u8]) -> Result<()> {
+        files::write(&self.staging.join(name), content, Some(self.access(0o440)))
+    }
+}
+
+fn making(key: KeyType) -> String {
+    match key {
+        KeyType::EccP256 => "making the ECC P-256 key in the TPM".into(),
+        KeyType::Rsa2048 => {
+            "making the RSA-2048 key in the TPM (10 s on average on an SLB 9670, sometimes 50 s)"
+                .into()
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The identity directory `S`: built complete beside its place, proved, and committed by one rename.
+//!
+//! | file | what |
+//! |---|---|
+//! | `tpm2_pkcs11.sqlite3` | the token store of tpm2-pkcs11 |
+//! | `pin` | the user PIN |
+//! | `device.csr.pem`, `request.json` | the certificate request, and its record for the operator |
+//! | `srk.name` | the Name of the storage root key that everything hangs on |
+//! | `certificate.pem` | the accepted certificate and its chain; the token is made to hold it |
+//! | `verified.json` | what the token was last seen to hold: saves opening it at each boot |
+
+mod certificate;
+mod make;
+mod upkeep;
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::files::{self, Access};
+use crate::layout::{IDENTITY, Layout, RUN, STAGING};
+use crate::public_key::KeyType;
+use crate::secret::Pin;
+use crate::token::{Library, Store};
+
+pub use certificate::Verified;
+pub use make::Plan;
+
+/// The store's database, in the name that tpm2-pkcs11 gives it.
+const DATABASE: &str = "tpm2_pkcs11.sqlite3";
+/// Files without which an identity cannot be used.
+const ESSENTIAL: [&str; 5] = [DATABASE, PIN, REQUEST, RECORD, SRK_NAME];
+const PIN: &str = "pin";
+const REQUEST: &str = "device.csr.pem";
+const RECORD: &str = "request.json";
+const SRK_NAME: &str = "srk.name";
+const CERTIFICATE: &str = "certificate.pem";
+const VERIFIED: &str = "verified.json";
+/// Nothing in an identity directory is near as large, but for the store.
+const MAX_FILE: usize = 64 * 1024;
+
+/// What an operator's inventory wants to know about a request. The same text lies in the identity
+/// directory and on the boot partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The thing's name.
+    pub thing_name: String,
+    /// The board's serial number; empty where it has none.
+    pub serial: String,
+    /// The TPM, in words.
+    pub tpm: String,
+    /// The key's type.
+    pub key: KeyType,
+    /// SHA-256 of the key's SubjectPublicKeyInfo.
+    pub key_sha256: String,
+    /// SHA-256 of the request file.
+    pub csr_sha256: String,
+}
+
+/// The identity directory, there or not.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    directory: PathBuf,
+    staging: PathBuf,
+    store: Store,
+    group: Option<u32>,
+}
+
+impl Identity {
+    /// The device's identity, reached through this PKCS#11 module and TPM; readable by `group`
+    /// beside root.
+    pub fn new(layout: &Layout, module: PathBuf, tcti: &str, group: Option<u32>) -> Self {
+        let directory = layout.at(IDENTITY);
+        Self {
+            store: Store {
+                module,
+                directory: directory.clone(),
+                tcti: tcti.to_owned(),
+                locks: layout.at(RUN),
+            },
+            staging: layout.at(STAGING),
+            directory,
+            group,
+        }
+    }
+
+    /// Whether a directory is there, whatever is in it.
+    pub fn exists(&self) -> bool {
+        self.directory.symlink_metadata().is_ok()
+    }
+
+    /// Whether the making of an identity was interrupted.
+    pub fn has_staging(&self) -> bool {
+        self.staging.symlink_metadata().is_ok()
+    }
+
+    /// Removes what an interruption left.
+    pub fn remove_staging(&self) -> Result<()> {
+        files::remove_tree(&self.staging)
+    }
+
+    /// The first essential file that is missing or empty, if any. A file that cannot be looked at is
+    /// an error, not a defect: an identity is not given up for a failing disk or a missing right.
+    pub fn defect(&self) -> Result<Option<String>> {
+        for name in ESSENTIAL {
+            let path = self.directory.join(name);
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_file() && metadata.len() > 0 => {}
+                Ok(_) => return Ok(Some(format!("{} is empty or no file", path.display()))),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    return Ok(Some(format!("{} is missing", path.display())));
+                }
+                Err(e) => {
+                    return Err(Error::other(format!(
+                        "cannot look at {}: {e}",
+                        path.display()
+                    )));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether owner, group and modes are as they should be: the group changes with the edition.
+    pub fn access_is_right(&self) -> bool {
+        self.accesses()
+            .iter()
+            .all(|(path, access)| files::has_access(path, *access))
+    }
+
+    /// Puts owner, group and modes right.
+    pub fn set_access(&self) -> Result<()> {
+        self.accesses()
+            .iter()
+            .try_for_each(|(path, access)| files::set_access(path, *access))
+    }
+
+    fn accesses(&self) -> Vec<(PathBuf, Access)> {
+        let files = ESSENTIAL.iter().chain(&[CERTIFICATE, VERIFIED]);
+        std::iter::once((self.directory.clone(), self.access(0o750)))
+            .chain(files.map(|name| (self.directory.join(name), self.access(0o440))))
+            .filter(|(path, _)| path.exists())
+            .collect()
+    }
+
+    /// The Name of the storage root key below which the identity was made.
+    pub fn srk_name(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&self.read(SRK_NAME)?).into_owned())
+    }
+
+    /// The request, and its record.
+    pub fn request_files(&self) -> Result<[Vec<u8>; 2]> {
+        Ok([self.read(REQUEST)?, self.read(RECORD)?])
+    }
+
+    /// The user PIN.
+    pub fn pin(&self) -> Result<Pin> {
+        Pin::parse(self.read(PIN)?)
+            .ok_or_else(|| Error::other(format!("{}/{PIN} holds no PIN", self.directory.display())))
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let path = self.directory.join(name);
+        files::read(&path, MAX_FILE)?
+            .ok_or_else(|| Error::other(format!("{} is missing", path.display())))
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+        files::write(
+            &self.directory.join(name),
+            content,
+            Some(self.access(0o440)),
+        )
+    }
+
+    fn access(&self, mode: u32) -> Access {
+        Access {
+            mode,
+            group: self.group,
+        }
+    }
+}
+
+fn token_slot(library: &Library) -> Result<u64> {
+    library.token_slot()?.ok_or_else(|| {
+        Error::other(
+            "the PKCS#11 store has no token of ours: somebody changed it. `firstboot reset` makes a new identity",
+        )
+    })
+}

@@ -1,0 +1,62 @@
+//! Where everything lies: each absolute path of the device, below `--root`.
+
+use std::path::{Path, PathBuf};
+
+/// The identity directory `S`: the tpm2-pkcs11 store, the user PIN, the CSR, the certificate.
+pub const IDENTITY: &str = "/var/lib/tpm2_pkcs11";
+/// Where an identity is built before it appears by one rename.
+pub const STAGING: &str = "/var/lib/tpm2_pkcs11.new";
+/// Identities that were set aside: `IDENTITY` with this and a number appended.
+pub const ORPHAN_SUFFIX: &str = ".orphan-";
+/// What the operator and the device exchange, on the FAT partition.
+pub const BOOT: &str = "/boot/firstboot";
+/// The image's default settings.
+pub const IMAGE_SETTINGS: &str = "/usr/lib/firstboot/firstboot.json";
+/// The root certificate that is used when the operator gives none.
+pub const IMAGE_ROOT_CA: &str = "/usr/lib/firstboot/AmazonRootCA1.pem";
+/// Lock files: our own, and the PKCS#11 library's.
+pub const RUN: &str = "/run/firstboot";
+
+/// Maps the device's absolute paths below `--root`.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// A device's file tree at `root`; `/` on the device itself.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Where the device's `absolute` path is to be found here.
+    pub fn at(&self, absolute: impl AsRef<Path>) -> PathBuf {
+        let absolute = absolute.as_ref();
+        self.root
+            .join(absolute.strip_prefix("/").unwrap_or(absolute))
+    }
+
+    /// The group's number in the device's own `/etc/group`: with `--root`, the host's is another.
+    pub fn group(&self, name: &str) -> Option<u32> {
+        let groups = std::fs::read_to_string(self.at("/etc/group")).ok()?;
+        groups.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absolute_paths_stay_below_the_root() {
+        let layout = Layout::new("/mnt/card");
+        assert_eq!(layout.at(BOOT), Path::new("/mnt/card/boot/firstboot"));
+        assert_eq!(
+            Layout::new("/").at(IDENTITY),
+            Path::new("/var/lib/tpm2_pkcs11")
+        );
+    }
+}

@@ -1,0 +1,38 @@
+//! Turns an unprovisioned TPM into an AWS IoT Greengrass identity, on a device's first boot.
+//!
+//! systemd runs the program before Greengrass: `firstboot.service` (key and request, no network),
+//! then `firstboot-enroll.service` (certificate and configuration). Both look at what is there, do
+//! what is missing and stop; a boot with nothing to do costs three TPM commands and a few files read.
+//!
+//! The crate is a house; a module uses only the floors below its own:
+//!
+//! | floor | modules |
+//! |---|---|
+//! | top | `main`, [`cli`] |
+//! | 3 | [`provision`] (what is next), [`survey`] (what is there), [`report`] (what people are shown) |
+//! | 2 | [`device`], [`identity`], [`enrollment`], [`greengrass`] |
+//! | 1 | [`tpm`], [`token`], [`x509`], [`settings`], [`boot_partition`], [`board`] |
+//! | ground | [`files`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`progress`], [`error`] |
+
+pub mod board;
+pub mod boot_partition;
+pub mod certificate_der;
+pub mod cli;
+pub mod clock;
+pub mod device;
+pub mod enrollment;
+pub mod error;
+pub mod files;
+pub mod greengrass;
+pub mod identity;
+pub mod layout;
+pub mod progress;
+pub mod provision;
+pub mod public_key;
+pub mod report;
+pub mod secret;
+pub mod settings;
+pub mod survey;
+pub mod token;
+pub mod tpm;
+pub mod x509;

@@ -1,0 +1,58 @@
+//! Sets up the log, parses the arguments, runs the command, returns its exit status.
+
+use std::process::ExitCode;
+
+use firstboot::cli;
+use firstboot::error::Exit;
+use log::{LevelFilter, error, warn};
+use nix::sys::stat::{Mode, umask};
+
+fn main() -> ExitCode {
+    let arguments = match cli::parse() {
+        Ok(arguments) => arguments,
+        Err(code) => return ExitCode::from(code),
+    };
+    // Whatever is made is private until it is given away on purpose.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    start_log(arguments.verbose);
+    match cli::run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            match e.exit {
+                Exit::Waiting => warn!("{e}"),
+                _ => error!("{e}"),
+            }
+            e.into()
+        }
+    }
+}
+
+/// One line a record on standard error; the journal adds the time.
+fn start_log(verbose: bool) {
+    let level = if verbose {
+        LevelFilter::Debug
+    } else {
+        LevelFilter::Info
+    };
+    let logger = simple_logger::SimpleLogger::new()
+        .with_level(level)
+        // What goes wrong in there is said again, in the operator's words.
+        .with_module_level("tss_esapi", LevelFilter::Off);
+    if logger.init().is_err() {
+        eprintln!("firstboot: the log could not be started");
+    }
+    if !verbose {
+        quieten_libraries();
+    }
+}
+
+/// The TPM libraries print to standard error by themselves, with words that alarm where nothing is
+/// wrong ("no such table: schema" on a new store). Whoever sets these variables keeps them.
+fn quieten_libraries() {
+    for (name, value) in [("TSS2_LOG", "all+none"), ("TPM2_PKCS11_LOG_LEVEL", "0")] {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: there are no other threads, and no library has been loaded that reads it.
+            unsafe { std::env::set_var(name, value) };
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What the console, the journal and systemd are told while something takes time.
+
+use std::time::Instant;
+
+use log::info;
+use sd_notify::NotifyState;
+
+/// Says what is about to be done, does it, and says how long it took.
+///
+/// `what` reads after "now": "making an RSA-2048 key in the TPM (tens of seconds on an SLB 9670)".
+pub fn during<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    info!("{what} …");
+    status(what);
+    let start = Instant::now();
+    let result = work();
+    if result.is_ok() {
+        info!("{what}: done in {:.1} s", start.elapsed().as_secs_f64());
+    }
+    result
+}
+
+/// Tells systemd (`systemctl status`) what is going on; without systemd, nothing happens.
+pub fn status(what: &str) {
+    // A line that cannot be delivered is no reason to stop provisioning.
+    let _ = sd_notify::notify(&[NotifyState::Status(what)]);
+}

@@ -1,0 +1,134 @@
+//! The way from whatever is there to a provisioned device: look, name the next step, take it, look
+//! again. No file says how far it got, so that there is none to be wrong after a power cut.
+
+mod next;
+mod step;
+
+use log::{info, warn};
+use serde_json::json;
+
+use crate::device::Device;
+use crate::error::{Error, Exit, Result};
+use crate::survey::{IdentityState, Survey};
+use crate::{greengrass, progress, tpm};
+
+pub use next::next;
+pub use step::Step;
+
+/// How far to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Up to the published request: TPM, token, key. Needs no network.
+    Request,
+    /// All the way.
+    Greengrass,
+}
+
+/// Walks until there is nothing left to do, and says how things stand on the boot partition.
+pub fn run(device: &mut Device, goal: Goal) -> Result<()> {
+    let result = walk(device, goal);
+    let (state, message) = match &result {
+        Ok(step) => (step.state(), step.describe()),
+        Err(e) => ("Error", e.to_string()),
+    };
+    progress::status(&message);
+    publish(device, state, &message);
+    match result? {
+        Step::Stop(_, exit, why) => Err(Error::new(exit, why)),
+        step if goal == Goal::Request && step.is_enrollment() => {
+            info!("provisioned; next: {message}");
+            Ok(())
+        }
+        Step::Wait(_, what) => Err(Error::new(Exit::Waiting, format!("waiting: {what}"))),
+        Step::Done(Some(remark)) => {
+            warn!("{remark}");
+            Ok(())
+        }
+        _ => {
+            info!("{state}: {message}");
+            Ok(())
+        }
+    }
+}
+
+/// Says on the boot partition how things stand.
+pub fn publish(device: &Device, state: &str, message: &str) {
+    device.boot.publish_status(&json!({
+        "state": state,
+        "message": message,
+        "thing_name": device.settings.thing_name,
+        "firstboot": env!("CARGO_PKG_VERSION"),
+    }));
+}
+
+fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
+    let mut last: Option<Step> = None;
+    loop {
+        let survey = Survey::take(device)?;
+        let step = next(&device.settings, &survey);
+        let beyond = goal == Goal::Request && step.is_enrollment();
+        if beyond || matches!(step, Step::Stop(..) | Step::Wait(..) | Step::Done(_)) {
+            return Ok(step);
+        }
+        if last.as_ref() == Some(&step) {
+            return Err(Error::other(format!(
+                "{}: done, but nothing has changed. This is a defect of firstboot or of the storage",
+                step.describe()
+            )));
+        }
+        info!("{}: {}", step.state(), step.describe());
+        take(device, &step, &survey)?;
+        last = Some(step);
+    }
+}
+
+fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
+    match step {
+        Step::Stop(..) | Step::Wait(..) | Step::Done(_) => Ok(()),
+        Step::RemoveStaging => device.identity.remove_staging(),
+        Step::RepairStore => device.identity.repair_upgrade(),
+        Step::ResetLockout => tpm::reset_lockout(&device.tcti),
+        Step::SetAside(_) => {
+            let aside = device.identity.set_aside()?;
+            warn!("the old identity is kept as {}", aside.display());
+            Ok(())
+        }
+        Step::RemoveConfiguration => {
+            greengrass::remove(&device.layout, device.settings.greengrass.edition)
+        }
+        Step::MakeStorageRootKey => {
+            progress::during("making the storage root key", || device.tpm()?.make_srk())
+        }
+        Step::MakeIdentity => device.make_identity(),
+        Step::SetAccess => device.identity.set_access(),
+        Step::RenewRequest => match &survey.identity {
+            IdentityState::Complete(identity) => device.renew_request(&identity.record),
+            _ => Ok(()),
+        },
+        Step::PublishRequest => device
+            .identity
+            .request_files()
+            .and_then(|[request, record]| {
+                device
+                    .boot
+                    .publish_request(&device.settings.thing_name, [&request, &record])
+            }),
+        Step::Accept(chain, remark) => {
+            if let Some(remark) = remark {
+                warn!("{remark}");
+            }
+            device.identity.accept(chain)
+        }
+        Step::FillToken(chain) => device.identity.fill_token(chain),
+        Step::WriteConfiguration(chain) => {
+            let slot = device
+                .identity
+                .verified()
+                .ok_or_else(|| Error::other("the token changed meanwhile"))?
+                .slot;
+            device.with_facts(chain, slot, |facts| {
+                greengrass::write(&device.layout, facts)
+            })
+        }
+    }
+}

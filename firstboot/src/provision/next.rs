@@ -1,0 +1,128 @@
+//! What is next, as a pure function. Its table of tests is the design's table of states.
+
+use super::step::{AWAITING, Step};
+use crate::enrollment::Offer;
+use crate::error::Exit;
+use crate::public_key::KeyType;
+use crate::settings::Settings;
+use crate::survey::{IdentityState, Survey};
+use crate::tpm::Srk;
+
+/// The next step: a pure function of what is wanted and what is there.
+pub fn next(settings: &Settings, survey: &Survey) -> Step {
+    let tpm = match &survey.tpm {
+        Ok(tpm) => tpm,
+        Err(why) => return Step::Stop("NoTpm", Exit::NoTpm, why.clone()),
+    };
+    if survey.interrupted {
+        return Step::RemoveStaging;
+    }
+    let lockout = &tpm.lockout;
+    if lockout.counter > 0 && !lockout.lockout_auth_set {
+        return Step::ResetLockout;
+    }
+    if lockout.locked {
+        return Step::Wait(
+            "LockedOut",
+            format!(
+                "the TPM is in dictionary-attack lockout ({} of {} tries) and its lockout authorization \
+                 is set, so that firstboot cannot end it: wait {} s for one try, or reset it with that \
+                 authorization (tpm2_dictionarylockout -c -p …)",
+                lockout.counter, lockout.max_tries, lockout.interval_seconds
+            ),
+        );
+    }
+    if let Srk::Foreign(what) = &tpm.srk {
+        return Step::Stop(
+            "ForeignPrimary",
+            Exit::Other,
+            format!(
+                "the TPM has {what} at 0x81000001, where the storage root key belongs. Nothing is \
+                 evicted unasked: if nobody needs it, `tpm2_evictcontrol -c 0x81000001` removes it"
+            ),
+        );
+    }
+    let identity = match &survey.identity {
+        IdentityState::TornUpgrade => return Step::RepairStore,
+        IdentityState::Defective(why) => return Step::SetAside(why.clone()),
+        IdentityState::Absent => return from_blank(settings, survey),
+        IdentityState::Complete(identity) => identity,
+    };
+    match &tpm.srk {
+        Srk::Present { name } if *name == identity.srk_name => {}
+        Srk::Present { .. } => {
+            return Step::SetAside(
+                "it was made by another TPM, or before this one was cleared".into(),
+            );
+        }
+        _ => return Step::SetAside("its storage root key is gone: the TPM was cleared".into()),
+    }
+    if !identity.access_is_right {
+        return Step::SetAccess;
+    }
+    if !identity.request_is_current {
+        return Step::RenewRequest;
+    }
+    let Some(certificate) = &identity.certificate else {
+        if survey.configuration_is_ours {
+            return Step::RemoveConfiguration;
+        }
+        if !identity.request_is_published {
+            return Step::PublishRequest;
+        }
+        return match &identity.offer {
+            Offer::Certificate(chain, remark) => Step::Accept(chain.clone(), remark.clone()),
+            Offer::Nothing(what) => Step::Wait(AWAITING, what.clone()),
+            Offer::Refused(why) => {
+                Step::Wait(AWAITING, format!("the certificate is refused: {why}"))
+            }
+        };
+    };
+    let remark = match &identity.offer {
+        Offer::Certificate(chain, remark) => return Step::Accept(chain.clone(), remark.clone()),
+        Offer::Refused(why) => Some(format!("a new certificate is refused: {why}")),
+        Offer::Nothing(_) => None,
+    };
+    if !identity.token_is_verified {
+        return Step::FillToken(Box::new(certificate.clone()));
+    }
+    if !identity.configuration_is_written {
+        return Step::WriteConfiguration(Box::new(certificate.clone()));
+    }
+    Step::Done(remark)
+}
+
+fn from_blank(settings: &Settings, survey: &Survey) -> Step {
+    let Ok(tpm) = &survey.tpm else {
+        return Step::Done(None);
+    };
+    if survey.configuration_is_ours {
+        return Step::RemoveConfiguration;
+    }
+    if let Some(tpm) = &tpm.identification
+        && settings.key == KeyType::Rsa2048
+        && tpm.has_roca_flaw()
+    {
+        return Step::Stop(
+            "Blank",
+            Exit::Settings,
+            format!(
+                "this TPM ({tpm}) makes RSA keys that can be factored (ROCA, CVE-2017-15361): set \
+                 \"key\": \"ecc-p256\", which is not affected, or have its firmware brought to 7.62 or later"
+            ),
+        );
+    }
+    if tpm.srk != Srk::Absent {
+        return Step::MakeIdentity;
+    }
+    if tpm.lockout.owner_auth_set {
+        return Step::Stop(
+            "Blank",
+            Exit::Other,
+            "the TPM's owner hierarchy has an authorization value and there is no storage root key at \
+             0x81000001: make one with that authorization, or clear the TPM (tpm2_clear)"
+                .into(),
+        );
+    }
+    Step::MakeStorageRootKey
+}

@@ -1,0 +1,95 @@
+//! The steps, and what people are told about each.
+
+use crate::error::Exit;
+use crate::x509::Chain;
+
+/// The state in which a certificate is all that is missing.
+pub(super) const AWAITING: &str = "AwaitingCertificate";
+
+/// What to do next. One of these at a time; the names of the design's states are in
+/// [`Step::state`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Stop: this cannot be put right here.
+    Stop(&'static str, Exit, String),
+    /// Stop for now: this will be put right by somebody else, or by time.
+    Wait(&'static str, String),
+    /// Remove an interrupted identity.
+    RemoveStaging,
+    /// Repair a store whose upgrade was interrupted.
+    RepairStore,
+    /// Reset the counter of failed tries.
+    ResetLockout,
+    /// Set an identity aside that this TPM cannot serve.
+    SetAside(String),
+    /// Take a configuration away that belongs to no identity.
+    RemoveConfiguration,
+    /// Make the storage root key.
+    MakeStorageRootKey,
+    /// Make the identity.
+    MakeIdentity,
+    /// Put owner and modes right.
+    SetAccess,
+    /// Sign another request with the same key.
+    RenewRequest,
+    /// Put the request onto the boot partition.
+    PublishRequest,
+    /// Accept the offered certificate.
+    Accept(Box<Chain>, Option<String>),
+    /// Make the token hold the accepted certificate.
+    FillToken(Box<Chain>),
+    /// Write Greengrass's configuration.
+    WriteConfiguration(Box<Chain>),
+    /// Nothing is left to do; with what the operator should know.
+    Done(Option<String>),
+}
+
+impl Step {
+    /// Whether the step comes after the request: for `firstboot enroll`, not for `provision`.
+    pub(super) fn is_enrollment(&self) -> bool {
+        match self {
+            Self::Wait(state, _) => *state == AWAITING,
+            Self::Accept(..) | Self::FillToken(_) | Self::WriteConfiguration(_) => true,
+            _ => false,
+        }
+    }
+
+    /// The design's name for the state in which this step is due.
+    pub fn state(&self) -> &'static str {
+        match self {
+            Self::Stop(state, ..) | Self::Wait(state, _) => state,
+            Self::RemoveStaging => "Interrupted",
+            Self::RepairStore => "StoreUpgradeCut",
+            Self::ResetLockout => "LockedOut",
+            Self::SetAside(_) => "Orphaned",
+            Self::RemoveConfiguration | Self::MakeStorageRootKey | Self::MakeIdentity => "Blank",
+            Self::SetAccess | Self::RenewRequest | Self::PublishRequest | Self::Accept(..) => {
+                AWAITING
+            }
+            Self::FillToken(_) | Self::WriteConfiguration(_) => "Unconfigured",
+            Self::Done(_) => "Done",
+        }
+    }
+
+    /// What the step does, or what it waits for.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Stop(_, _, why) | Self::Wait(_, why) => why.clone(),
+            Self::RemoveStaging => "removing an identity whose making was interrupted".into(),
+            Self::RepairStore => "repairing a token store whose upgrade was interrupted".into(),
+            Self::ResetLockout => "resetting the TPM's count of failed tries".into(),
+            Self::SetAside(why) => format!("setting the identity aside: {why}"),
+            Self::RemoveConfiguration => "removing the configuration of an earlier identity".into(),
+            Self::MakeStorageRootKey => "making the TPM's storage root key".into(),
+            Self::MakeIdentity => "making the identity: token, key, request".into(),
+            Self::SetAccess => "putting the identity's owner and modes right".into(),
+            Self::RenewRequest => "asking for the certificate under the new name".into(),
+            Self::PublishRequest => "putting the request onto the boot partition".into(),
+            Self::Accept(..) => "accepting the certificate".into(),
+            Self::FillToken(_) => "putting the certificate into the token".into(),
+            Self::WriteConfiguration(_) => "writing Greengrass's configuration".into(),
+            Self::Done(None) => "nothing: everything is as it should be".into(),
+            Self::Done(Some(remark)) => format!("nothing, but: {remark}"),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What people are shown: `firstboot status`, `firstboot tpm`, and the same as JSON.
+//!
+//! Both are one JSON object, of which the text form is the rendering: what is in one is in the
+//! other. Names are stable; new ones may be added.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::boot_partition::BootPartition;
+use crate::device::Device;
+use crate::enrollment::Offer;
+use crate::error::{Doing, Error, Exit, Result};
+use crate::layout::{IDENTITY, Layout};
+use crate::provision;
+use crate::survey::{IdentityState, Survey};
+use crate::tpm::Tpm;
+
+/// What is there, and what is next. Never fails: what cannot be looked at is named.
+pub fn status(layout: &Layout, tcti: &str) -> Value {
+    let mut report = match Device::open(layout.clone(), tcti).and_then(|mut device| {
+        let survey = Survey::take(&mut device)?;
+        Ok(describe(&device, &survey))
+    }) {
+        Ok(report) => report,
+        Err(e) => json!({ "state": "Error", "next": e.to_string() }),
+    };
+    let obstacles = obstacles(layout, tcti);
+    if !obstacles.is_empty() {
+        report["obstacles"] = json!(obstacles);
+    }
+    report
+}
+
+fn describe(device: &Device, survey: &Survey) -> Value {
+    let step = provision::next(&device.settings, survey);
+    let mut report = json!({
+        "thing_name": device.settings.thing_name,
+        "state": step.state(),
+        "next": step.describe(),
+    });
+    if let Ok(tpm) = &survey.tpm {
+        report["failed_tries"] = json!(format!(
+            "{} of {}",
+            tpm.lockout.counter, tpm.lockout.max_tries
+        ));
+    }
+    if let IdentityState::Complete(identity) = &survey.identity {
+        let record = &identity.record;
+        report["tpm"] = json!(record.tpm);
+        report["key"] = json!(record.key);
+        report["key_sha256"] = json!(record.key_sha256);
+        let [request, _] = device.boot.request_paths(&record.thing_name);
+        report["request"] = json!(request);
+        if let Some(certificate) = &identity.certificate {
+            report["certificate"] = json!(certificate.describe());
+            report["edition"] = json!(device.settings.greengrass.edition);
+            report["configuration"] = json!(if identity.configuration_is_written {
+                "written"
+            } else {
+                "to be written"
+            });
+        }
+        if let Offer::Refused(why) = &identity.offer {
+            report["refused_certificate"] = json!(why);
+        }
+    }
+    let orphans: Vec<_> = device
+        .identity
+        .orphans()
+        .into_iter()
+        .map(|(_, p)| p)
+        .collect();
+    if !orphans.is_empty() {
+        report["identities_set_aside"] = json!(orphans);
+    }
+    report
+}
+
+/// What keeps the calling user from using the token. OpenSSL reports all of these as "No such
+/// file or directory" for the PKCS#11 URI (facts/guest.md).
+fn obstacles(layout: &Layout, tcti: &str) -> Vec<String> {
+    let identity = layout.at(IDENTITY);
+    let mut obstacles = Vec::new();
+    let mut try_open = |path: &Path, why: &str| {
+        if let Err(e) = std::fs::File::open(path) {
+            obstacles.push(format!("{}: {e} ({why})", path.display()));
+        }
+    };
+    if identity.symlink_metadata().is_ok() {
+        try_open(
+            &identity.join("tpm2_pkcs11.sqlite3"),
+            "the token's store: is this user in its group?",
+        );
+        try_open(
+            &identity.join("pin"),
+            "the token's PIN: is this user in its group?",
+        );
+    }
+    if let Some(device) = tcti.strip_prefix("device:") {
+        try_open(Path::new(device), "the TPM: is this user in the group tss?");
+    }
+    if let Some(locks) = std::env::var_os("PKCS11_SQL_LOCK") {
+        try_open(
+            Path::new(&locks),
+            "PKCS11_SQL_LOCK: the library makes its lock file there",
+        );
+    }
+    obstacles
+}
+
+/// What the TPM is, how it is, and what is persistent in it.
+pub fn tpm(tpm: &mut Tpm) -> Result<Value> {
+    let identification = tpm.identification()?;
+    let (limits, lockout) = tpm.limits()?;
+    let handles = tpm.persistent_handles()?;
+    let (major, minor) = identification.firmware;
+    let mut report = json!({
+        "manufacturer": identification.manufacturer,
+        "model": identification.model,
+        "firmware": format!("{major}.{minor}"),
+        "firmware_build": format!("{:#x}", identification.firmware_build),
+        "revision": format!("{}.{:02}", identification.revision / 100, identification.revision % 100),
+        "limits": limits,
+        "lockout": lockout,
+        "persistent": handles,
+    });
+    if identification.has_roca_flaw() {
+        report["warning"] = json!(
+            "RSA keys made by this firmware can be factored (ROCA, CVE-2017-15361): use ECC keys, or have \
+             the firmware brought to 7.62 or later"
+        );
+    }
+    Ok(report)
+}
+
+/// Settings that cannot be read are reported where the operator looks, too.
+pub fn publish_failure(layout: &Layout, error: &Error) {
+    BootPartition::new(layout).publish_status(&json!({
+        "state": "Error",
+        "message": error.to_string(),
+        "firstboot": env!("CARGO_PKG_VERSION"),
+    }));
+}
+
+/// Prints a report on standard output, for a program or for a person.
+pub fn print(report: &Value, as_json: bool) -> Result<()> {
+    let mut text = if as_json {
+        serde_json::to_string_pretty(report)
+            .doing(Exit::Other, || "cannot encode the report".into())?
+    } else {
+        let mut lines = Vec::new();
+        if let Value::Object(object) = report {
+            render(object, 0, &mut lines);
+        }
+        lines.join("\n")
+    };
+    text.push('\n');
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // A reader that has seen enough (`| head`) is no failure.
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::new(
+            Exit::CannotWrite,
+            format!("cannot write the report: {e}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn render(object: &Map<String, Value>, depth: usize, lines: &mut Vec<String>) {
+    let width = object.keys().map(String::len).max().unwrap_or(0);
+    let indent = "  ".repeat(depth);
+    for (key, value) in object {
+        let label = key.replace('_', " ");
+        match value {
+            Value::Object(inner) => {
+                lines.push(format!("{indent}{label}"));
+                render(inner, depth + 1, lines);
+            }
+            Value::Array(items) => {
+                lines.push(format!("{indent}{label}"));
+                for item in items {
+                    lines.push(format!("{indent}  {}", inline(item)));
+                }
+            }
+            plain => lines.push(format!("{indent}{label:width$}  {}", inline(plain))),
+        }
+    }
+}
+
+fn inline(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Object(object) => object.values().map(inline).collect::<Vec<_>>().join("  "),
+        other => other.to_string(),
+    }
+}

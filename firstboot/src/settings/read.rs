@@ -1,0 +1,88 @@
+//! Reading the settings files. Both are refused whole where anything in them is wrong, with path,
+//! line and column, before the TPM or the disk is touched. The boot partition's is hostile: it
+//! cannot say which library is loaded.
+
+use serde_json::Value;
+
+use super::{Platform, Settings};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::layout::{BOOT, IMAGE_SETTINGS, Layout};
+
+/// A settings file may have this many bytes: a few hundred are usual.
+const MAX_SIZE: usize = 64 * 1024;
+impl Settings {
+    /// Reads, merges and checks both files.
+    pub fn read(layout: &Layout) -> Result<Self> {
+        let image = layout.at(IMAGE_SETTINGS);
+        let operator = layout.at(BOOT).join("firstboot.json");
+        let mut merged = Value::Object(serde_json::Map::new());
+        let mut found = false;
+        for (path, trusted) in [(&image, true), (&operator, false)] {
+            let content = files::read(path, MAX_SIZE).map_err(|e| {
+                Error::settings(format!("{e}. A settings file is a small JSON file"))
+            })?;
+            let Some(content) = content else { continue };
+            found = true;
+            let at = |e: serde_json::Error| Error::settings(format!("{}: {e}", path.display()));
+            // Windows editors put a byte order mark in front.
+            let text = content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&content);
+            // Once by itself, so that an error has this file's line and column …
+            let alone: Self = serde_json::from_slice(text).map_err(at)?;
+            if !trusted && alone.platform != Platform::default() {
+                return Err(Error::settings(format!(
+                    "{}: `platform` can only be set by the image, in {IMAGE_SETTINGS}",
+                    path.display()
+                )));
+            }
+            // … and once as plain JSON, to override key by key.
+            merge(&mut merged, serde_json::from_slice(text).map_err(at)?);
+        }
+        if !found {
+            return Err(Error::settings(format!(
+                "there are no settings: {} is missing (the folder firstboot/ on the card's boot \
+                 partition; the README's operator's guide shows one)",
+                operator.display()
+            )));
+        }
+        let mut settings: Self = serde_json::from_value(merged)
+            .map_err(|e| Error::settings(format!("{}: {e}", operator.display())))?;
+        settings.check(layout)?;
+        Ok(settings)
+    }
+}
+
+/// Lays `over` on `under`, object by object; anything else replaces what was there.
+fn merge(under: &mut Value, over: Value) {
+    match (under, over) {
+        (Value::Object(under), Value::Object(over)) => {
+            for (key, value) in over {
+                merge(under.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (under, over) => *under = over,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operator_overrides_key_by_key() {
+        let mut image = serde_json::json!({"a": 1, "b": {"c": 2, "d": 3}});
+        merge(&mut image, serde_json::json!({"b": {"c": 4}}));
+        assert_eq!(image, serde_json::json!({"a": 1, "b": {"c": 4, "d": 3}}));
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_line_and_column() {
+        let error = serde_json::from_str::<Settings>("{\n  \"thing\": 1\n}").unwrap_err();
+        assert!(
+            error.to_string().contains("unknown field `thing`"),
+            "{error}"
+        );
+        assert_eq!((error.line(), error.column()), (2, 9));
+    }
+}

@@ -1,0 +1,190 @@
+//! What is there now: the TPM, the identity directory, the boot partition, the configuration.
+//!
+//! Looking changes nothing, loads no PKCS#11 library and logs in nowhere. Where an identity is
+//! committed, it costs three TPM commands.
+
+use crate::boot_partition::BootPartition;
+use crate::clock::Clock;
+use crate::device::Device;
+use crate::enrollment::{Offer, offline};
+use crate::error::{Doing, Exit, Result};
+use crate::greengrass;
+use crate::identity::Record;
+use crate::settings::{Method, Settings};
+use crate::tpm::{Identification, Lockout, Srk, Tpm};
+use crate::x509::{Chain, Request};
+
+/// All that [`crate::provision::next`] decides by.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// The TPM, or why there is none.
+    pub tpm: std::result::Result<TpmState, String>,
+    /// The making of an identity was interrupted.
+    pub interrupted: bool,
+    /// The identity.
+    pub identity: IdentityState,
+    /// The configuration of some edition names our key.
+    pub configuration_is_ours: bool,
+}
+
+/// The TPM as it is.
+#[derive(Clone, Debug)]
+pub struct TpmState {
+    /// Dictionary-attack protection.
+    pub lockout: Lockout,
+    /// What is at 0x81000001. Whether it can be a parent was examined only where there is no
+    /// identity yet.
+    pub srk: Srk,
+    /// Vendor and firmware; asked for only where there is no identity yet.
+    pub identification: Option<Identification>,
+}
+
+/// The identity directory as it is.
+#[derive(Clone, Debug)]
+pub enum IdentityState {
+    /// There is none.
+    Absent,
+    /// It cannot be used; why.
+    Defective(String),
+    /// tpm2-pkcs11 was interrupted while it upgraded the store.
+    TornUpgrade,
+    /// It is complete.
+    Complete(Box<Complete>),
+}
+
+/// A complete identity, and what has become of it.
+#[derive(Clone, Debug)]
+pub struct Complete {
+    /// The Name of the storage root key that it needs.
+    pub srk_name: String,
+    /// Owner, group and modes are right.
+    pub access_is_right: bool,
+    /// The request asks for the thing and the subject that are wanted now.
+    pub request_is_current: bool,
+    /// Request and record are on the boot partition.
+    pub request_is_published: bool,
+    /// The record of the request.
+    pub record: Record,
+    /// The accepted certificate.
+    pub certificate: Option<Chain>,
+    /// What enrollment offers.
+    pub offer: Offer,
+    /// The token was seen to hold the accepted certificate.
+    pub token_is_verified: bool,
+    /// The configuration is what it should be.
+    pub configuration_is_written: bool,
+}
+
+impl Survey {
+    /// Looks.
+    pub fn take(device: &mut Device) -> Result<Self> {
+        let interrupted = device.identity.has_staging();
+        let identity = if !device.identity.exists() {
+            IdentityState::Absent
+        } else if device.identity.has_torn_upgrade() {
+            IdentityState::TornUpgrade
+        } else if let Some(defect) = device.identity.defect()? {
+            IdentityState::Defective(defect)
+        } else {
+            complete(device)?
+        };
+        let blank = matches!(identity, IdentityState::Absent);
+        let tpm = match device.tpm().and_then(|tpm| TpmState::take(tpm, blank)) {
+            Ok(state) => Ok(state),
+            Err(e) if e.exit == Exit::NoTpm => Err(e.to_string()),
+            Err(e) => return Err(e),
+        };
+        let has_certificate =
+            matches!(&identity, IdentityState::Complete(c) if c.certificate.is_some());
+        Ok(Self {
+            tpm,
+            interrupted,
+            identity,
+            // Of interest only where there is nothing that a configuration could be about.
+            configuration_is_ours: !has_certificate
+                && greengrass::is_ours(&device.layout, device.settings.greengrass.edition),
+        })
+    }
+}
+
+impl TpmState {
+    fn take(tpm: &mut Tpm, examine: bool) -> Result<Self> {
+        let lockout = tpm.lockout()?;
+        // In lockout the examination would fail, and there is nothing to be done with its result.
+        let examine = examine && !lockout.locked;
+        Ok(Self {
+            srk: if examine {
+                tpm.examined_srk()?
+            } else {
+                tpm.srk()?
+            },
+            identification: if examine {
+                Some(tpm.identification()?)
+            } else {
+                None
+            },
+            lockout,
+        })
+    }
+}
+
+fn complete(device: &Device) -> Result<IdentityState> {
+    let Device {
+        layout,
+        settings,
+        identity,
+        boot,
+        ..
+    } = device;
+    let [request_pem, record_json] = identity.request_files()?;
+    let parsed = Request::parse(&request_pem).and_then(|request| {
+        let record: Record = serde_json::from_slice(&record_json)
+            .doing(Exit::Other, || "the request's record".into())?;
+        Ok((request.public_key()?, request, record))
+    });
+    let (key, request, record) = match parsed {
+        Ok(parsed) => parsed,
+        Err(e) => return Ok(IdentityState::Defective(e.to_string())),
+    };
+    let wanted = crate::x509::name(&settings.subject.with_common_name(&settings.thing_name));
+    let request_is_current =
+        wanted.is_ok_and(|n| n == *request.subject()) && record.thing_name == settings.thing_name;
+    let certificate = identity.certificate().filter(|chain| chain.is_for(&key));
+    let verified = certificate.as_ref().and_then(|_| identity.verified());
+    let configuration_is_written = match (&certificate, &verified) {
+        (Some(chain), Some(verified)) => device.with_facts(chain, verified.slot, |facts| {
+            greengrass::is_written(layout, facts)
+        })?,
+        _ => false,
+    };
+    Ok(IdentityState::Complete(Box::new(Complete {
+        srk_name: identity.srk_name()?,
+        access_is_right: identity.access_is_right(),
+        request_is_current,
+        request_is_published: boot
+            .request_is_published(&settings.thing_name, [&request_pem, &record_json]),
+        offer: offer(settings, boot, &key, certificate.as_ref()),
+        token_is_verified: verified.is_some(),
+        configuration_is_written,
+        certificate,
+        record,
+    })))
+}
+
+/// What enrollment offers beside the certificate that has been accepted.
+fn offer(
+    settings: &Settings,
+    boot: &BootPartition,
+    key: &crate::public_key::PublicKey,
+    accepted: Option<&Chain>,
+) -> Offer {
+    let offer = match settings.enrollment.method {
+        Method::Offline => offline::offer(boot, &settings.thing_name, key, Clock::read()),
+    };
+    match offer {
+        Offer::Certificate(chain, _) if accepted == Some(&chain) => {
+            Offer::Nothing("a newer certificate".into())
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,182 @@
+//! The PKCS#11 token: made, opened, logged into. Every use of cryptoki is in this folder.
+//!
+//! `objects` makes and finds what is in it: key pair, certificates. `pss` records that the TPM's
+//! RSA-PSS signatures are usable.
+//!
+//! What tpm2-pkcs11 does under each call was measured in facts/tpm2-pkcs11.md §1: C_Initialize
+//! costs 11 TPM commands a slot, C_Login 4, and each login that is followed by a power cut one
+//! dictionary-attack try. So the library is opened once for all that has to be done.
+
+mod objects;
+mod pss;
+
+use std::path::{Path, PathBuf};
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::Error as Pkcs11Error;
+use cryptoki::error::RvError;
+use cryptoki::session::{Session, UserType};
+use cryptoki::slot::Slot;
+use cryptoki::types::AuthPin;
+
+use crate::error::{Doing, Error, Exit, Result};
+use crate::secret::Pin;
+
+pub use pss::record as record_pss;
+
+/// The token's label: Greengrass v1 and every PKCS#11 URI find the token by it.
+pub const TOKEN_LABEL: &str = "greengrass";
+/// CKA_LABEL of the key pair and of the certificate; it has to be one and the same for all of
+/// Greengrass's PKCS#11 consumers (facts/greengrass.md §2).
+pub const OBJECT_LABEL: &str = "greenkey";
+/// CKA_LABEL of intermediate certificates, which complete the chain for SunPKCS11.
+pub const ISSUER_LABEL: &str = "greenkey-issuer";
+
+/// Where a token is, and through what it is reached.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// The PKCS#11 library, libtpm2_pkcs11.so.
+    pub module: PathBuf,
+    /// The directory of its database.
+    pub directory: PathBuf,
+    /// The TPM below it.
+    pub tcti: String,
+    /// Where the library may make its lock file; it wants one even to read.
+    pub locks: PathBuf,
+}
+
+/// The library, initialised on one store. Dropping it calls C_Finalize.
+pub struct Library {
+    pkcs11: Option<Pkcs11>,
+}
+
+/// A user's session. To be dropped before its [`Library`].
+pub struct Login {
+    session: Session,
+}
+
+impl Library {
+    /// Loads and initialises the library. 11 TPM commands for each token and for the blank slot.
+    pub fn open(store: &Store) -> Result<Self> {
+        point_library_at(store);
+        let pkcs11 = Pkcs11::new(&store.module).doing(Exit::Other, || {
+            format!(
+                "cannot load the PKCS#11 library {} (package tpm2-pkcs11; another path can be set in the image's settings)",
+                store.module.display()
+            )
+        })?;
+        pkcs11
+            .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
+            .doing(Exit::Other, || {
+                format!(
+                    "cannot open the PKCS#11 token store in {}",
+                    store.directory.display()
+                )
+            })?;
+        Ok(Self {
+            pkcs11: Some(pkcs11),
+        })
+    }
+
+    /// The slot of our token, if there is one. Its number is the token's row in the store: it is
+    /// to be looked up, never assumed.
+    pub fn token_slot(&self) -> Result<Option<u64>> {
+        self.find_slot(|info| info.token_initialized() && info.label().trim_end() == TOKEN_LABEL)
+    }
+
+    /// Makes our token with a user PIN in the store's blank slot. The SO PIN is forgotten: a token
+    /// is replaced, not repaired.
+    pub fn make_token(&self, so_pin: &Pin, user_pin: &Pin) -> Result<u64> {
+        let slot = self
+            .find_slot(|info| !info.token_initialized())?
+            .ok_or_else(|| Error::other("the PKCS#11 library offers no slot for a new token"))?;
+        let so_pin = auth(so_pin);
+        let pkcs11 = self.pkcs11()?;
+        pkcs11
+            .init_token(cryptoki_slot(slot)?, &so_pin, TOKEN_LABEL)
+            .doing(Exit::Other, || "cannot make the PKCS#11 token".into())?;
+        let session = self.session(slot)?;
+        session
+            .login(UserType::So, Some(&so_pin))
+            .and_then(|()| session.init_pin(&auth(user_pin)))
+            .and_then(|()| session.logout())
+            .doing(Exit::Other, || "cannot set the token's user PIN".into())?;
+        Ok(slot)
+    }
+
+    /// Logs the user in.
+    pub fn login(&self, slot: u64, pin: &Pin) -> Result<Login> {
+        let session = self.session(slot)?;
+        match session.login(UserType::User, Some(&auth(pin))) {
+            Ok(()) => Ok(Login { session }),
+            Err(Pkcs11Error::Pkcs11(RvError::PinLocked, _)) => Err(Error::new(
+                Exit::Waiting,
+                "the TPM is in dictionary-attack lockout: `firstboot tpm` says when it ends",
+            )),
+            Err(Pkcs11Error::Pkcs11(RvError::PinIncorrect, _)) => Err(Error::other(
+                "the token refuses the PIN in its identity directory: somebody changed one of \
+                 them. `firstboot reset` makes a new identity",
+            )),
+            Err(e) => Err(Error::other(format!("cannot log in to the token: {e}"))),
+        }
+    }
+
+    fn session(&self, slot: u64) -> Result<Session> {
+        self.pkcs11()?
+            .open_rw_session(cryptoki_slot(slot)?)
+            .doing(Exit::Other, || {
+                format!("cannot open a session with the token in slot {slot}")
+            })
+    }
+
+    fn find_slot(
+        &self,
+        wanted: impl Fn(&cryptoki::slot::TokenInfo) -> bool,
+    ) -> Result<Option<u64>> {
+        let pkcs11 = self.pkcs11()?;
+        let what = || "cannot list the PKCS#11 library's slots".to_owned();
+        for slot in pkcs11.get_slots_with_token().doing(Exit::Other, what)? {
+            let info = pkcs11.get_token_info(slot).doing(Exit::Other, what)?;
+            if wanted(&info) {
+                return Ok(Some(slot.id()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn pkcs11(&self) -> Result<&Pkcs11> {
+        self.pkcs11
+            .as_ref()
+            .ok_or_else(|| Error::other("the PKCS#11 library is closed"))
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        if let Some(Err(e)) = self.pkcs11.take().map(Pkcs11::finalize) {
+            log::debug!("C_Finalize: {e}");
+        }
+    }
+}
+
+/// The library takes its settings from the environment only, at each C_Initialize.
+fn point_library_at(store: &Store) {
+    let settings: [(&str, &Path); 3] = [
+        ("TPM2_PKCS11_STORE", &store.directory),
+        ("TPM2_PKCS11_TCTI", Path::new(&store.tcti)),
+        ("PKCS11_SQL_LOCK", &store.locks),
+    ];
+    for (name, value) in settings {
+        // SAFETY: firstboot starts no thread, and the library is not initialised at this moment,
+        // so that nobody reads the environment meanwhile.
+        unsafe { std::env::set_var(name, value) };
+    }
+}
+
+fn cryptoki_slot(id: u64) -> Result<Slot> {
+    Slot::try_from(id).doing(Exit::Other, || format!("the slot number {id}"))
+}
+
+fn auth(pin: &Pin) -> AuthPin {
+    AuthPin::new(pin.expose().into())
+}

@@ -1,0 +1,75 @@
+//! Telling tpm2-pkcs11 that the TPM's RSA-PSS signatures are usable.
+//!
+//! A TPM may choose the salt's length; TLS 1.3 wants it as long as the digest (RFC 8446 §4.2.3).
+//! tpm2-pkcs11 offers PSS only where the token's configuration says `pss-sigs-good`, and has no way
+//! of its own to say so: `db_update_token_config` never steps its statement, and only tpm2_ptool
+//! writes it (facts/tpm2-pkcs11.md, 1.9.0 to 1.10.1). So it is written here, into the staged store,
+//! and stays only if a signature then proves it.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::TOKEN_LABEL;
+use crate::error::{Doing, Error, Exit, Result};
+
+/// A line of the token's configuration: tagged YAML, as the library's own emitter writes it.
+const LINE: &str = "? !!str \"pss-sigs-good\" : !!bool \"true\",";
+
+/// Records in the store of `directory` that PSS signatures are good, or takes it back. The library
+/// must not be open on the store.
+pub fn record(directory: &Path, good: bool) -> Result<()> {
+    let recording = || "cannot record in the token's store that RSA-PSS works".to_owned();
+    let database = Connection::open_with_flags(
+        directory.join("tpm2_pkcs11.sqlite3"),
+        OpenFlags::SQLITE_OPEN_READ_WRITE,
+    )
+    .doing(Exit::Other, recording)?;
+    let config: String = database
+        .query_row(
+            "SELECT config FROM tokens WHERE label = ?1",
+            [TOKEN_LABEL],
+            |row| row.get(0),
+        )
+        .doing(Exit::Other, recording)?;
+    let changed = with_line(&config, good)
+        .ok_or_else(|| Error::other(format!("{}: unknown form of configuration", recording())))?;
+    database
+        .execute(
+            "UPDATE tokens SET config = ?1 WHERE label = ?2",
+            [changed.as_str(), TOKEN_LABEL],
+        )
+        .doing(Exit::Other, recording)?;
+    Ok(())
+}
+
+/// The configuration, a YAML flow mapping, with or without [`LINE`].
+fn with_line(config: &str, present: bool) -> Option<String> {
+    let plain = config.replace(&format!("\n    {LINE}"), "");
+    if !present {
+        return Some(plain);
+    }
+    let (before, after) = plain.rsplit_once("\n}")?;
+    Some(format!("{before}\n    {LINE}\n}}{after}"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_comes_and_goes() {
+        let config =
+            "%YAML 1.1\n---\n!!map {\n    ? !!str \"token-init\"\n    : !!bool \"true\",\n}\n";
+        let with = with_line(config, true).unwrap();
+        assert!(with.contains(LINE));
+        assert_eq!(with_line(&with, true).unwrap(), with);
+        assert_eq!(with_line(&with, false).unwrap(), config);
+    }
+
+    #[test]
+    fn an_unknown_form_is_left_alone() {
+        assert!(with_line("token-init: true\n", true).is_none());
+    }
+}

@@ -1,0 +1,53 @@
+//! Ending a dictionary-attack lockout.
+//!
+//! An orderly shutdown takes back the try that a TPM counts while a protected key is in use; a
+//! pulled plug does not (facts/slb9670.md §5). A device that is often unplugged therefore locks its
+//! own key, unless somebody resets the counter: TPM2_DictionaryAttackLockReset (TPM 2.0 Part 3,
+//! §25.2) does so where lockoutAuth is empty, as it is on a chip from the factory.
+//!
+//! tss-esapi 7.7 does not have the command, so that this is the crate's only use of the C interface.
+
+use std::ffi::CString;
+use std::ptr;
+
+use tss_esapi_sys as c;
+
+use crate::error::{Error, Result};
+
+/// Sets the counter of failed tries to 0. One TPM command.
+pub fn reset(tcti: &str) -> Result<()> {
+    let failed = |what: &str, code: c::TSS2_RC| {
+        Error::other(format!(
+            "cannot reset the TPM's dictionary-attack lockout: {what}: response code {code:#x}"
+        ))
+    };
+    let name = CString::new(tcti).map_err(|_| Error::settings("the TCTI has a NUL in it"))?;
+    let mut transport: *mut c::TSS2_TCTI_CONTEXT = ptr::null_mut();
+    // SAFETY: `name` outlives the call; the library sets `transport` or returns an error.
+    let code = unsafe { c::Tss2_TctiLdr_Initialize(name.as_ptr(), &mut transport) };
+    if code != 0 {
+        return Err(failed("opening the TPM", code));
+    }
+    let mut esys: *mut c::ESYS_CONTEXT = ptr::null_mut();
+    // SAFETY: `transport` was made above and lives until it is finalised below, after `esys`; both
+    // are used by this thread alone and finalised once.
+    let code = unsafe {
+        let mut code = c::Esys_Initialize(&mut esys, transport, ptr::null_mut());
+        if code == 0 {
+            code = c::Esys_DictionaryAttackLockReset(
+                esys,
+                c::ESYS_TR_RH_LOCKOUT,
+                c::ESYS_TR_PASSWORD,
+                c::ESYS_TR_NONE,
+                c::ESYS_TR_NONE,
+            );
+            c::Esys_Finalize(&mut esys);
+        }
+        c::Tss2_TctiLdr_Finalize(&mut transport);
+        code
+    };
+    match code {
+        0 => Ok(()),
+        code => Err(failed("TPM2_DictionaryAttackLockReset", code)),
+    }
+}

@@ -1,0 +1,108 @@
+//! The TPM itself. Every use of tss-esapi is in this folder.
+//!
+//! `probe` asks what it is and how it is, `srk` looks after the storage root key, `handles` explains
+//! what is persistent, `lockout` ends a dictionary-attack lockout.
+
+mod handles;
+mod lockout;
+mod probe;
+mod srk;
+
+use std::str::FromStr;
+
+use tss_esapi::constants::response_code::Tss2ResponseCodeKind;
+use tss_esapi::tcti_ldr::{DeviceConfig, NetworkTPMConfig, TabrmdConfig};
+use tss_esapi::{Context, TctiNameConf};
+
+use crate::error::{Error, Exit, Result};
+
+pub use handles::PersistentHandle;
+pub use lockout::reset as reset_lockout;
+pub use probe::{Identification, Limits, Lockout};
+pub use srk::{HANDLE as SRK_HANDLE, Srk};
+
+/// A connection to one TPM. Closing it flushes what it loaded.
+pub struct Tpm {
+    context: Context,
+}
+
+impl Tpm {
+    /// Opens the TPM behind a TCTI such as `device:/dev/tpmrm0` or `swtpm:host=localhost,port=2321`.
+    /// Sends no command.
+    pub fn connect(tcti: &str) -> Result<Self> {
+        let context = Context::new(parse_tcti(tcti)?).map_err(|e| {
+            Error::new(
+                Exit::NoTpm,
+                format!(
+                    "cannot open the TPM at {tcti}: {e}. Is /dev/tpmrm0 there? If not: is the overlay \
+                     in config.txt (dtoverlay=tpm-slb9670), is SPI on, is the module loaded \
+                     (modprobe tpm_tis_spi), and does the board sit on the header?"
+                ),
+            )
+        })?;
+        Ok(Self { context })
+    }
+
+    /// Random bytes from the TPM; at most 32 at a time on an SLB 9670.
+    pub fn random(&mut self, count: usize) -> Result<Vec<u8>> {
+        let bytes = self
+            .context
+            .get_random(count)
+            .map_err(|e| failed("cannot get random bytes from the TPM", e))?;
+        Ok(bytes.as_slice().to_vec())
+    }
+}
+
+/// tss-esapi's own parser is not used: it compiles four regular expressions at each start.
+fn parse_tcti(tcti: &str) -> Result<TctiNameConf> {
+    let (kind, configuration) = tcti.split_once(':').unwrap_or((tcti, ""));
+    let parsed = match kind {
+        "device" => DeviceConfig::from_str(configuration).map(TctiNameConf::Device),
+        "swtpm" => NetworkTPMConfig::from_str(configuration).map(TctiNameConf::Swtpm),
+        "mssim" => NetworkTPMConfig::from_str(configuration).map(TctiNameConf::Mssim),
+        "tabrmd" => TabrmdConfig::from_str(configuration).map(TctiNameConf::Tabrmd),
+        _ => {
+            return Err(Error::settings(format!(
+                "the TCTI {tcti:?} is none of device:…, swtpm:…, mssim:…, tabrmd:…"
+            )));
+        }
+    };
+    parsed.map_err(|e| Error::settings(format!("the TCTI {tcti:?} is malformed: {e}")))
+}
+
+/// The one place where a TPM response code becomes a sentence and an exit status.
+fn failed(what: &str, error: tss_esapi::Error) -> Error {
+    use Tss2ResponseCodeKind as Kind;
+    let kind = match error {
+        tss_esapi::Error::Tss2Error(code) => code.kind(),
+        tss_esapi::Error::WrapperError(_) => None,
+    };
+    let (exit, advice) = match kind {
+        Some(Kind::Failure) => (
+            Exit::NoTpm,
+            " (the TPM is in failure mode: its self-test failed. Switch the power off and on; if \
+             that does not help, the chip is broken)",
+        ),
+        Some(Kind::Lockout) => (
+            Exit::Waiting,
+            " (dictionary-attack lockout; `firstboot tpm` says when it ends)",
+        ),
+        Some(Kind::BadAuth | Kind::AuthFail) => (
+            Exit::Other,
+            " (somebody set an authorization value that firstboot does not know)",
+        ),
+        Some(Kind::NvSpace) => (
+            Exit::Other,
+            " (the TPM has no room left for a persistent object; `firstboot tpm` lists them)",
+        ),
+        Some(Kind::ObjectMemory | Kind::SessionMemory) => (
+            Exit::Other,
+            " (the TPM's memory is taken by another program: use the resource manager, \
+             device:/dev/tpmrm0)",
+        ),
+        // The transport broke: nobody answers any more.
+        None => (Exit::NoTpm, ""),
+        Some(_) => (Exit::Other, ""),
+    };
+    Error::new(exit, format!("{what}: {error}{advice}"))
+}

@@ -1,0 +1,7 @@
+//! X.509: the request that goes out, the certificate that comes in. Every use of x509-cert is here.
+
+mod certificate;
+mod request;
+
+pub use certificate::{Chain, Verdict};
+pub use request::{Request, name};

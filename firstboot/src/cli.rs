@@ -101,7 +101,10 @@ Example:
 
 /// Carries the command out.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let layout = Layout::new(&arguments.root);
+    let root = std::path::absolute(&arguments.root).doing(Exit::Settings, || {
+        format!("--root {}", arguments.root.display())
+    })?;
+    let layout = Layout::new(root);
     match arguments.command {
         Command::Provision => advance(layout, &arguments.tcti, Goal::Request),
         Command::Enroll => advance(layout, &arguments.tcti, Goal::Greengrass),

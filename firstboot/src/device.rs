@@ -27,13 +27,17 @@ pub struct Device {
     pub boot: BootPartition,
     /// How its TPM is reached.
     pub tcti: String,
+    root_ca: Vec<u8>,
     tpm: Option<Tpm>,
 }
 
 impl Device {
-    /// Reads the settings; touches nothing else.
+    /// Reads what the operator wants, all of it: whatever is wrong with that is said before anything
+    /// is touched.
     pub fn open(layout: Layout, tcti: &str) -> Result<Self> {
         let settings = Settings::read(&layout)?;
+        let boot = BootPartition::new(&layout);
+        let root_ca = root_ca(&layout, &boot)?;
         let group = match greengrass::group(settings.greengrass.edition) {
             None => Some(0),
             Some(name) => Some(layout.group(name).ok_or_else(|| {
@@ -51,7 +55,8 @@ impl Device {
                 tcti,
                 group,
             ),
-            boot: BootPartition::new(&layout),
+            boot,
+            root_ca,
             layout,
             settings,
             tcti: tcti.to_owned(),
@@ -76,7 +81,6 @@ impl Device {
         slot: u64,
         work: impl FnOnce(&Facts<'_>) -> Result<T>,
     ) -> Result<T> {
-        let root_ca = self.root_ca()?;
         let certificate = chain.pem()?;
         work(&Facts {
             settings: &self.settings.greengrass,
@@ -85,35 +89,8 @@ impl Device {
             slot,
             pin: &self.identity.pin()?,
             certificate: &certificate,
-            root_ca: &root_ca,
+            root_ca: &self.root_ca,
         })
-    }
-
-    /// The operator's root certificates, or else the image's.
-    fn root_ca(&self) -> Result<Vec<u8>> {
-        let checked = |pem: Vec<u8>, path: std::path::PathBuf| {
-            match openssl::x509::X509::stack_from_pem(&pem) {
-                Ok(certificates) if !certificates.is_empty() => Ok(pem),
-                _ => Err(Error::settings(format!(
-                    "{} holds no PEM certificate",
-                    path.display()
-                ))),
-            }
-        };
-        if let Some(pem) = self.boot.root_ca()? {
-            return checked(pem, self.boot.path("root-ca.pem"));
-        }
-        let path = self.layout.at(IMAGE_ROOT_CA);
-        let pem = files::read(&path, MAX_ROOT_CA)
-            .doing(Exit::Settings, || "no root certificate".into())?
-            .ok_or_else(|| {
-                Error::settings(format!(
-                    "there is no root certificate: neither {} nor {}",
-                    self.boot.path("root-ca.pem").display(),
-                    path.display()
-                ))
-            })?;
-        checked(pem, path)
     }
 
     /// Makes the identity below the storage root key that the TPM has now.
@@ -151,4 +128,30 @@ impl Device {
             entropy,
         }
     }
+}
+
+/// The operator's root certificates, or else the image's.
+fn root_ca(layout: &Layout, boot: &BootPartition) -> Result<Vec<u8>> {
+    let checked =
+        |pem: Vec<u8>, path: std::path::PathBuf| match openssl::x509::X509::stack_from_pem(&pem) {
+            Ok(certificates) if !certificates.is_empty() => Ok(pem),
+            _ => Err(Error::settings(format!(
+                "{} holds no PEM certificate",
+                path.display()
+            ))),
+        };
+    if let Some(pem) = boot.root_ca()? {
+        return checked(pem, boot.path("root-ca.pem"));
+    }
+    let path = layout.at(IMAGE_ROOT_CA);
+    let pem = files::read(&path, MAX_ROOT_CA)
+        .doing(Exit::Settings, || "no root certificate".into())?
+        .ok_or_else(|| {
+            Error::settings(format!(
+                "there is no root certificate: neither {} nor {}",
+                boot.path("root-ca.pem").display(),
+                path.display()
+            ))
+        })?;
+    checked(pem, path)
 }

@@ -12,7 +12,7 @@
 //! | 3 | [`provision`] (what is next), [`survey`] (what is there), [`report`] (what people are shown) |
 //! | 2 | [`device`], [`identity`], [`enrollment`], [`greengrass`] |
 //! | 1 | [`tpm`], [`token`], [`x509`], [`settings`], [`boot_partition`], [`board`] |
-//! | ground | [`files`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`progress`], [`error`] |
+//! | ground | [`files`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`progress`], [`json`], [`error`] |
 
 pub mod board;
 pub mod boot_partition;
@@ -25,6 +25,7 @@ pub mod error;
 pub mod files;
 pub mod greengrass;
 pub mod identity;
+pub mod json;
 pub mod layout;
 pub mod progress;
 pub mod provision;

@@ -13,7 +13,7 @@ use crate::device::Device;
 use crate::enrollment::Offer;
 use crate::error::{Doing, Error, Exit, Result};
 use crate::layout::{IDENTITY, Layout};
-use crate::provision;
+use crate::provision::{self, Step};
 use crate::survey::{IdentityState, Survey};
 use crate::tpm::Tpm;
 
@@ -38,7 +38,10 @@ fn describe(device: &Device, survey: &Survey) -> Value {
     let mut report = json!({
         "thing_name": device.settings.thing_name,
         "state": step.state(),
-        "next": step.describe(),
+        "next": match step {
+            Step::Done(None) => "nothing".to_owned(),
+            ref other => other.describe(),
+        },
     });
     if let Ok(tpm) = &survey.tpm {
         report["failed_tries"] = json!(format!(

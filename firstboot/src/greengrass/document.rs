@@ -4,6 +4,7 @@ use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::json;
 
 /// Reads YAML 1.2 (and so JSON): one document, mappings with plain keys.
 pub fn parse(content: &[u8]) -> Result<Value> {
@@ -53,21 +54,10 @@ pub fn lay_over(there: Value, ours: Value, defaults: Value) -> Value {
     let mut result = defaults;
     for layer in [there, ours] {
         if !layer.is_null() {
-            lay(&mut result, layer);
+            json::lay_over(&mut result, layer);
         }
     }
     result
-}
-
-fn lay(under: &mut Value, over: Value) {
-    match (under, over) {
-        (Value::Object(under), Value::Object(over)) => {
-            for (key, value) in over {
-                lay(under.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (under, over) => *under = over,
-    }
 }
 
 /// What remains of `tree` without the leaves that `places` has; `None` where nothing does.

@@ -49,6 +49,17 @@ struct Document {
     content: Content,
 }
 
+impl Document {
+    /// A file for everybody to read, replaced as a whole.
+    fn public(path: &'static str, content: impl Into<Vec<u8>>) -> Self {
+        Self {
+            path,
+            access: Access::PUBLIC,
+            content: Content::Bytes(content.into()),
+        }
+    }
+}
+
 enum Content {
     /// Merged into the JSON or YAML that is there: `ours` wins, `defaults` fill gaps.
     Tree { ours: Value, defaults: Value },

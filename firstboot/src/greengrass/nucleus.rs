@@ -64,11 +64,7 @@ fn documents(facts: &Facts<'_>) -> Vec<Document> {
         }
     });
     vec![
-        Document {
-            path: ROOT_CA,
-            access: Access::PUBLIC,
-            content: Content::Bytes(facts.root_ca.to_vec()),
-        },
+        Document::public(ROOT_CA, facts.root_ca),
         Document {
             path: CONFIG,
             access: Access::PRIVATE,

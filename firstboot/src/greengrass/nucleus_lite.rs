@@ -60,16 +60,8 @@ fn documents(facts: &Facts<'_>) -> Vec<Document> {
         }
     });
     vec![
-        Document {
-            path: ROOT_CA,
-            access: Access::PUBLIC,
-            content: Content::Bytes(facts.root_ca.to_vec()),
-        },
-        Document {
-            path: OPENSSL,
-            access: Access::PUBLIC,
-            content: Content::Bytes(openssl(facts).into_bytes()),
-        },
+        Document::public(ROOT_CA, facts.root_ca),
+        Document::public(OPENSSL, openssl(facts)),
         Document {
             path: CONFIG,
             access: Access::PUBLIC,

@@ -55,16 +55,8 @@ fn documents(facts: &Facts<'_>) -> Vec<Document> {
         "managedRespawn": false,
     });
     vec![
-        Document {
-            path: ROOT_CA,
-            access: Access::PUBLIC,
-            content: Content::Bytes(facts.root_ca.to_vec()),
-        },
-        Document {
-            path: CERTIFICATE,
-            access: Access::PUBLIC,
-            content: Content::Bytes(facts.certificate.as_bytes().to_vec()),
-        },
+        Document::public(ROOT_CA, facts.root_ca),
+        Document::public(CERTIFICATE, facts.certificate),
         Document {
             path: CONFIG,
             access: Access::PRIVATE,

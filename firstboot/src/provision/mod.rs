@@ -3,6 +3,8 @@
 
 mod next;
 mod step;
+#[cfg(test)]
+mod table;
 
 use log::{info, warn};
 use serde_json::json;

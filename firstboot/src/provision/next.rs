@@ -1,4 +1,4 @@
-//! What is next, as a pure function. Its table of tests is the design's table of states.
+//! What is next, as a pure function. `table` tests it.
 
 use super::step::{AWAITING, Step};
 use crate::enrollment::Offer;

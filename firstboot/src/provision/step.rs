@@ -88,8 +88,8 @@ impl Step {
             Self::Accept(..) => "accepting the certificate".into(),
             Self::FillToken(_) => "putting the certificate into the token".into(),
             Self::WriteConfiguration(_) => "writing Greengrass's configuration".into(),
-            Self::Done(None) => "nothing: everything is as it should be".into(),
-            Self::Done(Some(remark)) => format!("nothing, but: {remark}"),
+            Self::Done(None) => "everything is as it should be".into(),
+            Self::Done(Some(remark)) => format!("everything is as it should be, but: {remark}"),
         }
     }
 }

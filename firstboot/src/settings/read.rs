@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{Platform, Settings};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::json::lay_over;
 use crate::layout::{BOOT, IMAGE_SETTINGS, Layout};
 
 /// A settings file may have this many bytes: a few hundred are usual.
@@ -36,7 +37,7 @@ impl Settings {
                 )));
             }
             // … and once as plain JSON, to override key by key.
-            merge(&mut merged, serde_json::from_slice(text).map_err(at)?);
+            lay_over(&mut merged, serde_json::from_slice(text).map_err(at)?);
         }
         if !found {
             return Err(Error::settings(format!(
@@ -52,29 +53,10 @@ impl Settings {
     }
 }
 
-/// Lays `over` on `under`, object by object; anything else replaces what was there.
-fn merge(under: &mut Value, over: Value) {
-    match (under, over) {
-        (Value::Object(under), Value::Object(over)) => {
-            for (key, value) in over {
-                merge(under.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (under, over) => *under = over,
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_operator_overrides_key_by_key() {
-        let mut image = serde_json::json!({"a": 1, "b": {"c": 2, "d": 3}});
-        merge(&mut image, serde_json::json!({"b": {"c": 4}}));
-        assert_eq!(image, serde_json::json!({"a": 1, "b": {"c": 4, "d": 3}}));
-    }
 
     #[test]
     fn unknown_keys_are_refused_with_line_and_column() {

@@ -58,7 +58,7 @@ pub struct Login {
 impl Library {
     /// Loads and initialises the library. 11 TPM commands for each token and for the blank slot.
     pub fn open(store: &Store) -> Result<Self> {
-        point_library_at(store);
+        point_library_at(store)?;
         let pkcs11 = Pkcs11::new(&store.module).doing(Exit::Other, || {
             format!(
                 "cannot load the PKCS#11 library {} (package tpm2-pkcs11; another path can be set in the image's settings)",
@@ -159,18 +159,24 @@ impl Drop for Library {
     }
 }
 
-/// The library takes its settings from the environment only, at each C_Initialize.
-fn point_library_at(store: &Store) {
+/// The library takes its settings from the environment only, at each C_Initialize. Its lock file
+/// goes where firstboot then stands: tpm2-pkcs11 1.9.0 uses only the first character of
+/// PKCS11_SQL_LOCK, which is enough for a dot.
+fn point_library_at(store: &Store) -> Result<()> {
+    std::env::set_current_dir(&store.locks).doing(Exit::CannotWrite, || {
+        format!("cannot go to {}", store.locks.display())
+    })?;
     let settings: [(&str, &Path); 3] = [
         ("TPM2_PKCS11_STORE", &store.directory),
         ("TPM2_PKCS11_TCTI", Path::new(&store.tcti)),
-        ("PKCS11_SQL_LOCK", &store.locks),
+        ("PKCS11_SQL_LOCK", Path::new(".")),
     ];
     for (name, value) in settings {
         // SAFETY: firstboot starts no thread, and the library is not initialised at this moment,
         // so that nobody reads the environment meanwhile.
         unsafe { std::env::set_var(name, value) };
     }
+    Ok(())
 }
 
 fn cryptoki_slot(id: u64) -> Result<Slot> {

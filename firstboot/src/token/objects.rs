@@ -101,17 +101,26 @@ impl Login {
     ) -> Result<()> {
         let key = self.find_one(ObjectClass::PRIVATE_KEY)?;
         let id = self.bytes(key, AttributeType::Id)?;
-        self.replace(OBJECT_LABEL, std::slice::from_ref(leaf), &id)?;
-        self.replace(ISSUER_LABEL, issuers, &[])
+        self.replace(OBJECT_LABEL, std::slice::from_ref(leaf), |_| id.clone())?;
+        // SunPKCS11 reads the CKA_ID of every certificate; it must not be the key's.
+        self.replace(ISSUER_LABEL, issuers, |c| sha256(&c.value)[..16].to_vec())
     }
 
-    fn replace(&self, label: &str, wanted: &[CertificateDer], id: &[u8]) -> Result<()> {
+    fn replace(
+        &self,
+        label: &str,
+        wanted: &[CertificateDer],
+        id: impl Fn(&CertificateDer) -> Vec<u8>,
+    ) -> Result<()> {
         let mut missing: Vec<&CertificateDer> = wanted.iter().collect();
         let mut superfluous = Vec::new();
         for object in self.find(ObjectClass::CERTIFICATE, label)? {
             let value = self.bytes(object, AttributeType::Value)?;
-            let fits = self.bytes(object, AttributeType::Id)? == id;
-            match missing.iter().position(|c| fits && c.value == value) {
+            let there = self.bytes(object, AttributeType::Id)?;
+            let found = missing
+                .iter()
+                .position(|c| c.value == value && id(c) == there);
+            match found {
                 Some(found) => {
                     missing.swap_remove(found);
                 }
@@ -119,7 +128,7 @@ impl Login {
             }
         }
         for certificate in missing {
-            self.add(label, certificate, id)?;
+            self.add(label, certificate, id(certificate))?;
         }
         for object in superfluous {
             self.session.destroy_object(object).doing(Exit::Other, || {
@@ -129,8 +138,8 @@ impl Login {
         Ok(())
     }
 
-    fn add(&self, label: &str, certificate: &CertificateDer, id: &[u8]) -> Result<()> {
-        let mut template = vec![
+    fn add(&self, label: &str, certificate: &CertificateDer, id: Vec<u8>) -> Result<()> {
+        let template = [
             Attribute::Class(ObjectClass::CERTIFICATE),
             Attribute::CertificateType(CertificateType::X_509),
             Attribute::Token(true),
@@ -140,10 +149,8 @@ impl Login {
             Attribute::Issuer(certificate.issuer.clone()),
             Attribute::SerialNumber(certificate.serial_number.clone()),
             Attribute::Value(certificate.value.clone()),
+            Attribute::Id(id),
         ];
-        if !id.is_empty() {
-            template.push(Attribute::Id(id.to_vec()));
-        }
         self.session
             .create_object(&template)
             .doing(Exit::Other, || {

@@ -1,0 +1,35 @@
+# Each target is one command. On a fresh Debian machine `make demo` and `make test` install what they
+# need (image-tests/host-packages says what).
+
+EDITION ?= nucleus-lite
+KEY     ?= ecc-p256
+
+.PHONY: demo test lint build clean
+
+# An unprovisioned software TPM becomes a Greengrass identity, and a real TLS client proves it.
+#   make demo [EDITION=nucleus-lite|nucleus|v1] [KEY=ecc-p256|rsa-2048]
+demo:
+	image-tests/host-packages --demo
+	cargo build --release --locked
+	cd image-tests && cargo run --quiet --locked --bin demo -- $(EDITION) $(KEY)
+
+# Everything, as CI runs it.
+test:
+	image-tests/host-packages
+	$(MAKE) lint
+	cargo test --locked
+	cargo build --release --locked
+	cd image-tests && cargo test --locked
+
+lint:
+	cargo fmt --all --check
+	cd image-tests && cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cd image-tests && cargo clippy --locked --all-targets -- -D warnings
+	shellcheck .ci/run image-tests/host-packages
+
+build:
+	cargo build --release --locked
+
+clean:
+	cargo clean

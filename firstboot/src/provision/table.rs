@@ -1,0 +1,325 @@
+//! The design's table of states as a table of tests.
+
+use super::{Step, next};
+use crate::enrollment::Offer;
+use crate::error::Exit;
+use crate::identity::Record;
+use crate::public_key::KeyType;
+use crate::settings::Settings;
+use crate::settings::{Edition, Greengrass};
+use crate::survey::{Complete, TpmState};
+use crate::survey::{IdentityState, Survey};
+use crate::tpm::Srk;
+use crate::tpm::{Identification, Lockout};
+
+/// A device with nothing left to do, but for the certificate.
+fn awaiting() -> Survey {
+    Survey {
+        tpm: Ok(TpmState {
+            lockout: Lockout {
+                max_tries: 32,
+                ..Lockout::default()
+            },
+            srk: Srk::Present {
+                name: "000b01".into(),
+            },
+            identification: None,
+        }),
+        interrupted: false,
+        identity: IdentityState::Complete(Box::new(Complete {
+            srk_name: "000b01".into(),
+            access_is_right: true,
+            request_is_current: true,
+            request_is_published: true,
+            record: Record {
+                thing_name: "gw-1".into(),
+                serial: String::new(),
+                tpm: String::new(),
+                key: KeyType::EccP256,
+                key_sha256: String::new(),
+                csr_sha256: String::new(),
+            },
+            certificate: None,
+            offer: Offer::Nothing("the certificate".into()),
+            token_is_verified: false,
+            configuration_is_written: false,
+        })),
+        configuration_is_ours: false,
+    }
+}
+
+fn blank() -> Survey {
+    let mut survey = awaiting();
+    survey.identity = IdentityState::Absent;
+    survey
+}
+
+fn tpm(survey: &mut Survey, change: impl FnOnce(&mut TpmState)) {
+    if let Ok(tpm) = &mut survey.tpm {
+        change(tpm);
+    }
+}
+
+fn identity(survey: &mut Survey, change: impl FnOnce(&mut Complete)) {
+    if let IdentityState::Complete(identity) = &mut survey.identity {
+        change(identity);
+    }
+}
+
+/// (what the row shows, how the survey differs, the state and the beginning of the step's
+/// description)
+type Row = (
+    &'static str,
+    fn() -> Survey,
+    fn(&mut Survey),
+    &'static str,
+    &'static str,
+);
+
+const TABLE: &[Row] = &[
+    (
+        "no TPM",
+        blank,
+        |s| s.tpm = Err("no TPM".into()),
+        "NoTpm",
+        "no TPM",
+    ),
+    (
+        "no TPM, identity there",
+        awaiting,
+        |s| s.tpm = Err("no TPM".into()),
+        "NoTpm",
+        "no TPM",
+    ),
+    (
+        "interrupted",
+        blank,
+        |s| s.interrupted = true,
+        "Interrupted",
+        "removing an identity",
+    ),
+    (
+        "a try counts",
+        awaiting,
+        |s| tpm(s, |t| t.lockout.counter = 1),
+        "LockedOut",
+        "resetting",
+    ),
+    (
+        "locked, ours to reset",
+        blank,
+        |s| tpm(s, |t| (t.lockout.counter, t.lockout.locked) = (32, true)),
+        "LockedOut",
+        "resetting",
+    ),
+    (
+        "locked, not ours to reset",
+        blank,
+        |s| {
+            tpm(s, |t| {
+                (t.lockout.counter, t.lockout.locked) = (32, true);
+                t.lockout.lockout_auth_set = true;
+            })
+        },
+        "LockedOut",
+        "the TPM is in dictionary-attack lockout",
+    ),
+    (
+        "a try counts, not ours to reset",
+        awaiting,
+        |s| {
+            tpm(s, |t| {
+                (t.lockout.counter, t.lockout.lockout_auth_set) = (1, true)
+            })
+        },
+        "AwaitingCertificate",
+        "the certificate",
+    ),
+    (
+        "foreign object",
+        blank,
+        |s| tpm(s, |t| t.srk = Srk::Foreign("an ECC signing key".into())),
+        "ForeignPrimary",
+        "the TPM has an ECC signing key at 0x81000001",
+    ),
+    ("blank", blank, |_| {}, "Blank", "making the identity"),
+    (
+        "blank, no SRK",
+        blank,
+        |s| tpm(s, |t| t.srk = Srk::Absent),
+        "Blank",
+        "making the TPM's storage root key",
+    ),
+    (
+        "owner auth set, no SRK",
+        blank,
+        |s| {
+            tpm(s, |t| {
+                (t.srk, t.lockout.owner_auth_set) = (Srk::Absent, true)
+            })
+        },
+        "Blank",
+        "the TPM's owner hierarchy has an authorization value",
+    ),
+    (
+        "owner auth set, SRK there",
+        blank,
+        |s| tpm(s, |t| t.lockout.owner_auth_set = true),
+        "Blank",
+        "making the identity",
+    ),
+    (
+        "blank, configuration left over",
+        blank,
+        |s| s.configuration_is_ours = true,
+        "Blank",
+        "removing the configuration",
+    ),
+    (
+        "torn upgrade",
+        blank,
+        |s| s.identity = IdentityState::TornUpgrade,
+        "StoreUpgradeCut",
+        "repairing",
+    ),
+    (
+        "defective",
+        blank,
+        |s| s.identity = IdentityState::Defective("pin is missing".into()),
+        "Orphaned",
+        "setting the identity aside: pin is missing",
+    ),
+    (
+        "TPM cleared",
+        awaiting,
+        |s| tpm(s, |t| t.srk = Srk::Absent),
+        "Orphaned",
+        "setting the identity aside: its storage root key is gone",
+    ),
+    (
+        "TPM swapped",
+        awaiting,
+        |s| {
+            tpm(s, |t| {
+                t.srk = Srk::Present {
+                    name: "000b02".into(),
+                }
+            })
+        },
+        "Orphaned",
+        "setting the identity aside: it was made by another TPM",
+    ),
+    (
+        "owner and modes",
+        awaiting,
+        |s| identity(s, |i| i.access_is_right = false),
+        "AwaitingCertificate",
+        "putting the identity's owner",
+    ),
+    (
+        "another thing name",
+        awaiting,
+        |s| identity(s, |i| i.request_is_current = false),
+        "AwaitingCertificate",
+        "asking for the certificate",
+    ),
+    (
+        "request not published",
+        awaiting,
+        |s| identity(s, |i| i.request_is_published = false),
+        "AwaitingCertificate",
+        "putting the request",
+    ),
+    (
+        "awaiting",
+        awaiting,
+        |_| {},
+        "AwaitingCertificate",
+        "the certificate",
+    ),
+    (
+        "certificate refused",
+        awaiting,
+        |s| identity(s, |i| i.offer = Offer::Refused("expired".into())),
+        "AwaitingCertificate",
+        "the certificate is refused: expired",
+    ),
+    (
+        "configuration of an earlier identity",
+        awaiting,
+        |s| s.configuration_is_ours = true,
+        "Blank",
+        "removing the configuration",
+    ),
+];
+
+#[test]
+fn each_state_has_its_step() {
+    let settings = Settings::default();
+    for (what, start, change, state, description) in TABLE {
+        let mut survey = start();
+        change(&mut survey);
+        let step = next(&settings, &survey);
+        assert_eq!(step.state(), *state, "{what}");
+        assert!(
+            step.describe().starts_with(description),
+            "{what}: {}",
+            step.describe()
+        );
+    }
+}
+
+#[test]
+fn weak_rsa_keys_are_not_made_but_ecc_keys_are() {
+    let mut survey = blank();
+    tpm(&mut survey, |t| {
+        t.identification = Some(Identification {
+            manufacturer: "IFX".into(),
+            model: "SLB9670".into(),
+            firmware: (7, 40),
+            firmware_build: 0,
+            revision: 116,
+        });
+    });
+    let mut settings = Settings {
+        key: KeyType::Rsa2048,
+        greengrass: Greengrass {
+            edition: Edition::Nucleus,
+            ..Greengrass::default()
+        },
+        ..Settings::default()
+    };
+    let Step::Stop(_, exit, why) = next(&settings, &survey) else {
+        unreachable!("an RSA key on firmware 7.40");
+    };
+    assert_eq!(exit, Exit::Settings);
+    assert!(why.contains("CVE-2017-15361"), "{why}");
+    settings.key = KeyType::EccP256;
+    assert_eq!(next(&settings, &survey), Step::MakeIdentity);
+}
+
+/// With a certificate: a self-signed one will do, nobody checks it here.
+#[test]
+#[allow(clippy::unwrap_used)]
+fn after_the_certificate_come_token_and_configuration() {
+    let settings = Settings::default();
+    let chain = crate::x509::Chain::parse(include_bytes!("test-certificate.pem")).unwrap();
+    let mut survey = awaiting();
+    identity(&mut survey, |i| {
+        i.offer = Offer::Certificate(Box::new(chain.clone()), None);
+    });
+    let boxed = || Box::new(chain.clone());
+    assert_eq!(next(&settings, &survey), Step::Accept(boxed(), None));
+    identity(&mut survey, |i| {
+        i.certificate = Some(chain.clone());
+        i.offer = Offer::Nothing(String::new());
+    });
+    assert_eq!(next(&settings, &survey), Step::FillToken(boxed()));
+    identity(&mut survey, |i| i.token_is_verified = true);
+    assert_eq!(next(&settings, &survey), Step::WriteConfiguration(boxed()));
+    identity(&mut survey, |i| i.configuration_is_written = true);
+    assert_eq!(next(&settings, &survey), Step::Done(None));
+    identity(&mut survey, |i| i.offer = Offer::Refused("expired".into()));
+    let remark = "a new certificate is refused: expired".to_owned();
+    assert_eq!(next(&settings, &survey), Step::Done(Some(remark)));
+}

@@ -1,0 +1,38 @@
+//! Java with SunPKCS11, set up as Greengrass's PKCS#11 provider does it: what the nucleus talks TLS with.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Identity, pkcs11_tool};
+use crate::process::succeed;
+use crate::tls::{ANSWER, QUESTION, TlsServer};
+
+/// Completes a handshake with the identity's key and certificate, says something and hears the answer.
+pub fn connect(identity: &Identity, server: &TlsServer) -> Result<()> {
+    let slot = pkcs11_tool::slot(identity)?;
+    connect_at_slot(identity, slot, server)
+}
+
+/// The same with the slot ID that a configuration names.
+pub fn connect_at_slot(identity: &Identity, slot: u64, server: &TlsServer) -> Result<()> {
+    // Java compiles a program of one file as it starts it.
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/clients/java/TlsClient.java");
+    let mut client = identity.command("java");
+    client
+        .args(["-XX:TieredStopAtLevel=1", "-Xshare:auto"])
+        .arg(program)
+        .arg(&identity.module)
+        .arg(slot.to_string())
+        .arg(&identity.pin_file)
+        .arg(&identity.label)
+        .arg(server.authority())
+        .arg(server.port().to_string())
+        .args([server.version().name(), QUESTION]);
+    let heard = succeed(&mut client).context("Java cannot connect")?;
+    ensure!(
+        heard.trim_end() == ANSWER,
+        "the server's answer is {heard:?}"
+    );
+    Ok(())
+}

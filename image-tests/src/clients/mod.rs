@@ -1,0 +1,131 @@
+//! The programs that use an identity in earnest, each with its own PKCS#11 stack: GnuTLS's p11tool, OpenSC's
+//! pkcs11-tool, OpenSSL with pkcs11-provider, Java's SunPKCS11. All take an [`Identity`] and none a default
+//! of the machine. A PIN is in no argument list.
+
+pub mod java;
+pub mod openssl;
+pub mod p11tool;
+pub mod pkcs11_tool;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::bounded;
+
+/// The keys that a device can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyType {
+    EccP256,
+    Rsa2048,
+}
+
+impl KeyType {
+    pub const BOTH: [Self; 2] = [Self::EccP256, Self::Rsa2048];
+
+    /// As the settings of firstboot spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EccP256 => "ecc-p256",
+            Self::Rsa2048 => "rsa-2048",
+        }
+    }
+}
+
+/// Somebody that a client runs as, with no group beside their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// One key and certificate in one token, and how a client gets at it.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub module: PathBuf,
+    pub store: PathBuf,
+    pub tcti: String,
+    pub token: String,
+    pub label: String,
+    pub key: KeyType,
+    pub pin_file: PathBuf,
+    /// Where the library locks, for those who may not write to the store.
+    pub lock_directory: Option<PathBuf>,
+    /// Who uses it; `None` is whoever runs the test.
+    pub user: Option<User>,
+    /// More of the environment, such as LD_LIBRARY_PATH for another build of the library.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Identity {
+    /// A program with this identity's environment and nothing else in it.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = match self.user {
+            None => bounded(program),
+            Some(User { uid, gid }) => {
+                let mut command = bounded("setpriv");
+                command.arg(format!("--reuid={uid}"));
+                command.arg(format!("--regid={gid}"));
+                command.args(["--clear-groups", "--", program]);
+                command
+            }
+        };
+        command.env_clear().envs(basic_environment());
+        command.env("TPM2_PKCS11_STORE", &self.store);
+        command.env("TPM2_PKCS11_TCTI", &self.tcti);
+        if let Some(directory) = &self.lock_directory {
+            // tpm2-pkcs11 1.9.0, Debian 12's, takes the first character of PKCS11_SQL_LOCK for all of it
+            // (mended by 1.9.1): an absolute path comes to the root directory. One character does in all.
+            command.current_dir(directory).env("PKCS11_SQL_LOCK", ".");
+        }
+        let more = self.environment.iter().map(|(name, value)| (name, value));
+        command.envs(more);
+        command
+    }
+
+    pub fn pin(&self) -> Result<String> {
+        let pin = std::fs::read_to_string(&self.pin_file)
+            .with_context(|| format!("no PIN in {}", self.pin_file.display()))?;
+        Ok(pin.trim_end().to_owned())
+    }
+
+    /// The URI of its private key (`private`), public key (`public`) or certificate (`cert`).
+    pub fn uri(&self, kind: &str) -> String {
+        format!(
+            "pkcs11:token={};object={};type={kind}",
+            self.token, self.label
+        )
+    }
+}
+
+/// What every program here gets: a search path, and messages in the language that this crate reads.
+pub fn basic_environment() -> Vec<(&'static str, String)> {
+    let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    vec![("PATH", path), ("LC_ALL", "C.UTF-8".to_owned())]
+}
+
+/// libtpm2_pkcs11 of this machine: Debian has it by architecture, OpenEmbedded does not.
+pub fn installed_module() -> Result<PathBuf> {
+    installed("pkcs11/libtpm2_pkcs11.so").context("libtpm2-pkcs11-1 is not installed")
+}
+
+/// pkcs11-provider for OpenSSL, of this machine.
+pub fn installed_provider() -> Result<PathBuf> {
+    installed("ossl-modules/pkcs11.so").context("pkcs11-provider is not installed")
+}
+
+fn installed(relative: &str) -> Result<PathBuf> {
+    let libraries = Path::new("/usr/lib");
+    let by_architecture = libraries
+        .read_dir()?
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    let found = std::iter::once(libraries.to_path_buf())
+        .chain(by_architecture)
+        .map(|directory| directory.join(relative))
+        .find(|path| path.exists());
+    match found {
+        Some(path) => Ok(path),
+        None => bail!("no {relative} below /usr/lib: image-tests/host-packages installs it"),
+    }
+}

@@ -1,0 +1,63 @@
+//! OpenSSL 3 with pkcs11-provider: what nucleus lite talks TLS with.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Identity, basic_environment, installed_provider};
+use crate::process::{bounded, succeed};
+use crate::tls::{ANSWER, QUESTION, TlsServer};
+
+/// Completes a handshake with the identity's key and certificate, says something and hears the answer. The
+/// configuration is the one that `OPENSSL_CONF` names, such as firstboot writes for nucleus lite.
+pub fn connect(identity: &Identity, configuration: &Path, server: &TlsServer) -> Result<()> {
+    // The server ends the connection at this word, and with that the client.
+    let mut said = tempfile::tempfile()?;
+    write!(said, "{QUESTION}\nCLOSE\n")?;
+    std::io::Seek::rewind(&mut said)?;
+
+    let mut client = identity.command("openssl");
+    client
+        .env("OPENSSL_CONF", configuration)
+        .args(["s_client", "-quiet", server.version().option(), "-connect"])
+        .arg(format!("127.0.0.1:{}", server.port()))
+        .args(["-servername", "localhost", "-verify_hostname", "localhost"])
+        .args(["-verify_return_error", "-CAfile"])
+        .arg(server.authority())
+        .args(["-cert", &identity.uri("cert")])
+        .args(["-key", &identity.uri("private")])
+        .stdin(Stdio::from(said));
+    let heard = succeed(&mut client).context("openssl s_client cannot connect")?;
+    ensure!(heard.contains(ANSWER), "the server's answer is {heard:?}");
+    Ok(())
+}
+
+/// A configuration for an identity that firstboot has not configured: the provider, and the PIN by its file.
+pub fn configuration(identity: &Identity) -> Result<String> {
+    Ok(format!(
+        "openssl_conf = openssl_init\n\
+         [openssl_init]\nproviders = providers\n\
+         [providers]\ndefault = standard\npkcs11 = token\n\
+         [standard]\nactivate = 1\n\
+         [token]\nmodule = {}\npkcs11-module-path = {}\npkcs11-module-token-pin = file:{}\nactivate = 1\n",
+        installed_provider()?.display(),
+        identity.module.display(),
+        identity.pin_file.display(),
+    ))
+}
+
+/// The openssl command without any token, and without the machine's own configuration.
+pub fn plain(arguments: &[&str]) -> Command {
+    let mut command = bounded("openssl");
+    command.env_clear().envs(basic_environment());
+    command.env("OPENSSL_CONF", "/dev/null").args(arguments);
+    command
+}
+
+/// Verifies a request's own signature; its text, with which the subject and the key can be compared.
+pub fn verify_request(request: &Path) -> Result<String> {
+    let mut command = plain(&["req", "-verify", "-noout", "-text", "-in"]);
+    succeed(command.arg(request)).context("openssl does not accept the certificate request")
+}

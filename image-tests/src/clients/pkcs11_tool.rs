@@ -1,0 +1,103 @@
+//! OpenSC's pkcs11-tool: the token's slot and objects, and signatures that the openssl command verifies
+//! without any PKCS#11 in it.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::openssl::plain as openssl;
+use super::{Identity, KeyType};
+use crate::process::succeed;
+
+/// The ID of the slot that the token is in: what Greengrass's PKCS#11 provider and Java are configured with.
+pub fn slot(identity: &Identity) -> Result<u64> {
+    let listing = succeed(pkcs11_tool(identity).arg("--list-slots"))?;
+    // Slot 0 (0x1): Manufacturer
+    //   token label        : greengrass
+    let mut slot = None;
+    for line in listing.lines() {
+        if let Some(rest) = line.strip_prefix("Slot ") {
+            let id = rest
+                .split_once("(0x")
+                .and_then(|(_, id)| id.split_once(')'));
+            slot = id.and_then(|(id, _)| u64::from_str_radix(id, 16).ok());
+        } else if line.split_once(':').is_some_and(|(name, value)| {
+            name.trim() == "token label" && value.trim() == identity.token
+        }) {
+            return slot.with_context(|| format!("a slot without an ID in: {listing}"));
+        }
+    }
+    bail!("no token {:?} in: {listing}", identity.token)
+}
+
+/// Everything in the token, as the tool prints it.
+pub fn list(identity: &Identity) -> Result<String> {
+    succeed(logged_in(identity)?.arg("--list-objects"))
+}
+
+/// Signs a message with the token's private key and has openssl verify it with its public key.
+pub fn sign_and_verify(identity: &Identity) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("message"), "signed by the TPM")?;
+    succeed(
+        pkcs11_tool(identity)
+            .args(["--read-object", "--type", "pubkey"])
+            .args(["--token-label", &identity.token])
+            .args(["--label", &identity.label, "--output-file"])
+            .arg(path("public.der")),
+    )
+    .context("pkcs11-tool cannot read the public key")?;
+
+    let mut sign = logged_in(identity)?;
+    sign.args(["--sign", "--label", &identity.label]);
+    match identity.key {
+        // The library signs digests only: the tool is given one, and makes DER of what comes back.
+        KeyType::EccP256 => {
+            let mut digest = openssl(&["dgst", "-sha256", "-binary", "-out"]);
+            succeed(digest.arg(path("input")).arg(path("message")))?;
+            sign.args(["--mechanism", "ECDSA", "--signature-format", "openssl"]);
+        }
+        KeyType::Rsa2048 => {
+            std::fs::copy(path("message"), path("input"))?;
+            sign.args(["--mechanism", "SHA256-RSA-PKCS"]);
+        }
+    }
+    sign.arg("--input-file").arg(path("input"));
+    sign.arg("--output-file").arg(path("signature"));
+    succeed(&mut sign).context("pkcs11-tool cannot sign")?;
+
+    let mut verify = openssl(&["dgst", "-sha256", "-keyform", "DER", "-verify"]);
+    verify.arg(path("public.der"));
+    verify.arg("-signature").arg(path("signature"));
+    succeed(verify.arg(path("message"))).context("the signature does not verify")?;
+    Ok(())
+}
+
+fn pkcs11_tool(identity: &Identity) -> Command {
+    let mut command = identity.command("pkcs11-tool");
+    command.arg("--module").arg(&identity.module);
+    command
+}
+
+fn logged_in(identity: &Identity) -> Result<Command> {
+    let mut command = pkcs11_tool(identity);
+    command.env("PIN", identity.pin()?);
+    command.args(["--token-label", &identity.token]);
+    command.args(["--login", "--pin", "env:PIN"]);
+    Ok(command)
+}
+
+/// Takes the certificate out of the token: something that firstboot has to notice.
+pub fn delete_certificate(identity: &Identity) -> Result<()> {
+    let mut delete = logged_in(identity)?;
+    delete.args([
+        "--delete-object",
+        "--type",
+        "cert",
+        "--label",
+        &identity.label,
+    ]);
+    succeed(&mut delete).context("cannot delete the certificate")?;
+    Ok(())
+}

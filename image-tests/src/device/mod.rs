@@ -1,0 +1,331 @@
+//! An unprovisioned device: the part of its root filesystem that firstboot touches, and a TPM of its own.
+//! Most tests and the demo start here: settings in, `run`, then look at what has become of it.
+
+mod settings;
+mod snapshot;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::authority::Authority;
+use crate::clients::{Identity, KeyType, User, basic_environment, installed_module};
+use crate::directory::readable_directory;
+use crate::process::{bounded, finish};
+use crate::software_tpm::SoftwareTpm;
+
+pub use settings::offline_settings;
+pub use snapshot::Snapshot;
+
+/// The board's serial number, as a Raspberry Pi's.
+pub const SERIAL: &str = "10000000a1b2c3d4";
+pub const MACHINE_ID: &str = "0123456789abcdef0123456789abcdef";
+/// Where the identity of a device is, in its own terms.
+pub const STORE: &str = "/var/lib/tpm2_pkcs11";
+const BOOT: &str = "/boot/firstboot";
+/// nucleus lite's daemons, the nucleus's components, and those who may use the TPM.
+const GROUPS: [&str; 3] = ["ggcore", "ggc_group", "tss"];
+/// The device's groups, where the tests run as root: of nobody on this machine.
+const FIRST_GID: u32 = 64_001;
+
+/// What a run of firstboot came to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+    pub elapsed: Duration,
+}
+
+#[derive(Debug)]
+pub struct Device {
+    pub tpm: SoftwareTpm,
+    /// The TCTI that firstboot is given in place of the TPM's own: a proxy, or one where nothing is.
+    pub tcti: Option<String>,
+    root: TempDir,
+    /// What this harness writes for the clients: outside the root, so that no snapshot has it.
+    aside: TempDir,
+}
+
+impl Device {
+    pub fn unprovisioned() -> Result<Self> {
+        let device = Self {
+            tpm: SoftwareTpm::start()?,
+            tcti: None,
+            root: readable_directory("device-")?,
+            aside: readable_directory("aside-")?,
+        };
+        for directory in [
+            BOOT,
+            "/run/lock",
+            "/var/lib",
+            "/etc/ssl",
+            "/usr/lib/firstboot",
+        ] {
+            fs::create_dir_all(device.path(directory))?;
+        }
+        device.write(
+            "/sys/firmware/devicetree/base/serial-number",
+            format!("{SERIAL}\0"),
+        )?;
+        device.write("/etc/machine-id", format!("{MACHINE_ID}\n"))?;
+        for file in ["firstboot.json", "AmazonRootCA1.pem"] {
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firstboot/conf");
+            let content = fs::read(source.join(file))
+                .with_context(|| format!("cannot read the image's {file}"))?;
+            device.write(Path::new("/usr/lib/firstboot").join(file), content)?;
+        }
+        let User { uid, gid } = device.greengrass_user();
+        let users = format!("root:x:0:0::/root:/bin/sh\nggcore:x:{uid}:{gid}::/:/bin/false\n");
+        device.write("/etc/passwd", users)?;
+        let groups = GROUPS.map(|name| format!("{name}:x:{}:\n", device.group(name)));
+        device.write("/etc/group", format!("root:x:0:\n{}", groups.concat()))?;
+        Ok(device)
+    }
+
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Where a path of the device is on this machine.
+    pub fn path(&self, of_device: impl AsRef<Path>) -> PathBuf {
+        let of_device = of_device.as_ref();
+        self.root
+            .path()
+            .join(of_device.strip_prefix("/").unwrap_or(of_device))
+    }
+
+    /// A file on the boot partition, by its name in `firstboot/`.
+    pub fn boot_file(&self, name: &str) -> PathBuf {
+        self.path(BOOT).join(name)
+    }
+
+    pub fn exists(&self, of_device: impl AsRef<Path>) -> bool {
+        self.path(of_device).exists()
+    }
+
+    pub fn read(&self, of_device: impl AsRef<Path>) -> Result<String> {
+        let path = self.path(of_device);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Writes a file of the device, and the directories above it.
+    pub fn write(&self, of_device: impl AsRef<Path>, text: impl AsRef<[u8]>) -> Result<()> {
+        let path = self.path(of_device);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The operator's settings.
+    pub fn settings(&self, settings: &serde_json::Value) -> Result<()> {
+        self.write(
+            Path::new(BOOT).join("firstboot.json"),
+            serde_json::to_string_pretty(settings)?,
+        )
+    }
+
+    /// The ID of a group on this device. Who is not root can give files to a group of their own only.
+    pub fn group(&self, name: &str) -> u32 {
+        if !nix::unistd::getuid().is_root() {
+            return nix::unistd::getgid().as_raw();
+        }
+        let index = GROUPS.iter().position(|known| *known == name);
+        index.map_or(0, |index| FIRST_GID + index as u32)
+    }
+
+    /// The user of nucleus lite's daemons.
+    pub fn greengrass_user(&self) -> User {
+        let own = nix::unistd::getuid();
+        let uid = if own.is_root() {
+            FIRST_GID
+        } else {
+            own.as_raw()
+        };
+        let gid = self.group("ggcore");
+        User { uid, gid }
+    }
+
+    /// Runs firstboot on this device.
+    pub fn run(&self, arguments: &[&str]) -> Result<Outcome> {
+        self.run_with(arguments, |command| command)
+    }
+
+    /// The same with something of its environment changed.
+    pub fn run_with(
+        &self,
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Result<Outcome> {
+        let mut command = self.command(bounded(firstboot()?), arguments);
+        let start = Instant::now();
+        let finished = finish(change(&mut command))?;
+        Ok(Outcome {
+            code: finished.code,
+            stdout: finished.stdout,
+            stderr: finished.stderr,
+            elapsed: start.elapsed(),
+        })
+    }
+
+    /// Runs firstboot, which has to succeed: its standard output.
+    pub fn succeed(&self, arguments: &[&str]) -> Result<String> {
+        let outcome = self.run(arguments)?;
+        if outcome.code != 0 {
+            bail!(
+                "firstboot {arguments:?} ended with {}\n{}{}",
+                outcome.code,
+                outcome.stdout,
+                outcome.stderr
+            );
+        }
+        Ok(outcome.stdout)
+    }
+
+    /// firstboot's own command line, for those who start it themselves (fault injection does).
+    pub fn firstboot(&self, arguments: &[&str]) -> Result<Command> {
+        Ok(self.command(Command::new(firstboot()?), arguments))
+    }
+
+    fn command(&self, mut command: Command, arguments: &[&str]) -> Command {
+        command.env_clear().envs(basic_environment());
+        command.arg("--root").arg(self.root());
+        let tcti = self.tcti.clone().unwrap_or_else(|| self.tpm.tcti());
+        command.args(["--tcti", &tcti]).args(arguments);
+        command
+    }
+
+    /// Removes a file of the device.
+    pub fn remove(&self, of_device: impl AsRef<Path>) -> Result<()> {
+        let path = self.path(of_device);
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+    }
+
+    /// The one request on the boot partition.
+    pub fn request(&self) -> Result<PathBuf> {
+        let requests = self.boot_file("requests");
+        fs::read_dir(&requests)
+            .with_context(|| format!("no requests in {}", requests.display()))?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.to_string_lossy().ends_with(".csr.pem"))
+            .with_context(|| format!("no request in {}", requests.display()))
+    }
+
+    /// Puts a certificate where the operator does, under the name that its request has.
+    pub fn drop_certificate(&self, pem: &str) -> Result<PathBuf> {
+        let request = self.request()?;
+        let name = request.file_name().context("a request without a name")?;
+        let name = name.to_string_lossy().replace(".csr.pem", ".pem");
+        let path = self.boot_file("certificates").join(name);
+        fs::write(&path, pem).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// `status.json` on the boot partition.
+    pub fn status(&self) -> Result<serde_json::Value> {
+        let path = self.boot_file("status.json");
+        let text = fs::read(&path).with_context(|| format!("no {}", path.display()))?;
+        serde_json::from_slice(&text).context("status.json is no JSON")
+    }
+
+    /// From nothing to a configured Greengrass that trusts this authority: provision, an operator's
+    /// signature, enroll.
+    pub fn enroll_with(&self, authority: &Authority) -> Result<()> {
+        self.write(
+            Path::new(BOOT).join("root-ca.pem"),
+            authority.certificate_pem()?,
+        )?;
+        self.succeed(&["provision"])?;
+        self.drop_certificate(&authority.sign(&self.request()?)?)?;
+        self.succeed(&["enroll"])?;
+        Ok(())
+    }
+
+    /// Everything in the device's tree as it is now.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::of(self.root())
+    }
+
+    /// How clients on this machine use the device's identity, as root.
+    pub fn identity(&self, key: KeyType) -> Result<Identity> {
+        Ok(Identity {
+            module: installed_module()?,
+            store: self.path(STORE),
+            tcti: self.tpm.tcti(),
+            token: "greengrass".to_owned(),
+            label: "greenkey".to_owned(),
+            key,
+            pin_file: self.path(STORE).join("pin"),
+            lock_directory: None,
+            user: None,
+            environment: Vec::new(),
+        })
+    }
+
+    /// The same for the user of nucleus lite's daemons, with a lock directory as tmpfiles makes it.
+    pub fn identity_of_greengrass(&self, key: KeyType) -> Result<Identity> {
+        let user = self.greengrass_user();
+        let lock = self.aside.path().join("lock");
+        fs::create_dir_all(&lock)?;
+        std::os::unix::fs::chown(&lock, Some(user.uid), Some(user.gid))?;
+        fs::set_permissions(&lock, Permissions::from_mode(0o700))?;
+        let mut identity = self.identity(key)?;
+        identity.lock_directory = Some(lock);
+        identity.user = Some(user).filter(|_| nix::unistd::getuid().is_root());
+        Ok(identity)
+    }
+
+    /// The OpenSSL configuration that firstboot wrote for nucleus lite, usable on this machine: a path that
+    /// exists below the device's root means the file there.
+    pub fn openssl_conf(&self) -> Result<PathBuf> {
+        let written = self.read("/etc/greengrass/openssl.cnf")?;
+        let translated: String = written
+            .lines()
+            .map(|line| self.translate(line) + "\n")
+            .collect();
+        let path = self.aside.path().join("openssl.cnf");
+        fs::write(&path, translated)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o644))?;
+        Ok(path)
+    }
+
+    fn translate(&self, line: &str) -> String {
+        let Some(start) = line.find('/') else {
+            return line.to_owned();
+        };
+        let (before, path) = line.split_at(start);
+        match self.exists(path.trim_end()) {
+            true => format!("{before}{}", self.path(path).display()),
+            false => line.to_owned(),
+        }
+    }
+}
+
+/// The program: `FIRSTBOOT`, else the newest build of this checkout.
+pub fn firstboot() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("FIRSTBOOT") {
+        return std::path::absolute(path).context("FIRSTBOOT is no path");
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
+    ["release", "debug"]
+        .iter()
+        .map(|profile| target.join(profile).join("firstboot"))
+        .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+        .max()
+        .map(|(_, path)| path)
+        .with_context(|| {
+            format!(
+                "no firstboot in {}: build it, or name it in FIRSTBOOT",
+                target.display()
+            )
+        })
+}

@@ -1,0 +1,14 @@
+//! Temporary directories that clients of other users can get at. Used by `device` and `authority`.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+/// A temporary directory through which other users reach what they may read.
+pub fn readable_directory(prefix: &str) -> Result<TempDir> {
+    let directory = tempfile::Builder::new().prefix(prefix).tempdir()?;
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
+    Ok(directory)
+}

@@ -1,0 +1,173 @@
+//! What tpm2-tools tell about a software TPM, and the states that they put it into.
+
+use anyhow::{Context, Result, bail};
+
+use super::SoftwareTpm;
+use crate::process::{Finished, bounded, finish};
+
+/// Where tpm2-pkcs11, systemd and the TCG's provisioning guidance have the storage root key.
+const STORAGE_ROOT_KEY: &str = "0x81000001";
+const STORAGE_KEY: &str =
+    "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|decrypt";
+
+impl SoftwareTpm {
+    /// Runs one of the tpm2-tools on this TPM. Those that leave a transient object want `flush` after them.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        let finished = self.attempt(arguments)?;
+        if finished.code != 0 {
+            bail!("{arguments:?} failed: {}", finished.stderr);
+        }
+        Ok(finished.stdout)
+    }
+
+    /// The same for one that is expected to fail.
+    pub fn attempt(&self, arguments: &[&str]) -> Result<Finished> {
+        let (tool, arguments) = arguments.split_first().context("no command")?;
+        finish(
+            bounded(tool)
+                .args(arguments)
+                .current_dir(self.workspace.path())
+                .env("TPM2TOOLS_TCTI", self.tcti())
+                // Silences the library's lines about every failure on the way; the tool says it too.
+                .env("TSS2_LOG", "all+NONE"),
+        )
+    }
+
+    /// Forgets all transient objects.
+    pub fn flush(&self) -> Result<()> {
+        self.run(&["tpm2_flushcontext", "-t"]).map(drop)
+    }
+
+    pub fn persistent_handles(&self) -> Result<Vec<u32>> {
+        self.handles("handles-persistent")
+    }
+
+    pub fn transient_handles(&self) -> Result<Vec<u32>> {
+        self.handles("handles-transient")
+    }
+
+    fn handles(&self, kind: &str) -> Result<Vec<u32>> {
+        self.run(&["tpm2_getcap", kind])?
+            .lines()
+            .map(|line| number(line.trim_start_matches("- ")))
+            .collect()
+    }
+
+    /// Tries that the dictionary-attack logic has counted.
+    pub fn lockout_counter(&self) -> Result<u32> {
+        self.property("TPM2_PT_LOCKOUT_COUNTER")
+    }
+
+    pub fn max_tries(&self) -> Result<u32> {
+        self.property("TPM2_PT_MAX_AUTH_FAIL")
+    }
+
+    pub fn in_lockout(&self) -> Result<bool> {
+        Ok(self.property("inLockout")? == 1)
+    }
+
+    fn property(&self, name: &str) -> Result<u32> {
+        self.run(&["tpm2_getcap", "properties-variable"])?
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))
+            .with_context(|| format!("the TPM has no property {name}"))
+            .and_then(number)
+    }
+
+    pub fn set_lockout_auth(&self, auth: &str) -> Result<()> {
+        self.run(&["tpm2_changeauth", "-c", "lockout", auth])
+            .map(drop)
+    }
+
+    pub fn set_owner_auth(&self, auth: &str) -> Result<()> {
+        self.run(&["tpm2_changeauth", "-c", "owner", auth])
+            .map(drop)
+    }
+
+    /// For an empty lockoutAuth, and long recovery times so that no counter falls while a test looks.
+    pub fn set_max_tries(&self, tries: u32) -> Result<()> {
+        let tries = tries.to_string();
+        let times = ["-t", "86400", "-l", "86400"];
+        let mut command = vec!["tpm2_dictionarylockout", "-s", "-n", &tries];
+        command.extend(times);
+        self.run(&command).map(drop)
+    }
+
+    /// Gives wrong auth values until the TPM takes no more.
+    pub fn use_up_tries(&self) -> Result<()> {
+        self.run(&[
+            "tpm2_createprimary",
+            "-C",
+            "n",
+            "-p",
+            "right",
+            "-c",
+            "decoy",
+        ])?;
+        self.flush()?;
+        // One try more than there are: an attempt that the TPM refuses for another reason is seen here.
+        for _ in 0..=self.max_tries()? {
+            if self.in_lockout()? {
+                return Ok(());
+            }
+            self.attempt(&["tpm2_create", "-C", "decoy", "-P", "wrong"])?;
+            self.flush()?;
+        }
+        bail!("wrong auth values have not led to lockout")
+    }
+
+    /// What clearing the TPM in the firmware's menu does: new seeds, empty auth values. Platform auth, so
+    /// that no auth value set earlier is in the way.
+    pub fn clear(&self) -> Result<()> {
+        self.run(&["tpm2_clear", "-c", "p"]).map(drop)
+    }
+
+    /// A signing key at 0x81000001: nothing can be stored under it.
+    pub fn occupy_with_signing_key(&self) -> Result<()> {
+        let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign";
+        self.occupy(&["-G", "ecc256:ecdsa-sha256", "-a", attributes])
+    }
+
+    /// A storage key at 0x81000001 that only the holder of its auth value can use.
+    pub fn occupy_with_storage_key(&self, auth: &str) -> Result<()> {
+        self.occupy(&["-G", "ecc256:aes128cfb", "-a", STORAGE_KEY, "-p", auth])
+    }
+
+    /// systemd's storage root key at 0x81000001, made of the same template as `systemd-tpm2-setup` has.
+    pub fn occupy_with_systemd_root_key(&self) -> Result<()> {
+        let attributes = format!("{STORAGE_KEY}|noda");
+        self.occupy(&["-G", "ecc256:aes128cfb", "-a", &attributes])
+    }
+
+    /// The storage root key that tpm2-pkcs11 makes for itself: each use counts for the dictionary attack.
+    pub fn occupy_with_library_root_key(&self) -> Result<()> {
+        self.occupy(&["-G", "ecc256:aes128cfb", "-a", STORAGE_KEY])
+    }
+
+    /// Puts a primary object of the owner hierarchy, as `tpm2_createprimary` takes it, at 0x81000001.
+    pub fn occupy(&self, template: &[&str]) -> Result<()> {
+        let mut create = vec!["tpm2_createprimary", "-C", "o", "-c", "occupant"];
+        create.extend(template);
+        self.run(&create)?;
+        self.flush()?;
+        self.run(&[
+            "tpm2_evictcontrol",
+            "-C",
+            "o",
+            "-c",
+            "occupant",
+            STORAGE_ROOT_KEY,
+        ])?;
+        self.flush()
+    }
+}
+
+/// A number as the tools print it: decimal or hexadecimal.
+fn number(text: &str) -> Result<u32> {
+    let text = text.trim();
+    match text.strip_prefix("0x") {
+        Some(hexadecimal) => u32::from_str_radix(hexadecimal, 16),
+        None => text.parse(),
+    }
+    .with_context(|| format!("tpm2_getcap says {text:?} where a number is expected"))
+}

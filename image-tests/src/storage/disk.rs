@@ -1,0 +1,103 @@
+//! A directory tree in memory: what is compared, kept and built.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Paths relative to the root, which itself is the empty one; parents come first.
+pub type Tree = BTreeMap<PathBuf, Entry>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub attributes: Attributes,
+    pub thing: Thing,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Thing {
+    Directory,
+    File(Vec<u8>),
+    Symlink(PathBuf),
+}
+
+/// Mode and owner. Times are not modelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    mode: u32,
+    owner: u32,
+    group: u32,
+}
+
+impl Attributes {
+    pub fn of(metadata: &Metadata) -> Self {
+        let mode = metadata.mode() & 0o7777;
+        Self {
+            mode,
+            owner: metadata.uid(),
+            group: metadata.gid(),
+        }
+    }
+}
+
+/// What stands at a path; `None` for what holds no data, such as sockets.
+pub fn read_entry(path: &Path) -> Result<Option<(Metadata, Entry)>> {
+    let metadata = path
+        .symlink_metadata()
+        .with_context(|| format!("to read {path:?}"))?;
+    let kind = metadata.file_type();
+    let thing = if kind.is_dir() {
+        Thing::Directory
+    } else if kind.is_symlink() {
+        Thing::Symlink(fs::read_link(path)?)
+    } else if kind.is_file() {
+        Thing::File(fs::read(path)?)
+    } else {
+        return Ok(None);
+    };
+    let attributes = Attributes::of(&metadata);
+    Ok(Some((metadata, Entry { attributes, thing })))
+}
+
+/// All below a directory, itself included.
+pub fn read(root: &Path) -> Result<Tree> {
+    let mut tree = Tree::new();
+    let mut left = vec![PathBuf::new()];
+    while let Some(path) = left.pop() {
+        let Some((_, entry)) = read_entry(&root.join(&path))? else {
+            continue;
+        };
+        if entry.thing == Thing::Directory {
+            for child in fs::read_dir(root.join(&path))? {
+                left.push(path.join(child?.file_name()));
+            }
+        }
+        tree.insert(path, entry);
+    }
+    Ok(tree)
+}
+
+/// Builds the tree in an existing, empty directory.
+pub fn write(tree: &Tree, root: &Path) -> Result<()> {
+    for (path, Entry { attributes, thing }) in tree {
+        let path = if path.as_os_str().is_empty() {
+            root.to_owned()
+        } else {
+            root.join(path)
+        };
+        match thing {
+            Thing::Directory if path == root => {}
+            Thing::Directory => fs::create_dir(&path)?,
+            Thing::File(content) => fs::write(&path, content)?,
+            Thing::Symlink(target) => symlink(target, &path)?,
+        }
+        lchown(&path, Some(attributes.owner), Some(attributes.group))?;
+        if !matches!(thing, Thing::Symlink(_)) {
+            // after the owner, whose change takes the set-user-id bit away
+            fs::set_permissions(&path, Permissions::from_mode(attributes.mode))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! Takes down the storage calls of a run, with what they change.
+//!
+//! After each call the recorder looks at the directory itself, rather than at the call's data: a
+//! write is kept as the file's whole new content, whichever system call did it. Files here are
+//! small. Files are known by device and inode, so that a rename or a removed file that is still
+//! open is followed.
+//!
+//! Changes that pass by the storage calls (shared memory mappings, io_uring, processes that the
+//! program did not start) are not seen; [`super::Recording::make`] compares at the end and refuses them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::call::{Kind, StorageCall};
+use super::disk::{self, Attributes, Entry, Thing};
+use super::recording::{Change, Effect, Node, Place};
+use super::tracee::Tracee;
+use super::tracer::{Observer, Verdict};
+
+/// What is known of the directory while the program runs.
+pub struct Recorder<'a> {
+    at_point: &'a mut (dyn FnMut(usize) -> Result<()> + Send),
+    pub nodes: Vec<Entry>,
+    pub first_names: HashMap<Place, Node>,
+    names: HashMap<Place, Node>,
+    /// by device and inode; a recycled inode belongs to the newest
+    inodes: HashMap<(u64, u64), Node>,
+    pub effects: Vec<Vec<Effect>>,
+    /// of threads inside an open: its number, and whether the file was there before
+    inside: HashMap<Tracee, (usize, bool)>,
+}
+
+impl<'a> Recorder<'a> {
+    pub fn new(
+        directory: &Path,
+        at_point: &'a mut (dyn FnMut(usize) -> Result<()> + Send),
+    ) -> Result<Self> {
+        let mut recorder = Self {
+            at_point,
+            nodes: Vec::new(),
+            first_names: HashMap::new(),
+            names: HashMap::new(),
+            inodes: HashMap::new(),
+            effects: Vec::new(),
+            inside: HashMap::new(),
+        };
+        recorder
+            .adopt(directory)?
+            .context("the directory to watch")?;
+        recorder.first_names = recorder.names.clone();
+        Ok(recorder)
+    }
+
+    /// Takes up what has come to stand at a path, with all below it.
+    fn adopt(&mut self, path: &Path) -> Result<Option<Node>> {
+        let Some((metadata, entry)) = disk::read_entry(path)? else {
+            return Ok(None);
+        };
+        let directory = entry.thing == Thing::Directory;
+        let node = self.nodes.len();
+        self.nodes.push(entry);
+        self.inodes.insert((metadata.dev(), metadata.ino()), node);
+        if directory {
+            for child in fs::read_dir(path)? {
+                let child = child?;
+                if let Some(inner) = self.adopt(&child.path())? {
+                    self.names.insert((node, child.file_name()), inner);
+                }
+            }
+        }
+        Ok(Some(node))
+    }
+
+    fn node_at(&self, path: &Path) -> Option<Node> {
+        let metadata = path.symlink_metadata().ok()?;
+        self.inodes.get(&(metadata.dev(), metadata.ino())).copied()
+    }
+
+    /// The node behind a link in /proc.
+    fn open_node(&self, link: &Path) -> Option<Node> {
+        let metadata = link.metadata().ok()?;
+        self.inodes.get(&(metadata.dev(), metadata.ino())).copied()
+    }
+
+    /// What is there now becomes what `path` stands for; `None` where it lies elsewhere.
+    fn rename_place(&mut self, path: &Path, after: Option<Node>) -> Option<Change> {
+        let place = (self.node_at(path.parent()?)?, path.file_name()?.to_owned());
+        let before = match after {
+            Some(node) => self.names.insert(place.clone(), node),
+            None => self.names.remove(&place),
+        };
+        Some(Change {
+            place,
+            before,
+            after,
+        })
+    }
+
+    fn created(&mut self, path: &Path) -> Result<Vec<Effect>> {
+        let node = self.adopt(path)?;
+        Ok(vec![Effect::Names(
+            self.rename_place(path, node).into_iter().collect(),
+        )])
+    }
+
+    /// The name now stands for what is there. Of a file from elsewhere nobody knows what of it is
+    /// durable: nothing.
+    fn found(&mut self, path: &Path) -> Result<(Option<Change>, Option<Effect>)> {
+        let mut effect = None;
+        let mut node = self.node_at(path);
+        if node.is_none() && path.symlink_metadata().is_ok() {
+            node = self.adopt(path)?;
+            if let Some(node) = node
+                && let Thing::File(content) = &mut self.nodes[node].thing
+            {
+                effect = Some(Effect::Content(node, std::mem::take(content)));
+            }
+        }
+        Ok((self.rename_place(path, node), effect))
+    }
+
+    fn effects_of(
+        &mut self,
+        call: &StorageCall,
+        thread: Tracee,
+        existed: bool,
+    ) -> Result<Vec<Effect>> {
+        let file = match call.descriptor {
+            Some(number) => thread.descriptor(number),
+            None => call.path.clone(),
+        };
+        let node = self.open_node(&file);
+        let of_node = |effect: fn(Node) -> Effect| node.map(effect).into_iter().collect();
+        Ok(match call.kind {
+            Kind::Open if !existed => self.created(&call.path)?,
+            Kind::MakeDirectory | Kind::Symlink => self.created(&call.path)?,
+            Kind::Open | Kind::Content => match node {
+                Some(node) => vec![Effect::Content(node, fs::read(&file)?)],
+                None => Vec::new(),
+            },
+            Kind::Attributes => match node {
+                Some(node) => vec![Effect::Attributes(node, Attributes::of(&file.metadata()?))],
+                None => Vec::new(),
+            },
+            Kind::Rename | Kind::Link => {
+                let mut changes = Vec::new();
+                let mut effects = Vec::new();
+                for path in [call.to.as_ref(), Some(&call.path)].into_iter().flatten() {
+                    let (change, content) = self.found(path)?;
+                    changes.extend(change);
+                    effects.extend(content);
+                }
+                effects.push(Effect::Names(changes));
+                effects
+            }
+            Kind::Unlink | Kind::RemoveDirectory => {
+                vec![Effect::Names(
+                    self.rename_place(&call.path, None).into_iter().collect(),
+                )]
+            }
+            Kind::Sync => of_node(Effect::Sync),
+            Kind::SyncData => of_node(Effect::SyncData),
+            Kind::SyncAll => vec![Effect::SyncAll],
+        })
+    }
+}
+
+impl Observer for Recorder<'_> {
+    fn enter(&mut self, call: &StorageCall, thread: Tracee) -> Result<Verdict> {
+        (self.at_point)(self.effects.len())?;
+        let existed = call.path.symlink_metadata().is_ok();
+        self.inside.insert(thread, (self.effects.len(), existed));
+        self.effects.push(Vec::new());
+        Ok(Verdict::Go)
+    }
+
+    fn exit(&mut self, call: &StorageCall, thread: Tracee, result: i64) -> Result<Verdict> {
+        let (index, existed) = self.inside.remove(&thread).unwrap_or_default();
+        if result >= 0 {
+            self.effects[index] = self
+                .effects_of(call, thread, existed)
+                .with_context(|| format!("to record {call}"))?;
+        }
+        Ok(Verdict::Go)
+    }
+}

@@ -1,0 +1,251 @@
+//! Certificates that an operator may put onto the card, right and wrong ones.
+
+use std::fs;
+
+use anyhow::Result;
+use image_tests::authority::{Authority, Validity};
+use image_tests::clients::{KeyType, pkcs11_tool};
+use image_tests::device::Device;
+use serde_json::json;
+
+use crate::{assert_ends, exit, thing_name, usual};
+
+struct Awaiting {
+    device: Device,
+    authority: Authority,
+}
+
+impl Awaiting {
+    fn new() -> Result<Self> {
+        let device = usual()?;
+        device.succeed(&["provision"])?;
+        let authority = Authority::new()?;
+        Ok(Self { device, authority })
+    }
+
+    fn signed(&self) -> Result<String> {
+        self.authority.sign(&self.device.request()?)
+    }
+
+    /// Refused, with the reason in the log and on the card; nothing else has changed.
+    #[track_caller]
+    fn refuses(&self, pem: &str, why: &str) -> Result<()> {
+        self.device.drop_certificate(pem)?;
+        let snapshot = || -> Result<_> {
+            Ok(self
+                .device
+                .snapshot()?
+                .without("/boot/firstboot/status.json"))
+        };
+        let before = snapshot()?;
+        let outcome = self.device.run(&["enroll"])?;
+        assert_ends(&outcome, exit::WAITING, why);
+        before.assert_same(&snapshot()?);
+        let status = self.device.status()?;
+        assert_eq!(status["state"], "AwaitingCertificate");
+        let message = status["message"].as_str().unwrap_or_default();
+        assert!(
+            message.contains("refused") && message.contains(why),
+            "{message}"
+        );
+        Ok(())
+    }
+
+    #[track_caller]
+    fn accepts(&self, pem: &str) -> Result<()> {
+        self.device.drop_certificate(pem)?;
+        self.device.succeed(&["enroll"])?;
+        assert_eq!(self.device.status()?["state"], "Done");
+        Ok(())
+    }
+
+    fn objects(&self) -> Result<String> {
+        pkcs11_tool::list(&self.device.identity(KeyType::EccP256)?)
+    }
+}
+
+#[test]
+fn none_is_waited_for_and_said_where() -> Result<()> {
+    let awaiting = Awaiting::new()?;
+    let outcome = awaiting.device.run(&["enroll"])?;
+    assert_ends(
+        &outcome,
+        exit::WAITING,
+        &format!("certificates/{}.pem", thing_name()),
+    );
+    assert_eq!(awaiting.device.status()?["state"], "AwaitingCertificate");
+    Ok(())
+}
+
+#[test]
+fn another_keys() -> Result<()> {
+    let awaiting = Awaiting::new()?;
+    let pem = awaiting
+        .authority
+        .certificate_of_another_key(&thing_name())?;
+    awaiting.refuses(&pem, "it is for another key")?;
+    let good = awaiting.signed()?;
+    awaiting.accepts(&good)
+}
+
+#[test]
+fn an_expired_one() -> Result<()> {
+    let awaiting = Awaiting::new()?;
+    let request = awaiting.device.request()?;
+    let pem = awaiting.authority.sign_valid(&request, Validity::Expired)?;
+    awaiting.refuses(&pem, "it expired")
+}
+
+#[test]
+fn garbage() -> Result<()> {
+    let awaiting = Awaiting::new()?;
+    awaiting.refuses("hello", "there is no certificate in it")?;
+    let cut = awaiting.signed()?;
+    awaiting.refuses(&cut[..cut.len() / 2], "has no end")?;
+    let damaged = cut.replacen("MII", "MIJ", 1);
+    awaiting.refuses(&damaged, "damaged")?;
+    awaiting.refuses(&cut.replace("CERTIFICATE", "PRIVATE KEY"), "PRIVATE KEY")
+}
+
+#[test]
+fn two_of_devices() -> Result<()> {
+    let awaiting = Awaiting::new()?;
+    let pem = awaiting.signed()? + &awaiting.signed()?;
+    awaiting.refuses(&pem, "there are 2 device certificates in it")
+}
+
+#[test]
+fn only_the_authoritys_own() -> Result<()> {
+    let awaiting = Awaiting::new()?;
+    let pem = awaiting.authority.certificate_pem()?;
+    awaiting.refuses(&pem, "only CA certificates")
+}
+
+#[test]
+fn one_with_a_stray_authority() -> Result<()> {
+    let awaiting = Awaiting::new()?;
+    let request = awaiting.device.request()?;
+    let chain = awaiting.authority.sign_by_intermediate(&request)?;
+    // The leaf of one chain with the intermediate of another.
+    let intermediate = &chain[chain.find("-----END").unwrap_or(0)..];
+    let start = intermediate.find("-----BEGIN").unwrap_or(0);
+    let pem = awaiting.signed()? + &intermediate[start..];
+    awaiting.refuses(&pem, "does not belong to the device certificate's chain")
+}
+
+#[test]
+fn another_things() -> Result<()> {
+    let awaiting = Awaiting::new()?;
+    let request = awaiting.device.request()?;
+    let certificate = awaiting.authority.sign(&request)?;
+    let mut settings: serde_json::Value =
+        serde_json::from_str(&awaiting.device.read("/boot/firstboot/firstboot.json")?)?;
+    settings["thing_name"] = json!("another-name");
+    awaiting.device.settings(&settings)?;
+    // The new name is asked for with the same key …
+    awaiting.device.succeed(&["provision"])?;
+    let path = awaiting.device.boot_file("requests/another-name.csr.pem");
+    let again = awaiting.authority.sign(&path)?;
+    // … so that the old name's certificate has the right key, but not the right name.
+    let drop = |pem: &str| {
+        fs::write(
+            awaiting.device.boot_file("certificates/another-name.pem"),
+            pem,
+        )
+    };
+    drop(&certificate)?;
+    let outcome = awaiting.device.run(&["enroll"])?;
+    assert_ends(
+        &outcome,
+        exit::WAITING,
+        "this thing's name is \"another-name\"",
+    );
+    drop(&again)?;
+    awaiting.device.succeed(&["enroll"])?;
+    assert!(
+        awaiting
+            .device
+            .read("/etc/greengrass/config.yaml")?
+            .contains("another-name")
+    );
+    Ok(())
+}
+
+#[test]
+fn crlf_and_text_around_it_are_fine() -> Result<()> {
+    let awaiting = Awaiting::new()?;
+    let pem = format!(
+        "Subject: someone\r\n{}",
+        awaiting.signed()?.replace('\n', "\r\n")
+    );
+    awaiting.accepts(&pem)
+}
+
+#[test]
+fn a_newer_one_replaces_the_old_one() -> Result<()> {
+    let awaiting = Awaiting::new()?;
+    let first = awaiting.signed()?;
+    awaiting.accepts(&first)?;
+    let second = awaiting.signed()?;
+    assert_ne!(
+        first, second,
+        "the authority gives each a serial number of its own"
+    );
+    awaiting.accepts(&second)?;
+    let objects = awaiting.objects()?;
+    assert_eq!(
+        objects.matches("Certificate Object").count(),
+        1,
+        "{objects}"
+    );
+    assert_eq!(
+        awaiting
+            .device
+            .read("/var/lib/tpm2_pkcs11/certificate.pem")?
+            .trim(),
+        second.trim()
+    );
+    Ok(())
+}
+
+/// A bad successor is named, and the good certificate stays in use.
+#[test]
+fn a_bad_successor_leaves_the_good_one() -> Result<()> {
+    let awaiting = Awaiting::new()?;
+    let good = awaiting.signed()?;
+    awaiting.accepts(&good)?;
+    let before = awaiting.device.snapshot()?.without("/boot");
+    let other = awaiting
+        .authority
+        .certificate_of_another_key(&thing_name())?;
+    awaiting.device.drop_certificate(&other)?;
+    let outcome = awaiting.device.run(&["enroll"])?;
+    assert_ends(&outcome, exit::DONE, "a new certificate is refused");
+    before.assert_same(&awaiting.device.snapshot()?.without("/boot"));
+    let message = awaiting.device.status()?["message"].to_string();
+    assert!(message.contains("another key"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn a_chain_is_kept_in_order_and_put_into_the_token() -> Result<()> {
+    let awaiting = Awaiting::new()?;
+    let request = awaiting.device.request()?;
+    let chain = awaiting.authority.sign_by_intermediate(&request)?;
+    let split = chain.rfind("-----BEGIN").unwrap_or(0);
+    let (leaf, intermediate) = chain.split_at(split);
+    // In the wrong order, as some authorities deliver it.
+    awaiting.accepts(&format!("{intermediate}{leaf}"))?;
+    let kept = awaiting
+        .device
+        .read("/var/lib/tpm2_pkcs11/certificate.pem")?;
+    assert_eq!(kept.replace('\n', ""), chain.replace('\n', ""));
+    let objects = awaiting.objects()?;
+    assert_eq!(
+        objects.matches("Certificate Object").count(),
+        2,
+        "{objects}"
+    );
+    assert_eq!(objects.matches("greenkey-issuer").count(), 1, "{objects}");
+    Ok(())
+}

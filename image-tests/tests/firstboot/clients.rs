@@ -1,0 +1,141 @@
+//! The promise itself: every kind of client uses the key, and a verifying server believes it.
+
+use anyhow::Result;
+use image_tests::authority::Authority;
+use image_tests::clients::{KeyType, java, openssl, p11tool, pkcs11_tool};
+use image_tests::device::Device;
+use image_tests::tls::{TlsServer, Version};
+
+use crate::{device, thing_name};
+
+fn enrolled(edition: &str, key: KeyType) -> Result<(Device, Authority)> {
+    let device = device(edition, key)?;
+    let authority = Authority::new()?;
+    device.enroll_with(&authority)?;
+    Ok((device, authority))
+}
+
+/// nucleus lite's way: OpenSSL with pkcs11-provider, the configuration that firstboot wrote, its user.
+fn openssl_authenticates(key: KeyType) -> Result<()> {
+    let (device, authority) = enrolled("nucleus-lite", key)?;
+    let identity = device.identity_of_greengrass(key)?;
+    for version in Version::BOTH {
+        let server = TlsServer::start(&authority, version)?;
+        openssl::connect(&identity, &device.openssl_conf()?, &server)?;
+        assert!(server.authenticated(&thing_name())?, "{}", server.log()?);
+    }
+    assert_eq!(device.tpm.lockout_counter()?, 0);
+    Ok(())
+}
+
+/// The nucleus's way: SunPKCS11 with the slot that the configuration names.
+fn java_authenticates(key: KeyType) -> Result<()> {
+    let (device, authority) = enrolled("nucleus", key)?;
+    let config: serde_json::Value =
+        serde_json::from_str(&device.read("/greengrass/v2/config/config.yaml")?)?;
+    let plugin = &config["services"]["aws.greengrass.crypto.Pkcs11Provider"]["configuration"];
+    let slot = plugin["slot"].as_u64().unwrap_or(u64::MAX);
+    let identity = device.identity(key)?;
+    assert_eq!(plugin["userPin"], identity.pin()?);
+    for version in Version::BOTH {
+        let server = TlsServer::start(&authority, version)?;
+        java::connect_at_slot(&identity, slot, &server)?;
+        assert!(server.authenticated(&thing_name())?, "{}", server.log()?);
+    }
+    Ok(())
+}
+
+fn p11tool_lists_and_signs(key: KeyType) -> Result<()> {
+    let (device, _authority) = enrolled("nucleus-lite", key)?;
+    let identity = device.identity(key)?;
+    let urls = p11tool::list(&identity)?;
+    let of_type = |kind: &str| {
+        let wanted = format!("type={kind}");
+        let mut found = urls.iter().filter(|url| url.ends_with(&wanted));
+        let first = found.next().cloned().unwrap_or_default();
+        assert!(found.next().is_none(), "more than one {kind}: {urls:?}");
+        assert!(first.contains("object=greenkey"), "{urls:?}");
+        // id=%30…: the same CKA_ID for all of them is what SunPKCS11 joins them by.
+        let id = first.split(';').find(|part| part.starts_with("id="));
+        id.map(str::to_owned)
+    };
+    let ids = ["private", "public", "cert"].map(of_type);
+    assert!(
+        ids[0].is_some() && ids.iter().all(|id| *id == ids[0]),
+        "{urls:?}"
+    );
+    p11tool::test_sign(&identity)
+}
+
+fn pkcs11_tool_lists_and_signs(key: KeyType) -> Result<()> {
+    let (device, _authority) = enrolled("nucleus-lite", key)?;
+    let identity = device.identity(key)?;
+    let listing = pkcs11_tool::list(&identity)?;
+    assert_eq!(
+        listing.matches("Certificate Object").count(),
+        1,
+        "{listing}"
+    );
+    assert_eq!(
+        listing.matches("Private Key Object").count(),
+        1,
+        "{listing}"
+    );
+    assert!(listing.contains("never extractable"), "{listing}");
+    pkcs11_tool::sign_and_verify(&identity)
+}
+
+fn openssl_accepts_the_request(key: KeyType) -> Result<()> {
+    let device = device("nucleus-lite", key)?;
+    device.succeed(&["provision"])?;
+    let text = openssl::verify_request(&device.request()?)?;
+    assert!(
+        text.replace(" = ", "=")
+            .contains(&format!("CN={}", thing_name())),
+        "{text}"
+    );
+    // ecdsa-with-SHA256 has no parameters (RFC 5758 §3.2); asn1parse would show a NULL.
+    let request = device.request()?;
+    let shown = image_tests::process::succeed(openssl::plain(&["asn1parse", "-in"]).arg(&request))?;
+    let nulls = shown.matches("NULL").count();
+    let allowed = if key == KeyType::EccP256 { 0 } else { 2 };
+    assert_eq!(nulls, allowed, "{shown}");
+    Ok(())
+}
+
+/// One test for each key and client, so that a failure names both.
+macro_rules! for_both_keys {
+    ($($scenario:ident: $ecc:ident, $rsa:ident;)*) => {$(
+        #[test]
+        fn $ecc() -> Result<()> {
+            $scenario(KeyType::EccP256)
+        }
+        #[test]
+        fn $rsa() -> Result<()> {
+            $scenario(KeyType::Rsa2048)
+        }
+    )*};
+}
+
+for_both_keys! {
+    openssl_authenticates: openssl_authenticates_with_ecc, openssl_authenticates_with_rsa;
+    java_authenticates: java_authenticates_with_ecc, java_authenticates_with_rsa;
+    p11tool_lists_and_signs: p11tool_signs_with_ecc, p11tool_signs_with_rsa;
+    pkcs11_tool_lists_and_signs: pkcs11_tool_signs_with_ecc, pkcs11_tool_signs_with_rsa;
+    openssl_accepts_the_request: openssl_accepts_the_ecc_request, openssl_accepts_the_rsa_request;
+}
+
+/// The server knows only the root: the client has to send the intermediate, from the token.
+#[test]
+fn java_sends_the_intermediate_certificate() -> Result<()> {
+    let key = KeyType::EccP256;
+    let device = device("nucleus", key)?;
+    let authority = Authority::new()?;
+    device.succeed(&["provision"])?;
+    device.drop_certificate(&authority.sign_by_intermediate(&device.request()?)?)?;
+    device.succeed(&["enroll"])?;
+    let server = TlsServer::start(&authority, Version::Tls12)?;
+    java::connect(&device.identity(key)?, &server)?;
+    assert!(server.authenticated(&thing_name())?, "{}", server.log()?);
+    Ok(())
+}

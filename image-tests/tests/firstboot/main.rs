@@ -1,0 +1,56 @@
+//! firstboot as its users meet it: a real software TPM, the real PKCS#11 library, the real clients.
+//! One file a subject; each test has a device, and so a TPM, of its own.
+
+mod bad_input;
+mod certificate;
+mod clients;
+mod command_line;
+mod configuration;
+mod nothing_to_do;
+mod reset;
+mod secrets;
+mod states;
+mod units;
+mod users;
+
+use anyhow::Result;
+use image_tests::clients::KeyType;
+use image_tests::device::{Device, Outcome, offline_settings};
+
+/// The exit statuses that the README documents.
+mod exit {
+    pub const DONE: i32 = 0;
+    pub const USAGE: i32 = 64;
+    pub const NO_TPM: i32 = 69;
+    pub const OTHER: i32 = 70;
+    pub const CANNOT_WRITE: i32 = 73;
+    pub const WAITING: i32 = 75;
+    pub const SETTINGS: i32 = 78;
+}
+
+/// A device with its operator's settings, never booted.
+fn device(edition: &str, key: KeyType) -> Result<Device> {
+    let device = Device::unprovisioned()?;
+    device.settings(&offline_settings(edition, key))?;
+    Ok(device)
+}
+
+/// The usual one: nucleus lite with an ECC key.
+fn usual() -> Result<Device> {
+    device("nucleus-lite", KeyType::EccP256)
+}
+
+/// The thing's name on [`usual`] devices.
+fn thing_name() -> String {
+    format!("gateway-{}", image_tests::device::SERIAL)
+}
+
+#[track_caller]
+fn assert_ends(outcome: &Outcome, code: i32, words: &str) {
+    assert_eq!(outcome.code, code, "{}{}", outcome.stdout, outcome.stderr);
+    assert!(
+        outcome.stderr.contains(words),
+        "no {words:?} in: {}",
+        outcome.stderr
+    );
+}

@@ -1,0 +1,79 @@
+//! The PIN: in no log, no argument list, no file that others can read, not on the boot partition.
+
+use std::os::unix::fs::PermissionsExt;
+
+use anyhow::Result;
+use image_tests::authority::Authority;
+use image_tests::clients::KeyType;
+
+use crate::device;
+
+#[test]
+fn the_pin_stays_where_it_belongs() -> Result<()> {
+    for (edition, holders) in [
+        (
+            "nucleus",
+            &[
+                "/greengrass/v2/config/config.yaml",
+                "/var/lib/tpm2_pkcs11/pin",
+            ][..],
+        ),
+        ("nucleus-lite", &["/var/lib/tpm2_pkcs11/pin"][..]),
+        (
+            "v1",
+            &["/greengrass/config/config.json", "/var/lib/tpm2_pkcs11/pin"][..],
+        ),
+    ] {
+        let device = device(edition, KeyType::EccP256)?;
+        // As loud as it gets: the log, the TPM stack, the PKCS#11 library, and every system call.
+        let log = tempfile::NamedTempFile::new()?;
+        let loud = |command: &str| -> Result<String> {
+            let firstboot = device.firstboot(&["--verbose", command])?;
+            let mut strace = std::process::Command::new("strace");
+            strace
+                .args(["-f", "-A", "-s", "4096", "-e", "trace=execve", "-o"])
+                .arg(log.path());
+            strace
+                .arg(firstboot.get_program())
+                .args(firstboot.get_args());
+            strace
+                .env("TSS2_LOG", "all+info")
+                .env("TPM2_PKCS11_LOG_LEVEL", "2");
+            let finished = image_tests::process::finish(&mut strace)?;
+            Ok(finished.stdout + &finished.stderr)
+        };
+        let mut said = loud("provision")?;
+        device.drop_certificate(&Authority::new()?.sign(&device.request()?)?)?;
+        for command in ["enroll", "status", "tpm"] {
+            said += &loud(command)?;
+        }
+        assert!(said.contains("making the identity"), "{said}");
+        let pin = device.identity(KeyType::EccP256)?.pin()?;
+        assert_eq!(pin.len(), 30);
+        assert!(!said.contains(&pin), "the PIN is in the log");
+        assert!(
+            !std::fs::read_to_string(log.path())?.contains(&pin),
+            "the PIN is an argument"
+        );
+
+        let snapshot = device.snapshot()?;
+        let mut found: Vec<String> = snapshot
+            .files_with(pin.as_bytes())
+            .iter()
+            .map(|p| p.display().to_string())
+            .collect();
+        found.sort();
+        assert_eq!(found, holders, "{edition}");
+        for path in holders {
+            let mode = std::fs::metadata(device.path(path))?.permissions().mode();
+            assert_eq!(mode & 0o007, 0, "{path} is readable by everybody");
+        }
+        // Nor the store, with the keys' wrapped private parts.
+        for (path, entry) in snapshot.entries() {
+            if path.starts_with("/var/lib") && path.to_string_lossy().contains("tpm2_pkcs11") {
+                assert_eq!(entry.mode & 0o007, 0, "{}", path.display());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! The installed files: systemd accepts the units, and they keep their sandbox.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use image_tests::process::{finish, succeed};
+use tempfile::TempDir;
+
+/// Everything that `make -C firstboot install` lays down, and nothing else.
+const INSTALLED: &[&str] = &[
+    "/usr/bin/firstboot",
+    "/usr/lib/firstboot/AmazonRootCA1.pem",
+    "/usr/lib/firstboot/firstboot.json",
+    "/usr/lib/modules-load.d/firstboot.conf",
+    "/usr/lib/systemd/system/dev-tpmrm0.device.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/firstboot-enroll.path",
+    "/usr/lib/systemd/system/firstboot-enroll.service",
+    "/usr/lib/systemd/system/firstboot-greengrass.target",
+    "/usr/lib/systemd/system/firstboot.service",
+    "/usr/lib/systemd/system/ggl.core.ggconfigd.service.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/ggl.core.ggdeploymentd.service.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/ggl.core.iotcored.service.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/ggl.core.tesd.service.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/greengrass.service.d/10-firstboot.conf",
+    "/usr/lib/tmpfiles.d/firstboot.conf",
+];
+
+fn installed() -> Result<TempDir> {
+    let root = tempfile::tempdir()?;
+    let firstboot = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firstboot");
+    let mut make = Command::new("make");
+    make.arg("-s").arg("-C").arg(firstboot).arg("install");
+    make.arg(format!("DESTDIR={}", root.path().display()));
+    make.arg(format!(
+        "BINARY={}",
+        image_tests::device::firstboot()?.display()
+    ));
+    succeed(&mut make)?;
+    Ok(root)
+}
+
+#[test]
+fn the_install_rule_lays_down_what_is_listed() -> Result<()> {
+    let root = installed()?;
+    let snapshot = image_tests::device::Snapshot::of(root.path())?;
+    let files: Vec<String> = snapshot
+        .entries()
+        .iter()
+        .filter(|(_, entry)| entry.mode & 0o170_000 == 0o100_000)
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    assert_eq!(files, INSTALLED);
+    Ok(())
+}
+
+/// With systemd's own units, and a Greengrass of each kind for the drop-ins to hang on.
+#[test]
+fn systemd_accepts_the_units() -> Result<()> {
+    let root = installed()?;
+    let units = root.path().join("usr/lib/systemd/system");
+    let own = ["/usr/lib/systemd/system", "/lib/systemd/system"]
+        .into_iter()
+        .find(|path| Path::new(path).join("sysinit.target").exists())
+        .context("systemd's units are not here: image-tests/host-packages installs them")?;
+    succeed(
+        Command::new("cp")
+            .args(["-an", &format!("{own}/.")])
+            .arg(&units),
+    )?;
+    let service = "[Service]\nExecStart=/usr/bin/firstboot status\n";
+    for name in [
+        "greengrass",
+        "ggl.core.ggconfigd",
+        "ggl.core.iotcored",
+        "ggl.core.tesd",
+    ] {
+        fs::write(units.join(format!("{name}.service")), service)?;
+    }
+    fs::write(
+        units.join("greengrass-lite.target"),
+        "[Unit]\nDescription=lite\n",
+    )?;
+    let mut verify = Command::new("systemd-analyze");
+    verify
+        .args(["verify", "--man=no"])
+        .arg(format!("--root={}", root.path().display()));
+    verify.args([
+        "firstboot.service",
+        "firstboot-enroll.service",
+        "firstboot-enroll.path",
+    ]);
+    verify.args([
+        "firstboot-greengrass.target",
+        "greengrass.service",
+        "ggl.core.iotcored.service",
+    ]);
+    let finished = finish(&mut verify)?;
+    assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+    // It would have complained.
+    fs::write(
+        units.join("firstboot.service"),
+        "[Service]\nExecStart=/nowhere\nNoSuch=1\n",
+    )?;
+    assert_ne!(finish(&mut verify)?.stderr, "");
+    Ok(())
+}
+
+/// `systemd-analyze security`: at most this much exposure, of 10. It may only go down.
+#[test]
+fn the_sandbox_stays() -> Result<()> {
+    let root = installed()?;
+    for (unit, most) in [
+        ("firstboot.service", 1.6),
+        ("firstboot-enroll.service", 2.0),
+    ] {
+        let mut analyze = Command::new("systemd-analyze");
+        analyze.args(["security", "--offline=true", "--no-pager"]);
+        analyze
+            .arg(format!("--root={}", root.path().display()))
+            .arg(unit);
+        let shown = finish(&mut analyze)?.stdout;
+        let overall = shown
+            .lines()
+            .find(|line| line.contains("Overall exposure level"));
+        let level: f32 = overall
+            .and_then(|line| line.split_once(": "))
+            .and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok())
+            .with_context(|| format!("no figure in: {shown}"))?;
+        assert!(level <= most, "{unit}: {level}\n{shown}");
+    }
+    Ok(())
+}

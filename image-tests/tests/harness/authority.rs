@@ -1,0 +1,64 @@
+//! The authority signs what it is told to, rightly or wrongly.
+
+use std::path::Path;
+
+use anyhow::Result;
+use image_tests::authority::{Authority, Validity};
+use image_tests::clients::openssl;
+use image_tests::process::{finish, succeed};
+
+fn request(directory: &Path) -> Result<std::path::PathBuf> {
+    let path = directory.join("request.pem");
+    let mut make = openssl::plain(&["req", "-new", "-nodes", "-config", "/dev/null"]);
+    make.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    make.args(["-subj", "/O=Factory/CN=gateway-1", "-keyout"])
+        .arg(directory.join("key.pem"));
+    succeed(make.arg("-out").arg(&path))?;
+    Ok(path)
+}
+
+/// Whether a client's certificate holds against the authority, now.
+fn holds(authority: &Authority, directory: &Path, pem: &str) -> Result<bool> {
+    let path = directory.join("certificate.pem");
+    std::fs::write(&path, pem)?;
+    let mut verify = openssl::plain(&["verify", "-purpose", "sslclient", "-CAfile"]);
+    verify.arg(authority.certificate_path());
+    // Intermediates are taken from the file itself.
+    verify.arg("-untrusted").arg(&path);
+    Ok(finish(verify.arg(&path))?.code == 0)
+}
+
+#[test]
+fn certificates_hold_unless_asked_not_to() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let authority = Authority::new()?;
+    let request = request(directory.path())?;
+    let holds = |pem: &str| holds(&authority, directory.path(), pem);
+
+    let good = authority.sign(&request)?;
+    assert!(holds(&good)?);
+    assert_eq!(good.matches("BEGIN CERTIFICATE").count(), 1);
+    let chain = authority.sign_by_intermediate(&request)?;
+    assert!(holds(&chain)?);
+    assert_eq!(chain.matches("BEGIN CERTIFICATE").count(), 2);
+    assert!(holds(&authority.certificate_of_another_key("gateway-1")?)?);
+
+    assert!(!holds(&authority.sign_valid(&request, Validity::Expired)?)?);
+    assert!(!holds(&authority.sign_valid(&request, Validity::NotYet)?)?);
+    assert!(!holds(&Authority::new()?.sign(&request)?)?);
+    Ok(())
+}
+
+#[test]
+fn the_subject_is_the_requested_one() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let pem = Authority::new()?.sign(&request(directory.path())?)?;
+    let path = directory.path().join("certificate.pem");
+    std::fs::write(&path, pem)?;
+    let mut show = openssl::plain(&["x509", "-noout", "-subject", "-nameopt", "RFC2253", "-in"]);
+    assert_eq!(
+        succeed(show.arg(&path))?.trim(),
+        "subject=CN=gateway-1,O=Factory"
+    );
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! The harness itself, without firstboot: what fails here fails for a reason outside firstboot.
+
+mod authority;
+mod clients;
+mod device;
+mod software_tpm;
+mod token;

@@ -1,6 +1,7 @@
 //! The device as `provision` and `survey` handle it: where things are, and what is open.
 
 use log::debug;
+use zeroize::Zeroizing;
 
 use crate::boot_partition::BootPartition;
 use crate::error::{Doing, Error, Exit, Result};
@@ -9,8 +10,9 @@ use crate::greengrass::{self, Facts};
 use crate::identity::{Identity, Plan, Record};
 use crate::layout::{IMAGE_ROOT_CA, Layout};
 use crate::settings::Settings;
-use crate::tpm::Tpm;
+use crate::tpm::{Identification, Srk, Tpm};
 use crate::x509::Chain;
+use crate::{progress, secret};
 
 /// A root certificate file may have this many bytes: AWS's bundle of five has 6 KB.
 const MAX_ROOT_CA: usize = 64 * 1024;
@@ -93,15 +95,15 @@ impl Device {
         })
     }
 
-    /// Makes the identity below the storage root key that the TPM has now.
-    pub fn make_identity(&mut self) -> Result<()> {
-        let tpm = self.tpm()?;
-        let crate::tpm::Srk::Present { name } = tpm.srk()? else {
-            return Err(Error::other("the storage root key is gone again"));
+    /// Makes the identity below the storage root key, and that, too, where there is none.
+    pub fn make_identity(&mut self, srk: &Srk, tpm: &Identification) -> Result<()> {
+        let name = match srk {
+            Srk::Present { name } => name.clone(),
+            _ => progress::during("making the storage root key", || self.tpm()?.make_srk())?,
         };
-        let entropy = zeroize::Zeroizing::new(tpm.random(2 * crate::secret::ENTROPY)?);
-        let description = tpm.identification()?.to_string();
-        self.identity.make(self.plan(description, &name, &entropy))
+        let entropy = Zeroizing::new(self.tpm()?.random(2 * secret::ENTROPY)?);
+        self.identity
+            .make(self.plan(tpm.to_string(), &name, &entropy))
     }
 
     /// Asks for the certificate again, under the name that is wanted now.

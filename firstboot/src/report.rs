@@ -20,7 +20,7 @@ use crate::tpm::Tpm;
 /// What is there, and what is next. Never fails: what cannot be looked at is named.
 pub fn status(layout: &Layout, tcti: &str) -> Value {
     let mut report = match Device::open(layout.clone(), tcti).and_then(|mut device| {
-        let survey = Survey::take(&mut device)?;
+        let survey = Survey::take(&mut device, None)?;
         Ok(describe(&device, &survey))
     }) {
         Ok(report) => report,

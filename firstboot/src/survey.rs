@@ -76,8 +76,8 @@ pub struct Complete {
 }
 
 impl Survey {
-    /// Looks.
-    pub fn take(device: &mut Device) -> Result<Self> {
+    /// Looks. A TPM that is known from a look just before is not asked again.
+    pub fn take(device: &mut Device, known: Option<TpmState>) -> Result<Self> {
         let interrupted = device.identity.has_staging();
         let identity = if !device.identity.exists() {
             IdentityState::Absent
@@ -89,7 +89,11 @@ impl Survey {
             complete(device)?
         };
         let blank = matches!(identity, IdentityState::Absent);
-        let tpm = match device.tpm().and_then(|tpm| TpmState::take(tpm, blank)) {
+        let looked = match known {
+            Some(known) => Ok(known),
+            None => device.tpm().and_then(|tpm| TpmState::take(tpm, blank)),
+        };
+        let tpm = match looked {
             Ok(state) => Ok(state),
             Err(e) if e.exit == Exit::NoTpm => Err(e.to_string()),
             Err(e) => return Err(e),

@@ -10,4 +10,5 @@ pub mod process;
 pub mod proxy;
 pub mod software_tpm;
 pub mod storage;
+pub mod sweep;
 pub mod tls;

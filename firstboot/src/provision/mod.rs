@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::device::Device;
 use crate::error::{Error, Exit, Result};
-use crate::survey::{IdentityState, Survey};
+use crate::survey::{IdentityState, Survey, TpmState};
 use crate::{greengrass, progress, tpm};
 
 pub use next::next;
@@ -65,8 +65,9 @@ pub fn publish(device: &Device, state: &str, message: &str) {
 
 fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
     let mut last: Option<Step> = None;
+    let mut tpm = None;
     loop {
-        let survey = Survey::take(device)?;
+        let survey = Survey::take(device, tpm.take())?;
         let step = next(&device.settings, &survey);
         let beyond = goal == Goal::Request && step.is_enrollment();
         if beyond || matches!(step, Step::Stop(..) | Step::Wait(..) | Step::Done(_)) {
@@ -80,6 +81,9 @@ fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
         }
         info!("{}: {}", step.state(), step.describe());
         take(device, &step, &survey)?;
+        if !step.concerns_tpm() {
+            tpm = survey.tpm.ok();
+        }
         last = Some(step);
     }
 }
@@ -98,10 +102,14 @@ fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
         Step::RemoveConfiguration => {
             greengrass::remove(&device.layout, device.settings.greengrass.edition)
         }
-        Step::MakeStorageRootKey => {
-            progress::during("making the storage root key", || device.tpm()?.make_srk())
-        }
-        Step::MakeIdentity => device.make_identity(),
+        Step::MakeIdentity => match &survey.tpm {
+            Ok(TpmState {
+                srk,
+                identification: Some(tpm),
+                ..
+            }) => device.make_identity(srk, tpm),
+            _ => Err(Error::other("the TPM was not examined")),
+        },
         Step::SetAccess => device.identity.set_access(),
         Step::RenewRequest => match &survey.identity {
             IdentityState::Complete(identity) => device.renew_request(&identity.record),

@@ -112,10 +112,7 @@ fn from_blank(settings: &Settings, survey: &Survey) -> Step {
             ),
         );
     }
-    if tpm.srk != Srk::Absent {
-        return Step::MakeIdentity;
-    }
-    if tpm.lockout.owner_auth_set {
+    if tpm.srk == Srk::Absent && tpm.lockout.owner_auth_set {
         return Step::Stop(
             "Blank",
             Exit::Other,
@@ -124,5 +121,5 @@ fn from_blank(settings: &Settings, survey: &Survey) -> Step {
                 .into(),
         );
     }
-    Step::MakeStorageRootKey
+    Step::MakeIdentity
 }

@@ -24,9 +24,7 @@ pub enum Step {
     SetAside(String),
     /// Take a configuration away that belongs to no identity.
     RemoveConfiguration,
-    /// Make the storage root key.
-    MakeStorageRootKey,
-    /// Make the identity.
+    /// Make the identity, and the storage root key below it if there is none.
     MakeIdentity,
     /// Put owner and modes right.
     SetAccess,
@@ -54,6 +52,14 @@ impl Step {
         }
     }
 
+    /// Whether the TPM has to be looked at again afterwards, or with other eyes.
+    pub(super) fn concerns_tpm(&self) -> bool {
+        matches!(
+            self,
+            Self::ResetLockout | Self::SetAside(_) | Self::MakeIdentity
+        )
+    }
+
     /// The design's name for the state in which this step is due.
     pub fn state(&self) -> &'static str {
         match self {
@@ -62,7 +68,7 @@ impl Step {
             Self::RepairStore => "StoreUpgradeCut",
             Self::ResetLockout => "LockedOut",
             Self::SetAside(_) => "Orphaned",
-            Self::RemoveConfiguration | Self::MakeStorageRootKey | Self::MakeIdentity => "Blank",
+            Self::RemoveConfiguration | Self::MakeIdentity => "Blank",
             Self::SetAccess | Self::RenewRequest | Self::PublishRequest | Self::Accept(..) => {
                 AWAITING
             }
@@ -80,7 +86,6 @@ impl Step {
             Self::ResetLockout => "resetting the TPM's count of failed tries".into(),
             Self::SetAside(why) => format!("setting the identity aside: {why}"),
             Self::RemoveConfiguration => "removing the configuration of an earlier identity".into(),
-            Self::MakeStorageRootKey => "making the TPM's storage root key".into(),
             Self::MakeIdentity => "making the identity: token, key, request".into(),
             Self::SetAccess => "putting the identity's owner and modes right".into(),
             Self::RenewRequest => "asking for the certificate under the new name".into(),

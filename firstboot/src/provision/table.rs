@@ -148,7 +148,7 @@ const TABLE: &[Row] = &[
         blank,
         |s| tpm(s, |t| t.srk = Srk::Absent),
         "Blank",
-        "making the TPM's storage root key",
+        "making the identity",
     ),
     (
         "owner auth set, no SRK",

@@ -59,13 +59,17 @@ impl Tpm {
             return Ok(Srk::Absent);
         }
         let object = self.open()?;
+        Ok(Srk::Present {
+            name: self.name(object)?,
+        })
+    }
+
+    fn name(&mut self, object: ObjectHandle) -> Result<String> {
         let name = self
             .context
             .tr_get_name(object)
             .map_err(|e| failed("cannot read the storage root key's Name", e))?;
-        Ok(Srk::Present {
-            name: hexadecimal(name.value()),
-        })
+        Ok(hexadecimal(name.value()))
     }
 
     /// As [`Tpm::srk`], and also whether the object can be the parent of an identity: a restricted
@@ -93,11 +97,11 @@ impl Tpm {
         Ok(srk)
     }
 
-    /// Makes the storage root key and leaves it at [`HANDLE`].
+    /// Makes the storage root key and leaves it at [`HANDLE`]. Its Name.
     ///
     /// The template is the one that systemd uses for its own (src/shared/tpm2-util.c,
     /// `tpm2_get_best_srk_template`): both get the same key from the same TPM, whoever comes first.
-    pub fn make_srk(&mut self) -> Result<()> {
+    pub fn make_srk(&mut self) -> Result<String> {
         self.context
             .set_sessions((Some(AuthSession::Password), None, None));
         let made = self.make_srk_with_session();
@@ -105,7 +109,7 @@ impl Tpm {
         made
     }
 
-    fn make_srk_with_session(&mut self) -> Result<()> {
+    fn make_srk_with_session(&mut self) -> Result<String> {
         let public = template()
             .map_err(|e| Error::other(format!("the storage root key's template: {e}")))?;
         let primary = self
@@ -123,7 +127,7 @@ impl Tpm {
             .map_err(|e| failed("cannot make the storage root key persistent", e));
         // With or without success: transient memory is scarce where there is no resource manager.
         let _ = self.context.flush_context(primary.into());
-        persistent.map(|_| ())
+        self.name(persistent?)
     }
 
     fn open(&mut self) -> Result<ObjectHandle> {

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::authority::Authority;
 use crate::clients::{Identity, KeyType, User, basic_environment, installed_module};
-use crate::directory::readable_directory;
+use crate::directory::{copy_tree, readable_directory};
 use crate::process::{bounded, finish};
 use crate::software_tpm::SoftwareTpm;
 
@@ -86,6 +86,18 @@ impl Device {
         let groups = GROUPS.map(|name| format!("{name}:x:{}:\n", device.group(name)));
         device.write("/etc/group", format!("root:x:0:\n{}", groups.concat()))?;
         Ok(device)
+    }
+
+    /// A device like another one was: copies of its file tree and of its TPM's state.
+    pub fn copy_of(tree: &Path, tpm_state: &Path) -> Result<Self> {
+        let root = readable_directory("device-")?;
+        copy_tree(tree, root.path())?;
+        Ok(Self {
+            tpm: SoftwareTpm::copy_of(tpm_state)?,
+            tcti: None,
+            root,
+            aside: readable_directory("aside-")?,
+        })
     }
 
     pub fn root(&self) -> &Path {

@@ -48,6 +48,15 @@ impl Snapshot {
         &self.0
     }
 
+    /// The size of all regular files together.
+    pub fn bytes(&self) -> usize {
+        let sizes = self.0.values().map(|entry| match &entry.kind {
+            Kind::File { content, .. } => content.len(),
+            _ => 0,
+        });
+        sizes.sum()
+    }
+
     /// Without what is at or below a path of the device: for what may change.
     pub fn without(mut self, of_device: impl AsRef<Path>) -> Self {
         self.0

@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::directory::copy_tree;
 use crate::ports::PortPair;
 use crate::process::{Background, wait_for};
 use crate::proxy::Upstream;
@@ -40,6 +41,16 @@ impl SoftwareTpm {
         Self::with(workspace()?, state.to_path_buf())
     }
 
+    /// A TPM in a state that was copied from another's directory, switched on.
+    pub fn copy_of(state: &Path) -> Result<Self> {
+        let workspace = workspace()?;
+        let copy = workspace.path().join("state");
+        copy_tree(state, &copy)?;
+        // swtpm's lock is its own.
+        let _ = std::fs::remove_file(copy.join(".lock"));
+        Self::with(workspace, copy)
+    }
+
     fn with(workspace: TempDir, state: PathBuf) -> Result<Self> {
         let mut tpm = Self {
             swtpm: None,
@@ -56,7 +67,6 @@ impl SoftwareTpm {
         format!("swtpm:host=127.0.0.1,port={}", self.ports.first())
     }
 
-    /// The TCP port of its commands: what a proxy connects to.
     /// Where a proxy finds it.
     pub fn upstream(&self) -> Upstream {
         let data = self.port();
@@ -66,6 +76,7 @@ impl SoftwareTpm {
         }
     }
 
+    /// The TCP port of its commands; the control port is the next one.
     pub fn port(&self) -> u16 {
         self.ports.first()
     }

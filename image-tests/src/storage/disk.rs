@@ -10,13 +10,13 @@ use anyhow::{Context, Result};
 /// Paths relative to the root, which itself is the empty one; parents come first.
 pub type Tree = BTreeMap<PathBuf, Entry>;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     pub attributes: Attributes,
     pub thing: Thing,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Thing {
     Directory,
     File(Vec<u8>),
@@ -24,7 +24,7 @@ pub enum Thing {
 }
 
 /// Mode and owner. Times are not modelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Attributes {
     mode: u32,
     owner: u32,

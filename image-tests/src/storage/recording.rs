@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -107,6 +108,13 @@ impl Recording {
         );
         self.effects[call].clear();
         Ok(())
+    }
+
+    /// A hash of what [`Recording::crash`] would build: neighbouring points often leave the same.
+    pub fn fingerprint(&self, point: usize, loss: Loss) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        replay::tree(self, point, loss).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The directory as it may be found after a power cut at this point.

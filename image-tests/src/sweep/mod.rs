@@ -1,0 +1,100 @@
+//! Sweeps: the power is cut at every instant of what firstboot does, and the next undisturbed start has to
+//! end well. `make sweep` tries every point, `make test` a seeded sample.
+//!
+//! - [`Scenario`]: what firstboot is doing when the power goes;
+//! - [`Kind`]: how it goes;
+//! - [`Board`]: a device on an SLB 9670's profile behind the proxy, and what is to be found afterwards;
+//! - [`Sweep`]: the points, tried one by one, and the table of results.
+
+mod board;
+mod cut;
+mod scenario;
+mod table;
+
+pub use board::Board;
+pub use cut::{Kind, Point, Stage};
+pub use scenario::{SCENARIOS, Scenario};
+pub use table::{Row, print};
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::Result;
+
+use crate::clients::KeyType;
+use crate::proxy::Seeded;
+
+/// Which points are tried.
+#[derive(Clone, Copy, Debug)]
+pub enum Sample {
+    /// Every one.
+    All,
+    /// This many of each row, drawn with this seed.
+    Drawn { each: usize, seed: u64 },
+}
+
+/// The rows to be tried: all scenarios with both keys, each with every kind of cut that it has.
+pub fn run(sample: Sample, progress: impl Fn(&str) + Sync) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for scenario in SCENARIOS {
+        for key in KeyType::BOTH {
+            let stage = Stage::set(scenario, key)?;
+            for kind in Kind::ALL {
+                let points = stage.points(kind);
+                let chosen = choose(&points, sample);
+                let row = try_all(&stage, kind, points.len(), &chosen)?;
+                progress(&row.to_string());
+                rows.push(row);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn choose(points: &[Point], sample: Sample) -> Vec<Point> {
+    match sample {
+        Sample::All => points.to_vec(),
+        Sample::Drawn { each, seed } => {
+            let mut draw = Seeded::new(seed);
+            let mut left = points.to_vec();
+            let mut chosen = Vec::new();
+            while chosen.len() < each && !left.is_empty() {
+                chosen.push(left.swap_remove(draw.below(left.len())));
+            }
+            chosen
+        }
+    }
+}
+
+/// Tries the points on all cores. A point that cannot even be tried is an error of the harness.
+fn try_all(stage: &Stage, kind: Kind, of: usize, points: &[Point]) -> Result<Row> {
+    let next = AtomicUsize::new(0);
+    let stuck = Mutex::new(Vec::new());
+    let work = || -> Result<()> {
+        while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let objections = stage.attempt(*point)?;
+            if !objections.is_empty()
+                && let Ok(mut stuck) = stuck.lock()
+            {
+                stuck.push(format!("{point}: {}", objections.join("; ")));
+            }
+        }
+        Ok(())
+    };
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        handles.into_iter().try_for_each(|handle| {
+            handle
+                .join()
+                .unwrap_or_else(|_| anyhow::bail!("a sweep panicked"))
+        })
+    })?;
+    Ok(Row {
+        scenario: stage.name(),
+        kind,
+        of,
+        tried: points.len(),
+        stuck: stuck.into_inner().unwrap_or_default(),
+    })
+}

@@ -1,0 +1,101 @@
+//! What firstboot is doing when the power goes: each prepared once, and copied for every point.
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use crate::authority::Authority;
+use crate::clients::KeyType;
+use crate::device::{Device, offline_settings};
+use crate::directory::copy_tree;
+
+/// What the next undisturbed start has to come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An identity and its request; no certificate yet.
+    Awaiting,
+    /// Configured, with the key that was there before.
+    Done,
+    /// Either: whoever resets has the old identity until the rename, and a new one after it.
+    DoneOrAwaiting,
+}
+
+/// One thing that firstboot does.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    pub name: &'static str,
+    /// What brings a blank device to where it starts.
+    prepare: fn(&Device, &Authority) -> Result<()>,
+    /// The command that is cut.
+    pub command: &'static str,
+    pub outcome: Outcome,
+}
+
+/// All of them.
+pub const SCENARIOS: [Scenario; 5] = [
+    Scenario {
+        name: "provision",
+        prepare: |_, _| Ok(()),
+        command: "provision",
+        outcome: Outcome::Awaiting,
+    },
+    Scenario {
+        name: "provision after reset",
+        prepare: |device, _| {
+            device.succeed(&["provision"])?;
+            device.succeed(&["reset"])?;
+            Ok(())
+        },
+        command: "provision",
+        outcome: Outcome::Awaiting,
+    },
+    Scenario {
+        name: "enroll",
+        prepare: |device, authority| {
+            device.succeed(&["provision"])?;
+            device.drop_certificate(&authority.sign(&device.request()?)?)?;
+            Ok(())
+        },
+        command: "enroll",
+        outcome: Outcome::Done,
+    },
+    Scenario {
+        name: "replace certificate",
+        prepare: |device, authority| {
+            device.enroll_with(authority)?;
+            device.drop_certificate(&authority.sign(&device.request()?)?)?;
+            Ok(())
+        },
+        command: "enroll",
+        outcome: Outcome::Done,
+    },
+    Scenario {
+        name: "reset",
+        prepare: |device, authority| device.enroll_with(authority),
+        command: "reset",
+        outcome: Outcome::DoneOrAwaiting,
+    },
+];
+
+/// A device at the start of a scenario, to be copied.
+#[derive(Debug)]
+pub struct Template {
+    pub tree: TempDir,
+    pub tpm: TempDir,
+}
+
+impl Scenario {
+    /// Prepares it once.
+    pub fn template(&self, key: KeyType) -> Result<Template> {
+        let mut device = Device::unprovisioned()?;
+        device.settings(&offline_settings("nucleus-lite", key))?;
+        (self.prepare)(&device, &Authority::new()?)?;
+        device.tpm.shut_down()?;
+        let template = Template {
+            tree: TempDir::new()?,
+            tpm: TempDir::new()?,
+        };
+        copy_tree(device.root(), template.tree.path())?;
+        copy_tree(device.tpm.state(), template.tpm.path())?;
+        Ok(template)
+    }
+}

@@ -1,0 +1,54 @@
+//! Starting over many times on an SLB 9670, which has room for seven persistent objects: the TPM does not
+//! fill up, the disk does not, and the last time costs what the first did.
+
+use anyhow::Result;
+use image_tests::clients::KeyType;
+use image_tests::device::{Device, offline_settings};
+use image_tests::proxy::Firmware;
+use image_tests::sweep::Board;
+
+/// `make sweep` has as many as the issue asks for.
+fn cycles() -> usize {
+    if std::env::var_os("SWEEP").is_some() {
+        1000
+    } else {
+        30
+    }
+}
+
+fn disk_use(device: &Device) -> Result<(usize, usize)> {
+    let snapshot = device.snapshot()?;
+    Ok((snapshot.entries().len(), snapshot.bytes()))
+}
+
+#[test]
+fn reset_and_provision_again_and_again() -> Result<()> {
+    for firmware in [Firmware::V7_63, Firmware::V7_85] {
+        let device = Device::unprovisioned()?;
+        device.settings(&offline_settings("nucleus-lite", KeyType::EccP256))?;
+        let mut board = Board::new(device, firmware)?;
+        board.run("provision")?;
+        let mut seen = Vec::new();
+        for cycle in 0..cycles() {
+            let (code, said, _) = board.run("reset")?;
+            assert_eq!(code, 0, "cycle {cycle}: {said}");
+            let (code, said, commands) = board.run("provision")?;
+            assert_eq!(code, 0, "cycle {cycle}: {said}");
+            let handles = board.device.tpm.upstream().handles(0x8100_0000)?;
+            assert_eq!(handles, [0x8100_0001], "cycle {cycle}");
+            seen.push((commands, disk_use(&board.device)?));
+        }
+        // The first two cycles still add to the identities that are kept.
+        let (commands, disk) = seen[2];
+        for (cycle, later) in seen.iter().enumerate().skip(2) {
+            assert_eq!(later.0, commands, "TPM commands of cycle {cycle}");
+            // Numbers in names and a store's YAML grow by a digit now and then.
+            assert_eq!(later.1.0, disk.0, "files after cycle {cycle}");
+            assert!(
+                later.1.1.abs_diff(disk.1) < 8192,
+                "bytes after cycle {cycle}: {later:?}"
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Hard power-offs after logins add up to a dictionary-attack lockout; firstboot at each start does not let
+//! them.
+
+use anyhow::Result;
+use image_tests::authority::Authority;
+use image_tests::clients::{KeyType, p11tool};
+use image_tests::device::{Device, offline_settings};
+use image_tests::proxy::{Firmware, Options, Proxy, Slb9670};
+
+/// `make sweep` has as many as the issue asks for; each costs two starts of a TPM.
+fn cycles() -> usize {
+    if std::env::var_os("SWEEP").is_some() {
+        100
+    } else {
+        15
+    }
+}
+
+fn enrolled() -> Result<Device> {
+    let device = Device::unprovisioned()?;
+    device.settings(&offline_settings("nucleus-lite", KeyType::EccP256))?;
+    device.enroll_with(&Authority::new()?)?;
+    Ok(device)
+}
+
+/// At maxTries 1 a single try that counts is a lockout: nothing is forgiven.
+#[test]
+fn a_device_that_is_always_unplugged_after_a_login_never_locks() -> Result<()> {
+    let mut device = enrolled()?;
+    device.tpm.set_max_tries(1)?;
+    let identity = device.identity(KeyType::EccP256)?;
+    let mut counted = 0;
+    for _ in 0..cycles() {
+        device.tpm.pull_the_plug();
+        device.tpm.power_on()?;
+        counted += device.tpm.lockout_counter()?;
+        device.succeed(&["provision"])?;
+        device.succeed(&["enroll"])?;
+        assert!(!device.tpm.in_lockout()?);
+        p11tool::test_sign(&identity)?;
+    }
+    assert!(
+        counted > 0,
+        "no power cut has counted: this TPM tests nothing"
+    );
+    Ok(())
+}
+
+/// The same without firstboot at the start: that is what the tutorial's device does.
+#[test]
+fn without_firstboot_such_a_device_locks_its_own_key() -> Result<()> {
+    let mut device = enrolled()?;
+    let identity = device.identity(KeyType::EccP256)?;
+    let most = device.tpm.max_tries()? + 2;
+    for _ in 0..most {
+        if p11tool::test_sign(&identity).is_err() {
+            assert!(device.tpm.in_lockout()?);
+            return Ok(());
+        }
+        device.tpm.pull_the_plug();
+        device.tpm.power_on()?;
+    }
+    panic!("{most} power cuts after logins, and no lockout");
+}
+
+/// The counter is looked at on each start, in the one TPM command that also tells about lockoutAuth.
+#[test]
+fn looking_at_the_counter_costs_one_command_and_resetting_it_one() -> Result<()> {
+    let mut device = enrolled()?;
+    let options = Options {
+        chip: Some(Slb9670::new(Firmware::V7_85)),
+        latency: None,
+    };
+    let proxy = Proxy::start(device.tpm.upstream(), options)?;
+    device.tcti = Some(proxy.tcti());
+    let idle = {
+        device.succeed(&["provision"])?;
+        proxy.take_journal()
+    };
+    assert_eq!(idle.count("GetCapability"), 2, "{:?}", idle.names());
+    assert_eq!(idle.count("DictionaryAttackLockReset"), 0);
+
+    device.tcti = None;
+    p11tool::test_sign(&device.identity(KeyType::EccP256)?)?;
+    device.tpm.pull_the_plug();
+    device.tpm.power_on()?;
+    proxy.power_on()?;
+    assert!(device.tpm.lockout_counter()? > 0);
+    device.tcti = Some(proxy.tcti());
+    proxy.take_journal();
+    device.succeed(&["provision"])?;
+    let reset = proxy.take_journal();
+    assert_eq!(
+        reset.count("DictionaryAttackLockReset"),
+        1,
+        "{:?}",
+        reset.names()
+    );
+    Ok(())
+}

@@ -4,7 +4,7 @@
 EDITION ?= nucleus-lite
 KEY     ?= ecc-p256
 
-.PHONY: demo test lint build clean
+.PHONY: demo test sweep lint build clean
 
 # An unprovisioned software TPM becomes a Greengrass identity, and a real TLS client proves it.
 #   make demo [EDITION=nucleus-lite|nucleus|v1] [KEY=ecc-p256|rsa-2048]
@@ -20,6 +20,12 @@ test:
 	cargo test --locked
 	cargo build --release --locked
 	cd image-tests && cargo test --locked
+
+# The power is cut at every point of everything: about an hour on two cores. `make test` has a sample.
+sweep: build
+	image-tests/host-packages
+	cd image-tests && cargo run --quiet --locked --bin sweep
+	cd image-tests && SWEEP=full cargo test --locked --test power_cuts --test faults
 
 lint:
 	cargo fmt --all --check

@@ -113,6 +113,13 @@ impl Device {
         self.identity.renew_request(plan)
     }
 
+    /// Puts the request and its record onto the boot partition.
+    pub fn publish_request(&self) -> Result<()> {
+        let [request, record] = self.identity.request_files()?;
+        self.boot
+            .publish_request(&self.settings.thing_name, [&request, &record])
+    }
+
     fn plan<'a>(&'a self, tpm: String, srk_name: &'a str, entropy: &'a [u8]) -> Plan<'a> {
         let settings = &self.settings;
         Plan {

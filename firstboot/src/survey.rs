@@ -3,6 +3,8 @@
 //! Looking changes nothing, loads no PKCS#11 library and logs in nowhere. Where an identity is
 //! committed, it costs three TPM commands.
 
+use openssl::sha::sha256;
+
 use crate::boot_partition::BootPartition;
 use crate::clock::Clock;
 use crate::device::Device;
@@ -10,6 +12,7 @@ use crate::enrollment::{Offer, offline};
 use crate::error::{Doing, Exit, Result};
 use crate::greengrass;
 use crate::identity::Record;
+use crate::public_key::{PublicKey, hexadecimal};
 use crate::settings::{Method, Settings};
 use crate::tpm::{Identification, Lockout, Srk, Tpm};
 use crate::x509::{Chain, Request};
@@ -151,8 +154,9 @@ fn complete(device: &Device) -> Result<IdentityState> {
         Err(e) => return Ok(IdentityState::Defective(e.to_string())),
     };
     let wanted = crate::x509::name(&settings.subject.with_common_name(&settings.thing_name));
-    let request_is_current =
-        wanted.is_ok_and(|n| n == *request.subject()) && record.thing_name == settings.thing_name;
+    let request_is_current = wanted.is_ok_and(|n| n == *request.subject())
+        && record.thing_name == settings.thing_name
+        && record.csr_sha256 == hexadecimal(&sha256(&request_pem));
     let certificate = identity.certificate().filter(|chain| chain.is_for(&key));
     let verified = certificate.as_ref().and_then(|_| identity.verified());
     let configuration_is_written = match (&certificate, &verified) {
@@ -179,7 +183,7 @@ fn complete(device: &Device) -> Result<IdentityState> {
 fn offer(
     settings: &Settings,
     boot: &BootPartition,
-    key: &crate::public_key::PublicKey,
+    key: &PublicKey,
     accepted: Option<&Chain>,
 ) -> Offer {
     let offer = match settings.enrollment.method {

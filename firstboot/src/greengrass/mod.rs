@@ -129,8 +129,15 @@ pub fn is_written(layout: &Layout, facts: &Facts<'_>) -> Result<bool> {
     Ok(true)
 }
 
-/// Writes everything, after removing what would win over it.
+/// Writes everything, after removing what would win over it, and what was written for another
+/// edition: it may have the PIN in it.
 pub fn write(layout: &Layout, facts: &Facts<'_>) -> Result<()> {
+    for other in Edition::ALL {
+        if other != facts.settings.edition && is_ours(layout, other) {
+            info!("removing the configuration for {other}");
+            remove(layout, other)?;
+        }
+    }
     let form = form(facts.settings.edition);
     for path in superseded(layout, form) {
         info!(

@@ -40,7 +40,6 @@ impl Identity {
 
     /// Makes the token hold the accepted certificate, and notes what it holds.
     pub fn fill_token(&self, chain: &Chain) -> Result<()> {
-        files::make_directory(&self.store.locks, 0o700)?;
         let library = Library::open(&self.store)?;
         let slot = token_slot(&library)?;
         let login = library.login(slot, &self.pin()?)?;

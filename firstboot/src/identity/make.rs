@@ -27,7 +27,6 @@ pub struct Plan<'a> {
 impl Identity {
     /// Makes the identity: token, PINs, key, request, proof; then the rename.
     pub fn make(&self, plan: Plan<'_>) -> Result<()> {
-        files::make_directory(&self.store.locks, 0o700)?;
         if let Some(parent) = self.staging.parent() {
             files::make_directory(parent, 0o755)?;
         }

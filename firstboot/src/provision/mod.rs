@@ -112,17 +112,13 @@ fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
         },
         Step::SetAccess => device.identity.set_access(),
         Step::RenewRequest => match &survey.identity {
-            IdentityState::Complete(identity) => device.renew_request(&identity.record),
+            IdentityState::Complete(identity) => {
+                device.renew_request(&identity.record)?;
+                device.publish_request()
+            }
             _ => Ok(()),
         },
-        Step::PublishRequest => device
-            .identity
-            .request_files()
-            .and_then(|[request, record]| {
-                device
-                    .boot
-                    .publish_request(&device.settings.thing_name, [&request, &record])
-            }),
+        Step::PublishRequest => device.publish_request(),
         Step::Accept(chain, remark) => {
             if let Some(remark) = remark {
                 warn!("{remark}");

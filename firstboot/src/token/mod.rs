@@ -20,6 +20,7 @@ use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 
 use crate::error::{Doing, Error, Exit, Result};
+use crate::files;
 use crate::secret::Pin;
 
 pub use pss::record as record_pss;
@@ -163,6 +164,7 @@ impl Drop for Library {
 /// goes where firstboot then stands: tpm2-pkcs11 1.9.0 uses only the first character of
 /// PKCS11_SQL_LOCK, which is enough for a dot.
 fn point_library_at(store: &Store) -> Result<()> {
+    files::make_directory(&store.locks, 0o700)?;
     std::env::set_current_dir(&store.locks).doing(Exit::CannotWrite, || {
         format!("cannot go to {}", store.locks.display())
     })?;

@@ -105,8 +105,15 @@ pub fn basic_environment() -> Vec<(&'static str, String)> {
     vec![("PATH", path), ("LC_ALL", "C.UTF-8".to_owned())]
 }
 
-/// libtpm2_pkcs11 of this machine: Debian has it by architecture, OpenEmbedded does not.
+/// The environment variable that names another build of libtpm2_pkcs11 for firstboot and all clients.
+pub const MODULE_VARIABLE: &str = "FIRSTBOOT_TEST_PKCS11_MODULE";
+
+/// libtpm2_pkcs11: the one that [`MODULE_VARIABLE`] names, or else this machine's. Debian has it by
+/// architecture, OpenEmbedded does not.
 pub fn installed_module() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(MODULE_VARIABLE) {
+        return Ok(path.into());
+    }
     installed("pkcs11/libtpm2_pkcs11.so").context("libtpm2-pkcs11-1 is not installed")
 }
 

@@ -74,12 +74,14 @@ impl Device {
             format!("{SERIAL}\0"),
         )?;
         device.write("/etc/machine-id", format!("{MACHINE_ID}\n"))?;
-        for file in ["firstboot.json", "AmazonRootCA1.pem"] {
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firstboot/conf");
-            let content = fs::read(source.join(file))
-                .with_context(|| format!("cannot read the image's {file}"))?;
-            device.write(Path::new("/usr/lib/firstboot").join(file), content)?;
-        }
+        device.write(
+            "/usr/lib/firstboot/firstboot.json",
+            settings::of_the_image()?,
+        )?;
+        device.write(
+            "/usr/lib/firstboot/AmazonRootCA1.pem",
+            include_bytes!("../../../firstboot/conf/AmazonRootCA1.pem"),
+        )?;
         let User { uid, gid } = device.greengrass_user();
         let users = format!("root:x:0:0::/root:/bin/sh\nggcore:x:{uid}:{gid}::/:/bin/false\n");
         device.write("/etc/passwd", users)?;

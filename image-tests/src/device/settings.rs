@@ -1,8 +1,9 @@
 //! Settings as an operator would write them: what a test starts from and changes.
 
+use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::clients::KeyType;
+use crate::clients::{KeyType, MODULE_VARIABLE, installed_module};
 
 /// Complete settings for offline enrollment: the design's example for the edition.
 pub fn offline_settings(edition: &str, key: KeyType) -> Value {
@@ -22,4 +23,15 @@ pub fn offline_settings(edition: &str, key: KeyType) -> Value {
         settings["greengrass"]["aws_account_id"] = json!("123456789012");
     }
     settings
+}
+
+/// What the image brings: the defaults that are installed, and the PKCS#11 library if it is not the usual.
+pub fn of_the_image() -> Result<String> {
+    let installed = include_str!("../../../firstboot/conf/firstboot.json");
+    if std::env::var_os(MODULE_VARIABLE).is_none() {
+        return Ok(installed.to_owned());
+    }
+    let mut settings: Value = serde_json::from_str(installed)?;
+    settings["platform"] = json!({ "pkcs11_module": installed_module()? });
+    Ok(settings.to_string())
 }

@@ -116,6 +116,18 @@ impl SoftwareTpm {
         bail!("wrong auth values have not led to lockout")
     }
 
+    /// Into failure mode, as after a failed self-test: its state cannot be written any more. Only a power
+    /// cycle would end it, and this one's state is gone.
+    pub fn fail(&self) -> Result<()> {
+        std::fs::remove_dir_all(self.state())?;
+        // Any command that writes will do; it is to fail.
+        let written = self.attempt(&["tpm2_dictionarylockout", "--setup-parameters", "-n", "5"])?;
+        if written.code == 0 {
+            bail!("this TPM can write without its state directory");
+        }
+        Ok(())
+    }
+
     /// What clearing the TPM in the firmware's menu does: new seeds, empty auth values. Platform auth, so
     /// that no auth value set earlier is in the way.
     pub fn clear(&self) -> Result<()> {

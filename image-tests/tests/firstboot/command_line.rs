@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use image_tests::authority::Authority;
+use image_tests::clients::openssl;
 use image_tests::device::Device;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{assert_ends, exit, thing_name, usual};
 
@@ -87,6 +88,64 @@ fn tpm_explains_every_handle() -> Result<()> {
     let shown = device.tpm.run(&["tpm2_getcap", "properties-fixed"])?;
     let manufacturer = report["manufacturer"].as_str().unwrap_or("?");
     assert!(shown.contains(manufacturer), "{manufacturer}: {shown}");
+    Ok(())
+}
+
+/// `systemctl status` shows what takes so long.
+#[test]
+fn systemd_is_told_what_is_going_on() -> Result<()> {
+    let device = usual()?;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path)?;
+    socket.set_nonblocking(true)?;
+    let outcome = device.run_with(&["provision"], |command| {
+        command.env("NOTIFY_SOCKET", &path)
+    })?;
+    assert_eq!(outcome.code, exit::DONE, "{}", outcome.stderr);
+    let mut told = String::new();
+    let mut buffer = [0; 4096];
+    while let Ok(length) = socket.recv(&mut buffer) {
+        told += &String::from_utf8_lossy(&buffer[..length]);
+    }
+    assert!(
+        told.contains("STATUS=making the ECC P-256 key in the TPM"),
+        "{told}"
+    );
+    // The same is said in the log before it starts, and how long it took afterwards.
+    let line = |text: &str| outcome.stderr.lines().position(|line| line.contains(text));
+    let before = line("making the ECC P-256 key in the TPM …");
+    let after = line("making the ECC P-256 key in the TPM: done in");
+    assert!(before.is_some() && before < after, "{}", outcome.stderr);
+    Ok(())
+}
+
+#[test]
+fn the_subject_can_have_more_than_the_things_name() -> Result<()> {
+    let device = usual()?;
+    let mut settings: Value =
+        serde_json::from_str(&device.read("/boot/firstboot/firstboot.json")?)?;
+    settings["subject"] = json!({ "O": "Example, Inc.", "OU": "Gateways", "C": "DE" });
+    device.settings(&settings)?;
+    device.succeed(&["provision"])?;
+    let subject = || -> Result<String> {
+        let mut show = openssl::plain(&["req", "-noout", "-subject", "-nameopt", "RFC2253", "-in"]);
+        Ok(image_tests::process::succeed(show.arg(device.request()?))?)
+    };
+    let wanted = format!("CN={},OU=Gateways,O=Example\\, Inc.,C=DE", thing_name());
+    assert!(subject()?.contains(&wanted), "{}", subject()?);
+
+    // Changed afterwards, the request is made again, with the same key.
+    let key = || -> Result<Value> {
+        let status: Value = serde_json::from_str(&device.succeed(&["status", "--json"])?)?;
+        Ok(status["key_sha256"].clone())
+    };
+    let before = key()?;
+    settings["subject"]["OU"] = json!("Sensors");
+    device.settings(&settings)?;
+    device.succeed(&["provision"])?;
+    assert!(subject()?.contains("OU=Sensors"), "{}", subject()?);
+    assert_eq!(key()?, before);
     Ok(())
 }
 

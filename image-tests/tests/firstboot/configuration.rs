@@ -259,6 +259,7 @@ fn the_edition_can_be_changed() -> Result<()> {
     device.settings(&settings)?;
     device.succeed(&["enroll"])?;
     assert!(device.exists(LITE));
+    assert!(!device.exists(NUCLEUS), "it has the PIN in it");
     for path in ["/var/lib/tpm2_pkcs11", "/var/lib/tpm2_pkcs11/pin"] {
         assert_eq!(group(path)?, device.group("ggcore"), "{path}");
     }

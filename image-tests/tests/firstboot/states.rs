@@ -43,6 +43,17 @@ fn without_a_tpm_it_says_so_and_changes_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_tpm_whose_self_test_failed_is_no_tpm() -> Result<()> {
+    let device = usual()?;
+    device.tpm.fail()?;
+    let outcome = device.run(&["provision"])?;
+    assert_ends(&outcome, exit::NO_TPM, "the TPM is in failure mode");
+    assert_eq!(device.status()?["state"], "NoTpm");
+    assert!(!device.exists(STORE));
+    Ok(())
+}
+
+#[test]
 fn a_missing_device_node_is_named() -> Result<()> {
     let mut device = usual()?;
     device.tcti = Some("device:/dev/no-such-tpm".into());

@@ -4,7 +4,7 @@
 EDITION ?= nucleus-lite
 KEY     ?= ecc-p256
 
-.PHONY: demo test sweep lint build clean
+.PHONY: demo test sweep fuzz lint build clean
 
 # An unprovisioned software TPM becomes a Greengrass identity, and a real TLS client proves it.
 #   make demo [EDITION=nucleus-lite|nucleus|v1] [KEY=ecc-p256|rsa-2048]
@@ -26,6 +26,13 @@ sweep: build
 	image-tests/host-packages
 	cd image-tests && cargo run --quiet --locked --bin sweep
 	cd image-tests && SWEEP=full cargo test --locked --test power_cuts --test faults
+
+# Property tests of everything that reads the card, with many more cases: about half an hour. CASES=… for
+# another number; `make test` has a few hundred of each.
+CASES ?= 20000
+fuzz:
+	image-tests/host-packages
+	cd image-tests && PROPTEST_CASES=$(CASES) cargo test --release --locked --test fuzz
 
 lint:
 	cargo fmt --all --check

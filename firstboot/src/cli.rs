@@ -135,7 +135,7 @@ fn reset(layout: Layout, tcti: &str) -> Result<()> {
     // The rename comes first: with it the reset has happened, and what a power cut leaves of the
     // configuration is removed by the next start.
     device.identity.remove_staging()?;
-    if device.identity.exists() {
+    if device.identity.exists()? {
         let aside = device.identity.set_aside()?;
         info!("the identity is kept as {}", aside.display());
     } else {

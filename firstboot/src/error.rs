@@ -38,7 +38,7 @@ impl Error {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,
-            message: message.into(),
+            message: printable(message.into()),
         }
     }
 
@@ -51,6 +51,22 @@ impl Error {
     pub fn settings(message: impl Into<String>) -> Self {
         Self::new(Exit::Settings, message)
     }
+}
+
+/// A text for a terminal and for one line of a log. The words of others are in it, such as a key of a
+/// settings file: what would steer the terminal is shown, not sent.
+pub fn printable(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 impl fmt::Display for Error {

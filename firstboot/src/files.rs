@@ -95,7 +95,11 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<()> {
         let mut missing: Vec<&Path> = path.ancestors().take_while(|p| !p.exists()).collect();
         missing.reverse();
         for directory in missing {
-            fs::create_dir(directory)?;
+            match fs::create_dir(directory) {
+                // by another firstboot, meanwhile
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+                made => made?,
+            }
             let mode = if directory == path { mode } else { 0o755 };
             // FAT refuses the mode, and needs none.
             let _ = fs::set_permissions(directory, Permissions::from_mode(mode));

@@ -82,7 +82,7 @@ impl Survey {
     /// Looks. A TPM that is known from a look just before is not asked again.
     pub fn take(device: &mut Device, known: Option<TpmState>) -> Result<Self> {
         let interrupted = device.identity.has_staging();
-        let identity = if !device.identity.exists() {
+        let identity = if !device.identity.exists()? {
             IdentityState::Absent
         } else if device.identity.has_torn_upgrade() {
             IdentityState::TornUpgrade
@@ -157,7 +157,7 @@ fn complete(device: &Device) -> Result<IdentityState> {
     let request_is_current = wanted.is_ok_and(|n| n == *request.subject())
         && record.thing_name == settings.thing_name
         && record.csr_sha256 == hexadecimal(&sha256(&request_pem));
-    let certificate = identity.certificate().filter(|chain| chain.is_for(&key));
+    let certificate = identity.certificate()?.filter(|chain| chain.is_for(&key));
     let verified = certificate.as_ref().and_then(|_| identity.verified());
     let configuration_is_written = match (&certificate, &verified) {
         (Some(chain), Some(verified)) => device.with_facts(chain, verified.slot, |facts| {

@@ -1,15 +1,45 @@
 //! Trees of settings: read from JSON or YAML, laid over one another, taken apart again.
 
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
+use saphyr_parser::{Event, Parser};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::json;
 
-/// Reads YAML 1.2 (and so JSON): one document, mappings with plain keys.
+/// A tree may be this deep: Greengrass's own are at 7. What reads and drops one calls itself.
+const MAX_DEPTH: usize = 100;
+
+/// Reads JSON or YAML 1.2: one mapping with plain keys, or nothing.
+///
+/// JSON is read as JSON, which is not quite YAML: pairs of surrogates in `\u` (RFC 8259 §7), integers
+/// above 2⁶³.
 pub fn parse(content: &[u8]) -> Result<Value> {
+    let tree = match serde_json::from_slice(content) {
+        Ok(tree) => tree,
+        Err(_) => parse_yaml(content)?,
+    };
+    match tree {
+        Value::Null | Value::Object(_) => Ok(tree),
+        _ => Err(Error::other("it is no mapping")),
+    }
+}
+
+fn parse_yaml(content: &[u8]) -> Result<Value> {
     let text = std::str::from_utf8(content).map_err(|_| Error::other("it is not UTF-8 text"))?;
-    let documents = Yaml::load_from_str(text).map_err(|e| Error::other(e.to_string()))?;
+    let other = |e: saphyr::ScanError| Error::other(e.to_string());
+    let mut depth = 0;
+    for event in Parser::new_from_str(text) {
+        match event.map_err(other)?.0 {
+            Event::MappingStart(..) | Event::SequenceStart(..) => depth += 1,
+            Event::MappingEnd | Event::SequenceEnd => depth -= 1,
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err(Error::other(format!("it is more than {MAX_DEPTH} deep")));
+        }
+    }
+    let documents = Yaml::load_from_str(text).map_err(other)?;
     match documents.as_slice() {
         [] => Ok(Value::Null),
         [one] => tree(one),
@@ -49,14 +79,12 @@ fn tree(node: &Yaml<'_>) -> Result<Value> {
     }
 }
 
-/// `ours` over what is `there`, and that over `defaults`.
-pub fn lay_over(there: Value, ours: Value, defaults: Value) -> Value {
+/// `ours` over what is `there`, and that over `defaults`: in this order, so that a second time changes
+/// nothing, also where something that is no mapping was in the way of ours.
+pub fn lay_over(mut there: Value, ours: Value, defaults: Value) -> Value {
+    json::lay_over(&mut there, ours);
     let mut result = defaults;
-    for layer in [there, ours] {
-        if !layer.is_null() {
-            json::lay_over(&mut result, layer);
-        }
-    }
+    json::lay_over(&mut result, there);
     result
 }
 

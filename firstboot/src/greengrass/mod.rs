@@ -227,21 +227,17 @@ pub fn remove(layout: &Layout, edition: Edition) -> Result<()> {
 
 /// What is in the file now. What cannot be read is kept beside it, not lost.
 fn existing(path: &std::path::Path) -> Result<Value> {
-    let Some(content) = files::read(path, MAX_SIZE).or_else(|e| {
-        warn!("{e}; it is replaced");
-        Ok::<_, Error>(None)
-    })?
-    else {
-        return Ok(Value::Null);
+    let tree = match files::read(path, MAX_SIZE) {
+        Ok(None) => return Ok(Value::Null),
+        Ok(Some(content)) => {
+            document::parse(&content).doing(Exit::Other, || path.display().to_string())
+        }
+        Err(e) => Err(e),
     };
-    document::parse(&content).or_else(|e| {
+    tree.or_else(|e| {
         let mut aside = path.as_os_str().to_owned();
         aside.push(".unreadable");
-        warn!(
-            "{}: {e}; it is kept as {}",
-            path.display(),
-            aside.to_string_lossy()
-        );
+        warn!("{e}; it is kept as {}", aside.to_string_lossy());
         files::rename(path, std::path::Path::new(&aside))?;
         Ok(Value::Null)
     })

@@ -27,10 +27,11 @@ pub struct Verified {
 }
 
 impl Identity {
-    /// The accepted certificate with its chain, if there is one that can be read.
-    pub fn certificate(&self) -> Option<Chain> {
-        let pem = files::read(&self.directory.join(CERTIFICATE), MAX_FILE).ok()??;
-        Chain::parse(&pem).ok()
+    /// The accepted certificate with its chain, if there is one, and it makes sense. A file that cannot
+    /// be read is an error: what was made of it is not taken away for that.
+    pub fn certificate(&self) -> Result<Option<Chain>> {
+        let pem = files::read(&self.directory.join(CERTIFICATE), MAX_FILE)?;
+        Ok(pem.and_then(|pem| Chain::parse(&pem).ok()))
     }
 
     /// Accepts a certificate: from now on the token has to hold it.

@@ -14,7 +14,7 @@ mod make;
 mod upkeep;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -86,9 +86,13 @@ impl Identity {
         }
     }
 
-    /// Whether a directory is there, whatever is in it.
-    pub fn exists(&self) -> bool {
-        self.directory.symlink_metadata().is_ok()
+    /// Whether a directory is there, whatever is in it. One that cannot be looked at may be.
+    pub fn exists(&self) -> Result<bool> {
+        match self.directory.symlink_metadata() {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(cannot_look_at(&self.directory, &e)),
+        }
     }
 
     /// Whether the making of an identity was interrupted.
@@ -112,12 +116,7 @@ impl Identity {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                     return Ok(Some(format!("{} is missing", path.display())));
                 }
-                Err(e) => {
-                    return Err(Error::other(format!(
-                        "cannot look at {}: {e}",
-                        path.display()
-                    )));
-                }
+                Err(e) => return Err(cannot_look_at(&path, &e)),
             }
         }
         Ok(None)
@@ -181,6 +180,10 @@ impl Identity {
             group: self.group,
         }
     }
+}
+
+fn cannot_look_at(path: &Path, e: &std::io::Error) -> Error {
+    Error::other(format!("cannot look at {}: {e}", path.display()))
 }
 
 fn token_slot(library: &Library) -> Result<u64> {

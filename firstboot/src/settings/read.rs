@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::{Platform, Settings};
+use super::Settings;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::json::lay_over;
@@ -12,6 +12,7 @@ use crate::layout::{BOOT, IMAGE_SETTINGS, Layout};
 
 /// A settings file may have this many bytes: a few hundred are usual.
 const MAX_SIZE: usize = 64 * 1024;
+
 impl Settings {
     /// Reads, merges and checks both files.
     pub fn read(layout: &Layout) -> Result<Self> {
@@ -29,15 +30,22 @@ impl Settings {
             // Windows editors put a byte order mark in front.
             let text = content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&content);
             // Once by itself, so that an error has this file's line and column …
-            let alone: Self = serde_json::from_slice(text).map_err(at)?;
-            if !trusted && alone.platform != Platform::default() {
+            let _: Self = serde_json::from_slice(text).map_err(at)?;
+            // … and once as plain JSON, to override key by key.
+            let tree: Value = serde_json::from_slice(text).map_err(at)?;
+            if has_list(&tree) {
+                return Err(Error::settings(format!(
+                    "{}: there is a list in it ([ ]); settings have names",
+                    path.display()
+                )));
+            }
+            if !trusted && tree.get("platform").is_some() {
                 return Err(Error::settings(format!(
                     "{}: `platform` can only be set by the image, in {IMAGE_SETTINGS}",
                     path.display()
                 )));
             }
-            // … and once as plain JSON, to override key by key.
-            lay_over(&mut merged, serde_json::from_slice(text).map_err(at)?);
+            lay_over(&mut merged, tree);
         }
         if !found {
             return Err(Error::settings(format!(
@@ -50,6 +58,16 @@ impl Settings {
             .map_err(|e| Error::settings(format!("{}: {e}", operator.display())))?;
         settings.check(layout)?;
         Ok(settings)
+    }
+}
+
+/// serde takes a list for an object, its items in the order of the fields: past the names, and past
+/// whatever is decided by them.
+fn has_list(tree: &Value) -> bool {
+    match tree {
+        Value::Array(_) => true,
+        Value::Object(object) => object.values().any(has_list),
+        _ => false,
     }
 }
 

@@ -68,7 +68,7 @@ impl Library {
         })?;
         pkcs11
             .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
-            .doing(Exit::Other, || {
+            .calling(|| {
                 format!(
                     "cannot open the PKCS#11 token store in {}",
                     store.directory.display()
@@ -95,13 +95,13 @@ impl Library {
         let pkcs11 = self.pkcs11()?;
         pkcs11
             .init_token(cryptoki_slot(slot)?, &so_pin, TOKEN_LABEL)
-            .doing(Exit::Other, || "cannot make the PKCS#11 token".into())?;
+            .calling(|| "cannot make the PKCS#11 token".into())?;
         let session = self.session(slot)?;
         session
             .login(UserType::So, Some(&so_pin))
             .and_then(|()| session.init_pin(&auth(user_pin)))
             .and_then(|()| session.logout())
-            .doing(Exit::Other, || "cannot set the token's user PIN".into())?;
+            .calling(|| "cannot set the token's user PIN".into())?;
         Ok(slot)
     }
 
@@ -125,9 +125,7 @@ impl Library {
     fn session(&self, slot: u64) -> Result<Session> {
         self.pkcs11()?
             .open_rw_session(cryptoki_slot(slot)?)
-            .doing(Exit::Other, || {
-                format!("cannot open a session with the token in slot {slot}")
-            })
+            .calling(|| format!("cannot open a session with the token in slot {slot}"))
     }
 
     fn find_slot(
@@ -136,8 +134,8 @@ impl Library {
     ) -> Result<Option<u64>> {
         let pkcs11 = self.pkcs11()?;
         let what = || "cannot list the PKCS#11 library's slots".to_owned();
-        for slot in pkcs11.get_slots_with_token().doing(Exit::Other, what)? {
-            let info = pkcs11.get_token_info(slot).doing(Exit::Other, what)?;
+        for slot in pkcs11.get_slots_with_token().calling(what)? {
+            let info = pkcs11.get_token_info(slot).calling(what)?;
             if wanted(&info) {
                 return Ok(Some(slot.id()));
             }
@@ -157,6 +155,26 @@ impl Drop for Library {
         if let Some(Err(e)) = self.pkcs11.take().map(Pkcs11::finalize) {
             log::debug!("C_Finalize: {e}");
         }
+    }
+}
+
+/// As [`Doing`], with the library's catch-all put into words.
+trait Calling<T> {
+    fn calling(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> Calling<T> for std::result::Result<T, Pkcs11Error> {
+    fn calling(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| match e {
+            Pkcs11Error::Pkcs11(RvError::GeneralError | RvError::FunctionFailed, function) => {
+                format!(
+                    "{function} failed, and tpm2-pkcs11 does not say why. Is there room on the disk, \
+                     and can the store be written? With TPM2_PKCS11_LOG_LEVEL=2 it says more"
+                )
+            }
+            e => e.to_string(),
+        })
+        .doing(Exit::Other, what)
     }
 }
 

@@ -7,7 +7,7 @@ use cryptoki::object::{
 };
 use openssl::sha::sha256;
 
-use super::{ISSUER_LABEL, Login, OBJECT_LABEL};
+use super::{Calling, ISSUER_LABEL, Login, OBJECT_LABEL};
 use crate::certificate_der::CertificateDer;
 use crate::error::{Doing, Error, Exit, Result};
 use crate::public_key::{KeyType, PublicKey, Scheme, ecdsa_der};
@@ -56,7 +56,7 @@ impl Login {
         let (public, _private) = self
             .session
             .generate_key_pair(&mechanism, &public, &private)
-            .doing(Exit::Other, || format!("cannot make the {kind} key pair"))?;
+            .calling(|| format!("cannot make the {kind} key pair"))?;
         self.read_public_key(public)
     }
 
@@ -78,15 +78,12 @@ impl Login {
                     s_len: 32.into(),
                 }),
             };
-            return self
-                .session
-                .sign(&mechanism, key, message)
-                .doing(Exit::Other, signing);
+            return self.session.sign(&mechanism, key, message).calling(signing);
         }
         let signature = self
             .session
             .sign(&Mechanism::Ecdsa, key, &sha256(message))
-            .doing(Exit::Other, signing)?;
+            .calling(signing)?;
         ecdsa_der(&signature).doing(Exit::Other, signing)
     }
 
@@ -131,9 +128,9 @@ impl Login {
             self.add(label, certificate, id(certificate))?;
         }
         for object in superfluous {
-            self.session.destroy_object(object).doing(Exit::Other, || {
-                format!("cannot remove an old certificate ({label}) from the token")
-            })?;
+            self.session
+                .destroy_object(object)
+                .calling(|| format!("cannot remove an old certificate ({label}) from the token"))?;
         }
         Ok(())
     }
@@ -153,9 +150,7 @@ impl Login {
         ];
         self.session
             .create_object(&template)
-            .doing(Exit::Other, || {
-                format!("cannot put a certificate ({label}) into the token")
-            })?;
+            .calling(|| format!("cannot put a certificate ({label}) into the token"))?;
         Ok(())
     }
 
@@ -184,7 +179,7 @@ impl Login {
         let attributes = self
             .session
             .get_attributes(key, &[AttributeType::KeyType])
-            .doing(Exit::Other, || "cannot read the key's type".into())?;
+            .calling(|| "cannot read the key's type".into())?;
         Ok(attributes.contains(&Attribute::KeyType(CkKeyType::RSA)))
     }
 
@@ -203,7 +198,7 @@ impl Login {
     fn find(&self, class: ObjectClass, label: &str) -> Result<Vec<ObjectHandle>> {
         self.session
             .find_objects(&[Attribute::Class(class), Attribute::Label(label.into())])
-            .doing(Exit::Other, || "cannot list the token's objects".into())
+            .calling(|| "cannot list the token's objects".into())
     }
 
     /// The attribute's bytes; empty where the object does not have it.
@@ -211,9 +206,7 @@ impl Login {
         let attributes = self
             .session
             .get_attributes(object, &[wanted])
-            .doing(Exit::Other, || {
-                format!("cannot read the token's objects ({wanted})")
-            })?;
+            .calling(|| format!("cannot read the token's objects ({wanted})"))?;
         Ok(attributes
             .into_iter()
             .find_map(|attribute| match attribute {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use openssl::x509::X509;
 use x509_cert::Certificate;
 use x509_cert::der::oid::AssociatedOid;
 use x509_cert::der::oid::db::rfc4519::CN;
@@ -12,7 +13,7 @@ use x509_cert::name::Name;
 
 use crate::certificate_der::CertificateDer;
 use crate::clock::Clock;
-use crate::error::{Doing, Exit, Result};
+use crate::error::{Doing, Exit, Result, printable};
 use crate::public_key::PublicKey;
 
 /// A device certificate and the certificates of its issuers, each issued by the next.
@@ -40,11 +41,18 @@ impl Chain {
         let mut leaves = Vec::new();
         let mut authorities = Vec::new();
         for block in blocks(pem)? {
-            let certificate = openssl::x509::X509::from_pem(&block)
-                .and_then(|c| c.to_der())
-                .map_err(|_| "a CERTIFICATE block is damaged".to_owned())?;
-            let certificate = Certificate::from_der(&certificate)
-                .map_err(|e| format!("a certificate cannot be read: {e}"))?;
+            let damaged = "a CERTIFICATE block is damaged";
+            // OpenSSL takes a padding character that is not at the end for an A.
+            let der = match block.trim_end_matches('=').contains('=') {
+                true => None,
+                false => openssl::base64::decode_block(&block).ok(),
+            }
+            .ok_or(damaged)?;
+            let certificate = Certificate::from_der(&der).map_err(|e| format!("{damaged}: {e}"))?;
+            // Written again in other bytes, its signature would be worth nothing.
+            if certificate.to_der() != Ok(der) {
+                return Err(format!("{damaged}: it is not DER"));
+            }
             if is_authority(&certificate) {
                 authorities.push(certificate);
             } else {
@@ -64,19 +72,16 @@ impl Chain {
         let mut issuers: Vec<Certificate> = Vec::new();
         while let Some(next) = {
             let last = issuers.last().unwrap_or(&leaf);
-            let wanted = last.tbs_certificate().issuer();
-            authorities
-                .iter()
-                .position(|c| c.tbs_certificate().subject() == wanted)
+            authorities.iter().position(|c| has_issued(c, last))
         } {
             issuers.push(authorities.remove(next));
         }
         match authorities.first() {
             None => Ok(Self { leaf, issuers }),
-            Some(stray) => Err(format!(
+            Some(stray) => Err(printable(format!(
                 "the CA certificate of \"{}\" does not belong to the device certificate's chain",
                 stray.tbs_certificate().subject()
-            )),
+            ))),
         }
     }
 
@@ -104,9 +109,9 @@ impl Chain {
             && name != thing_name
             && name != AWS_COMMON_NAME
         {
-            return Verdict::Bad(format!(
+            return Verdict::Bad(printable(format!(
                 "it is for \"{name}\", and this thing's name is \"{thing_name}\""
-            ));
+            )));
         }
         validity(
             tbs.validity().not_before.to_unix_duration(),
@@ -128,7 +133,7 @@ impl Chain {
             0 => String::new(),
             n => format!(", with {n} of its issuers"),
         };
-        format!("{}, valid until {end}{issuers}", tbs.subject())
+        printable(format!("{}, valid until {end}{issuers}", tbs.subject()))
     }
 
     /// Leaf first, then its issuers, as RFC 7468 text.
@@ -169,9 +174,9 @@ fn object(certificate: &Certificate) -> x509_cert::der::Result<CertificateDer> {
     })
 }
 
-/// The CERTIFICATE blocks of a PEM text; anything else that is labelled is refused, above all a
-/// private key.
-fn blocks(pem: &[u8]) -> std::result::Result<Vec<Vec<u8>>, String> {
+/// The CERTIFICATE blocks of a PEM text, base64 in one line each; anything else that is labelled is
+/// refused, above all a private key.
+fn blocks(pem: &[u8]) -> std::result::Result<Vec<String>, String> {
     let text = std::str::from_utf8(pem).map_err(|_| "it is not a PEM text file".to_owned())?;
     let mut found = Vec::new();
     let mut block: Option<String> = None;
@@ -181,18 +186,15 @@ fn blocks(pem: &[u8]) -> std::result::Result<Vec<Vec<u8>>, String> {
             .and_then(|l| l.strip_suffix("-----"))
         {
             if label != "CERTIFICATE" {
-                return Err(format!(
+                return Err(printable(format!(
                     "there is a {label} in it; only certificates belong here"
-                ));
+                )));
             }
             block = Some(String::new());
-        }
-        if let Some(open) = &mut block {
+        } else if line == "-----END CERTIFICATE-----" {
+            found.extend(block.take());
+        } else if let Some(open) = &mut block {
             open.push_str(line);
-            open.push('\n');
-            if line == "-----END CERTIFICATE-----" {
-                found.extend(block.take().map(String::into_bytes));
-            }
         }
     }
     match block {
@@ -212,11 +214,23 @@ fn is_authority(certificate: &Certificate) -> bool {
         .any(|e| BasicConstraints::from_der(e.extn_value.as_bytes()).is_ok_and(|b| b.ca))
 }
 
+/// Whether name and signature of a certificate are its issuer's.
+fn has_issued(issuer: &Certificate, certificate: &Certificate) -> bool {
+    if issuer.tbs_certificate().subject() != certificate.tbs_certificate().issuer() {
+        return false;
+    }
+    let openssl = |c: &Certificate| X509::from_der(&c.to_der().ok()?).ok();
+    let verify = || {
+        let key = openssl(issuer)?.public_key().ok()?;
+        openssl(certificate)?.verify(&key).ok()
+    };
+    verify() == Some(true)
+}
+
+/// The common name as text. One in another encoding comes out garbled, and is no thing's name then.
 fn common_name(name: &Name) -> Option<String> {
     let attribute = name.iter().find(|a| a.oid == CN)?;
-    std::str::from_utf8(attribute.value.value())
-        .ok()
-        .map(str::to_owned)
+    Some(String::from_utf8_lossy(attribute.value.value()).into_owned())
 }
 
 /// An undisciplined clock runs behind: what it calls expired has expired, and what it calls not

@@ -1,19 +1,23 @@
 //! `make sweep`: the power is cut at every point of everything that firstboot does. Prints the table, and
-//! exits non-zero if anything is stuck. `sweep EACH [SEED]` tries only so many points of each row.
+//! exits non-zero if anything is stuck. EACH in the environment tries only so many points of each row (drawn
+//! with SEED), SCENARIO only what has this in its name.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use image_tests::sweep::{self, Sample};
 
 fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let sample = match arguments.next() {
+    let variable = |name| std::env::var(name).ok();
+    let sample = match variable("EACH") {
         None => Sample::All,
         Some(each) => Sample::Drawn {
-            each: each.parse()?,
-            seed: arguments.next().map_or(Ok(1), |seed| seed.parse())?,
+            each: each.parse().context("EACH is no number")?,
+            seed: variable("SEED")
+                .map_or(Ok(1), |seed| seed.parse())
+                .context("SEED is no number")?,
         },
     };
-    let rows = sweep::run(sample, |row| eprintln!("{row}"))?;
+    let only = variable("SCENARIO").unwrap_or_default();
+    let rows = sweep::run(sample, &only, |row| eprintln!("{row}"))?;
     println!("{}", sweep::print(&rows));
     let stuck: usize = rows.iter().map(|row| row.stuck.len()).sum();
     ensure!(stuck == 0, "{stuck} points are stuck");

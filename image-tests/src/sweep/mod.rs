@@ -33,11 +33,15 @@ pub enum Sample {
     Drawn { each: usize, seed: u64 },
 }
 
-/// The rows to be tried: all scenarios with both keys, each with every kind of cut that it has.
-pub fn run(sample: Sample, progress: impl Fn(&str) + Sync) -> Result<Vec<Row>> {
+/// The rows to be tried: all scenarios with `only` in their name, with both keys, each with every kind of cut
+/// that it has.
+pub fn run(sample: Sample, only: &str, progress: impl Fn(&str) + Sync) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for scenario in SCENARIOS {
         for key in KeyType::BOTH {
+            if !scenario.name.contains(only) {
+                continue;
+            }
             let stage = Stage::set(scenario, key)?;
             for kind in Kind::ALL {
                 let points = stage.points(kind);

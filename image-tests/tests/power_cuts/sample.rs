@@ -16,7 +16,7 @@ fn nothing_is_stuck_in_a_sample_of_every_row() -> Result<()> {
         each: EACH,
         seed: SEED,
     };
-    let rows = sweep::run(sample, |row| eprintln!("{row}"))?;
+    let rows = sweep::run(sample, "", |row| eprintln!("{row}"))?;
     let table = sweep::print(&rows);
     assert!(rows.iter().all(|row| row.stuck.is_empty()), "\n{table}");
     let tried: usize = rows.iter().map(|row| row.tried).sum();

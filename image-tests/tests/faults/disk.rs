@@ -1,0 +1,144 @@
+//! Every storage call can fail: the disk is full, read-only or broken, for a moment or from then on. firstboot
+//! says so and ends; the next start, on a disk that is well again, goes on.
+//!
+//! A seeded sample; all points with SWEEP=full in the environment, or as many of each scenario as it says.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use image_tests::clients::KeyType;
+use image_tests::device::Device;
+use image_tests::proxy::Seeded;
+use image_tests::storage::{Ending, Fault, run_with_fault, trace};
+use image_tests::sweep::Scenario;
+use nix::errno::Errno;
+
+use crate::{resource_manager, scenario, wrong_after_start};
+
+const ERRORS: [Errno; 3] = [Errno::ENOSPC, Errno::EROFS, Errno::EIO];
+/// Points of each scenario, for a minute on two cores in all.
+const SAMPLE: usize = 12;
+const SEED: u64 = 2026;
+
+/// The documented exit statuses: any other failure, cannot write.
+const FAILURES: [i32; 2] = [70, 73];
+
+/// firstboot that is ended after two minutes, at a door of its own.
+fn with_firstboot<T>(
+    device: &mut Device,
+    scenario: &Scenario,
+    run: impl FnOnce(Command, &Device) -> Result<T>,
+) -> Result<T> {
+    let manager = resource_manager(device)?;
+    let door = manager.door()?;
+    device.tcti = Some(door.tcti());
+    let firstboot = device.firstboot(&[scenario.command])?;
+    let mut command = Command::new("timeout");
+    command.arg("120").arg(firstboot.get_program());
+    command.args(firstboot.get_args()).env_clear();
+    let environment = firstboot.get_envs();
+    command.envs(environment.filter_map(|(name, value)| Some((name, value?))));
+    run(command, device)
+}
+
+/// What is wrong about the way in which it ended.
+fn objections(ending: Ending, said: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    match ending {
+        // A fault where nothing depends on it: a status that cannot be shown, say.
+        Ending::Exited(0) => {}
+        Ending::Exited(code) if FAILURES.contains(&code) => {
+            // The last word is about what could not be done, in the words of the manual.
+            let last = said.lines().last().unwrap_or_default();
+            if !last.contains("cannot ") {
+                wrong.push(format!("says {last:?}"));
+            }
+        }
+        other => wrong.push(format!("ended with {other:?}")),
+    }
+    if said.contains("panicked") || said.contains("defect of firstboot") {
+        wrong.push("blames itself".to_owned());
+    }
+    if !wrong.is_empty() {
+        wrong.push(said.to_owned());
+    }
+    wrong
+}
+
+fn points(calls: usize) -> Vec<Fault> {
+    let all = (1..=calls).flat_map(|from| {
+        ERRORS.into_iter().flat_map(move |error| {
+            [false, true].map(|lasting| Fault {
+                error,
+                from,
+                lasting,
+            })
+        })
+    });
+    let mut all: Vec<Fault> = all.collect();
+    let sample = match std::env::var("SWEEP").as_deref() {
+        Ok("full") => return all,
+        Ok(number) => number.parse().unwrap_or(SAMPLE),
+        Err(_) => SAMPLE,
+    };
+    let mut draw = Seeded::new(SEED);
+    (0..sample.min(all.len()))
+        .map(|_| all.swap_remove(draw.below(all.len())))
+        .collect()
+}
+
+fn recovers_from_faults_during(name: &str) -> Result<()> {
+    let scenario = scenario(name)?;
+    let template = scenario.template(KeyType::EccP256)?;
+    let device = || Device::copy_of(template.tree.path(), template.tpm.path());
+    let calls = with_firstboot(&mut device()?, scenario, |command, device| {
+        trace(command, device.root())
+    })?;
+    ensure!(calls.len() > 10, "only {calls:?}");
+    let mut failed = Vec::new();
+    for fault in points(calls.len()) {
+        let mut device = device()?;
+        let outcome = with_firstboot(&mut device, scenario, |command, device| {
+            run_with_fault(command, device.root(), fault)
+        })?;
+        let mut wrong = objections(outcome.ending, &outcome.stderr);
+        wrong.extend(wrong_after_start(device, scenario)?);
+        if std::env::var_os("SWEEP").is_some() {
+            let last = outcome.stderr.lines().last().unwrap_or_default();
+            let call = &outcome.calls.get(fault.from - 1);
+            eprintln!("{name}: {fault:?} {call:?} {:?} {last}", outcome.ending);
+        }
+        if !wrong.is_empty() {
+            let call = outcome.calls.get(fault.from - 1);
+            let call = call.map(ToString::to_string).unwrap_or_default();
+            failed.push(format!("{fault:?}: {call}\n  {}", wrong.join("\n  ")));
+        }
+    }
+    assert!(failed.is_empty(), "{name}:\n{}", failed.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn provisioning() -> Result<()> {
+    recovers_from_faults_during("provision")
+}
+
+#[test]
+fn provisioning_after_a_reset() -> Result<()> {
+    recovers_from_faults_during("provision after reset")
+}
+
+#[test]
+fn enrolling() -> Result<()> {
+    recovers_from_faults_during("enroll")
+}
+
+#[test]
+fn replacing_a_certificate() -> Result<()> {
+    recovers_from_faults_during("replace certificate")
+}
+
+#[test]
+fn resetting() -> Result<()> {
+    recovers_from_faults_during("reset")
+}

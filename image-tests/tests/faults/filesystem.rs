@@ -1,0 +1,184 @@
+//! The same on real filesystems, small and read-only ones, mounted where only this test sees them.
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use image_tests::authority::Authority;
+use image_tests::clients::{KeyType, pkcs11_tool};
+use image_tests::device::{Device, Outcome};
+use image_tests::process::succeed;
+use nix::sched::{CloneFlags, unshare};
+
+use crate::{scenario, usual, wrong_after_start};
+
+/// Does the work where mounts are nobody else's, and gone afterwards.
+fn among_private_mounts(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    assert!(
+        nix::unistd::getuid().is_root(),
+        "this test mounts filesystems: run it as root"
+    );
+    thread::scope(|scope| {
+        let working = scope.spawn(|| {
+            // Of this thread alone, and of what it starts (unshare(2)).
+            unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace")?;
+            mount(&["--make-rprivate", "/"])?;
+            work()
+        });
+        working.join().unwrap_or_else(|_| anyhow::bail!("a panic"))
+    })
+}
+
+fn mount(arguments: &[&str]) -> Result<()> {
+    succeed(Command::new("mount").args(arguments))?;
+    Ok(())
+}
+
+/// A memory filesystem of this size at a path of the device.
+fn small(device: &Device, path: &str, size: &str) -> Result<()> {
+    let here = device.path(path);
+    fs::create_dir_all(&here)?;
+    let options = format!("size={size},mode=755");
+    mount(&[
+        "-t",
+        "tmpfs",
+        "-o",
+        &options,
+        "none",
+        &here.display().to_string(),
+    ])
+}
+
+/// Takes all room but for this many bytes.
+fn fill_up(device: &Device, path: &str, leave: u64) -> Result<()> {
+    let ballast = device.path(path).join("ballast");
+    let _ = fs::remove_file(&ballast);
+    let (mut size, page) = (0u64, vec![0; 4096]);
+    let mut file = fs::File::create(&ballast)?;
+    while std::io::Write::write_all(&mut file, &page).is_ok() {
+        size += page.len() as u64;
+    }
+    Ok(file.set_len(size.saturating_sub(leave))?)
+}
+
+fn assert_ends(outcome: &Outcome, codes: &[i32], words: &[&str]) -> Result<()> {
+    let Outcome { code, stderr, .. } = outcome;
+    ensure!(codes.contains(code), "ended with {code}: {stderr}");
+    let last = stderr.lines().last().unwrap_or_default();
+    let all = words.iter().all(|words| last.contains(words));
+    ensure!(all, "no {words:?} in the last of: {stderr}");
+    Ok(())
+}
+
+fn assert_starts_well(device: Device, name: &str) -> Result<()> {
+    let wrong = wrong_after_start(device, scenario(name)?)?;
+    assert!(wrong.is_empty(), "{wrong:?}");
+    Ok(())
+}
+
+/// The identity's disk has more and more room, from none to enough: each start gets a bit further, and the last
+/// one is not disturbed by the wrecks of those before.
+#[test]
+fn a_full_disk() -> Result<()> {
+    let device = usual()?;
+    among_private_mounts(|| {
+        small(&device, "/var/lib", "512k")?;
+        for leave in [0, 4, 8, 16, 32] {
+            fill_up(&device, "/var/lib", leave * 1024)?;
+            let outcome = device.run(&["provision"])?;
+            assert_ends(&outcome, &[70, 73], &["cannot "])?;
+            assert!(!device.exists("/var/lib/tpm2_pkcs11"), "with {leave} KiB");
+            assert_eq!(device.status()?["state"], "Error");
+        }
+        device.remove("/var/lib/ballast")?;
+        device.succeed(&["provision"])?;
+        assert_eq!(names(&device, "/var/lib")?, ["tpm2_pkcs11"]);
+        assert_eq!(device.tpm.persistent_handles()?, [0x8100_0001]);
+        pkcs11_tool::sign_and_verify(&device.identity(KeyType::EccP256)?)
+    })
+}
+
+/// The boot partition is full: no request, but said on the console; and nothing is made twice.
+#[test]
+fn a_full_boot_partition() -> Result<()> {
+    let device = usual()?;
+    let settings = device.read("/boot/firstboot/firstboot.json")?;
+    among_private_mounts(|| {
+        small(&device, "/boot", "64k")?;
+        device.write("/boot/firstboot/firstboot.json", &settings)?;
+        fill_up(&device, "/boot", 0)?;
+        let words = ["cannot write", "/boot/firstboot/requests/", "No space left"];
+        assert_ends(&device.run(&["provision"])?, &[73], &words)?;
+        let made = device.snapshot()?.without("/boot");
+        assert_ends(&device.run(&["provision"])?, &[73], &words)?;
+        made.assert_same(&device.snapshot()?.without("/boot"));
+        device.remove("/boot/ballast")?;
+        device.succeed(&["provision"])?;
+        made.assert_same(&device.snapshot()?.without("/boot"));
+        assert_eq!(names(&device, "/boot/firstboot/requests")?.len(), 2);
+        Ok(())
+    })?;
+    assert_starts_well(device, "provision")
+}
+
+/// Greengrass's configuration finds no room: the certificate is kept, and the old configuration, if any.
+#[test]
+fn no_room_for_the_configuration() -> Result<()> {
+    let device = usual()?;
+    let authority = Authority::new()?;
+    device.succeed(&["provision"])?;
+    device.drop_certificate(&authority.sign(&device.request()?)?)?;
+    among_private_mounts(|| {
+        small(&device, "/etc/greengrass", "64k")?;
+        for leave in [0, 4] {
+            fill_up(&device, "/etc/greengrass", leave * 1024)?;
+            let words = ["cannot write", "/etc/greengrass/", "No space left"];
+            assert_ends(&device.run(&["enroll"])?, &[73], &words)?;
+            assert!(!device.exists("/etc/greengrass/config.yaml"));
+        }
+        device.remove("/etc/greengrass/ballast")?;
+        device.succeed(&["enroll"])?;
+        let written = names(&device, "/etc/greengrass")?;
+        assert_eq!(written, ["config.yaml", "openssl.cnf", "root-ca.pem"]);
+        Ok(())
+    })?;
+    // Without the mount, the configuration is missing: it is written again.
+    assert_starts_well(device, "enroll")
+}
+
+/// The whole device but /run, as after an error of its filesystem (errors=remount-ro).
+#[test]
+fn a_read_only_disk() -> Result<()> {
+    let device = usual()?;
+    among_private_mounts(|| {
+        let root = device.root().display().to_string();
+        mount(&["--bind", &root, &root])?;
+        small(&device, "/run", "64k")?;
+        mount(&["-o", "remount,bind,ro", &root])?;
+        for command in ["provision", "enroll"] {
+            let words = ["cannot ", "/var/lib/tpm2_pkcs11", "Read-only file system"];
+            assert_ends(&device.run(&[command])?, &[73], &words)?;
+        }
+        mount(&["-o", "remount,bind,rw", &root])?;
+        device.enroll_with(&Authority::new()?)?;
+
+        // With nothing to do, nothing has to be written: such a device starts.
+        mount(&["-o", "remount,bind,ro", &root])?;
+        let done = device.snapshot()?.without("/run");
+        for command in ["provision", "enroll"] {
+            device.succeed(&[command])?;
+        }
+        done.assert_same(&device.snapshot()?.without("/run"));
+        Ok(())
+    })?;
+    assert_starts_well(device, "replace certificate")
+}
+
+fn names(device: &Device, path: &str) -> Result<Vec<String>> {
+    let mut names: Vec<String> = fs::read_dir(device.path(path))?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_>>()?;
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,43 @@
+//! What goes wrong without the power going: several programs at once, and disks that are full, read-only or
+//! broken.
+
+mod clients;
+mod disk;
+mod filesystem;
+mod provisioners;
+mod readers;
+
+use anyhow::{Context, Result};
+use image_tests::clients::KeyType;
+use image_tests::device::{Device, offline_settings};
+use image_tests::proxy::{Firmware, Options, Proxy, Slb9670};
+use image_tests::sweep::{Board, SCENARIOS, Scenario};
+
+/// The usual device, never booted: nucleus lite with an ECC key.
+fn usual() -> Result<Device> {
+    let device = Device::unprovisioned()?;
+    device.settings(&offline_settings("nucleus-lite", KeyType::EccP256))?;
+    Ok(device)
+}
+
+/// The kernel's resource manager, on an SLB 9670: each program has its own door, as /dev/tpmrm0.
+fn resource_manager(device: &Device) -> Result<Proxy> {
+    let options = Options {
+        chip: Some(Slb9670::new(Firmware::V7_85)),
+        latency: None,
+    };
+    Proxy::start(device.tpm.upstream(), options)
+}
+
+fn scenario(name: &str) -> Result<&'static Scenario> {
+    let named = SCENARIOS.iter().find(|scenario| scenario.name == name);
+    named.with_context(|| format!("there is no scenario {name:?}"))
+}
+
+/// Lets the device start, undisturbed: what is not then as it should be after this scenario. One identity, one
+/// handle, a key that signs, no failed try, nothing left behind.
+fn wrong_after_start(mut device: Device, scenario: &Scenario) -> Result<Vec<String>> {
+    device.tcti = None;
+    let mut board = Board::new(device, Firmware::V7_85)?;
+    board.start(scenario.outcome, KeyType::EccP256)
+}

@@ -1,0 +1,143 @@
+//! Several firstboot on one device: one works, the others wait, and all end well.
+
+use std::fs::File;
+use std::process::{Command, Stdio};
+use std::sync::Barrier;
+use std::thread;
+
+use anyhow::Result;
+use image_tests::device::{Device, STORE};
+use image_tests::process::{finish, wait_for};
+
+use crate::{resource_manager, scenario, usual, wrong_after_start};
+
+/// Starts them together, each at a door of its own; their exit statuses and what they said.
+fn together(device: &mut Device, commands: &[&str]) -> Result<Vec<(i32, String)>> {
+    let manager = resource_manager(device)?;
+    let mut doors = Vec::new();
+    let mut programs: Vec<Command> = Vec::new();
+    for command in commands {
+        let door = manager.door()?;
+        device.tcti = Some(door.tcti());
+        programs.push(device.firstboot(&[command])?);
+        doors.push(door);
+    }
+    let barrier = Barrier::new(programs.len());
+    thread::scope(|scope| {
+        let running: Vec<_> = programs
+            .iter_mut()
+            .map(|program| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    finish(program)
+                })
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|program| {
+                let finished = program
+                    .join()
+                    .unwrap_or_else(|_| anyhow::bail!("a panic"))?;
+                Ok((finished.code, finished.stderr))
+            })
+            .collect()
+    })
+}
+
+/// From nothing: not even the directory of the lock is there. Whoever comes first, the outcome is the same.
+#[test]
+fn two_first_boots_at_once_make_one_identity() -> Result<()> {
+    for commands in [
+        ["provision", "provision"],
+        ["provision", "enroll"],
+        ["enroll", "enroll"],
+        ["provision", "reset"],
+    ] {
+        let mut device = usual()?;
+        for ((code, said), command) in together(&mut device, &commands)?.iter().zip(commands) {
+            let expected = if command == "enroll" { 75 } else { 0 };
+            assert_eq!(*code, expected, "{command} of {commands:?}: {said}");
+        }
+        // What the operator may have seen stays true.
+        let request = device.request().ok().map(std::fs::read).transpose()?;
+        let reset = commands.contains(&"reset");
+        let wrong = wrong_after_start_keeping(device, request.filter(|_| !reset))?;
+        assert!(wrong.is_empty(), "{commands:?}: {wrong:?}");
+    }
+    Ok(())
+}
+
+/// As [`wrong_after_start`], with the request that was there before.
+fn wrong_after_start_keeping(device: Device, request: Option<Vec<u8>>) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    if let Some(request) = request
+        && std::fs::read(device.path(STORE).join("device.csr.pem"))? != request
+    {
+        wrong.push("the request on the card is another identity's".to_owned());
+    }
+    wrong.extend(wrong_after_start(device, scenario("provision")?)?);
+    Ok(wrong)
+}
+
+/// The second does nothing at all, not even to the TPM, before the first is done.
+#[test]
+fn one_waits_while_another_is_at_work() -> Result<()> {
+    let mut device = usual()?;
+    let path = device.path("/run/firstboot/lock");
+    device.write("/run/firstboot/lock", "")?;
+    let lock = File::options().write(true).open(&path)?;
+    lock.lock()?;
+
+    let manager = resource_manager(&device)?;
+    let door = manager.door()?;
+    device.tcti = Some(door.tcti());
+    let before = device.snapshot()?;
+    manager.take_journal();
+    let said = tempfile::NamedTempFile::new()?;
+    let mut waiting = device
+        .firstboot(&["provision"])?
+        .stdin(Stdio::null())
+        .stderr(said.reopen()?)
+        .spawn()?;
+    let seen = wait_for("firstboot to say that it waits", || {
+        let text = std::fs::read_to_string(said.path())?;
+        Ok(text.contains("another firstboot is at work").then_some(()))
+    });
+    let commands = manager.take_journal().0.len();
+    let after = device.snapshot();
+    // Before anything is said about it: or it would wait for ever.
+    drop(lock);
+    let status = waiting.wait()?;
+    seen?;
+    before.assert_same(&after?);
+    assert_eq!((commands, status.code()), (0, Some(0)));
+    drop(door);
+    drop(manager);
+    let wrong = wrong_after_start(device, scenario("provision")?)?;
+    assert!(wrong.is_empty(), "{wrong:?}");
+    Ok(())
+}
+
+/// Both find nothing, and both make it: what the first two instructions of two first boots are about.
+#[test]
+fn a_directory_can_be_made_by_several_at_once() -> Result<()> {
+    const AT_ONCE: usize = 4;
+    let root = tempfile::tempdir()?;
+    for round in 0..100 {
+        let path = root.path().join(format!("{round}/run/firstboot"));
+        let barrier = Barrier::new(AT_ONCE);
+        let make = || {
+            barrier.wait();
+            firstboot::files::make_directory(&path, 0o700)
+        };
+        thread::scope(|scope| {
+            let all: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(make)).collect();
+            for one in all {
+                let made = one.join().unwrap_or_else(|_| unreachable!());
+                assert!(made.is_ok(), "{made:?}");
+            }
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Greengrass and the operator read what firstboot writes, at any moment: a whole version, the old or the new
+//! one, and never none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result};
+use image_tests::authority::Authority;
+use image_tests::clients::KeyType;
+use image_tests::device::{Device, offline_settings};
+use image_tests::process::wait_for;
+use image_tests::storage::Recording;
+use serde_json::{Value, json};
+
+use crate::usual;
+
+const FILES: [&str; 6] = [
+    "etc/greengrass/config.yaml",
+    "etc/greengrass/openssl.cnf",
+    "etc/greengrass/root-ca.pem",
+    "var/lib/tpm2_pkcs11/certificate.pem",
+    "var/lib/tpm2_pkcs11/pin",
+    "boot/firstboot/status.json",
+];
+
+/// Every content that was seen, by file.
+type Seen = BTreeMap<&'static str, BTreeSet<Vec<u8>>>;
+
+fn look(root: &Path, seen: &mut Seen) -> Result<()> {
+    for file in FILES {
+        let content = fs::read(root.join(file)).with_context(|| format!("no {file}"))?;
+        seen.entry(file).or_default().insert(content);
+    }
+    Ok(())
+}
+
+/// All that a reader saw was whole: one of the versions between two runs, or a status.
+#[track_caller]
+fn assert_whole(seen: &Seen, versions: &Seen) {
+    for (file, contents) in seen {
+        for content in contents {
+            let text = String::from_utf8_lossy(content);
+            let whole = match *file {
+                // A run says more on its way than what it ends with.
+                "boot/firstboot/status.json" => {
+                    let status = serde_json::from_slice::<Value>(content);
+                    status.is_ok_and(|s| s["state"].is_string() && s["message"].is_string())
+                }
+                _ => versions.get(file).is_some_and(|v| v.contains(content)),
+            };
+            assert!(whole, "{file} was seen as {text:?}");
+        }
+    }
+}
+
+fn enrolled(authority: &Authority) -> Result<Device> {
+    let device = usual()?;
+    device.enroll_with(authority)?;
+    Ok(device)
+}
+
+/// New settings and a new certificate at once: everything is written again.
+fn change(device: &Device, authority: &Authority, round: usize) -> Result<()> {
+    let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
+    settings["greengrass"]["iot_data_endpoint"] = json!(format!("round-{round}.example.com"));
+    device.settings(&settings)?;
+    device.drop_certificate(&authority.sign(&device.request()?)?)?;
+    Ok(())
+}
+
+/// At every moment that there is: between any two storage calls.
+#[test]
+fn between_any_two_storage_calls_everything_is_whole() -> Result<()> {
+    let authority = Authority::new()?;
+    let device = enrolled(&authority)?;
+    let (mut seen, mut versions) = (Seen::new(), Seen::new());
+    look(device.root(), &mut versions)?;
+    change(&device, &authority, 1)?;
+    let recording = Recording::make(device.firstboot(&["enroll"])?, device.root(), |_| {
+        look(device.root(), &mut seen)
+    })?;
+    look(device.root(), &mut versions)?;
+    assert!(recording.points() > 20, "{:?}", recording.calls());
+    assert_whole(&seen, &versions);
+    for file in [FILES[0], FILES[3]] {
+        assert_eq!(versions[file].len(), 2, "{file} did not change");
+    }
+    Ok(())
+}
+
+/// And by readers that nobody stops, again and again.
+#[test]
+fn a_reader_in_a_loop_sees_whole_files_only() -> Result<()> {
+    let authority = Authority::new()?;
+    let device = enrolled(&authority)?;
+    let mut versions = Seen::new();
+    look(device.root(), &mut versions)?;
+    let (end, looks) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let read = || -> Result<Seen> {
+        let mut seen = Seen::new();
+        while !end.load(Ordering::Relaxed) {
+            look(device.root(), &mut seen)?;
+            looks.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(seen)
+    };
+    let write = |versions: &mut Seen| -> Result<()> {
+        for round in 0..8 {
+            change(&device, &authority, round)?;
+            device.succeed(&["enroll"])?;
+            look(device.root(), versions)?;
+            // The reader has looked at this version, too, or has ended with an error.
+            let before = looks.load(Ordering::Relaxed);
+            wait_for("the reader", || {
+                let more = looks.load(Ordering::Relaxed) > before + 1;
+                Ok((more || end.load(Ordering::Relaxed)).then_some(()))
+            })?;
+        }
+        Ok(())
+    };
+    let seen = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let seen = read();
+            end.store(true, Ordering::Relaxed);
+            seen
+        });
+        let written = write(&mut versions);
+        end.store(true, Ordering::Relaxed);
+        let seen = reader.join();
+        written?;
+        seen.unwrap_or_else(|_| anyhow::bail!("the reader panicked"))
+    })?;
+    assert_whole(&seen, &versions);
+    assert!(seen[FILES[0]].len() > 5, "the reader has missed most of it");
+    Ok(())
+}

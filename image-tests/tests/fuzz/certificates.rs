@@ -1,0 +1,229 @@
+//! Certificates on the boot partition: what is accepted is the device's, and goes on unchanged.
+
+use std::fs;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use firstboot::clock::Clock;
+use firstboot::public_key::PublicKey;
+use firstboot::x509::{Chain, Request, Verdict};
+use image_tests::authority::{Authority, Validity};
+use image_tests::clients::openssl;
+use image_tests::process::succeed;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use crate::{Checked, Else, assert_printable, cases, damage, damaged};
+
+const THING: &str = "gateway-1";
+
+/// A device's key and what an authority has made of its request, PEM.
+struct Fixture {
+    key: PublicKey,
+    leaf: String,
+    /// The leaf by an intermediate authority, then that.
+    chain: String,
+    /// Blocks that may turn up in a file: those above, an expired one, another key's, a root's, no certificates.
+    blocks: Vec<String>,
+}
+
+static FIXTURE: LazyLock<Result<Fixture>> = LazyLock::new(|| {
+    let directory = tempfile::tempdir()?;
+    let [request, key] = ["request.pem", "key.pem"].map(|name| directory.path().join(name));
+    let curve = "ec_paramgen_curve:P-256";
+    let subject = format!("/CN={THING}");
+    let mut make = openssl::plain(&["req", "-new", "-newkey", "ec", "-pkeyopt", curve, "-nodes"]);
+    make.args(["-config", "/dev/null", "-subj", &subject, "-out"]);
+    succeed(make.arg(&request).arg("-keyout").arg(&key))?;
+
+    let authority = Authority::new()?;
+    let leaf = authority.sign(&request)?;
+    let chain = authority.sign_by_intermediate(&request)?;
+    let mut blocks = vec![leaf.clone(), fs::read_to_string(&key)?];
+    let (signed, intermediate) = chain.split_at(chain.rfind("-----BEGIN").context("no chain")?);
+    blocks.extend([signed.to_owned(), intermediate.to_owned()]);
+    blocks.push(authority.sign_valid(&request, Validity::Expired)?);
+    blocks.push(authority.certificate_of_another_key(THING)?);
+    blocks.push(authority.certificate_pem()?);
+    blocks.push(fs::read_to_string(&request)?);
+    blocks.push("Subject: text around it is fine\r\n".to_owned());
+    Ok(Fixture {
+        key: Request::parse(&fs::read(&request)?)?.public_key()?,
+        leaf,
+        chain,
+        blocks,
+    })
+});
+
+fn fixture() -> Checked<&'static Fixture> {
+    FIXTURE.as_ref().or_fail()
+}
+
+/// 2024: the authority's certificates are valid.
+const CLOCK: Clock = Clock {
+    now: Duration::from_secs(1_704_067_200),
+    synchronised: true,
+};
+
+/// Reads this file: a chain, or a reason for an operator. Whether the device would accept it.
+fn judge(fixture: &Fixture, pem: &[u8]) -> Checked<bool> {
+    let chain = match Chain::parse(pem) {
+        Ok(chain) => chain,
+        Err(why) => {
+            assert_printable(&why)?;
+            return Ok(false);
+        }
+    };
+    assert_printable(&chain.describe())?;
+    // Written and read again it is the same, and made of certificates that were there, byte for byte: a
+    // signature is only good for those.
+    let written = chain.pem().or_fail()?;
+    prop_assert_eq!(Chain::parse(written.as_bytes()), Ok(chain.clone()));
+    let given = certificates(pem);
+    for certificate in certificates(written.as_bytes()) {
+        prop_assert!(given.contains(&certificate), "a certificate was changed");
+    }
+    let (leaf, _) = chain.objects().or_fail()?;
+    match chain.check(&fixture.key, THING, CLOCK) {
+        Verdict::Bad(why) => {
+            assert_printable(&why)?;
+            Ok(false)
+        }
+        Verdict::Good | Verdict::GoodBut(_) => {
+            let key = fixture.key.spki();
+            let has_key = leaf.value.windows(key.len()).any(|part| part == key);
+            prop_assert!(has_key, "accepted with another key");
+            prop_assert!(
+                chain
+                    .common_name()
+                    .is_none_or(|n| n == THING || n == "AWS IoT Certificate")
+            );
+            Ok(true)
+        }
+    }
+}
+
+/// The DER of all certificates in a text.
+fn certificates(pem: &[u8]) -> Vec<Vec<u8>> {
+    let text = String::from_utf8_lossy(pem);
+    text.split("-----BEGIN CERTIFICATE-----")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("-----END CERTIFICATE-----"))
+        .map(|(body, _)| base64(body))
+        .collect()
+}
+
+fn base64(text: &str) -> Vec<u8> {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut bytes, mut bits, mut have) = (Vec::new(), 0u32, 0);
+    let digits = text
+        .bytes()
+        .filter_map(|b| DIGITS.iter().position(|d| *d == b));
+    for digit in digits {
+        bits = bits << 6 | digit as u32;
+        have += 6;
+        if have >= 8 {
+            have -= 8;
+            bytes.push((bits >> have) as u8);
+        }
+    }
+    bytes
+}
+
+#[test]
+fn valid_ones_are_accepted() -> Checked {
+    let fixture = fixture()?;
+    assert!(judge(fixture, fixture.leaf.as_bytes())?);
+    assert!(judge(fixture, fixture.chain.as_bytes())?);
+    Ok(())
+}
+
+#[test]
+fn any_bytes() -> Checked {
+    let fixture = fixture()?;
+    proptest!(cases(300), |(content in vec(any::<u8>(), 0..200), wrapped: bool)| {
+        let text = String::from_utf8_lossy(&content);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        judge(fixture, if wrapped { pem.as_bytes() } else { &content })?;
+    });
+    Ok(())
+}
+
+#[test]
+fn blocks_in_any_order() -> Checked {
+    let fixture = fixture()?;
+    let blocks = vec((select(fixture.blocks.clone()), any::<bool>()), 0..6);
+    proptest!(cases(500), |(blocks in blocks)| {
+        let text = blocks.into_iter().map(|(block, crlf)| match crlf {
+            true => block.replace('\n', "\r\n"),
+            false => block,
+        });
+        judge(fixture, text.collect::<String>().as_bytes())?;
+    });
+    Ok(())
+}
+
+#[test]
+fn damaged_text() -> Checked {
+    let fixture = fixture()?;
+    proptest!(cases(700), |(damage in damage(), long: bool)| {
+        let pem = if long { &fixture.chain } else { &fixture.leaf };
+        judge(fixture, &damaged(pem.as_bytes(), &damage))?;
+    });
+    Ok(())
+}
+
+/// Base64 digits changed into others: the damage is in the certificate, not around it.
+#[test]
+fn damaged_certificates() -> Checked {
+    let fixture = fixture()?;
+    let changes = vec((any::<Index>(), "[A-Za-z0-9+/]"), 1..4);
+    proptest!(cases(3000), |(changes in changes, long: bool)| {
+        let mut pem = if long { fixture.chain.clone() } else { fixture.leaf.clone() }.into_bytes();
+        let body = pem.iter().position(|b| *b == b'\n').unwrap_or(0);
+        for (place, digit) in changes {
+            let at = body + place.index(pem.len() - body - 26);
+            if pem[at].is_ascii_alphanumeric() {
+                pem[at] = digit.as_bytes()[0];
+            }
+        }
+        judge(fixture, &pem)?;
+    });
+    Ok(())
+}
+
+/// Parts of one certificate in another.
+#[test]
+fn spliced_certificates() -> Checked {
+    let fixture = fixture()?;
+    let block = || select(fixture.blocks.clone());
+    proptest!(cases(700), |(one in block(), other in block(), at: Index, from: Index)| {
+        let mut pem = one.as_bytes()[..at.index(one.len())].to_vec();
+        pem.extend(&other.as_bytes()[from.index(other.len())..]);
+        judge(fixture, &pem)?;
+    });
+    Ok(())
+}
+
+/// As large as the limit allows.
+#[test]
+fn the_worst_files_that_fit() -> Checked {
+    let fixture = fixture()?;
+    let intermediate = &fixture.blocks[3];
+    let many = intermediate.repeat(64 * 1024 / intermediate.len());
+    judge(fixture, format!("{}{many}", fixture.leaf).as_bytes())?;
+    for unit in [
+        "-----BEGIN CERTIFICATE-----\n",
+        "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+        "\n",
+        "MIIB",
+    ] {
+        let many = unit.repeat(64 * 1024 / unit.len());
+        judge(fixture, many.as_bytes())?;
+        let whole = format!("-----BEGIN CERTIFICATE-----\n{many}\n-----END CERTIFICATE-----\n");
+        judge(fixture, whole.as_bytes())?;
+    }
+    Ok(())
+}

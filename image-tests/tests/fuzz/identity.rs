@@ -1,0 +1,164 @@
+//! The identity directory on a disk that gives back something else than was written: firstboot may give such
+//! an identity up by setting it aside, but it looks at all of it without falling, and makes none over it.
+
+use std::fs;
+
+use anyhow::Result;
+use firstboot::device::Device;
+use firstboot::error::Error;
+use firstboot::layout::Layout;
+use firstboot::provision::{Step, next};
+use firstboot::survey::{IdentityState, Survey, TpmState};
+use firstboot::tpm::{Lockout, Srk};
+use image_tests::authority::Authority;
+use image_tests::clients::KeyType;
+use image_tests::device::{self, STORE, offline_settings};
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::json;
+
+use crate::{Checked, Else, any_json, assert_printable, cases, damage, damaged};
+
+/// Without the first five there is no identity; the other two can be had again.
+pub const ESSENTIAL: [&str; 5] = [
+    "tpm2_pkcs11.sqlite3",
+    "pin",
+    "device.csr.pem",
+    "request.json",
+    "srk.name",
+];
+pub const REPLACEABLE: [&str; 2] = ["certificate.pem", "verified.json"];
+
+/// A device that is done; its real TPM is known and needed no more.
+pub struct Enrolled {
+    pub device: device::Device,
+    srk_name: String,
+}
+
+impl Enrolled {
+    pub fn new() -> Result<Self> {
+        let device = device::Device::unprovisioned()?;
+        device.settings(&offline_settings("nucleus", KeyType::EccP256))?;
+        device.enroll_with(&Authority::new()?)?;
+        let srk_name = device.read(format!("{STORE}/srk.name"))?;
+        Ok(Self { device, srk_name })
+    }
+
+    /// Looks, and says what is next. Owner and modes are taken to be right: a test changes them.
+    pub fn look(&self) -> std::result::Result<Step, Error> {
+        let mut device = Device::open(Layout::new(self.device.root()), "none")?;
+        let tpm = TpmState {
+            lockout: Lockout {
+                counter: 0,
+                max_tries: 32,
+                interval_seconds: 7200,
+                recovery_seconds: 7200,
+                locked: false,
+                lockout_auth_set: false,
+                owner_auth_set: false,
+            },
+            srk: Srk::Present {
+                name: self.srk_name.clone(),
+            },
+            identification: None,
+        };
+        let mut survey = Survey::take(&mut device, Some(tpm))?;
+        if let IdentityState::Complete(identity) = &mut survey.identity {
+            identity.access_is_right = true;
+        }
+        Ok(next(&device.settings, &survey))
+    }
+
+    /// The same with other bytes in a file of the identity.
+    fn look_with(&self, name: &str, content: &[u8]) -> Checked<Option<Step>> {
+        let path = self.device.path(STORE).join(name);
+        let aside = path.with_file_name("aside");
+        fs::rename(&path, &aside).or_fail()?;
+        fs::write(&path, content).or_fail()?;
+        let step = self.look();
+        fs::rename(&aside, &path).or_fail()?;
+
+        match step {
+            Ok(step) => {
+                assert_printable(&step.describe())?;
+                let gives_up = matches!(step, Step::SetAside(_));
+                prop_assert!(!matches!(step, Step::MakeIdentity), "{:?}", step);
+                prop_assert!(!gives_up || ESSENTIAL.contains(&name), "{:?}", step);
+                Ok(Some(step))
+            }
+            Err(e) => {
+                assert_printable(&e.to_string())?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn files() -> impl Strategy<Value = &'static str> {
+    select([&ESSENTIAL[..], &REPLACEABLE].concat())
+}
+
+#[test]
+fn undamaged_it_is_done() -> Checked {
+    assert_eq!(
+        Enrolled::new().or_fail()?.look().or_fail()?,
+        Step::Done(None)
+    );
+    Ok(())
+}
+
+#[test]
+fn damaged_files() -> Checked {
+    let enrolled = Enrolled::new().or_fail()?;
+    proptest!(cases(400), |(name in files(), damage in damage())| {
+        let content = fs::read(enrolled.device.path(STORE).join(name)).or_fail()?;
+        enrolled.look_with(name, &damaged(&content, &damage))?;
+    });
+    Ok(())
+}
+
+#[test]
+fn any_bytes() -> Checked {
+    let enrolled = Enrolled::new().or_fail()?;
+    proptest!(cases(200), |(name in files(), content: Vec<u8>, large: bool)| {
+        enrolled.look_with(name, &content)?;
+        if large {
+            enrolled.look_with(name, &content.repeat(1000))?;
+        }
+    });
+    Ok(())
+}
+
+/// request.json and verified.json with values of any kind in the places that are read.
+#[test]
+fn records_with_other_values() -> Checked {
+    let enrolled = Enrolled::new().or_fail()?;
+    let places = select(vec![
+        ("request.json", "thing_name"),
+        ("request.json", "serial"),
+        ("request.json", "key"),
+        ("request.json", "key_sha256"),
+        ("verified.json", "slot"),
+        ("verified.json", "store_sha256"),
+        ("verified.json", "certificate_sha256"),
+    ]);
+    proptest!(cases(300), |((name, key) in places, value in any_json())| {
+        let content = fs::read(enrolled.device.path(STORE).join(name)).or_fail()?;
+        let mut record: serde_json::Value = serde_json::from_slice(&content).or_fail()?;
+        record[key] = value;
+        enrolled.look_with(name, record.to_string().as_bytes())?;
+    });
+    Ok(())
+}
+
+/// A name from a record is no path: it is compared, never used.
+#[test]
+fn a_record_of_another_thing_is_replaced() -> Checked {
+    let enrolled = Enrolled::new().or_fail()?;
+    let path = enrolled.device.path(STORE).join("request.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(path)?)?;
+    record["thing_name"] = json!("../../../etc/passwd");
+    let step = enrolled.look_with("request.json", record.to_string().as_bytes())?;
+    assert_eq!(step.ok_or("no step").or_fail()?, Step::RenewRequest);
+    Ok(())
+}

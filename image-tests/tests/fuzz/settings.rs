@@ -1,0 +1,191 @@
+//! firstboot.json on the boot partition.
+
+use firstboot::error::Exit;
+use firstboot::settings::Settings;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Value, json};
+
+use crate::{Checked, Tree, any_json, any_text, assert_printable, cases, damage, damaged};
+
+const FILE: &str = "/boot/firstboot/firstboot.json";
+
+fn valid() -> Value {
+    json!({
+        "thing_name": "gateway-${serial}",
+        "key": "rsa-2048",
+        "subject": { "C": "DE", "O": "Example" },
+        "enrollment": { "method": "offline" },
+        "greengrass": {
+            "edition": "nucleus-lite",
+            "aws_region": "eu-central-1",
+            "iot_data_endpoint": "abc123-ats.iot.eu-central-1.amazonaws.com",
+            "iot_credential_endpoint": "def456.credentials.iot.eu-central-1.amazonaws.com",
+            "iot_role_alias": "GreengrassCoreTokenExchangeRoleAlias",
+            "aws_account_id": "123456789012"
+        }
+    })
+}
+
+/// Reads this file: either settings that can work, or a reason for an operator.
+fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
+    tree.write(FILE, content)?;
+    let settings = match Settings::read(&tree.layout) {
+        Ok(settings) => settings,
+        Err(e) => {
+            prop_assert_eq!(e.exit, Exit::Settings);
+            assert_printable(&e.to_string())?;
+            return Ok(None);
+        }
+    };
+    crate::names::assert_is_a_thing(tree, &settings.thing_name)?;
+    let image = "/opt/image";
+    prop_assert!(
+        settings.platform.pkcs11_module.starts_with(image)
+            && settings.platform.openssl_provider.starts_with(image),
+        "the boot partition has named a library: {:?}",
+        settings.platform
+    );
+    let greengrass = &settings.greengrass;
+    for value in [
+        &greengrass.aws_region,
+        &greengrass.iot_data_endpoint,
+        &greengrass.iot_credential_endpoint,
+        &greengrass.iot_role_alias,
+        &greengrass.aws_account_id,
+    ] {
+        let fine = |c: char| c.is_ascii_alphanumeric() || "-._=,@".contains(c);
+        prop_assert!(value.chars().all(fine), "{:?}", value);
+    }
+    // A request can be made with it.
+    let name = settings.subject.with_common_name(&settings.thing_name);
+    prop_assert!(firstboot::x509::name(&name).is_ok(), "{:?}", name);
+    Ok(Some(settings))
+}
+
+/// Every place of the settings, and some that are none.
+fn places() -> impl Strategy<Value = String> {
+    let mut known = vec![String::new(), "/unknown".into(), "/platform".into()];
+    known.push("/platform/pkcs11_module".into());
+    for (key, value) in valid().as_object().into_iter().flatten() {
+        known.push(format!("/{key}"));
+        let inner = value.as_object().into_iter().flatten();
+        known.extend(inner.map(|(name, _)| format!("/{key}/{name}")));
+        known.push(format!("/{key}/unknown"));
+    }
+    select(known)
+}
+
+/// Another value at a place; `None` takes it out.
+fn change(settings: &mut Value, place: &str, value: Option<Value>) {
+    let (parent, key) = place.rsplit_once('/').unwrap_or_default();
+    if key.is_empty() {
+        *settings = value.unwrap_or_default();
+        return;
+    }
+    if settings.pointer(parent).is_none() {
+        change(settings, parent, Some(json!({})));
+    }
+    if let Some(Value::Object(object)) = settings.pointer_mut(parent) {
+        match value {
+            Some(value) => drop(object.insert(key.to_owned(), value)),
+            None => drop(object.shift_remove(key)),
+        }
+    }
+}
+
+/// Values that are right somewhere.
+fn values() -> impl Strategy<Value = Value> {
+    let libraries = firstboot::settings::Platform::default();
+    let library = json!({ "pkcs11_module": libraries.pkcs11_module });
+    prop_oneof![
+        any_json(),
+        any_text().prop_map(Value::from),
+        select(vec![
+            json!({}),
+            json!([]),
+            json!("v1"),
+            json!("DE"),
+            json!(["gw", "ecc-p256"]),
+            json!("x".repeat(200)),
+            library
+        ]),
+    ]
+}
+
+#[test]
+fn valid_settings_are_read() -> Checked {
+    let tree = Tree::new()?;
+    let read = judge(&tree, valid().to_string().as_bytes())?;
+    assert_eq!(
+        read.map(|s| s.thing_name),
+        Some("gateway-10000000a1b2c3d4".into())
+    );
+    Ok(())
+}
+
+#[test]
+fn any_bytes() -> Checked {
+    let tree = Tree::new()?;
+    proptest!(cases(300), |(content in vec(any::<u8>(), 0..200))| {
+        judge(&tree, &content)?;
+    });
+    Ok(())
+}
+
+#[test]
+fn any_json_text() -> Checked {
+    let tree = Tree::new()?;
+    proptest!(cases(300), |(content in any_json())| {
+        judge(&tree, content.to_string().as_bytes())?;
+    });
+    Ok(())
+}
+
+#[test]
+fn valid_settings_with_other_values() -> Checked {
+    let tree = Tree::new()?;
+    let changes = vec((places(), proptest::option::weighted(0.9, values())), 1..4);
+    proptest!(cases(1500), |(changes in changes)| {
+        let mut settings = valid();
+        for (place, value) in changes {
+            change(&mut settings, &place, value);
+        }
+        judge(&tree, settings.to_string().as_bytes())?;
+    });
+    Ok(())
+}
+
+#[test]
+fn damaged_files() -> Checked {
+    let tree = Tree::new()?;
+    let text = valid().to_string();
+    proptest!(cases(500), |(damage in damage())| {
+        judge(&tree, &damaged(text.as_bytes(), &damage))?;
+    });
+    Ok(())
+}
+
+/// As large and as deep as the limit allows.
+#[test]
+fn the_worst_files_that_fit() -> Checked {
+    let tree = Tree::new()?;
+    for unit in [
+        "[",
+        "{\"a\":",
+        "{\"greengrass\":",
+        "\"",
+        "9",
+        "${serial}",
+        "\\u0000",
+    ] {
+        judge(&tree, unit.repeat(64 * 1024 / unit.len()).as_bytes())?;
+        let inside = format!(
+            "{{\"thing_name\":\"{}\"}}",
+            unit.repeat(60 * 1024 / unit.len())
+        );
+        judge(&tree, inside.as_bytes())?;
+    }
+    Ok(())
+}

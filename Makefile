@@ -4,7 +4,7 @@
 EDITION ?= nucleus-lite
 KEY     ?= ecc-p256
 
-.PHONY: demo test sweep fuzz lint build clean
+.PHONY: demo test layer sweep fuzz lint build clean
 
 # An unprovisioned software TPM becomes a Greengrass identity, and a real TLS client proves it.
 #   make demo [EDITION=nucleus-lite|nucleus|v1] [KEY=ecc-p256|rsa-2048]
@@ -20,6 +20,12 @@ test:
 	cargo test --locked
 	cargo build --release --locked
 	cd image-tests && cargo test --locked
+	image-tests/layer/check
+
+# The Yocto layer and the overlays, checked without a Yocto build.
+layer:
+	image-tests/host-packages
+	image-tests/layer/check
 
 # The power is cut at every point of everything: about an hour on two cores. `make test` has a sample.
 sweep: build
@@ -39,7 +45,7 @@ lint:
 	cd image-tests && cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cd image-tests && cargo clippy --locked --all-targets -- -D warnings
-	shellcheck .ci/run image-tests/host-packages
+	shellcheck .ci/run image-tests/host-packages image-tests/layer/check
 
 build:
 	cargo build --release --locked

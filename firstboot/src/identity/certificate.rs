@@ -48,6 +48,9 @@ impl Identity {
         login.set_certificates(&leaf, &issuers)?;
         drop(login);
         drop(library);
+        // SQLite does not sync the removal of its rollback journal (it would with synchronous=EXTRA):
+        // were it to come back after a power cut, the certificate would be rolled back.
+        files::sync_directory(&self.directory)?;
         let verified = Verified {
             slot,
             ..self.fingerprint()?
@@ -58,8 +61,11 @@ impl Identity {
     }
 
     /// What the token holds, if it was seen to hold the accepted certificate and neither has
-    /// changed since.
+    /// changed since. A store with a rollback journal is going to change as soon as it is opened.
     pub fn verified(&self) -> Option<Verified> {
+        if self.database("-journal").exists() {
+            return None;
+        }
         let noted: Verified = serde_json::from_slice(&self.read(VERIFIED).ok()?).ok()?;
         let now = Verified {
             slot: noted.slot,

@@ -70,7 +70,7 @@ impl Identity {
         Ok(())
     }
 
-    fn database(&self, suffix: &str) -> PathBuf {
+    pub(super) fn database(&self, suffix: &str) -> PathBuf {
         self.directory.join(format!("{DATABASE}{suffix}"))
     }
 }

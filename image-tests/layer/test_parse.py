@@ -1,0 +1,110 @@
+"""Every file of the layer parses and expands, with each feature on and off and for each edition; what
+a feature brings is there with it and absent without."""
+import pytest
+
+import layer
+
+ON = {"DISTRO_FEATURES": "systemd tpm-greengrass", "MACHINE_FEATURES": "tpm-slb9670 tpm-swtpm"}
+FEATURES = {"off": {}, "on": ON}
+EDITIONS = ["nucleus", "nucleus-lite", "none"]
+
+RPI = "dynamic-layers/raspberrypi"
+AWS = "dynamic-layers/meta-aws/recipes-iot/aws-iot-greengrass"
+PACKAGEGROUP = "recipes-tpm-greengrass/packagegroups/packagegroup-tpm-greengrass.bb"
+FIRSTBOOT = "recipes-tpm-greengrass/firstboot/firstboot_0.1.0.bb"
+
+
+def names(paths):
+    return [str(path.relative_to(layer.LAYER)) for path in paths]
+
+
+def own(d):
+    """The expanded variables that the layer's files set, without what every datastore has."""
+    return {key: d.getVar(key) for key in d if not key.startswith(("_", "bb", "FILE", "BBINCLUDED"))}
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("path", names(layer.files("*.bb", "*.bbappend", "layer.conf")))
+def test_file_parses_and_expands(parse, path, features, edition):
+    own(parse(path, **FEATURES[features], TPM_GREENGRASS_EDITION=edition))
+
+
+@pytest.mark.parametrize("path", names(layer.files("*.bbappend")))
+def test_an_append_does_nothing_without_its_feature(parse, tmp_path, path):
+    before = {"PN", "PV", "BP", "BPN", "P", "THISDIR", "WORKDIR", "OVERRIDES"}
+    d = parse(path)
+    empty = tmp_path / "empty_1.0.bb"
+    empty.touch()
+    assert set(own(d)) - before == set(own(layer.parse(empty, tmp_path))) - before
+
+
+def test_images_inherit_nothing_without_a_feature(parse):
+    assert parse("conf/layer.conf").getVar("IMAGE_CLASSES").split() == []
+
+
+@pytest.mark.parametrize(
+    "variable, feature, inherited",
+    [
+        ("DISTRO_FEATURES", "tpm-greengrass", "firstboot_card"),
+        ("MACHINE_FEATURES", "tpm-slb9670", "tpm_slb9670_card"),
+        ("MACHINE_FEATURES", "tpm-swtpm", "tpm_swtpm_qemu"),
+    ],
+)
+def test_a_feature_adds_its_class_to_images(parse, variable, feature, inherited):
+    d = parse("conf/layer.conf", **{variable: feature})
+    assert d.getVar("IMAGE_CLASSES").split() == [inherited]
+    assert (layer.LAYER / "classes-recipe" / f"{inherited}.bbclass").exists()
+
+
+def test_config_txt_loads_the_overlay_after_what_the_image_asks_for(parse):
+    recipe = f"{RPI}/recipes-bsp/bootfiles/rpi-config_git.bbappend"
+    mine = {"RPI_EXTRA_CONFIG": "gpio=17=op"}
+    assert parse(recipe, **mine).getVar("RPI_EXTRA_CONFIG") == "gpio=17=op"
+    on = parse(recipe, **mine, **ON)
+    assert on.getVar("RPI_EXTRA_CONFIG") == "gpio=17=op\\ndtoverlay=tpm-slb9670\\n"
+    slow = parse(recipe, **ON, TPM_SLB9670_OVERLAY="tpm-slb9670-ce0,speed=10000000")
+    assert "\\ndtoverlay=tpm-slb9670-ce0,speed=10000000\\n" in slow.getVar("RPI_EXTRA_CONFIG")
+
+
+def test_the_pi_5_gets_its_own_spi_controller(parse):
+    kernel = f"{RPI}/recipes-kernel/linux/linux-raspberrypi_%.bbappend"
+    assert parse(kernel).getVar("SRC_URI") is None
+    assert parse(kernel, **ON).getVar("SRC_URI").split() == ["file://tpm-slb9670.cfg"]
+    five = parse(kernel, "raspberrypi5", **ON).getVar("SRC_URI").split()
+    assert five == ["file://tpm-slb9670.cfg", "file://tpm-slb9670-rp1.cfg"]
+
+
+@pytest.mark.parametrize("edition, brings", [("nucleus", {"greengrass-bin", "greengrass-plugin-pkcs11"}),
+                                             ("nucleus-lite", {"greengrass-lite"}), ("none", set())])
+def test_the_edition_decides_which_greengrass(parse, edition, brings):
+    needs = parse(PACKAGEGROUP, TPM_GREENGRASS_EDITION=edition).getVar(
+        "RDEPENDS:packagegroup-tpm-greengrass").split()
+    assert {name for name in needs if name.startswith("greengrass")} == brings
+    assert {"firstboot", "libtss2-tcti-device", "tpm2-pkcs11", "pkcs11-provider"} <= set(needs)
+    assert "tpm2-abrmd" not in needs
+
+
+@pytest.mark.parametrize("variables, says", [
+    ({"TPM_GREENGRASS_EDITION": "v3"}, "it can be none, nucleus, nucleus-lite"),
+    ({"BBFILE_COLLECTIONS": "core"}, "needs the layer meta-aws"),
+])
+def test_an_impossible_edition_is_said_so(parse, variables, says):
+    with pytest.raises(Exception, match=says):
+        parse(PACKAGEGROUP, **variables).getVar("RDEPENDS:packagegroup-tpm-greengrass")
+
+
+def test_no_pin_and_no_second_enrollment_reach_the_image(parse):
+    recipe = parse(f"{AWS}/greengrass-bin_%.bbappend", PACKAGECONFIG="fleetprovisioning", **ON)
+    assert recipe.getVar("PACKAGECONFIG").split() == ["pkcs11"]
+    assert "userPin" in recipe.getVar("do_merge_config")
+    lite = parse(f"{AWS}/greengrass-lite_%.bbappend", PACKAGECONFIG="fleetprovisioning", **ON)
+    assert lite.getVar("PACKAGECONFIG").split() == []
+    plugin = parse(f"{AWS}/greengrass-plugin-pkcs11_%.bbappend", **ON)
+    assert plugin.getVar("do_deploy").strip() == ":"
+
+
+def test_the_store_is_where_firstboot_builds_it(parse):
+    d = parse("recipes-tpm2/tpm2-pkcs11/tpm2-pkcs11_%.bbappend", **ON)
+    assert "--with-storedir=/var/lib/tpm2_pkcs11" in d.getVar("EXTRA_OECONF")
+    assert '"/var/lib/tpm2_pkcs11"' in (layer.REPOSITORY / "firstboot/src/layout.rs").read_text()

@@ -1,0 +1,50 @@
+"""The image's firstboot.json: the repository's defaults with the image's variables laid over them."""
+import json
+
+import layer
+
+FIRSTBOOT = "recipes-tpm-greengrass/firstboot/firstboot_0.1.0.bb"
+
+
+def settings(parse, flags, **variables):
+    d = parse(FIRSTBOOT, **variables)
+    for key, value in flags.items():
+        d.setVarFlag("FIRSTBOOT_SETTINGS", key, value)
+    return json.loads(d.expand("${@firstboot_settings(d)}"))
+
+
+def test_the_edition_and_the_platform_are_always_said(parse):
+    assert settings(parse, {}) == {
+        "greengrass": {"edition": "nucleus"},
+        "platform": {
+            "openssl_provider": "/usr/lib/ossl-modules/pkcs11.so",
+            "pkcs11_module": "/usr/lib/pkcs11/libtpm2_pkcs11.so",
+        },
+    }
+
+
+def test_a_multilib_image_says_where_its_libraries_are(parse):
+    platform = settings(parse, {}, libdir="/usr/lib64")["platform"]
+    assert platform["pkcs11_module"] == "/usr/lib64/pkcs11/libtpm2_pkcs11.so"
+
+
+def test_without_an_edition_the_operator_chooses(parse):
+    assert "greengrass" not in settings(parse, {}, TPM_GREENGRASS_EDITION="none")
+    v1 = settings(parse, {"greengrass.edition": "v1"}, TPM_GREENGRASS_EDITION="none")
+    assert v1["greengrass"] == {"edition": "v1"}
+
+
+def test_flags_become_keys(parse):
+    given = settings(parse, {"thing_name": "pump-${serial}", "greengrass.aws_region": "eu-central-1"})
+    assert given["thing_name"] == "pump-${serial}"
+    assert given["greengrass"] == {"edition": "nucleus", "aws_region": "eu-central-1"}
+
+
+def test_the_cards_example_has_only_keys_that_firstboot_knows():
+    card = layer.LAYER / "recipes-tpm-greengrass/firstboot-card/files"
+    example = json.loads((card / "firstboot.json.example").read_text())
+    source = (layer.REPOSITORY / "firstboot/src/settings/mod.rs").read_text()
+    page = (card / "README.txt").read_text()
+    for key in [*example, *example["greengrass"], *example["enrollment"]]:
+        assert f"pub {key}:" in source, key
+        assert key in page or key == "greengrass", key

@@ -1,0 +1,1 @@
+require ${@bb.utils.contains('DISTRO_FEATURES', 'tpm-greengrass', 'greengrass-bin-firstboot.inc', '', d)}

@@ -1,0 +1,85 @@
+SUMMARY = "Makes a Greengrass identity of an unprovisioned TPM on first boot"
+DESCRIPTION = "Makes a token, a key and a certificate request in the TPM, waits for the certificate, and configures Greengrass to use both. A power cut at any moment leaves nothing that needs a person."
+SECTION = "security"
+LICENSE = "MIT"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=43d54c51b5034c6fc060dc931e6258fa"
+
+# libcrypto, libsqlite3 and libtss2: firstboot links them. Their Rust bindings are pre-generated.
+DEPENDS = "openssl sqlite3 tpm2-tss"
+
+# The program's source lies beside this layer, in the same repository: file by file, because the
+# build's own folder, target/, must not get in.
+FILESEXTRAPATHS:prepend := "${THISDIR}/../../..:"
+SRC_URI = "\
+    file://Cargo.lock \
+    file://Cargo.toml \
+    file://LICENSE \
+    file://firstboot/Cargo.toml \
+    file://firstboot/Makefile \
+    file://firstboot/conf \
+    file://firstboot/src \
+    file://firstboot/systemd \
+"
+require ${BPN}-crates.inc
+
+S = "${UNPACKDIR}"
+
+inherit cargo features_check pkgconfig ptest-cargo systemd tpm_greengrass
+
+REQUIRED_DISTRO_FEATURES = "systemd"
+
+# bitbake strips, and keeps the symbols for the -dbg package.
+export CARGO_PROFILE_RELEASE_STRIP = "none"
+
+# One rule lays everything down, here and in the tests: firstboot/Makefile.
+do_install() {
+    oe_runmake -C ${S}/firstboot install DESTDIR=${D} \
+        prefix=${prefix} bindir=${bindir} lib=${nonarch_libdir} \
+        BINARY=${B}/target/${CARGO_TARGET_SUBDIR}/firstboot
+}
+
+# FIRSTBOOT_SETTINGS[path.to.key] = "value": laid over the defaults of firstboot.json.
+FIRSTBOOT_SETTINGS[doc] = "The image's settings for firstboot; see meta-tpm-greengrass's docs/reference.md"
+
+def firstboot_settings(d):
+    """The image's settings as the JSON text that goes into the package."""
+    import json
+    settings = {}
+    flat = {key: value for key, value in (d.getVarFlags('FIRSTBOOT_SETTINGS') or {}).items() if key != 'doc'}
+    if d.getVar('TPM_GREENGRASS_EDITION') != 'none':
+        flat.setdefault('greengrass.edition', d.getVar('TPM_GREENGRASS_EDITION'))
+    flat['platform.pkcs11_module'] = d.expand('${libdir}/pkcs11/libtpm2_pkcs11.so')
+    flat['platform.openssl_provider'] = d.expand('${libdir}/ossl-modules/pkcs11.so')
+    for path, value in sorted(flat.items()):
+        *sections, key = path.split('.')
+        section = settings
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[key] = value
+    return json.dumps(settings)
+
+python install_settings() {
+    import json
+    path = d.expand('${D}${nonarch_libdir}/firstboot/firstboot.json')
+
+    def lay(over, under):
+        for key, value in over.items():
+            under[key] = lay(value, under.get(key, {})) if isinstance(value, dict) else value
+        return under
+
+    with open(path) as file:
+        settings = json.load(file)
+    with open(path, 'w') as file:
+        json.dump(lay(json.loads(firstboot_settings(d)), settings), file, indent=2)
+        file.write('\n')
+}
+do_install[postfuncs] += "install_settings"
+install_settings[vardepvalue] = "${@firstboot_settings(d)}"
+
+SYSTEMD_SERVICE:${PN} = "firstboot.service firstboot-enroll.service firstboot-enroll.path"
+
+FILES:${PN} += "${nonarch_libdir}/firstboot ${nonarch_libdir}/modules-load.d ${nonarch_libdir}/tmpfiles.d ${systemd_system_unitdir}"
+
+# tpm2-pkcs11 is the PKCS#11 module and libtss2-tcti-device the way to the kernel's driver: both are
+# loaded with dlopen. tpm2-tss has the udev rule and the group for /dev/tpmrm0.
+RDEPENDS:${PN} = "libtss2-tcti-device tpm2-pkcs11 tpm2-tss"

@@ -1,0 +1,27 @@
+SUMMARY = "A TPM-backed AWS IoT Greengrass core device"
+DESCRIPTION = "firstboot, what it loads, what Greengrass reaches the key through, and the tools to look at all that. No Python and nothing of TPM 1.2."
+
+inherit packagegroup features_check tpm_greengrass
+
+REQUIRED_DISTRO_FEATURES = "systemd tpm-greengrass"
+
+# docs/reference.md
+TPM_GREENGRASS_ABRMD ?= "0"
+
+# libp11: the engine, and the provider pkcs11prov, for programs that want libp11's
+# pkcs11-provider: nucleus lite's way to the key
+# tpm2-pkcs11: the token
+# tpm2-tools: diagnosis
+# tpm2-tss: the udev rule and the group that make /dev/tpmrm0 accessible
+RDEPENDS:${PN} = "\
+    firstboot \
+    libp11 \
+    libtss2-tcti-device \
+    pkcs11-provider \
+    tpm2-pkcs11 \
+    tpm2-tools \
+    tpm2-tss \
+"
+# nooelint: oelint.vars.dependsordered - these two come last, being no names
+RDEPENDS:${PN} += "${@tpm_greengrass_packages(d)}"
+RDEPENDS:${PN} += "${@'tpm2-abrmd' if bb.utils.to_boolean(d.getVar('TPM_GREENGRASS_ABRMD')) else ''}"

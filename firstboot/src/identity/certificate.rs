@@ -49,7 +49,9 @@ impl Identity {
         drop(login);
         drop(library);
         // SQLite does not sync the removal of its rollback journal (it would with synchronous=EXTRA):
-        // were it to come back after a power cut, the certificate would be rolled back.
+        // were it to come back after a power cut, the certificate would be rolled back. One that is
+        // there still, now that the library has read the store, is void.
+        files::remove(&self.database("-journal"))?;
         files::sync_directory(&self.directory)?;
         let verified = Verified {
             slot,

@@ -263,6 +263,22 @@ fn a_certificate_missing_from_the_token_comes_back() -> Result<()> {
     Ok(())
 }
 
+/// A rollback journal that came back with the power may take the certificate out of the token again: the
+/// store is looked at, and a void one does not stay.
+#[test]
+fn a_rollback_journal_is_not_overlooked() -> Result<()> {
+    let device = usual()?;
+    assert_becomes_done(&device)?;
+    for void in ["", "no journal", "\0\0\0\0"] {
+        let journal = format!("{STORE}/tpm2_pkcs11.sqlite3-journal");
+        device.write(&journal, void)?;
+        device.succeed(&["enroll"])?;
+        assert!(!device.exists(&journal), "{void:?}");
+        assert_eq!(device.status()?["state"], "Done");
+    }
+    Ok(())
+}
+
 #[test]
 fn the_accepted_certificate_lost_is_taken_from_the_boot_partition_again() -> Result<()> {
     let device = usual()?;

@@ -1,6 +1,6 @@
 //! `make sweep`: the power is cut at every point of everything that firstboot does. Prints the table, and
 //! exits non-zero if anything is stuck. EACH in the environment tries only so many points of each row (drawn
-//! with SEED), SCENARIO only what has this in its name.
+//! with SEED), SCENARIO only what has this in its name, such as "enroll, rsa".
 
 use anyhow::{Context, Result, ensure};
 use image_tests::sweep::{self, Sample};

@@ -132,7 +132,7 @@ impl Stage {
     }
 
     pub fn name(&self) -> String {
-        format!("{}, {}", self.scenario.name, self.key.name())
+        self.scenario.name_with(self.key)
     }
 
     /// The recording, whose syncs a test may take out.

@@ -33,13 +33,13 @@ pub enum Sample {
     Drawn { each: usize, seed: u64 },
 }
 
-/// The rows to be tried: all scenarios with `only` in their name, with both keys, each with every kind of cut
-/// that it has.
+/// The rows to be tried: all scenarios with both keys, or `only` what has this in its name ("reset, rsa-2048"), each
+/// with every kind of cut that it has.
 pub fn run(sample: Sample, only: &str, progress: impl Fn(&str) + Sync) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for scenario in SCENARIOS {
         for key in KeyType::BOTH {
-            if !scenario.name.contains(only) {
+            if !scenario.name_with(key).contains(only) {
                 continue;
             }
             let stage = Stage::set(scenario, key)?;

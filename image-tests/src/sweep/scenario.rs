@@ -84,6 +84,11 @@ pub struct Template {
 }
 
 impl Scenario {
+    /// As it stands in the table.
+    pub fn name_with(&self, key: KeyType) -> String {
+        format!("{}, {}", self.name, key.name())
+    }
+
     /// Prepares it once.
     pub fn template(&self, key: KeyType) -> Result<Template> {
         let mut device = Device::unprovisioned()?;

@@ -24,7 +24,7 @@ fn nothing_is_stuck_in_a_sample_of_every_row() -> Result<()> {
     Ok(())
 }
 
-/// Whether any point near a sync is stuck where firstboot leaves the sync out.
+/// Whether any point after a sync is stuck where firstboot leaves the sync out.
 fn is_noticed_without(path_end: &str, name: &str) -> Result<bool> {
     let mut stage = Stage::set(SCENARIOS[0], KeyType::EccP256)?;
     let calls = stage.recording().calls();
@@ -35,13 +35,9 @@ fn is_noticed_without(path_end: &str, name: &str) -> Result<bool> {
         anyhow::bail!("no {name} of {path_end} among: {calls:?}");
     };
     stage.recording().forget_sync(sync)?;
-    let last = stage.recording().points() - 1;
-    for point in stage.points(Kind::Lost) {
-        // From the sync that is missing to the end of the run: until something else makes it durable.
-        if point.after() > sync
-            && (point.after() <= sync + 6 || point.after() == last)
-            && !stage.attempt(point)?.is_empty()
-        {
+    // From the end: the longer the sync is past, the more has come to rely on it.
+    for point in stage.points(Kind::Lost).into_iter().rev() {
+        if point.after() > sync && !stage.attempt(point)?.is_empty() {
             return Ok(true);
         }
     }

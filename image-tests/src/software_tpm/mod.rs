@@ -12,7 +12,6 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::directory::copy_tree;
 use crate::ports::PortPair;
 use crate::process::{Background, wait_for};
 use crate::proxy::Upstream;
@@ -45,9 +44,8 @@ impl SoftwareTpm {
     pub fn copy_of(state: &Path) -> Result<Self> {
         let workspace = workspace()?;
         let copy = workspace.path().join("state");
-        copy_tree(state, &copy)?;
-        // swtpm's lock is its own.
-        let _ = std::fs::remove_file(copy.join(".lock"));
+        std::fs::create_dir(&copy)?;
+        copy_state(state, &copy)?;
         Self::with(workspace, copy)
     }
 
@@ -128,6 +126,21 @@ impl SoftwareTpm {
         self.swtpm = Some(swtpm);
         Ok(())
     }
+}
+
+/// Copies a TPM's state, also of one that is running: swtpm replaces its file by a rename, and what it is
+/// just writing is not the state yet.
+pub fn copy_state(from: &Path, to: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let name = entry?.file_name();
+        let passing = name.to_string_lossy();
+        if passing.starts_with("TMP") || passing == ".lock" {
+            continue;
+        }
+        std::fs::copy(from.join(&name), to.join(&name))
+            .with_context(|| format!("cannot copy a TPM's state {passing}"))?;
+    }
+    Ok(())
 }
 
 fn workspace() -> Result<TempDir> {

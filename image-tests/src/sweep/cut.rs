@@ -12,8 +12,8 @@ use super::board::Board;
 use super::scenario::{Outcome, Scenario, Template};
 use crate::clients::KeyType;
 use crate::device::Device;
-use crate::directory::copy_tree;
 use crate::proxy::{Firmware, Seeded, When};
+use crate::software_tpm::copy_state;
 use crate::storage::{Loss, Recording};
 
 /// The kinds of cut.
@@ -117,7 +117,7 @@ impl Stage {
         let recording = Recording::make(program, device.root(), |point| {
             let state = states.path().join(point.to_string());
             std::fs::create_dir(&state)?;
-            copy_tree(device.tpm.state(), &state)
+            copy_state(device.tpm.state(), &state)
         })
         .context(scenario.name)?;
         Ok(Self {

@@ -7,6 +7,7 @@ use crate::authority::Authority;
 use crate::clients::KeyType;
 use crate::device::{Device, offline_settings};
 use crate::directory::copy_tree;
+use crate::software_tpm::copy_state;
 
 /// What the next undisturbed start has to come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +101,7 @@ impl Scenario {
             tpm: TempDir::new()?,
         };
         copy_tree(device.root(), template.tree.path())?;
-        copy_tree(device.tpm.state(), template.tpm.path())?;
+        copy_state(device.tpm.state(), template.tpm.path())?;
         Ok(template)
     }
 }

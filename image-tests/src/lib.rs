@@ -2,6 +2,7 @@
 //! server that demands a certificate, an unprovisioned device, and the clients that use its identity.
 
 pub mod authority;
+pub mod bench;
 pub mod clients;
 pub mod device;
 mod directory;

@@ -1,6 +1,7 @@
 //! OpenSC's pkcs11-tool: the token's slot and objects, and signatures that the openssl command verifies
 //! without any PKCS#11 in it.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -99,5 +100,16 @@ pub fn delete_certificate(identity: &Identity) -> Result<()> {
         &identity.label,
     ]);
     succeed(&mut delete).context("cannot delete the certificate")?;
+    Ok(())
+}
+
+/// Puts another's certificates into the token, each under a label and an ID of its own.
+pub fn add_certificates(identity: &Identity, certificate: &Path, count: usize) -> Result<()> {
+    for n in 0..count {
+        let mut write = logged_in(identity)?;
+        write.arg("--write-object").arg(certificate);
+        write.args(["--type", "cert", "--label", &format!("other-{n}")]);
+        succeed(write.args(["--id", &format!("{n:04x}")])).context("cannot add a certificate")?;
+    }
     Ok(())
 }

@@ -207,11 +207,20 @@ impl Device {
         Ok(self.command(Command::new(firstboot()?), arguments))
     }
 
-    fn command(&self, mut command: Command, arguments: &[&str]) -> Command {
+    /// The same with the TPM reached another way.
+    pub fn firstboot_at(&self, tcti: &str, arguments: &[&str]) -> Result<Command> {
+        Ok(self.command_at(tcti, Command::new(firstboot()?), arguments))
+    }
+
+    fn command(&self, command: Command, arguments: &[&str]) -> Command {
+        let tcti = self.tcti.clone().unwrap_or_else(|| self.tpm.tcti());
+        self.command_at(&tcti, command, arguments)
+    }
+
+    fn command_at(&self, tcti: &str, mut command: Command, arguments: &[&str]) -> Command {
         command.env_clear().envs(basic_environment());
         command.arg("--root").arg(self.root());
-        let tcti = self.tcti.clone().unwrap_or_else(|| self.tpm.tcti());
-        command.args(["--tcti", &tcti]).args(arguments);
+        command.args(["--tcti", tcti]).args(arguments);
         command
     }
 

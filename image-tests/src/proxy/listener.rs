@@ -27,9 +27,19 @@ struct Open {
     streams: Mutex<Vec<TcpStream>>,
 }
 
+/// Whose commands arrive at the data port.
+#[derive(Clone, Copy)]
+pub enum Caller {
+    /// of the bare TPM
+    Bare,
+    /// of one open file of the resource manager, whoever connects
+    File(File),
+    /// of a file that each connection opens, and closes at its end
+    Connection,
+}
+
 impl Listener {
-    /// Serves one file of the resource manager, or the bare TPM.
-    pub fn start(relay: Arc<Relay>, file: Option<File>) -> Result<Self> {
+    pub fn start(relay: Arc<Relay>, caller: Caller) -> Result<Self> {
         let ports = PortPair::reserve()?;
         let listen = |port| {
             TcpListener::bind((Ipv4Addr::LOCALHOST, port))
@@ -38,7 +48,7 @@ impl Listener {
         let (data, control) = (listen(ports.first())?, listen(ports.first() + 1)?);
         let open = Arc::new(Open::default());
         let commands = Arc::clone(&relay);
-        let serve_commands = move |stream, _: &Open| serve(stream, &commands, file);
+        let serve_commands = move |stream, _: &Open| serve(stream, &commands, caller);
         let serve_control = move |stream, open: &Open| pass_on(stream, &relay, open);
         let acceptors = vec![
             accept(data, Arc::clone(&open), serve_commands),
@@ -118,7 +128,20 @@ where
 }
 
 /// Answers commands until the client hangs up or one is not to be answered.
-fn serve(mut stream: TcpStream, relay: &Relay, file: Option<File>) -> Result<()> {
+fn serve(stream: TcpStream, relay: &Relay, caller: Caller) -> Result<()> {
+    match caller {
+        Caller::Bare => converse(stream, relay, None),
+        Caller::File(file) => converse(stream, relay, Some(file)),
+        Caller::Connection => {
+            let file = relay.bus().manager.open();
+            let conversation = converse(stream, relay, Some(file));
+            relay.close(file);
+            conversation
+        }
+    }
+}
+
+fn converse(mut stream: TcpStream, relay: &Relay, file: Option<File>) -> Result<()> {
     stream.set_nodelay(true)?;
     while let Some(command) = wire::read_frame(&mut stream)? {
         match relay.run(&command, file) {

@@ -35,7 +35,7 @@ use cut::Cut;
 pub use cut::When;
 pub use journal::{Command, Journal};
 pub use latency::Latency;
-use listener::Listener;
+use listener::{Caller, Listener};
 use relay::{Bus, Relay};
 use resource_manager::{File, Manager};
 pub use seeded::Seeded;
@@ -73,12 +73,20 @@ impl Door {
 
 impl Drop for Door {
     fn drop(&mut self) {
-        let mut bus = self.relay.bus();
-        let Bus {
-            manager, upstream, ..
-        } = &mut *bus;
-        // a TPM that is gone has forgotten the objects
-        let _ = manager.close(self.file, upstream);
+        self.relay.close(self.file);
+    }
+}
+
+/// /dev/tpmrm0 for any number of programs: each connection opens it, and closes it at its end. For TCTIs that keep
+/// one connection; `swtpm` makes a new one for each command, and needs a [`Door`].
+pub struct DeviceNode {
+    listener: Listener,
+}
+
+impl DeviceNode {
+    /// netcat as the connection, for each process of the TSS that uses this.
+    pub fn tcti(&self) -> String {
+        format!("cmd:nc -N 127.0.0.1 {}", self.listener.port())
     }
 }
 
@@ -96,7 +104,7 @@ impl Proxy {
             journal: Mutex::default(),
         });
         relay.bus().power_on()?;
-        let listener = Listener::start(Arc::clone(&relay), None)?;
+        let listener = Listener::start(Arc::clone(&relay), Caller::Bare)?;
         Ok(Self { relay, listener })
     }
 
@@ -114,12 +122,18 @@ impl Proxy {
     pub fn door(&self) -> Result<Door> {
         let relay = Arc::clone(&self.relay);
         let file = relay.bus().manager.open();
-        let listener = Listener::start(Arc::clone(&relay), Some(file))?;
+        let listener = Listener::start(Arc::clone(&relay), Caller::File(file))?;
         Ok(Door {
             relay,
             file,
             listener,
         })
+    }
+
+    /// The TPM through a resource manager, for programs that start others.
+    pub fn device_node(&self) -> Result<DeviceNode> {
+        let listener = Listener::start(Arc::clone(&self.relay), Caller::Connection)?;
+        Ok(DeviceNode { listener })
     }
 
     /// What came since the start or the last [`Proxy::take_journal`].

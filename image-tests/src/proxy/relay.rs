@@ -62,6 +62,16 @@ impl Relay {
         Ok(response)
     }
 
+    /// Closes a file of the resource manager.
+    pub fn close(&self, file: File) {
+        let mut bus = self.bus();
+        let Bus {
+            manager, upstream, ..
+        } = &mut *bus;
+        // a TPM that is gone has forgotten the objects
+        let _ = manager.close(file, upstream);
+    }
+
     fn enter(&self, request: &Request) -> usize {
         let mut journal = self.journal();
         journal.0.push(Command {

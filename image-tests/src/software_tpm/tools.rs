@@ -158,18 +158,16 @@ impl SoftwareTpm {
 
     /// Puts a primary object of the owner hierarchy, as `tpm2_createprimary` takes it, at 0x81000001.
     pub fn occupy(&self, template: &[&str]) -> Result<()> {
+        self.occupy_handle(STORAGE_ROOT_KEY, template)
+    }
+
+    /// The same at another persistent handle.
+    pub fn occupy_handle(&self, handle: &str, template: &[&str]) -> Result<()> {
         let mut create = vec!["tpm2_createprimary", "-C", "o", "-c", "occupant"];
         create.extend(template);
         self.run(&create)?;
         self.flush()?;
-        self.run(&[
-            "tpm2_evictcontrol",
-            "-C",
-            "o",
-            "-c",
-            "occupant",
-            STORAGE_ROOT_KEY,
-        ])?;
+        self.run(&["tpm2_evictcontrol", "-C", "o", "-c", "occupant", handle])?;
         self.flush()
     }
 }

@@ -33,13 +33,19 @@ pub enum Sample {
     Drawn { each: usize, seed: u64 },
 }
 
-/// The rows to be tried: all scenarios with both keys, or `only` what has this in its name ("reset, rsa-2048"), each
-/// with every kind of cut that it has.
+/// The rows to be tried: all scenarios with both keys, or `only` the one of this name ("reset, rsa-2048"), or those
+/// with this in their name ("rsa"), each with every kind of cut that it has.
 pub fn run(sample: Sample, only: &str, progress: impl Fn(&str) + Sync) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for scenario in SCENARIOS {
         for key in KeyType::BOTH {
-            if !scenario.name_with(key).contains(only) {
+            let name = scenario.name_with(key);
+            // "reset, ecc-p256" is a scenario, and the end of another's name
+            let wanted = match scenario_is_named(only) {
+                true => name == only,
+                false => name.contains(only),
+            };
+            if !wanted {
                 continue;
             }
             let stage = Stage::set(scenario, key)?;
@@ -53,6 +59,14 @@ pub fn run(sample: Sample, only: &str, progress: impl Fn(&str) + Sync) -> Result
         }
     }
     Ok(rows)
+}
+
+/// Whether this is the whole name of a scenario.
+fn scenario_is_named(name: &str) -> bool {
+    let named = |scenario: &Scenario| KeyType::BOTH.map(|key| scenario.name_with(key) == name);
+    SCENARIOS
+        .iter()
+        .any(|scenario| named(scenario).contains(&true))
 }
 
 fn choose(points: &[Point], sample: Sample) -> Vec<Point> {

@@ -2,10 +2,11 @@
 //! server that demands a certificate, an unprovisioned device, and the clients that use its identity.
 
 pub mod authority;
+pub mod aws;
 pub mod clients;
 pub mod device;
 mod directory;
-mod ports;
+pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod software_tpm;

@@ -25,7 +25,8 @@ pub struct Options {
     pub repeated: Repeated,
     pub subject: Subject,
     pub claim: ClaimKey,
-    /// PEM of the operator's CAs for just-in-time provisioning.
+    /// PEM of the operator's CAs for just-in-time provisioning. The broker does not trust them by itself: a
+    /// device has to send its chain up to one of `trusted`.
     pub registered: Vec<String>,
     /// PEM of more CAs whose clients the broker takes.
     pub trusted: Vec<String>,
@@ -69,7 +70,7 @@ impl IotCore {
         let (claim, key) = issuer.claim(options.claim)?;
         let pem = |text: Vec<u8>| String::from_utf8(text).context("PEM is text");
         let mut trusted = issuer.certificate_pem()?;
-        for more in options.registered.iter().chain(&options.trusted) {
+        for more in &options.trusted {
             trusted.extend(more.as_bytes());
         }
         let registered = options

@@ -140,8 +140,8 @@ fn builder<K: HasPublic>(
     builder.set_subject_name(subject)?;
     builder.set_issuer_name(issuer)?;
     builder.set_pubkey(key)?;
-    // Long ago, as the devices of the tests may believe in an old date.
-    builder.set_not_before(Asn1Time::from_str("20200101000000Z")?.as_ref())?;
-    builder.set_not_after(Asn1Time::from_str("20491231235959Z")?.as_ref())?;
+    // UTCTime, as RFC 5280 §4.1.2.5 wants it until 2049. Long ago, as the devices of the tests may believe in an old date.
+    builder.set_not_before(Asn1Time::from_str("200101000000Z")?.as_ref())?;
+    builder.set_not_after(Asn1Time::from_str("491231235959Z")?.as_ref())?;
     Ok(builder)
 }

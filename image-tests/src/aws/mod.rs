@@ -9,6 +9,7 @@
 //! - [`provisioning`]: the documented API, and what AWS enforces;
 //! - [`Conduct`]: how it can be told to misbehave;
 //! - [`Journal`]: what came and what was answered;
+//! - [`Site`]: all of it, and the card of a device that is to enroll there;
 //! - [`Relay`]: a TCP relay before it that cuts the connection, or the device's power, at any packet.
 //!
 //! Source: AWS IoT Core developer guide, "Device provisioning MQTT API", "Provisioning devices that don't have
@@ -31,6 +32,7 @@ pub mod provisioning;
 pub mod registry;
 pub mod relay;
 mod request;
+mod site;
 mod topics;
 
 pub use conduct::{Call, Conduct, Door};
@@ -40,6 +42,7 @@ pub use journal::{Entry, Event, Journal, Who};
 pub use provisioning::{Rejection, Repeated, Template};
 pub use registry::{Certificate, Counts, Registry, Status};
 pub use relay::{Cut, Direction, Relay};
+pub use site::{CLAIM, Site, fleet_settings};
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

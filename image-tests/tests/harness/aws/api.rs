@@ -203,6 +203,7 @@ fn a_registered_authoritys_device_is_let_in_the_second_time() -> Result<()> {
     let operator = Authority::new()?;
     let cloud = Cloud::with(Options {
         registered: vec![operator.certificate_pem()?],
+        trusted: vec![operator.certificate_pem()?],
         ..Options::default()
     })?;
     let (key, request) = cloud.ecc_request()?;

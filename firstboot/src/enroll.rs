@@ -21,6 +21,8 @@ impl Device {
         let [request, _] = self.identity.request_files()?;
         let key = Request::parse(&request)?.public_key()?;
         let request = String::from_utf8(request).doing(Exit::Other, || "the request".into())?;
+        // First what can fail here: a certificate that is not registered is one too many.
+        self.template_parameters(record)?;
         let mut session = self.session()?;
         let created =
             session.create_certificate(&self.settings, &request, &key, &record.thing_name)?;
@@ -133,9 +135,12 @@ impl Device {
 
     /// The template's parameters, with what is only known now.
     fn template_parameters(&mut self, record: &Record) -> Result<BTreeMap<String, String>> {
+        if let Some(complete) = &self.enrolling.parameters {
+            return Ok(complete.clone());
+        }
         let mut ek = None;
         let wanted = self.settings.enrollment.template_parameters.clone();
-        wanted
+        let complete: BTreeMap<_, _> = wanted
             .into_iter()
             .map(|(key, value)| {
                 let path = format!("enrollment.template_parameters.{key}");
@@ -154,6 +159,8 @@ impl Device {
                 })?;
                 Ok((key, value))
             })
-            .collect()
+            .collect::<Result<_>>()?;
+        self.enrolling.parameters = Some(complete.clone());
+        Ok(complete)
     }
 }

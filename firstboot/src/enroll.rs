@@ -93,6 +93,7 @@ impl Device {
         thing_name: Option<String>,
         device_configuration: Option<serde_json::Map<String, serde_json::Value>>,
     ) -> Result<()> {
+        let thing_name_is_assumed = thing_name.is_none();
         let thing_name = thing_name.unwrap_or_else(|| {
             warn!(
                 "certificate {} is registered, and the thing's name was not heard: it is taken to be {}, \
@@ -104,6 +105,7 @@ impl Device {
         info!("registered as {thing_name}");
         self.identity.keep_registration(&Registration {
             thing_name,
+            thing_name_is_assumed,
             certificate_id: ownership.certificate_id,
             certificate_pem: ownership.certificate_pem,
             device_configuration: device_configuration.unwrap_or_default(),

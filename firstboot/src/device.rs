@@ -1,5 +1,7 @@
 //! The device as `provision` and `survey` handle it: where things are, and what is open.
 
+use std::collections::BTreeMap;
+
 use log::debug;
 use zeroize::Zeroizing;
 
@@ -44,6 +46,8 @@ pub(crate) struct Enrolling {
     pub(crate) session: Option<Session>,
     /// A certificate has been asked for already, by this process.
     pub(crate) has_asked: bool,
+    /// The template's parameters, complete.
+    pub(crate) parameters: Option<BTreeMap<String, String>>,
 }
 
 impl Device {

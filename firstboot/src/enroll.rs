@@ -21,6 +21,8 @@ impl Device {
         let [request, _] = self.identity.request_files()?;
         let key = Request::parse(&request)?.public_key()?;
         let request = String::from_utf8(request).doing(Exit::Other, || "the request".into())?;
+        // First what can fail here: a certificate that is not registered is one too many.
+        self.template_parameters(record)?;
         let mut session = self.session()?;
         let created =
             session.create_certificate(&self.settings, &request, &key, &record.thing_name)?;
@@ -91,6 +93,7 @@ impl Device {
         thing_name: Option<String>,
         device_configuration: Option<serde_json::Map<String, serde_json::Value>>,
     ) -> Result<()> {
+        let thing_name_is_assumed = thing_name.is_none();
         let thing_name = thing_name.unwrap_or_else(|| {
             warn!(
                 "certificate {} is registered, and the thing's name was not heard: it is taken to be {}, \
@@ -102,6 +105,7 @@ impl Device {
         info!("registered as {thing_name}");
         self.identity.keep_registration(&Registration {
             thing_name,
+            thing_name_is_assumed,
             certificate_id: ownership.certificate_id,
             certificate_pem: ownership.certificate_pem,
             device_configuration: device_configuration.unwrap_or_default(),
@@ -133,9 +137,12 @@ impl Device {
 
     /// The template's parameters, with what is only known now.
     fn template_parameters(&mut self, record: &Record) -> Result<BTreeMap<String, String>> {
+        if let Some(complete) = &self.enrolling.parameters {
+            return Ok(complete.clone());
+        }
         let mut ek = None;
         let wanted = self.settings.enrollment.template_parameters.clone();
-        wanted
+        let complete: BTreeMap<_, _> = wanted
             .into_iter()
             .map(|(key, value)| {
                 let path = format!("enrollment.template_parameters.{key}");
@@ -154,6 +161,8 @@ impl Device {
                 })?;
                 Ok((key, value))
             })
-            .collect()
+            .collect::<Result<_>>()?;
+        self.enrolling.parameters = Some(complete.clone());
+        Ok(complete)
     }
 }

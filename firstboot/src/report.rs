@@ -96,6 +96,9 @@ pub fn enrollment(device: &Device) -> Value {
         });
         if let Ok(Some(registration)) = device.identity.registration() {
             report["registered_thing_name"] = json!(registration.thing_name);
+            if registration.thing_name_is_assumed {
+                report["thing_name_is_assumed"] = json!(true);
+            }
             report["certificate_id"] = json!(registration.certificate_id);
         }
         report["claim_on_boot_partition"] = json!(device.boot.has_claim());

@@ -35,6 +35,9 @@ pub struct Ownership {
 pub struct Registration {
     /// The thing's name, as the template made it.
     pub thing_name: String,
+    /// The answer with the name was lost: it is the one of the settings.
+    #[serde(default)]
+    pub thing_name_is_assumed: bool,
     /// AWS IoT's name for the certificate.
     #[serde(default)]
     pub certificate_id: String,

@@ -31,6 +31,10 @@ pub fn run(device: &mut Device, goal: Goal) -> Result<()> {
     let result = walk(device, goal);
     let (state, message) = match &result {
         Ok(step) => (step.state(), step.describe()),
+        // AWS IoT Core was asked in vain.
+        Err(e) if e.exit == Exit::Waiting && device.settings.enrollment.is_fleet() => {
+            (Step::RegisterThing.state(), e.to_string())
+        }
         Err(e) => ("Error", e.to_string()),
     };
     progress::status(&message);

@@ -98,7 +98,7 @@ pub fn next(settings: &Settings, survey: &Survey) -> Step {
         _ if !identity.claim_is_spent => Step::Done(remark),
         None => Step::RemoveClaim,
         Some(why) => Step::Done(Some(format!(
-            "the fleet's claim key still lies on the boot partition: {why}"
+            "the fleet's claim pair is still on the boot partition: {why}"
         ))),
     }
 }

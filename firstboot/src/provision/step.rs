@@ -114,7 +114,7 @@ impl Step {
             Self::Accept(..) => "accepting the certificate".into(),
             Self::FillToken(_) => "putting the certificate into the token".into(),
             Self::WriteConfiguration(_) => "writing Greengrass's configuration".into(),
-            Self::RemoveClaim => "removing the fleet's claim key from the boot partition".into(),
+            Self::RemoveClaim => "removing the fleet's claim pair from the boot partition".into(),
             Self::Done(None) => "everything is as it should be".into(),
             Self::Done(Some(remark)) => format!("everything is as it should be, but: {remark}"),
         }

@@ -361,6 +361,6 @@ fn after_the_certificate_come_token_and_configuration() {
     assert_eq!(next(&settings, &survey), Step::RemoveClaim);
     identity(&mut survey, |i| i.claim_stays = Some("read-only".into()));
     let step = next(&settings, &survey);
-    assert!(step.describe().contains("claim key still lies"), "{step:?}");
+    assert!(step.describe().contains("claim pair is still"), "{step:?}");
     assert!(matches!(step, Step::Done(Some(_))));
 }

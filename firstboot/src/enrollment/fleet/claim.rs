@@ -110,3 +110,46 @@ fn signing_key(
     der.zeroize();
     loaded.map_err(|e| e.to_string())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::nid::Nid;
+    use openssl::rsa::Rsa;
+    use openssl::symm::Cipher;
+
+    use super::*;
+
+    #[test]
+    fn each_form_of_a_key_is_read_and_an_encrypted_one_named() {
+        let curve = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+        let ec = EcKey::generate(&curve).unwrap();
+        let rsa = Rsa::generate(2048).unwrap();
+        let pkcs8 = PKey::from_ec_key(ec.clone()).unwrap();
+        let pkcs8 = pkcs8.private_key_to_pem_pkcs8().unwrap();
+        let windows = String::from_utf8(pkcs8.clone())
+            .unwrap()
+            .replace('\n', "\r\n");
+        for pem in [
+            rsa.private_key_to_pem().unwrap(),
+            ec.private_key_to_pem().unwrap(),
+            pkcs8,
+            windows.into_bytes(),
+        ] {
+            let key = private_key(&pem).unwrap();
+            assert!(signing_key(&key).is_ok());
+        }
+        let cipher = Cipher::aes_128_cbc();
+        let secret = PKey::from_rsa(rsa.clone()).unwrap();
+        for pem in [
+            rsa.private_key_to_pem_passphrase(cipher, b"x1").unwrap(),
+            secret
+                .private_key_to_pem_pkcs8_passphrase(cipher, b"x1")
+                .unwrap(),
+        ] {
+            assert!(private_key(&pem).unwrap_err().contains("encrypted"));
+        }
+        assert!(private_key(b"").unwrap_err().contains("no private key"));
+    }
+}

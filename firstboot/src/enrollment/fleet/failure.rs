@@ -67,10 +67,10 @@ impl Rejection {
             }
         };
         waiting(format!(
-            "{what}: AWS IoT Core refuses: {} ({}, {}). {advice}",
-            shown(&self.error_message),
+            "{what}: AWS IoT Core refuses it ({} {}: {}); {advice}",
             self.status_code,
             shown(&self.error_code),
+            shown(&self.error_message),
         ))
     }
 }

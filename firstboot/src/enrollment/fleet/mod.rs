@@ -13,7 +13,7 @@
 //! Nothing here decides or keeps anything: what has been reached lies in the identity directory.
 
 mod answers;
-mod claim;
+pub mod claim;
 mod connection;
 mod failure;
 pub mod mqtt;
@@ -134,7 +134,6 @@ impl Session {
         let created = match self.client.request(answers::CREATE, &request, what)? {
             Answer::Rejected(payload) => return Err(Rejection::parse(&payload).error(what)),
             Answer::Accepted(payload) => {
-                let payload = zeroize::Zeroizing::new(payload);
                 Created::parse(&payload).map_err(|why| answered(what, &why))?
             }
         };

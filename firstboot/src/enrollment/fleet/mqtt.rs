@@ -11,6 +11,7 @@ use mqtt_proto::v3::{
     Connect, ConnectReturnCode, Header, Packet, Publish, Subscribe, SubscribeReturnCode,
 };
 use mqtt_proto::{Pid, QoS, QosPid, TopicFilter, TopicName};
+use zeroize::Zeroizing;
 
 use super::failure;
 use crate::error::{Error, Exit, Result};
@@ -39,7 +40,8 @@ pub trait Stream: Read + Write {
 /// An accepted MQTT connection.
 pub struct Client<S> {
     stream: S,
-    received: Vec<u8>,
+    // Ownership tokens come in here.
+    received: Zeroizing<Vec<u8>>,
     last_pid: Pid,
 }
 
@@ -47,7 +49,7 @@ pub struct Client<S> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
     /// A message on `…/accepted`.
-    Accepted(Vec<u8>),
+    Accepted(Zeroizing<Vec<u8>>),
     /// A message on `…/rejected`.
     Rejected(Vec<u8>),
 }
@@ -69,7 +71,7 @@ impl<S: Stream> Client<S> {
         let what = "connecting to AWS IoT Core";
         let mut client = Self {
             stream,
-            received: Vec::new(),
+            received: Zeroizing::default(),
             last_pid: Pid::default(),
         };
         client.stream.until(Instant::now() + CONNECTING);
@@ -145,7 +147,9 @@ impl<S: Stream> Client<S> {
                 Packet::Publish(message) => {
                     self.acknowledge(&message)?;
                     match message.topic_name.strip_prefix(topic) {
-                        Some("/accepted") => return Ok(Answer::Accepted(message.payload.to_vec())),
+                        Some("/accepted") => {
+                            return Ok(Answer::Accepted(message.payload.to_vec().into()));
+                        }
                         Some("/rejected") => return Ok(Answer::Rejected(message.payload.to_vec())),
                         _ => debug!("ignoring a message on another topic"),
                     }
@@ -271,3 +275,6 @@ fn malformed(what: &str, why: &str) -> Error {
         format!("{what}: what came is not what MQTT or AWS IoT Core says: {why}"),
     )
 }
+
+#[cfg(test)]
+mod tests;

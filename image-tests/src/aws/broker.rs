@@ -90,6 +90,11 @@ impl Broker {
         self.ports.first()
     }
 
+    /// Its largest memory so far, KiB.
+    pub fn memory_peak(&self) -> Result<u64> {
+        super::crowd::memory_peak(self.process.id())
+    }
+
     pub fn log(&self) -> Result<String> {
         Ok(std::fs::read_to_string(self.files.path().join("log"))?)
     }

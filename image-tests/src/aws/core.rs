@@ -150,6 +150,11 @@ impl IotCore {
         self.broker.as_ref().context("no broker")?.log()
     }
 
+    /// The broker's largest memory so far, KiB.
+    pub fn memory_peak(&self) -> Result<u64> {
+        self.broker.as_ref().context("no broker")?.memory_peak()
+    }
+
     /// Lets the double's time pass.
     pub fn advance(&self, by: Duration) {
         self.lock().memory.service.registry.advance(by);

@@ -10,6 +10,7 @@
 //! - [`Conduct`]: how it can be told to misbehave;
 //! - [`Journal`]: what came and what was answered;
 //! - [`Site`]: all of it, and the card of a device that is to enroll there;
+//! - [`crowd`]: many devices at once;
 //! - [`Relay`]: a TCP relay before it that cuts the connection, or the device's power, at any packet.
 //!
 //! Source: AWS IoT Core developer guide, "Device provisioning MQTT API", "Provisioning devices that don't have
@@ -24,6 +25,7 @@ mod answering;
 mod broker;
 mod conduct;
 mod core;
+mod crowd;
 mod issuer;
 mod journal;
 mod link;
@@ -37,6 +39,7 @@ mod topics;
 
 pub use conduct::{Call, Conduct, Door};
 pub use core::{IotCore, Memory, Options};
+pub use crowd::{Figures, crowd};
 pub use issuer::{ClaimKey, Subject};
 pub use journal::{Entry, Event, Journal, Who};
 pub use provisioning::{Rejection, Repeated, Template};

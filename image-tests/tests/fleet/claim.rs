@@ -176,7 +176,7 @@ fn a_card_that_is_read_only() -> Result<()> {
                 assert_ends(
                     &outcome,
                     exit::DONE,
-                    "claim key still lies on the boot partition",
+                    "claim pair is still on the boot partition",
                 );
                 assert_eq!(enrolling.configured_thing()?, enrolling.thing);
                 assert!(enrolling.device.exists(KEY));

@@ -2,6 +2,8 @@
 //! the editions' own clients. `make fleet` runs it alone, with many more devices than `make test`.
 
 mod claim;
+mod cuts;
+mod devices;
 mod end_to_end;
 mod just_in_time;
 mod misbehaviour;

@@ -62,7 +62,13 @@ impl Case {
         assert!(outcome.stderr.len() < 8192, "{what}: {}", outcome.stderr);
         if self.code != exit::DONE {
             let status = enrolling.device.status()?;
-            assert_eq!(status["state"], "AwaitingCertificate", "{what}");
+            let waiting = self.code == exit::WAITING;
+            let state = if waiting {
+                "AwaitingCertificate"
+            } else {
+                "Error"
+            };
+            assert_eq!(status["state"], state, "{what}");
             assert!(
                 !enrolling.device.exists("/etc/greengrass/config.yaml"),
                 "{what}"

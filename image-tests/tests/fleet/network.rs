@@ -206,10 +206,16 @@ impl Proxy {
         answer: &str,
         heard: &std::sync::Mutex<Vec<String>>,
     ) -> Result<()> {
-        let mut request = vec![0; 4096];
-        let length = stream.read(&mut request)?;
+        // All of a request to a proxy, in however many pieces; a TLS record is another thing.
+        let (mut request, mut piece) = (Vec::new(), [0; 4096]);
+        while !request.ends_with(b"\r\n\r\n") && request.first() != Some(&22) {
+            match stream.read(&mut piece)? {
+                0 => break,
+                length => request.extend(&piece[..length]),
+            }
+        }
         if let Ok(mut heard) = heard.lock() {
-            heard.push(String::from_utf8_lossy(&request[..length]).into_owned());
+            heard.push(String::from_utf8_lossy(&request).into_owned());
         }
         stream.write_all(answer.as_bytes())?;
         let Some(port) = leads_to else {

@@ -31,11 +31,11 @@ fn mistakes_are_named() -> Result<()> {
         (
             "template_parameters",
             json!({ "A": 1 }),
-            "template_parameters",
+            "expected a string at line",
         ),
         ("port", json!(0), "enrollment.port"),
-        ("port", json!(65536), "port"),
-        ("spread_seconds", json!(-1), "spread_seconds"),
+        ("port", json!(65536), "expected u16 at line"),
+        ("spread_seconds", json!(-1), "expected u64 at line"),
         ("http_proxy", json!("proxy:3128"), "enrollment.http_proxy"),
         (
             "http_proxy",

@@ -6,6 +6,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use log::debug;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -123,10 +124,11 @@ fn dial(host: &str, port: u16, deadline: Instant) -> Result<TcpStream> {
 /// Has a proxy connect us (RFC 9110 §9.3.6, CONNECT).
 fn tunnel(proxy: &mut Timed, host: &str, port: u16) -> io::Result<()> {
     let other = |text: String| io::Error::other(text);
-    write!(
-        proxy,
-        "CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"
-    )?;
+    let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
+    // A proxy may say no before it has read everything: its answer is there all the same.
+    if let Err(e) = proxy.write_all(request.as_bytes()) {
+        debug!("the proxy does not listen: {e}");
+    }
     let mut answer = Vec::new();
     // Byte by byte: what comes after the empty line is TLS already.
     while !answer.ends_with(b"\r\n\r\n") {

@@ -4,7 +4,7 @@
 EDITION ?= nucleus-lite
 KEY     ?= ecc-p256
 
-.PHONY: demo test layer sweep fuzz bench lint build clean
+.PHONY: demo test layer sweep fuzz fleet bench lint build clean
 
 # An unprovisioned software TPM becomes a Greengrass identity, and a real TLS client proves it.
 #   make demo [EDITION=nucleus-lite|nucleus|v1] [KEY=ecc-p256|rsa-2048]
@@ -39,6 +39,15 @@ CASES ?= 20000
 fuzz:
 	image-tests/host-packages
 	cd image-tests && PROPTEST_CASES=$(CASES) cargo test --release --locked --test fuzz
+
+# Fleet provisioning alone: against a double of AWS IoT Core, end to end and misused, then DEVICES at once, which
+# spread themselves over SPREAD seconds. A thousand have about 7 GiB of memory.
+DEVICES ?= 1000
+SPREAD  ?= 400
+fleet: build
+	image-tests/host-packages
+	cd image-tests && cargo test --locked --test fleet
+	cd image-tests && DEVICES=$(DEVICES) SPREAD=$(SPREAD) cargo run --quiet --locked --bin crowd
 
 # What firstboot costs, beside the recipe that people follow today: one table, and target/bench.json. About twenty
 # minutes on a machine that does nothing else. PAIRS=… and CYCLES=… for other numbers than 7 and 1000.

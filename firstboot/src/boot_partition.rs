@@ -3,7 +3,8 @@
 //! It has neither owners nor modes, and everybody who ever had the card may have written to it:
 //! what is read is bounded and never followed, and no secret is ever written.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use log::warn;
 use serde_json::Value;
@@ -43,6 +44,37 @@ impl BootPartition {
     /// The operator's root certificate, if there is one.
     pub fn root_ca(&self) -> Result<Option<Vec<u8>>> {
         files::read(&self.path("root-ca.pem"), MAX_CERTIFICATE)
+    }
+
+    /// The claim certificate and its key: what a whole fleet shows to get certificates of its own.
+    pub fn claim_paths(&self) -> [PathBuf; 2] {
+        [self.path("claim.cert.pem"), self.path("claim.key.pem")]
+    }
+
+    /// Whether the claim certificate or its key is there.
+    pub fn has_claim(&self) -> bool {
+        self.claim_paths()
+            .iter()
+            .any(|path| path.symlink_metadata().is_ok())
+    }
+
+    /// Overwrites and removes the claim key and its certificate, the key first.
+    pub fn remove_claim(&self) -> Result<()> {
+        self.claim_paths()
+            .iter()
+            .rev()
+            .try_for_each(|path| files::overwrite_and_remove(path))
+    }
+
+    /// The claim key, where every user of the device can read it.
+    pub fn readable_claim_key(&self) -> Option<PathBuf> {
+        let [_, key] = self.claim_paths();
+        let others_may = |path: &Path, bit| path.metadata().is_ok_and(|m| m.mode() & bit != 0);
+        // The folder, and what it lies in.
+        let mut directories = key.ancestors().skip(1).take(2);
+        let readable =
+            others_may(&key, 0o004) && directories.all(|directory| others_may(directory, 0o001));
+        readable.then_some(key)
     }
 
     /// Where the request and its record go.
@@ -94,7 +126,7 @@ impl BootPartition {
     }
 }
 
-fn holds(path: &std::path::Path, wanted: &[u8]) -> bool {
+fn holds(path: &Path, wanted: &[u8]) -> bool {
     matches!(files::read(path, wanted.len()), Ok(Some(content)) if content == wanted)
 }
 

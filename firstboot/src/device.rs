@@ -1,9 +1,12 @@
 //! The device as `provision` and `survey` handle it: where things are, and what is open.
 
+use std::collections::BTreeMap;
+
 use log::debug;
 use zeroize::Zeroizing;
 
 use crate::boot_partition::BootPartition;
+use crate::enrollment::fleet::Session;
 use crate::error::{Doing, Error, Exit, Result};
 use crate::files;
 use crate::greengrass::{self, Facts};
@@ -29,8 +32,22 @@ pub struct Device {
     pub boot: BootPartition,
     /// How its TPM is reached.
     pub tcti: String,
-    root_ca: Vec<u8>,
+    /// Why the claim pair could not be removed from the boot partition.
+    pub claim_stays: Option<String>,
+    pub(crate) root_ca: Vec<u8>,
+    pub(crate) enrolling: Enrolling,
     tpm: Option<Tpm>,
+}
+
+/// What enrolling over the network has open.
+#[derive(Default)]
+pub(crate) struct Enrolling {
+    /// The connection to AWS IoT Core.
+    pub(crate) session: Option<Session>,
+    /// A certificate has been asked for already, by this process.
+    pub(crate) has_asked: bool,
+    /// The template's parameters, complete.
+    pub(crate) parameters: Option<BTreeMap<String, String>>,
 }
 
 impl Device {
@@ -62,6 +79,8 @@ impl Device {
             layout,
             settings,
             tcti: tcti.to_owned(),
+            claim_stays: None,
+            enrolling: Enrolling::default(),
             tpm: None,
         })
     }
@@ -76,6 +95,15 @@ impl Device {
             .ok_or_else(|| Error::other("the TPM is not open"))
     }
 
+    /// The thing's name: with fleet provisioning the one that the template has made, as soon as it is known.
+    pub fn thing_name(&self) -> Result<String> {
+        let registered = match self.settings.enrollment.is_fleet() {
+            true => self.identity.registration()?,
+            false => None,
+        };
+        Ok(registered.map_or_else(|| self.settings.thing_name.clone(), |r| r.thing_name))
+    }
+
     /// Calls `work` with everything that a Greengrass configuration is made of.
     pub fn with_facts<T>(
         &self,
@@ -87,7 +115,7 @@ impl Device {
         work(&Facts {
             settings: &self.settings.greengrass,
             platform: &self.settings.platform,
-            thing_name: &self.settings.thing_name,
+            thing_name: &self.thing_name()?,
             slot,
             pin: &self.identity.pin()?,
             certificate: &certificate,

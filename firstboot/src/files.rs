@@ -136,6 +136,31 @@ pub fn remove(path: &Path) -> Result<()> {
         })
 }
 
+/// Overwrites a file with zeros where it lies, and removes it, durably; what is no regular file is
+/// only removed. Flash may keep an older copy of the blocks: no program can reach those.
+pub fn overwrite_and_remove(path: &Path) -> Result<()> {
+    let attempt = || -> io::Result<()> {
+        let is_file = match fs::symlink_metadata(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            metadata => metadata?.is_file(),
+        };
+        if is_file {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+                .open(path)?;
+            let length = file.metadata()?.len();
+            io::copy(&mut io::repeat(0).take(length), &mut file)?;
+            file.sync_all()?;
+        }
+        fs::remove_file(path)?;
+        sync_parent_io(path)
+    };
+    attempt().doing(Exit::CannotWrite, || {
+        format!("cannot overwrite and remove {}", path.display())
+    })
+}
+
 /// Removes a directory and all in it if it is there, durably.
 pub fn remove_tree(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | top | `main`, [`cli`] |
 //! | 3 | [`provision`] (what is next), [`survey`] (what is there), [`report`] (what people are shown) |
-//! | 2 | [`device`], [`identity`], [`enrollment`], [`greengrass`] |
+//! | 2 | [`device`] and its `enroll`, [`identity`], [`enrollment`], [`greengrass`] |
 //! | 1 | [`tpm`], [`token`], [`x509`], [`settings`], [`boot_partition`], [`board`] |
 //! | ground | [`files`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`progress`], [`json`], [`error`] |
 
@@ -20,6 +20,7 @@ pub mod certificate_der;
 pub mod cli;
 pub mod clock;
 pub mod device;
+mod enroll;
 pub mod enrollment;
 pub mod error;
 pub mod files;

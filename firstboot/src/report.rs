@@ -35,14 +35,16 @@ pub fn status(layout: &Layout, tcti: &str) -> Value {
 
 fn describe(device: &Device, survey: &Survey) -> Value {
     let step = provision::next(&device.settings, survey);
+    let thing_name = device.thing_name();
     let mut report = json!({
-        "thing_name": device.settings.thing_name,
+        "thing_name": thing_name.unwrap_or_else(|_| device.settings.thing_name.clone()),
         "state": step.state(),
         "next": match step {
             Step::Done(None) => "nothing".to_owned(),
             ref other => other.describe(),
         },
     });
+    report["enrollment"] = enrollment(device);
     if let Ok(tpm) = &survey.tpm {
         report["failed_tries"] = json!(format!(
             "{} of {}",
@@ -77,6 +79,29 @@ fn describe(device: &Device, survey: &Survey) -> Value {
         .collect();
     if !orphans.is_empty() {
         report["identities_set_aside"] = json!(orphans);
+    }
+    report
+}
+
+/// How a certificate is got, and how far that has come. Never the ownership token itself.
+pub fn enrollment(device: &Device) -> Value {
+    let wanted = &device.settings.enrollment;
+    let mut report = json!({ "method": wanted.method });
+    if wanted.is_fleet() {
+        report["template_name"] = json!(wanted.template_name);
+        report["ownership_token"] = json!(if device.identity.has_ownership() {
+            "kept"
+        } else {
+            "none"
+        });
+        if let Ok(Some(registration)) = device.identity.registration() {
+            report["registered_thing_name"] = json!(registration.thing_name);
+            if registration.thing_name_is_assumed {
+                report["thing_name_is_assumed"] = json!(true);
+            }
+            report["certificate_id"] = json!(registration.certificate_id);
+        }
+        report["claim_on_boot_partition"] = json!(device.boot.has_claim());
     }
     report
 }

@@ -5,15 +5,14 @@
 
 use openssl::sha::sha256;
 
-use crate::boot_partition::BootPartition;
 use crate::clock::Clock;
 use crate::device::Device;
-use crate::enrollment::{Offer, offline};
+use crate::enrollment::{Offer, fleet, offline};
 use crate::error::{Doing, Exit, Result};
 use crate::greengrass;
 use crate::identity::Record;
 use crate::public_key::{PublicKey, hexadecimal};
-use crate::settings::{Method, Settings};
+use crate::settings::Method;
 use crate::tpm::{Identification, Lockout, Srk, Tpm};
 use crate::x509::{Chain, Request};
 
@@ -74,8 +73,14 @@ pub struct Complete {
     pub offer: Offer,
     /// The token was seen to hold the accepted certificate.
     pub token_is_verified: bool,
+    /// An ownership token is kept that has done its service.
+    pub ownership_is_spent: bool,
     /// The configuration is what it should be.
     pub configuration_is_written: bool,
+    /// The fleet's claim certificate or its key lies on the boot partition, and is not needed any more.
+    pub claim_is_spent: bool,
+    /// Why it could not be removed.
+    pub claim_stays: Option<String>,
 }
 
 impl Survey {
@@ -171,7 +176,11 @@ fn complete(device: &Device) -> Result<IdentityState> {
         request_is_current,
         request_is_published: boot
             .request_is_published(&settings.thing_name, [&request_pem, &record_json]),
-        offer: offer(settings, boot, &key, certificate.as_ref()),
+        offer: offer(device, &key, certificate.as_ref()),
+        ownership_is_spent: identity.has_ownership()
+            && (certificate.is_some() || is_registered(device, &key)),
+        claim_is_spent: certificate.is_some() && settings.enrollment.is_fleet() && boot.has_claim(),
+        claim_stays: device.claim_stays.clone(),
         token_is_verified: verified.is_some(),
         configuration_is_written,
         certificate,
@@ -179,20 +188,30 @@ fn complete(device: &Device) -> Result<IdentityState> {
     })))
 }
 
+/// Whether fleet provisioning has come to its end.
+fn is_registered(device: &Device, key: &PublicKey) -> bool {
+    let registration = device.identity.registration().ok().flatten();
+    registration
+        .and_then(|registration| registration.certificate())
+        .is_some_and(|chain| chain.is_for(key))
+}
+
 /// What enrollment offers beside the certificate that has been accepted.
-fn offer(
-    settings: &Settings,
-    boot: &BootPartition,
-    key: &PublicKey,
-    accepted: Option<&Chain>,
-) -> Offer {
-    let offer = match settings.enrollment.method {
-        Method::Offline => offline::offer(boot, &settings.thing_name, key, Clock::read()),
+fn offer(device: &Device, key: &PublicKey, accepted: Option<&Chain>) -> Offer {
+    let Device {
+        settings,
+        identity,
+        boot,
+        ..
+    } = device;
+    let nothing_new = || Offer::Nothing("a newer certificate".into());
+    let offer = match (settings.enrollment.method, accepted) {
+        (Method::Offline, _) => offline::offer(boot, &settings.thing_name, key, Clock::read()),
+        (Method::FleetProvisioning, None) => fleet::offer(settings, boot, identity, key),
+        (Method::FleetProvisioning, Some(_)) => nothing_new(),
     };
     match offer {
-        Offer::Certificate(chain, _) if accepted == Some(&chain) => {
-            Offer::Nothing("a newer certificate".into())
-        }
+        Offer::Certificate(chain, _) if accepted == Some(&chain) => nothing_new(),
         other => other,
     }
 }

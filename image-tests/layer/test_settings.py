@@ -40,10 +40,21 @@ def test_flags_become_keys(parse):
     assert given["greengrass"] == {"edition": "nucleus", "aws_region": "eu-central-1"}
 
 
+def test_numbers_are_numbers_and_parameters_are_texts(parse):
+    given = settings(parse, {
+        "enrollment.port": "443", "enrollment.spread_seconds": "100", "enrollment.trust_clock": "1",
+        "enrollment.template_parameters.Batch": "7",
+    })
+    assert given["enrollment"] == {
+        "port": 443, "spread_seconds": 100, "trust_clock": True, "template_parameters": {"Batch": "7"},
+    }
+
+
 def test_the_cards_example_has_only_keys_that_firstboot_knows():
     card = layer.LAYER / "recipes-tpm-greengrass/firstboot-card/files"
     example = json.loads((card / "firstboot.json.example").read_text())
-    source = (layer.REPOSITORY / "firstboot/src/settings/mod.rs").read_text()
+    sources = (layer.REPOSITORY / "firstboot/src/settings").glob("*.rs")
+    source = "".join(path.read_text() for path in sources)
     page = (card / "README.txt").read_text()
     for key in [*example, *example["greengrass"], *example["enrollment"]]:
         assert f"pub {key}:" in source, key

@@ -40,6 +40,11 @@ basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
 subjectAltName = DNS:localhost, IP:127.0.0.1
+[elsewhere]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth
+subjectAltName = DNS:elsewhere.example
 ";
 
 /// When a certificate is valid.
@@ -131,6 +136,16 @@ impl Authority {
         Ok(self.new_pair("localhost", "server")?.0)
     }
 
+    /// A server's certificate for another name.
+    pub fn server_elsewhere(&self) -> Result<Pair> {
+        Ok(self.new_pair("elsewhere.example", "elsewhere")?.0)
+    }
+
+    /// A server's certificate for localhost, out of its time.
+    pub fn server_valid(&self, validity: Validity) -> Result<Pair> {
+        Ok(self.new_valid_pair("localhost", "server", validity)?.0)
+    }
+
     /// A claim certificate and its key, as fleet provisioning takes them.
     pub fn claim(&self) -> Result<Pair> {
         Ok(self.new_pair("claim", "client")?.0)
@@ -150,6 +165,15 @@ impl Authority {
 
     /// A new key and its certificate, signed by the root; also as text.
     fn new_pair(&self, common_name: &str, extensions: &str) -> Result<(Pair, String)> {
+        self.new_valid_pair(common_name, extensions, Validity::Now)
+    }
+
+    fn new_valid_pair(
+        &self,
+        common_name: &str,
+        extensions: &str,
+        validity: Validity,
+    ) -> Result<(Pair, String)> {
         let directory = self.fresh_directory()?;
         let pair = pair_in(&directory);
         let request = directory.join("request.pem");
@@ -161,7 +185,7 @@ impl Authority {
                 .arg("-out")
                 .arg(&request),
         )?;
-        let pem = self.issue(&self.root(), &request, extensions, Validity::Now)?;
+        let pem = self.issue(&self.root(), &request, extensions, validity)?;
         fs::write(&pair.certificate, &pem)?;
         Ok((pair, pem))
     }

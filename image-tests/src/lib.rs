@@ -2,11 +2,12 @@
 //! server that demands a certificate, an unprovisioned device, and the clients that use its identity.
 
 pub mod authority;
+pub mod aws;
 pub mod bench;
 pub mod clients;
 pub mod device;
 mod directory;
-mod ports;
+pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod software_tpm;

@@ -1,5 +1,6 @@
 //! From the request to the certificate. One file a method; each answers with an [`Offer`].
 
+pub mod fleet;
 pub mod offline;
 
 use crate::x509::Chain;
@@ -9,6 +10,10 @@ use crate::x509::Chain;
 pub enum Offer {
     /// No certificate yet; what is waited for, in words.
     Nothing(String),
+    /// AWS IoT Core can be asked for a certificate.
+    Request,
+    /// AWS IoT Core can be asked to register the thing with the certificate that is kept.
+    Registration,
     /// A certificate that may enter the token; with what the operator should know of it.
     Certificate(Box<Chain>, Option<String>),
     /// A certificate that may not, and why.

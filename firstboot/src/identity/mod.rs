@@ -7,9 +7,12 @@
 //! | `device.csr.pem`, `request.json` | the certificate request, and its record for the operator |
 //! | `srk.name` | the Name of the storage root key that everything hangs on |
 //! | `certificate.pem` | the accepted certificate and its chain; the token is made to hold it |
+//! | `ownership.json` | fleet provisioning: an issued certificate and its ownership token, for root alone |
+//! | `registration.json` | fleet provisioning: the thing's name as the template made it, and the certificate |
 //! | `verified.json` | what the token was last seen to hold: saves opening it at each boot |
 
 mod certificate;
+mod enrolled;
 mod make;
 mod upkeep;
 
@@ -23,9 +26,10 @@ use crate::files::{self, Access};
 use crate::layout::{IDENTITY, Layout, RUN, STAGING};
 use crate::public_key::KeyType;
 use crate::secret::Pin;
-use crate::token::{Library, Store};
+use crate::token::{Library, OpenKey, Store};
 
 pub use certificate::Verified;
+pub use enrolled::{Ownership, Registration};
 pub use make::Plan;
 
 /// The store's database, in the name that tpm2-pkcs11 gives it.
@@ -38,6 +42,8 @@ const RECORD: &str = "request.json";
 const SRK_NAME: &str = "srk.name";
 const CERTIFICATE: &str = "certificate.pem";
 const VERIFIED: &str = "verified.json";
+const OWNERSHIP: &str = "ownership.json";
+const REGISTRATION: &str = "registration.json";
 /// Nothing in an identity directory is near as large, but for the store.
 const MAX_FILE: usize = 64 * 1024;
 
@@ -137,9 +143,12 @@ impl Identity {
     }
 
     fn accesses(&self) -> Vec<(PathBuf, Access)> {
-        let files = ESSENTIAL.iter().chain(&[CERTIFICATE, VERIFIED]);
+        let files = ESSENTIAL
+            .iter()
+            .chain(&[CERTIFICATE, VERIFIED, REGISTRATION]);
         std::iter::once((self.directory.clone(), self.access(0o750)))
             .chain(files.map(|name| (self.directory.join(name), self.access(0o440))))
+            .chain([(self.directory.join(OWNERSHIP), Access::PRIVATE)])
             .filter(|(path, _)| path.exists())
             .collect()
     }
@@ -158,6 +167,13 @@ impl Identity {
     pub fn pin(&self) -> Result<Pin> {
         Pin::parse(self.read(PIN)?)
             .ok_or_else(|| Error::other(format!("{}/{PIN} holds no PIN", self.directory.display())))
+    }
+
+    /// The key, for more than one signature. Costs what opening the library and a login cost.
+    pub fn open_key(&self) -> Result<OpenKey> {
+        let library = Library::open(&self.store)?;
+        let login = library.login(token_slot(&library)?, &self.pin()?)?;
+        Ok(OpenKey::new(login, library))
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>> {

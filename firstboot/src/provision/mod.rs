@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::device::Device;
 use crate::error::{Error, Exit, Result};
 use crate::survey::{IdentityState, Survey, TpmState};
-use crate::{greengrass, progress, tpm};
+use crate::{greengrass, progress, report, tpm};
 
 pub use next::next;
 pub use step::Step;
@@ -31,6 +31,10 @@ pub fn run(device: &mut Device, goal: Goal) -> Result<()> {
     let result = walk(device, goal);
     let (state, message) = match &result {
         Ok(step) => (step.state(), step.describe()),
+        // AWS IoT Core was asked in vain.
+        Err(e) if e.exit == Exit::Waiting && device.settings.enrollment.is_fleet() => {
+            (Step::RegisterThing.state(), e.to_string())
+        }
         Err(e) => ("Error", e.to_string()),
     };
     progress::status(&message);
@@ -58,7 +62,8 @@ pub fn publish(device: &Device, state: &str, message: &str) {
     device.boot.publish_status(&json!({
         "state": state,
         "message": message,
-        "thing_name": device.settings.thing_name,
+        "thing_name": device.thing_name().unwrap_or_else(|_| device.settings.thing_name.clone()),
+        "enrollment": report::enrollment(device),
         "firstboot": env!("CARGO_PKG_VERSION"),
     }));
 }
@@ -119,6 +124,16 @@ fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
             _ => Ok(()),
         },
         Step::PublishRequest => device.publish_request(),
+        Step::AskForCertificate | Step::RegisterThing => {
+            let IdentityState::Complete(identity) = &survey.identity else {
+                return Ok(());
+            };
+            match step {
+                Step::AskForCertificate => device.ask_for_certificate(&identity.record),
+                _ => device.register_thing(&identity.record),
+            }
+        }
+        Step::ForgetOwnership => device.identity.forget_ownership(),
         Step::Accept(chain, remark) => {
             if let Some(remark) = remark {
                 warn!("{remark}");
@@ -135,6 +150,11 @@ fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
             device.with_facts(chain, slot, |facts| {
                 greengrass::write(&device.layout, facts)
             })
+        }
+        Step::RemoveClaim => {
+            // A card that cannot be written is no reason to stop.
+            device.claim_stays = device.boot.remove_claim().err().map(|e| e.to_string());
+            Ok(())
         }
     }
 }

@@ -63,6 +63,9 @@ pub fn next(settings: &Settings, survey: &Survey) -> Step {
     if !identity.request_is_current {
         return Step::RenewRequest;
     }
+    if identity.ownership_is_spent {
+        return Step::ForgetOwnership;
+    }
     let Some(certificate) = &identity.certificate else {
         if survey.configuration_is_ours {
             return Step::RemoveConfiguration;
@@ -72,6 +75,8 @@ pub fn next(settings: &Settings, survey: &Survey) -> Step {
         }
         return match &identity.offer {
             Offer::Certificate(chain, remark) => Step::Accept(chain.clone(), remark.clone()),
+            Offer::Request => Step::AskForCertificate,
+            Offer::Registration => Step::RegisterThing,
             Offer::Nothing(what) => Step::Wait(AWAITING, what.clone()),
             Offer::Refused(why) => {
                 Step::Wait(AWAITING, format!("the certificate is refused: {why}"))
@@ -81,7 +86,7 @@ pub fn next(settings: &Settings, survey: &Survey) -> Step {
     let remark = match &identity.offer {
         Offer::Certificate(chain, remark) => return Step::Accept(chain.clone(), remark.clone()),
         Offer::Refused(why) => Some(format!("a new certificate is refused: {why}")),
-        Offer::Nothing(_) => None,
+        Offer::Nothing(_) | Offer::Request | Offer::Registration => None,
     };
     if !identity.token_is_verified {
         return Step::FillToken(Box::new(certificate.clone()));
@@ -89,7 +94,13 @@ pub fn next(settings: &Settings, survey: &Survey) -> Step {
     if !identity.configuration_is_written {
         return Step::WriteConfiguration(Box::new(certificate.clone()));
     }
-    Step::Done(remark)
+    match &identity.claim_stays {
+        _ if !identity.claim_is_spent => Step::Done(remark),
+        None => Step::RemoveClaim,
+        Some(why) => Step::Done(Some(format!(
+            "the fleet's claim pair is still on the boot partition: {why}"
+        ))),
+    }
 }
 
 fn from_blank(settings: &Settings, survey: &Survey) -> Step {

@@ -32,12 +32,20 @@ pub enum Step {
     RenewRequest,
     /// Put the request onto the boot partition.
     PublishRequest,
+    /// Ask AWS IoT Core for a certificate, and keep it with its ownership token.
+    AskForCertificate,
+    /// Have AWS IoT Core register the thing with the certificate that is kept.
+    RegisterThing,
+    /// Remove an ownership token that has done its service.
+    ForgetOwnership,
     /// Accept the offered certificate.
     Accept(Box<Chain>, Option<String>),
     /// Make the token hold the accepted certificate.
     FillToken(Box<Chain>),
     /// Write Greengrass's configuration.
     WriteConfiguration(Box<Chain>),
+    /// Remove the fleet's claim certificate and key from the boot partition.
+    RemoveClaim,
     /// Nothing is left to do; with what the operator should know.
     Done(Option<String>),
 }
@@ -47,7 +55,13 @@ impl Step {
     pub(super) fn is_enrollment(&self) -> bool {
         match self {
             Self::Wait(state, _) => *state == AWAITING,
-            Self::Accept(..) | Self::FillToken(_) | Self::WriteConfiguration(_) => true,
+            Self::AskForCertificate
+            | Self::RegisterThing
+            | Self::ForgetOwnership
+            | Self::Accept(..)
+            | Self::FillToken(_)
+            | Self::WriteConfiguration(_)
+            | Self::RemoveClaim => true,
             _ => false,
         }
     }
@@ -69,10 +83,14 @@ impl Step {
             Self::ResetLockout => "LockedOut",
             Self::SetAside(_) => "Orphaned",
             Self::RemoveConfiguration | Self::MakeIdentity => "Blank",
-            Self::SetAccess | Self::RenewRequest | Self::PublishRequest | Self::Accept(..) => {
-                AWAITING
-            }
-            Self::FillToken(_) | Self::WriteConfiguration(_) => "Unconfigured",
+            Self::SetAccess
+            | Self::RenewRequest
+            | Self::PublishRequest
+            | Self::AskForCertificate
+            | Self::RegisterThing
+            | Self::ForgetOwnership
+            | Self::Accept(..) => AWAITING,
+            Self::FillToken(_) | Self::WriteConfiguration(_) | Self::RemoveClaim => "Unconfigured",
             Self::Done(_) => "Done",
         }
     }
@@ -90,9 +108,13 @@ impl Step {
             Self::SetAccess => "putting the identity's owner and modes right".into(),
             Self::RenewRequest => "asking for the certificate under the new name".into(),
             Self::PublishRequest => "putting the request onto the boot partition".into(),
+            Self::AskForCertificate => "asking AWS IoT Core for the certificate".into(),
+            Self::RegisterThing => "registering the thing with AWS IoT Core".into(),
+            Self::ForgetOwnership => "removing the certificate's ownership token".into(),
             Self::Accept(..) => "accepting the certificate".into(),
             Self::FillToken(_) => "putting the certificate into the token".into(),
             Self::WriteConfiguration(_) => "writing Greengrass's configuration".into(),
+            Self::RemoveClaim => "removing the fleet's claim pair from the boot partition".into(),
             Self::Done(None) => "everything is as it should be".into(),
             Self::Done(Some(remark)) => format!("everything is as it should be, but: {remark}"),
         }

@@ -42,7 +42,10 @@ fn awaiting() -> Survey {
             certificate: None,
             offer: Offer::Nothing("the certificate".into()),
             token_is_verified: false,
+            ownership_is_spent: false,
             configuration_is_written: false,
+            claim_is_spent: false,
+            claim_stays: None,
         })),
         configuration_is_ours: false,
     }
@@ -245,6 +248,38 @@ const TABLE: &[Row] = &[
         "the certificate is refused: expired",
     ),
     (
+        "AWS IoT Core can be asked",
+        awaiting,
+        |s| identity(s, |i| i.offer = Offer::Request),
+        "AwaitingCertificate",
+        "asking AWS IoT Core",
+    ),
+    (
+        "AWS IoT Core can be asked, request not published",
+        awaiting,
+        |s| {
+            identity(s, |i| {
+                (i.offer, i.request_is_published) = (Offer::Request, false)
+            })
+        },
+        "AwaitingCertificate",
+        "putting the request",
+    ),
+    (
+        "a certificate is kept that is not registered",
+        awaiting,
+        |s| identity(s, |i| i.offer = Offer::Registration),
+        "AwaitingCertificate",
+        "registering the thing",
+    ),
+    (
+        "a certificate is kept that is registered",
+        awaiting,
+        |s| identity(s, |i| i.ownership_is_spent = true),
+        "AwaitingCertificate",
+        "removing the certificate's ownership token",
+    ),
+    (
         "configuration of an earlier identity",
         awaiting,
         |s| s.configuration_is_ours = true,
@@ -322,4 +357,10 @@ fn after_the_certificate_come_token_and_configuration() {
     identity(&mut survey, |i| i.offer = Offer::Refused("expired".into()));
     let remark = "a new certificate is refused: expired".to_owned();
     assert_eq!(next(&settings, &survey), Step::Done(Some(remark)));
+    identity(&mut survey, |i| i.claim_is_spent = true);
+    assert_eq!(next(&settings, &survey), Step::RemoveClaim);
+    identity(&mut survey, |i| i.claim_stays = Some("read-only".into()));
+    let step = next(&settings, &survey);
+    assert!(step.describe().contains("claim pair is still"), "{step:?}");
+    assert!(matches!(step, Step::Done(Some(_))));
 }

@@ -16,7 +16,8 @@ impl Settings {
     /// Replaces the placeholders and refuses what cannot work.
     pub(super) fn check(&mut self, layout: &Layout) -> Result<()> {
         self.thing_name = expand(&self.thing_name, layout)?;
-        check_thing_name(&self.thing_name)?;
+        check_thing_name(&self.thing_name).map_err(Error::settings)?;
+        self.enrollment.check(&self.thing_name, layout)?;
         self.subject.check()?;
         let greengrass = &self.greengrass;
         let v1 = greengrass.edition == Edition::V1;
@@ -82,27 +83,26 @@ impl Subject {
     }
 }
 
-/// AWS IoT API reference, CreateThing, thingName: `[a-zA-Z0-9:_-]+`, 1 to 128 characters.
-fn check_thing_name(name: &str) -> Result<()> {
+/// AWS IoT API reference, CreateThing, thingName: `[a-zA-Z0-9:_-]+`, 1 to 128 characters. The error
+/// says what is wrong.
+pub fn check_thing_name(name: &str) -> std::result::Result<(), String> {
     if name.is_empty() {
-        return Err(Error::settings(
-            "thing_name is missing or empty; \"gateway-${serial}\" is a good one",
-        ));
+        return Err("thing_name is missing or empty; \"gateway-${serial}\" is a good one".into());
     }
     if name.len() > MAX_THING_NAME {
-        return Err(Error::settings(format!(
+        return Err(format!(
             "thing_name has {} characters; AWS IoT allows {MAX_THING_NAME}",
             name.len()
-        )));
+        ));
     }
     match name
         .chars()
         .find(|c| !(c.is_ascii_alphanumeric() || ":_-".contains(*c)))
     {
         None => Ok(()),
-        Some(odd) => Err(Error::settings(format!(
+        Some(odd) => Err(format!(
             "thing_name {name:?} has {odd:?} in it; AWS IoT allows letters, digits, ':', '_' and '-'"
-        ))),
+        )),
     }
 }
 

@@ -3,6 +3,8 @@
 //! Here is what can be set; `read` puts both files together, `check` refuses what cannot work.
 
 mod check;
+mod enrollment;
+mod placeholders;
 mod read;
 
 use std::fmt;
@@ -11,6 +13,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::public_key::KeyType;
+
+pub use check::check_thing_name;
+pub use enrollment::{Enrollment, Method};
+pub use placeholders::expand;
 
 /// The settings, merged and checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -66,23 +72,6 @@ impl Subject {
         .filter(|(_, value)| !value.is_empty())
         .collect()
     }
-}
-
-/// How a certificate is got.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Enrollment {
-    /// The way.
-    pub method: Method,
-}
-
-/// The ways to a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// The operator takes the request from the boot partition and puts the certificate there.
-    #[default]
-    Offline,
 }
 
 /// Which Greengrass, and the AWS account's addresses.

@@ -29,8 +29,9 @@ impl Settings {
             let at = |e: serde_json::Error| Error::settings(format!("{}: {e}", path.display()));
             // Windows editors put a byte order mark in front.
             let text = content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&content);
-            // Once by itself, so that an error has this file's line and column …
-            let _: Self = serde_json::from_slice(text).map_err(at)?;
+            // Once by itself, so that an error has this file's path, line and column …
+            let _: Self =
+                with_path(text).map_err(|e| Error::settings(format!("{}: {e}", path.display())))?;
             // … and once as plain JSON, to override key by key.
             let tree: Value = serde_json::from_slice(text).map_err(at)?;
             if has_list(&tree) {
@@ -61,6 +62,21 @@ impl Settings {
     }
 }
 
+/// Reads settings; the error has the path of what is wrong.
+fn with_path(text: &[u8]) -> std::result::Result<Settings, String> {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let settings = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        let path = e.path().to_string();
+        let error = e.into_inner();
+        match path.as_str() {
+            "." | "?" => error.to_string(),
+            path => format!("{path}: {error}"),
+        }
+    })?;
+    json.end().map_err(|e| e.to_string())?;
+    Ok(settings)
+}
+
 /// serde takes a list for an object, its items in the order of the fields: past the names, and past
 /// whatever is decided by them.
 fn has_list(tree: &Value) -> bool {
@@ -84,5 +100,17 @@ mod tests {
             "{error}"
         );
         assert_eq!((error.line(), error.column()), (2, 9));
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_named_by_its_path() {
+        let text = br#"{"enrollment": {"template_parameters": {"A": 1}}}"#;
+        let error = with_path(text).unwrap_err();
+        assert!(
+            error.starts_with("enrollment.template_parameters.A: invalid type: integer `1`"),
+            "{error}"
+        );
+        assert!(error.ends_with("at line 1 column 46"), "{error}");
+        assert!(with_path(b"{} x").is_err());
     }
 }

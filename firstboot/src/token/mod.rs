@@ -21,6 +21,7 @@ use cryptoki::types::AuthPin;
 
 use crate::error::{Doing, Error, Exit, Result};
 use crate::files;
+use crate::public_key::Scheme;
 use crate::secret::Pin;
 
 pub use pss::record as record_pss;
@@ -54,6 +55,27 @@ pub struct Library {
 /// A user's session. To be dropped before its [`Library`].
 pub struct Login {
     session: Session,
+}
+
+/// Our key, ready to sign, with what has to stay open for it. The fields are dropped in this order.
+pub struct OpenKey {
+    login: Login,
+    _library: Library,
+}
+
+impl OpenKey {
+    /// The key of this login to that library.
+    pub fn new(login: Login, library: Library) -> Self {
+        Self {
+            login,
+            _library: library,
+        }
+    }
+
+    /// Has the TPM sign `message`.
+    pub fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>> {
+        self.login.sign(scheme, message)
+    }
 }
 
 impl Library {

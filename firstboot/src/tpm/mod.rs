@@ -1,8 +1,9 @@
 //! The TPM itself. Every use of tss-esapi is in this folder.
 //!
-//! `probe` asks what it is and how it is, `srk` looks after the storage root key, `handles` explains
+//! `probe` asks what it is and how it is, `endorsement` reads its maker's certificate, `srk` looks after the storage root key, `handles` explains
 //! what is persistent, `lockout` ends a dictionary-attack lockout.
 
+mod endorsement;
 mod handles;
 mod lockout;
 mod probe;

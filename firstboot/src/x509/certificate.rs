@@ -95,6 +95,13 @@ impl Chain {
         spki.is_ok_and(|spki| spki == key.spki())
     }
 
+    /// The SHA-256 of the certificate's key, as [`PublicKey::fingerprint`] has it.
+    pub fn key_fingerprint(&self) -> Option<String> {
+        let tbs = self.leaf.tbs_certificate();
+        let spki = tbs.subject_public_key_info().to_der().ok()?;
+        Some(PublicKey::from_spki(spki).fingerprint())
+    }
+
     /// Checks that the certificate is for this key and this thing, and valid now.
     pub fn check(&self, key: &PublicKey, thing_name: &str, clock: Clock) -> Verdict {
         if !self.is_for(key) {

@@ -2,7 +2,9 @@
 //! pkcs11-tool, OpenSSL with pkcs11-provider, Java's SunPKCS11. All take an [`Identity`] and none a default
 //! of the machine. A PIN is in no argument list.
 
+pub mod aws_crt;
 pub mod java;
+pub mod mosquitto;
 pub mod openssl;
 pub mod p11tool;
 pub mod pkcs11_tool;

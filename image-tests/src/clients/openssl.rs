@@ -34,6 +34,47 @@ pub fn connect(identity: &Identity, configuration: &Path, server: &TlsServer) ->
     Ok(())
 }
 
+/// Connects to the IoT data endpoint on this machine as a thing, and hears that it is accepted: an MQTT 3.1.1
+/// CONNECT and DISCONNECT (OASIS standard, §3.1, §3.14), as s_client speaks none.
+pub fn connect_mqtt(
+    identity: &Identity,
+    configuration: &Path,
+    root_ca: &Path,
+    port: u16,
+    thing: &str,
+) -> Result<()> {
+    let id = u8::try_from(thing.len())?;
+    let variable = [b"\0\x04MQTT\x04\x02\0\x3c\0", &[id][..], thing.as_bytes()].concat();
+    let length = u8::try_from(variable.len())?;
+    ensure!(length < 128, "a longer packet has a longer header");
+    let mut said = tempfile::tempfile()?;
+    said.write_all(&[&[0x10, length][..], &variable, &[0xe0, 0]].concat())?;
+    std::io::Seek::rewind(&mut said)?;
+
+    let mut client = identity.command("openssl");
+    client
+        .env("OPENSSL_CONF", configuration)
+        .args([
+            "s_client",
+            "-quiet",
+            "-connect",
+            &format!("localhost:{port}"),
+        ])
+        .args(["-servername", "localhost", "-verify_hostname", "localhost"])
+        .args(["-verify_return_error", "-CAfile"])
+        .arg(root_ca)
+        .args(["-cert", &identity.uri("cert")])
+        .args(["-key", &identity.uri("private")])
+        .stdin(Stdio::from(said));
+    // The broker closes at DISCONNECT without TLS's close_notify, which s_client may call an error.
+    let heard = crate::process::finish(&mut client)?;
+    ensure!(
+        heard.stdout.as_bytes().starts_with(b"\x20\x02\0\0"),
+        "no CONNACK: {heard:?}"
+    );
+    Ok(())
+}
+
 /// A configuration for an identity that firstboot has not configured: the provider, and the PIN by its file.
 pub fn configuration(identity: &Identity) -> Result<String> {
     Ok(format!(

@@ -36,6 +36,24 @@ pub fn list(identity: &Identity) -> Result<String> {
     succeed(logged_in(identity)?.arg("--list-objects"))
 }
 
+/// Writes the token's certificate to a file, as PEM.
+pub fn read_certificate(identity: &Identity, pem: &Path) -> Result<()> {
+    let der = tempfile::NamedTempFile::new()?;
+    let mut read = pkcs11_tool(identity);
+    read.args([
+        "--read-object",
+        "--type",
+        "cert",
+        "--token-label",
+        &identity.token,
+    ]);
+    read.args(["--label", &identity.label, "--output-file"]);
+    succeed(read.arg(der.path())).context("pkcs11-tool cannot read the certificate")?;
+    let mut convert = openssl(&["x509", "-inform", "DER", "-in"]);
+    succeed(convert.arg(der.path()).arg("-out").arg(pem))?;
+    Ok(())
+}
+
 /// Signs a message with the token's private key and has openssl verify it with its public key.
 pub fn sign_and_verify(identity: &Identity) -> Result<()> {
     let directory = tempfile::tempdir()?;

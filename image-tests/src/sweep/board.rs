@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::scenario::Outcome;
+use crate::aws::{Cut, Site};
 use crate::clients::{KeyType, pkcs11_tool};
 use crate::device::{Device, STORE};
 use crate::process::finish;
@@ -21,6 +22,8 @@ const SRK: u32 = 0x8100_0001;
 
 pub struct Board {
     pub device: Device,
+    /// Where it enrolls over the network.
+    pub site: Option<Site>,
     proxy: Proxy,
 }
 
@@ -33,7 +36,11 @@ impl Board {
         };
         let proxy = Proxy::start(device.tpm.upstream(), options)?;
         empty_run(&device)?;
-        Ok(Self { device, proxy })
+        Ok(Self {
+            device,
+            site: None,
+            proxy,
+        })
     }
 
     /// firstboot as the kernel's resource manager serves it; to be run while the door is open.
@@ -56,22 +63,24 @@ impl Board {
     pub fn cut_at_command(&mut self, command: &str, n: usize, when: When) -> Result<bool> {
         let door = self.proxy.door()?;
         let (tell, told) = mpsc::channel::<u32>();
-        self.proxy.cut(when, n, move || {
-            if let Ok(pid) = told.recv() {
-                // Fails only for a program that has ended already.
-                let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
-            }
-        });
-        let mut program = self
-            .firstboot(command, door.tcti())?
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start firstboot")?;
-        tell.send(program.id())?;
-        program.wait()?;
+        self.proxy.cut(when, n, move || kill_whom(&told));
+        run_to_its_end(self.firstboot(command, door.tcti())?, &tell)?;
         let cut = self.proxy.was_cut();
+        if cut {
+            self.device.tpm.pull_the_plug();
+        }
+        Ok(cut)
+    }
+
+    /// The same at a packet to or from AWS IoT Core.
+    pub fn cut_at_packet(&mut self, command: &str, cut: Cut) -> Result<bool> {
+        let door = self.proxy.door()?;
+        let program = self.firstboot(command, door.tcti())?;
+        let site = self.site.as_ref().context("no network")?;
+        let (tell, told) = mpsc::channel::<u32>();
+        site.relay.cut_power(cut, move || kill_whom(&told));
+        run_to_its_end(program, &tell)?;
+        let cut = site.relay.was_cut();
         if cut {
             self.device.tpm.pull_the_plug();
         }
@@ -165,6 +174,25 @@ impl Board {
             .filter(|entry| entry.file_name().to_string_lossy().contains(".orphan-"))
             .count())
     }
+}
+
+fn kill_whom(told: &mpsc::Receiver<u32>) {
+    if let Ok(pid) = told.recv() {
+        // Fails only for a program that has ended already.
+        let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+    }
+}
+
+fn run_to_its_end(mut program: Command, tell: &mpsc::Sender<u32>) -> Result<()> {
+    let mut program = program
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start firstboot")?;
+    tell.send(program.id())?;
+    program.wait()?;
+    Ok(())
 }
 
 /// /run is memory: it does not outlive the power.

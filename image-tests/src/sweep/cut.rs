@@ -1,7 +1,6 @@
 //! How the power goes, point by point.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
@@ -9,82 +8,22 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use super::board::Board;
+use super::cloud::Cloud;
+use super::point::{Kind, LOSSES, Point};
 use super::scenario::{Outcome, Scenario, Template};
+use crate::aws::{Cut, Direction};
 use crate::clients::KeyType;
 use crate::device::Device;
 use crate::proxy::{Firmware, Seeded, When};
 use crate::software_tpm::copy_state;
-use crate::storage::{Loss, Recording};
+use crate::storage::Recording;
 
-/// The kinds of cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Before or after each TPM command.
-    Command,
-    /// Before or after each storage call; the TPM loses its power with the program.
-    Call,
-    /// At a random point of the recovery from a random cut.
-    Twice,
-    /// Between two storage calls, with what was not synced lost or reordered.
-    Lost,
-}
-
-impl Kind {
-    pub const ALL: [Self; 4] = [Self::Command, Self::Call, Self::Twice, Self::Lost];
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Command => "TPM command, before/after",
-            Self::Call => "storage call, before/after",
-            Self::Twice => "two random points",
-            Self::Lost => "lost unsynced writes",
-        })
-    }
-}
-
-/// Ways in which unsynced writes are lost at each point: all, data only, names only, and two draws each
-/// of an ordered and an unordered selection.
-const LOSSES: u64 = 7;
-
-/// One point. It can be tried again and will come out the same, but for the TPM's randomness.
-#[derive(Clone, Copy, Debug)]
-pub struct Point {
-    kind: Kind,
-    n: usize,
-    when: When,
-    seed: u64,
-}
-
-impl fmt::Display for Point {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} {} {:?} (seed {})",
-            self.kind, self.n, self.when, self.seed
-        )
-    }
-}
-
-impl Point {
-    /// Of lost writes: after how many storage calls.
-    pub fn after(self) -> usize {
-        self.loss().0
-    }
-
-    /// Of lost writes: after how many storage calls, and what is lost.
-    fn loss(self) -> (usize, Loss) {
-        let at = self.n / LOSSES as usize;
-        let loss = match self.n as u64 % LOSSES {
-            0 => Loss::Everything,
-            1 => Loss::Data,
-            2 => Loss::Names,
-            3 | 4 => Loss::Ordered(self.seed),
-            _ => Loss::Unordered(self.seed),
-        };
-        (at, loss)
-    }
+/// What a cut came to.
+#[derive(Debug)]
+pub struct Aftermath {
+    pub wrong: Vec<String>,
+    /// Certificates that AWS IoT Core has issued, where there is a network.
+    pub certificates: usize,
 }
 
 /// A scenario ready to be cut: the template, and how many points an undisturbed run has.
@@ -98,6 +37,8 @@ pub struct Stage {
     states: TempDir,
     /// The key that the identity has before the cut.
     key_before: Option<String>,
+    /// Where it enrolls over the network.
+    cloud: Option<Cloud>,
 }
 
 impl Stage {
@@ -106,17 +47,28 @@ impl Stage {
         let template = scenario.template(key)?;
         let copy = || Device::copy_of(template.tree.path(), template.tpm.path());
 
+        let mut cloud = scenario.fleet.then(|| Cloud::new(key)).transpose()?;
+
         let mut board = Board::new(copy()?, Firmware::V7_63)?;
+        board.site = cloud.as_ref().map(|c| c.begin(&board.device)).transpose()?;
         let key_before = board.key();
         let (code, said, commands) = board.run(scenario.command)?;
         anyhow::ensure!(code == 0, "{} undisturbed: {code}: {said}", scenario.name);
+        if let (Some(cloud), Some(site)) = (&mut cloud, &board.site) {
+            site.relay.settle()?;
+            cloud.packets = Direction::BOTH.map(|direction| site.relay.count(direction));
+        }
 
         let device = copy()?;
+        let site = cloud.as_ref().map(|c| c.begin(&device)).transpose()?;
         let states = TempDir::new()?;
         let program = device.firstboot(&[scenario.command])?;
         let recording = Recording::make(program, device.root(), |point| {
             let state = states.path().join(point.to_string());
             std::fs::create_dir(&state)?;
+            if let (Some(cloud), Some(site)) = (&mut cloud, &site) {
+                cloud.memories.push(site.core.memory());
+            }
             copy_state(device.tpm.state(), &state)
         })
         .context(scenario.name)?;
@@ -128,6 +80,7 @@ impl Stage {
             recording,
             states,
             key_before,
+            cloud,
         })
     }
 
@@ -176,6 +129,7 @@ impl Stage {
             Kind::Lost => (0..self.recording.points() * LOSSES as usize)
                 .map(|n| (n, When::Before))
                 .collect(),
+            Kind::Packet => (1..=self.packets().iter().sum()).flat_map(both).collect(),
         };
         points
             .into_iter()
@@ -189,19 +143,34 @@ impl Stage {
             .collect()
     }
 
+    /// Packets of an undisturbed run, to and from AWS IoT Core.
+    fn packets(&self) -> [usize; 2] {
+        self.cloud.as_ref().map_or([0; 2], |cloud| cloud.packets)
+    }
+
     /// Cuts the power there, and lets the device start once more. What is wrong then.
     pub fn attempt(&self, point: Point) -> Result<Vec<String>> {
+        Ok(self.aftermath(point)?.wrong)
+    }
+
+    /// The same, and what else there is to tell.
+    pub fn aftermath(&self, point: Point) -> Result<Aftermath> {
         let trying = || format!("{}: {point}", self.name());
         let outcome = self.scenario.outcome;
         let (mut board, published) = match point.kind {
             Kind::Lost => self.crash(point).with_context(trying)?,
             _ => (self.interrupt(point).with_context(trying)?, None),
         };
+        let expected = board.certificates_expected().with_context(trying)?;
         let mut wrong = board.start(outcome, self.key).with_context(trying)?;
         if wrong.is_empty() {
             self.compare(&board, published, &mut wrong)?;
+            board.compare_certificates(expected, &mut wrong)?;
         }
-        Ok(wrong)
+        Ok(Aftermath {
+            wrong,
+            certificates: board.certificates(),
+        })
     }
 
     /// Cuts a running firstboot.
@@ -212,6 +181,7 @@ impl Stage {
         match point.kind {
             Kind::Command => board.cut_at_command(command, point.n, point.when)?,
             Kind::Call => board.cut_at_call(command, point.n, point.when)?,
+            Kind::Packet => board.cut_at_packet(command, self.packet(point))?,
             Kind::Twice | Kind::Lost => {
                 if self.cut_somewhere(&mut board, command, &mut draw)? {
                     board.power_on()?;
@@ -224,6 +194,16 @@ impl Stage {
         board.device.tpm.pull_the_plug();
         board.power_on()?;
         Ok(board)
+    }
+
+    /// Packets to AWS IoT Core are counted first, then those from there.
+    pub fn packet(&self, Point { n, when, .. }: Point) -> Cut {
+        let [to_cloud, _] = self.packets();
+        let (direction, n) = match n.checked_sub(to_cloud) {
+            Some(beyond) if beyond > 0 => (Direction::ToDevice, beyond),
+            _ => (Direction::ToCloud, n),
+        };
+        Cut { direction, n, when }
     }
 
     fn cut_somewhere(&self, board: &mut Board, command: &str, draw: &mut Seeded) -> Result<bool> {
@@ -244,12 +224,19 @@ impl Stage {
         let published = request(tree.path());
         let state = self.states.path().join(at.to_string());
         let device = Device::copy_of(tree.path(), &state)?;
-        Ok((Board::new(device, firmware(point.seed))?, published))
+        let site = self.cloud.as_ref().map(|c| c.resume(at, &device));
+        let site = site.transpose()?;
+        let mut board = Board::new(device, firmware(point.seed))?;
+        board.site = site;
+        Ok((board, published))
     }
 
     fn board(&self, seed: u64) -> Result<Board> {
         let device = Device::copy_of(self.template.tree.path(), self.template.tpm.path())?;
-        Board::new(device, firmware(seed))
+        let site = self.cloud.as_ref().map(|c| c.begin(&device)).transpose()?;
+        let mut board = Board::new(device, firmware(seed))?;
+        board.site = site;
+        Ok(board)
     }
 
     /// What the operator has been shown must stay true.

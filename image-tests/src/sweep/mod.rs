@@ -7,12 +7,15 @@
 //! - [`Sweep`]: the points, tried one by one, and the table of results.
 
 mod board;
+mod cloud;
 mod cut;
+mod point;
 mod scenario;
 mod table;
 
 pub use board::Board;
-pub use cut::{Kind, Point, Stage};
+pub use cut::{Aftermath, Stage};
+pub use point::{Kind, Point};
 pub use scenario::{SCENARIOS, Scenario};
 pub use table::{Row, print};
 
@@ -51,6 +54,9 @@ pub fn run(sample: Sample, only: &str, progress: impl Fn(&str) + Sync) -> Result
             let stage = Stage::set(scenario, key)?;
             for kind in Kind::ALL {
                 let points = stage.points(kind);
+                if points.is_empty() && kind == Kind::Packet {
+                    continue;
+                }
                 let chosen = choose(&points, sample);
                 let row = try_all(&stage, kind, points.len(), &chosen)?;
                 progress(&row.to_string());

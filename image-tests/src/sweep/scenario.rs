@@ -4,6 +4,7 @@ use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::authority::Authority;
+use crate::aws::fleet_settings;
 use crate::clients::KeyType;
 use crate::device::{Device, offline_settings};
 use crate::directory::copy_tree;
@@ -29,15 +30,18 @@ pub struct Scenario {
     /// The command that is cut.
     pub command: &'static str,
     pub outcome: Outcome,
+    /// Whether it enrolls over the network, at a double of AWS IoT Core.
+    pub fleet: bool,
 }
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 5] = [
+pub const SCENARIOS: [Scenario; 6] = [
     Scenario {
         name: "provision",
         prepare: |_, _| Ok(()),
         command: "provision",
         outcome: Outcome::Awaiting,
+        fleet: false,
     },
     Scenario {
         name: "provision after reset",
@@ -48,6 +52,7 @@ pub const SCENARIOS: [Scenario; 5] = [
         },
         command: "provision",
         outcome: Outcome::Awaiting,
+        fleet: false,
     },
     Scenario {
         name: "enroll",
@@ -58,6 +63,7 @@ pub const SCENARIOS: [Scenario; 5] = [
         },
         command: "enroll",
         outcome: Outcome::Done,
+        fleet: false,
     },
     Scenario {
         name: "replace certificate",
@@ -68,12 +74,24 @@ pub const SCENARIOS: [Scenario; 5] = [
         },
         command: "enroll",
         outcome: Outcome::Done,
+        fleet: false,
     },
     Scenario {
         name: "reset",
         prepare: |device, authority| device.enroll_with(authority),
         command: "reset",
         outcome: Outcome::DoneOrAwaiting,
+        fleet: false,
+    },
+    Scenario {
+        name: "enroll by fleet provisioning",
+        prepare: |device, _| {
+            device.succeed(&["provision"])?;
+            Ok(())
+        },
+        command: "enroll",
+        outcome: Outcome::Done,
+        fleet: true,
     },
 ];
 
@@ -93,7 +111,11 @@ impl Scenario {
     /// Prepares it once.
     pub fn template(&self, key: KeyType) -> Result<Template> {
         let mut device = Device::unprovisioned()?;
-        device.settings(&offline_settings("nucleus-lite", key))?;
+        device.settings(&match self.fleet {
+            // The port comes with the double.
+            true => fleet_settings("nucleus-lite", key, 1),
+            false => offline_settings("nucleus-lite", key),
+        })?;
         (self.prepare)(&device, &Authority::new()?)?;
         device.tpm.shut_down()?;
         let template = Template {

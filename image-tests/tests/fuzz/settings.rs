@@ -16,7 +16,15 @@ fn valid() -> Value {
         "thing_name": "gateway-${serial}",
         "key": "rsa-2048",
         "subject": { "C": "DE", "O": "Example" },
-        "enrollment": { "method": "offline" },
+        "enrollment": {
+            "method": "fleet-provisioning",
+            "template_name": "gateways",
+            "template_parameters": { "SerialNumber": "${serial}", "Ek": "${ek_sha256}" },
+            "port": 443,
+            "spread_seconds": 60,
+            "http_proxy": "http://proxy.example:3128",
+            "trust_clock": false
+        },
         "greengrass": {
             "edition": "nucleus-lite",
             "aws_region": "eu-central-1",
@@ -57,6 +65,22 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
     ] {
         let fine = |c: char| c.is_ascii_alphanumeric() || "-._=,@".contains(c);
         prop_assert!(value.chars().all(fine), "{:?}", value);
+    }
+    let enrollment = &settings.enrollment;
+    if enrollment.is_fleet() {
+        // It stands in a topic, where '/', '+' and '#' mean something.
+        let template = &enrollment.template_name;
+        let fine = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+        prop_assert!((1..=36).contains(&template.len()), "{:?}", template);
+        prop_assert!(template.chars().all(fine), "{:?}", template);
+        prop_assert!(enrollment.port != 0);
+        prop_assert_eq!(
+            enrollment.http_proxy.is_empty(),
+            enrollment.proxy().is_none()
+        );
+        for value in enrollment.template_parameters.values() {
+            prop_assert!(!value.contains("${serial}"), "{:?}", value);
+        }
     }
     // A request can be made with it.
     let name = settings.subject.with_common_name(&settings.thing_name);
@@ -106,6 +130,9 @@ fn values() -> impl Strategy<Value = Value> {
             json!({}),
             json!([]),
             json!("v1"),
+            json!("offline"),
+            json!("fleet-provisioning"),
+            json!({ "A": "${machine_id}${tpm}${", "B": "${key_sha256}" }),
             json!("DE"),
             json!(["gw", "ecc-p256"]),
             json!("x".repeat(200)),

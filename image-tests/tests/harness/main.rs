@@ -1,6 +1,7 @@
 //! The harness itself, without firstboot: what fails here fails for a reason outside firstboot.
 
 mod authority;
+mod aws;
 mod clients;
 mod device;
 mod software_tpm;

@@ -48,6 +48,12 @@ def firstboot_settings(d):
     flat = {key: value for key, value in (d.getVarFlags('FIRSTBOOT_SETTINGS') or {}).items() if key != 'doc'}
     if d.getVar('TPM_GREENGRASS_EDITION') != 'none':
         flat.setdefault('greengrass.edition', d.getVar('TPM_GREENGRASS_EDITION'))
+    # In JSON these are no texts.
+    for key in ('enrollment.port', 'enrollment.spread_seconds'):
+        if key in flat:
+            flat[key] = int(flat[key])
+    if 'enrollment.trust_clock' in flat:
+        flat['enrollment.trust_clock'] = bb.utils.to_boolean(flat['enrollment.trust_clock'])
     flat['platform.pkcs11_module'] = d.expand('${libdir}/pkcs11/libtpm2_pkcs11.so')
     flat['platform.openssl_provider'] = d.expand('${libdir}/ossl-modules/pkcs11.so')
     for path, value in sorted(flat.items()):

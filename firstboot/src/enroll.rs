@@ -1,0 +1,168 @@
+//! Fleet provisioning's two steps, with all that they need of the device. Whatever is won is durable
+//! before the next thing is asked for.
+
+use std::collections::BTreeMap;
+
+use log::{info, warn};
+use openssl::sha::sha256;
+
+use crate::clock::Clock;
+use crate::device::Device;
+use crate::enrollment::fleet::{self, Registering, Session};
+use crate::error::{Doing, Exit, Result};
+use crate::identity::{Ownership, Record, Registration};
+use crate::public_key::hexadecimal;
+use crate::settings::expand;
+use crate::x509::{Chain, Request};
+
+impl Device {
+    /// Asks AWS IoT Core for a certificate, and keeps it with the proof that it is ours.
+    pub fn ask_for_certificate(&mut self, record: &Record) -> Result<()> {
+        let [request, _] = self.identity.request_files()?;
+        let key = Request::parse(&request)?.public_key()?;
+        let request = String::from_utf8(request).doing(Exit::Other, || "the request".into())?;
+        // First what can fail here: a certificate that is not registered is one too many.
+        self.template_parameters(record)?;
+        let mut session = self.session()?;
+        let created =
+            session.create_certificate(&self.settings, &request, &key, &record.thing_name)?;
+        info!(
+            "AWS IoT Core has issued certificate {}",
+            created.certificate_id
+        );
+        self.identity.keep_ownership(&Ownership {
+            template_name: self.settings.enrollment.template_name.clone(),
+            certificate_id: created.certificate_id,
+            certificate_pem: created.certificate_pem,
+            certificate_ownership_token: created.certificate_ownership_token,
+            received: Clock::read().now.as_secs(),
+        })?;
+        self.enrolling.session = Some(session);
+        self.enrolling.has_asked = true;
+        Ok(())
+    }
+
+    /// Has AWS IoT Core register the thing with the certificate that is kept, and keeps what it says.
+    ///
+    /// Where the ownership token is refused, it may be that the registration has happened and only its
+    /// answer was lost, in a power cut. AWS does not document what a repeated RegisterThing gets. So the
+    /// certificate is tried: an active one has been registered. Otherwise it is worth nothing (AWS IoT
+    /// deletes it after an hour), and another one is asked for.
+    pub fn register_thing(&mut self, record: &Record) -> Result<()> {
+        let Some((ownership, chain)) = self.kept(record)? else {
+            warn!(
+                "the certificate that was kept for registration is damaged: asking for another one"
+            );
+            return self.identity.forget_ownership();
+        };
+        let parameters = self.template_parameters(record)?;
+        let mut session = self.session()?;
+        let registering = session.register_thing(
+            &self.settings.enrollment.template_name,
+            &ownership.certificate_ownership_token,
+            &parameters,
+        )?;
+        let (thing_name, device_configuration) = match registering {
+            Registering::Done(registered) => {
+                (registered.thing_name, registered.device_configuration)
+            }
+            Registering::TokenRefused(rejection) => {
+                session.close();
+                if !self.is_active(&chain, record)? {
+                    self.identity.forget_ownership()?;
+                    let refused = rejection.error("registering the thing");
+                    // Once more in this process would be a loop.
+                    if self.enrolling.has_asked {
+                        return Err(refused);
+                    }
+                    warn!("{refused}");
+                    return Ok(());
+                }
+                self.keep(ownership, None, None)?;
+                return Ok(());
+            }
+        };
+        self.keep(ownership, thing_name, device_configuration)?;
+        session.close();
+        Ok(())
+    }
+
+    fn keep(
+        &self,
+        ownership: Ownership,
+        thing_name: Option<String>,
+        device_configuration: Option<serde_json::Map<String, serde_json::Value>>,
+    ) -> Result<()> {
+        let thing_name_is_assumed = thing_name.is_none();
+        let thing_name = thing_name.unwrap_or_else(|| {
+            warn!(
+                "certificate {} is registered, and the thing's name was not heard: it is taken to be {}, \
+                 as the settings say",
+                ownership.certificate_id, self.settings.thing_name
+            );
+            self.settings.thing_name.clone()
+        });
+        info!("registered as {thing_name}");
+        self.identity.keep_registration(&Registration {
+            thing_name,
+            thing_name_is_assumed,
+            certificate_id: ownership.certificate_id,
+            certificate_pem: ownership.certificate_pem,
+            device_configuration: device_configuration.unwrap_or_default(),
+        })
+    }
+
+    fn is_active(&self, chain: &Chain, record: &Record) -> Result<bool> {
+        info!("is the certificate active already? Trying it with the TPM's key");
+        let key = self.identity.open_key()?;
+        fleet::is_active(&self.settings, &self.root_ca, chain, key, record.key)
+    }
+
+    /// The certificate that is kept, if it is whole and for our key.
+    fn kept(&self, record: &Record) -> Result<Option<(Ownership, Chain)>> {
+        Ok(self.identity.ownership()?.and_then(|ownership| {
+            let chain = Chain::parse(ownership.certificate_pem.as_bytes()).ok()?;
+            (chain.key_fingerprint() == Some(record.key_sha256.clone()))
+                .then_some((ownership, chain))
+        }))
+    }
+
+    /// The open session, or a new one. Whoever is content with it puts it back.
+    fn session(&mut self) -> Result<Session> {
+        match self.enrolling.session.take() {
+            Some(session) => Ok(session),
+            None => Session::open(&self.settings, &self.boot, &self.root_ca),
+        }
+    }
+
+    /// The template's parameters, with what is only known now.
+    fn template_parameters(&mut self, record: &Record) -> Result<BTreeMap<String, String>> {
+        if let Some(complete) = &self.enrolling.parameters {
+            return Ok(complete.clone());
+        }
+        let mut ek = None;
+        let wanted = self.settings.enrollment.template_parameters.clone();
+        let complete: BTreeMap<_, _> = wanted
+            .into_iter()
+            .map(|(key, value)| {
+                let path = format!("enrollment.template_parameters.{key}");
+                let value = expand(&value, &path, |placeholder| {
+                    Ok(match placeholder {
+                        "tpm" => Some(record.tpm.clone()),
+                        "key_sha256" => Some(record.key_sha256.clone()),
+                        "ek_sha256" => {
+                            if ek.is_none() {
+                                ek = Some(hexadecimal(&sha256(&self.tpm()?.ek_certificate()?)));
+                            }
+                            ek.clone()
+                        }
+                        _ => None,
+                    })
+                })?;
+                Ok((key, value))
+            })
+            .collect::<Result<_>>()?;
+        self.enrolling.parameters = Some(complete.clone());
+        Ok(complete)
+    }
+}

@@ -1,0 +1,196 @@
+//! The way to AWS IoT Core: TCP, perhaps through an HTTP proxy, and TLS 1.2 or 1.3 with a client
+//! certificate. The server is verified, by name, against one root certificate file.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::debug;
+use rustls::client::Resumption;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::failure::{self, waiting};
+use super::mqtt::Stream;
+use crate::error::{Doing, Error, Exit, Result};
+use crate::settings::Settings;
+
+/// How long all addresses of a name together may take to answer.
+const CONNECTING: Duration = Duration::from_secs(15);
+/// ALPN for MQTT with a client certificate on port 443 (AWS IoT Core developer guide, "Device communication
+/// protocols").
+const ALPN: &[u8] = b"x-amzn-mqtt-ca";
+/// The port on which AWS IoT Core wants ALPN.
+const ALPN_PORT: u16 = 443;
+/// A proxy's answer may have this many bytes.
+const MAX_PROXY_ANSWER: usize = 8 * 1024;
+
+/// A TLS connection with a time limit.
+pub type Connection = StreamOwned<ClientConnection, Timed>;
+
+/// A TCP connection on which nothing takes longer than until a moment.
+pub struct Timed {
+    tcp: TcpStream,
+    deadline: Instant,
+}
+
+/// Connects, and leaves the TLS handshake to the first write.
+pub fn connect(
+    settings: &Settings,
+    root_ca: &[u8],
+    certificate: CertifiedKey,
+) -> Result<Connection> {
+    let host = settings.greengrass.iot_data_endpoint.as_str();
+    let port = settings.enrollment.port;
+    let config = configuration(root_ca, certificate, port)?;
+    let name = ServerName::try_from(host.to_owned()).doing(Exit::Settings, || {
+        format!("greengrass.iot_data_endpoint: {host:?}")
+    })?;
+    let deadline = Instant::now() + CONNECTING;
+    let tcp = match settings.enrollment.proxy() {
+        None => dial(host, port, deadline)?,
+        Some((proxy, proxy_port)) => {
+            let mut timed = Timed {
+                tcp: dial(proxy, proxy_port, deadline)?,
+                deadline,
+            };
+            tunnel(&mut timed, host, port)
+                .map_err(|e| waiting(format!("the proxy {proxy}:{proxy_port}: {e}")))?;
+            timed.tcp
+        }
+    };
+    let tls = ClientConnection::new(Arc::new(config), name)
+        .doing(Exit::Other, || "cannot set up TLS".into())?;
+    Ok(StreamOwned::new(tls, Timed { tcp, deadline }))
+}
+
+fn configuration(root_ca: &[u8], certificate: CertifiedKey, port: u16) -> Result<ClientConfig> {
+    let setting_up = || "cannot set up TLS".to_owned();
+    let mut roots = RootCertStore::empty();
+    let certificates =
+        openssl::x509::X509::stack_from_pem(root_ca).doing(Exit::Settings, setting_up)?;
+    for root in certificates {
+        let der = root.to_der().doing(Exit::Settings, setting_up)?;
+        roots
+            .add(CertificateDer::from(der))
+            .doing(Exit::Settings, || {
+                "the root certificate cannot be used".into()
+            })?;
+    }
+    let provider = Arc::new(rustls_openssl::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .doing(Exit::Other, setting_up)?
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)));
+    config.resumption = Resumption::disabled();
+    if port == ALPN_PORT {
+        config.alpn_protocols = vec![ALPN.to_vec()];
+    }
+    Ok(config)
+}
+
+/// Connects to the first of the name's addresses that answers.
+fn dial(host: &str, port: u16, deadline: Instant) -> Result<TcpStream> {
+    let addresses = (host, port)
+        .to_socket_addrs()
+        .map_err(|e| waiting(format!("cannot find {host}: {e}. Is the network up?")))?;
+    let mut last = None;
+    for address in addresses {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        match TcpStream::connect_timeout(&address, left) {
+            Ok(tcp) => {
+                // A few small packets in turn: none should wait for another.
+                tcp.set_nodelay(true)
+                    .doing(Exit::Other, || "cannot set TCP_NODELAY".into())?;
+                return Ok(tcp);
+            }
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(waiting(match last {
+        Some(e) => {
+            format!("cannot reach {host}:{port}: {e}. Is the network up, and the port open?")
+        }
+        None => format!("cannot reach {host}:{port}: the name has no address"),
+    }))
+}
+
+/// Has a proxy connect us (RFC 9110 §9.3.6, CONNECT).
+fn tunnel(proxy: &mut Timed, host: &str, port: u16) -> io::Result<()> {
+    let other = |text: String| io::Error::other(text);
+    let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
+    // A proxy may say no before it has read everything: its answer is there all the same.
+    if let Err(e) = proxy.write_all(request.as_bytes()) {
+        debug!("the proxy does not listen: {e}");
+    }
+    let mut answer = Vec::new();
+    // Byte by byte: what comes after the empty line is TLS already.
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if answer.len() == MAX_PROXY_ANSWER || proxy.read(&mut byte)? == 0 {
+            return Err(other("its answer has no end".into()));
+        }
+        answer.push(byte[0]);
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.lines().next().unwrap_or_default();
+    let mut words = status.split(' ');
+    let is_http = words.next().is_some_and(|v| v.starts_with("HTTP/1."));
+    let code = words.next().unwrap_or_default();
+    if is_http && code.len() == 3 && code.starts_with('2') {
+        return Ok(());
+    }
+    Err(other(format!("it answers {:?}", failure::shown(status))))
+}
+
+impl Stream for Connection {
+    fn until(&mut self, deadline: Instant) {
+        self.sock.deadline = deadline;
+    }
+}
+
+impl Timed {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(Some(left))
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tcp.set_read_timeout(self.left()?)?;
+        self.tcp.read(buffer)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.tcp.set_write_timeout(self.left()?)?;
+        self.tcp.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.tcp.flush()
+    }
+}
+
+/// The certificate chain and its key, as TLS shows them.
+pub fn certified(
+    chain: Vec<Vec<u8>>,
+    key: Arc<dyn rustls::sign::SigningKey>,
+) -> Result<CertifiedKey> {
+    if chain.is_empty() {
+        return Err(Error::other("there is no certificate to show"));
+    }
+    let chain = chain.into_iter().map(CertificateDer::from).collect();
+    Ok(CertifiedKey::new(chain, key))
+}

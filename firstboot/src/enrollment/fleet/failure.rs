@@ -1,0 +1,238 @@
+//! What goes wrong on the way to AWS IoT Core, in words that say what the operator can do.
+//!
+//! Whatever the passing of time or somebody at AWS's console can mend is waited for: the device is
+//! tried again and needs nobody. The words of others are hostile: shortened, and shown without control
+//! characters.
+
+use std::io;
+
+use mqtt_proto::v3::ConnectReturnCode;
+use rustls::{AlertDescription, CertificateError, Error as TlsError};
+use serde::Deserialize;
+
+use crate::error::{Error, Exit};
+
+/// So much of an error message from elsewhere is shown.
+const MAX_SHOWN: usize = 300;
+
+/// The answer of a refused request (AWS IoT Core developer guide, "Device provisioning MQTT API": the
+/// payload of `…/rejected`).
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rejection {
+    /// As in HTTP.
+    pub status_code: u16,
+    /// A word.
+    pub error_code: String,
+    /// A sentence.
+    pub error_message: String,
+}
+
+impl Rejection {
+    /// Reads the payload; what cannot be read is a refusal, too.
+    pub fn parse(payload: &[u8]) -> Self {
+        serde_json::from_slice(payload).unwrap_or_else(|e| Self {
+            error_message: format!("a refusal that cannot be read ({e})"),
+            ..Self::default()
+        })
+    }
+
+    /// Whether it is the ownership token that is refused: used already, expired, or never given out.
+    pub fn is_about_the_token(&self) -> bool {
+        self.error_code == "InvalidCertificateOwnershipToken"
+    }
+
+    /// The error for the operator. AWS does not list the codes for this API; these are the ones that have
+    /// been seen, and the exceptions of the same calls in the AWS IoT API reference.
+    pub fn error(&self, what: &str) -> Error {
+        let code = self.error_code.to_ascii_lowercase();
+        let has = |word: &str| code.contains(word);
+        let advice = match self.status_code {
+            _ if self.is_about_the_token() => "the certificate is asked for anew",
+            429 => "too many at once: it is tried again later",
+            _ if has("throttl") || has("limitexceeded") => {
+                "too many at once: it is tried again later"
+            }
+            401 | 403 => REFUSED,
+            _ if has("denied") || has("unauthorized") || has("forbidden") => REFUSED,
+            404 => NO_TEMPLATE,
+            _ if has("notfound") => NO_TEMPLATE,
+            409 => "somebody else changes the same thing: it is tried again",
+            500.. => "it is AWS's trouble: it is tried again later",
+            _ if has("csr") || has("signingrequest") => {
+                "AWS IoT does not take this kind of request or key"
+            }
+            _ => {
+                "do enrollment.template_parameters and the template agree, and is the template enabled?"
+            }
+        };
+        waiting(format!(
+            "{what}: AWS IoT Core refuses it ({} {}: {}); {advice}",
+            self.status_code,
+            shown(&self.error_code),
+            shown(&self.error_message),
+        ))
+    }
+}
+
+const REFUSED: &str = "is the device allowed by the template's pre-provisioning hook, and does the template's role \
+     permit what the template does?";
+const NO_TEMPLATE: &str = "is there a provisioning template of the name enrollment.template_name in this account and region, and \
+     is it enabled?";
+
+/// The broker says no to CONNECT.
+pub fn connection_refused(code: ConnectReturnCode) -> Error {
+    waiting(format!(
+        "AWS IoT Core refuses the connection ({code:?}): is the certificate active, and does its policy allow \
+         iot:Connect for this client ID?"
+    ))
+}
+
+/// The broker says "not now" to CONNECT.
+pub fn unavailable() -> Error {
+    waiting("AWS IoT Core is not available at the moment".into())
+}
+
+/// The broker says no to SUBSCRIBE.
+pub fn subscription_refused() -> Error {
+    waiting(
+        "AWS IoT Core refuses the subscription to fleet provisioning's answers: does the claim certificate's \
+         policy allow iot:Subscribe and iot:Receive for them?"
+            .into(),
+    )
+}
+
+/// The transport fails.
+pub fn broken(what: &str, error: &io::Error) -> Error {
+    match tls(error) {
+        Some(tls) => refused(what, tls),
+        None if matches!(
+            error.kind(),
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+        ) =>
+        {
+            waiting(format!("{what}: no answer in time"))
+        }
+        // AWS IoT Core's way to say that a policy forbids something, too.
+        None if is_closing(error) => waiting(format!(
+            "{what}: the connection was closed. The network, or the claim certificate: is it active, and \
+             does its policy allow fleet provisioning?"
+        )),
+        None => waiting(format!("{what}: {error}. Is the network up?")),
+    }
+}
+
+/// Whether the other side ended the connection because of our certificate.
+pub fn is_refusal(error: &io::Error) -> bool {
+    matches!(tls(error), Some(TlsError::AlertReceived(_)))
+}
+
+/// Whether the other side ended the connection without saying why.
+pub fn is_closing(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+    )
+}
+
+fn tls(error: &io::Error) -> Option<&TlsError> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn refused(what: &str, error: &TlsError) -> Error {
+    waiting(match error {
+        TlsError::AlertReceived(alert) => format!(
+            "{what}: the other side refuses the TLS connection ({alert:?}): {}",
+            match alert {
+                AlertDescription::NoApplicationProtocol =>
+                    "it does not know ALPN x-amzn-mqtt-ca; is it the IoT data endpoint (…-ats.iot…)?",
+                _ => "is the certificate active in this AWS account?",
+            }
+        ),
+        TlsError::InvalidCertificate(why) => format!(
+            "{what}: the server cannot be believed: {}",
+            match why {
+                CertificateError::UnknownIssuer | CertificateError::BadSignature =>
+                    "its certificate is not issued by the root certificate (root-ca.pem on the boot \
+                     partition, or Amazon Root CA 1); is greengrass.iot_data_endpoint the one of type \
+                     iot:Data-ATS, and is no proxy in between?"
+                        .to_owned(),
+                CertificateError::NotValidForName
+                | CertificateError::NotValidForNameContext { .. } =>
+                    "its certificate is for another name than greengrass.iot_data_endpoint".to_owned(),
+                why => shown(&why.to_string()),
+            }
+        ),
+        other => format!("{what}: {}", shown(&other.to_string())),
+    })
+}
+
+/// At most so much of somebody else's words; control characters are the business of [`Error`].
+pub fn shown(text: &str) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// [`Exit::Waiting`]
+pub fn waiting(message: String) -> Error {
+    Error::new(Exit::Waiting, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_says_what_to_do() {
+        for (payload, advice) in [
+            (
+                r#"{"statusCode":400,"errorCode":"InvalidParameters"}"#,
+                "template_parameters",
+            ),
+            (r#"{"statusCode":403,"errorCode":"AccessDenied"}"#, "hook"),
+            (
+                r#"{"statusCode":404,"errorCode":"ResourceNotFoundException"}"#,
+                "template_name",
+            ),
+            (r#"{"statusCode":429,"errorCode":"Throttled"}"#, "later"),
+            (
+                r#"{"statusCode":400,"errorCode":"ThrottlingException"}"#,
+                "later",
+            ),
+            (
+                r#"{"statusCode":409,"errorCode":"ConflictingResourceUpdateException"}"#,
+                "tried again",
+            ),
+            (
+                r#"{"statusCode":500,"errorCode":"InternalFailure"}"#,
+                "AWS's trouble",
+            ),
+            (
+                r#"{"statusCode":400,"errorCode":"InvalidCsr"}"#,
+                "kind of request",
+            ),
+            ("not JSON", "cannot be read"),
+            ("{}", "template"),
+        ] {
+            let error = Rejection::parse(payload.as_bytes()).error("asking");
+            assert_eq!(error.exit, Exit::Waiting);
+            assert!(error.to_string().contains(advice), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_others_are_short_and_steer_no_terminal() {
+        let rejection = Rejection {
+            error_message: "\u{1b}[2Jä".repeat(1000),
+            ..Rejection::default()
+        };
+        let text = rejection.error("asking").to_string();
+        assert!(
+            !text.contains(char::is_control) && text.chars().count() < 2500,
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,280 @@
+//! The little MQTT that fleet provisioning needs (MQTT 3.1.1, OASIS standard): connect, subscribe, and one
+//! request after the other, each with an answer to wait for. Everything has a time limit and a size limit.
+//!
+//! No request is ever waited for as long as the keep alive time, so that no PINGREQ is due (§3.1.2.10).
+
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use log::debug;
+use mqtt_proto::v3::{
+    Connect, ConnectReturnCode, Header, Packet, Publish, Subscribe, SubscribeReturnCode,
+};
+use mqtt_proto::{Pid, QoS, QosPid, TopicFilter, TopicName};
+use zeroize::Zeroizing;
+
+use super::failure;
+use crate::error::{Error, Exit, Result};
+
+/// The largest message that AWS IoT Core sends is 128 KiB (AWS IoT Core quotas, "Maximum size of MQTT
+/// message payload"); topic and header come on top.
+pub const MAX_PACKET: usize = 129 * 1024;
+/// Seconds without a packet after which the broker may give us up.
+const KEEP_ALIVE: u16 = 120;
+/// How long the broker may take to accept the connection (CONNACK), the TLS handshake included.
+const CONNECTING: Duration = Duration::from_secs(20);
+/// How long it may take to accept the subscriptions (SUBACK).
+const SUBSCRIBING: Duration = Duration::from_secs(10);
+/// How long an answer may take: AWS IoT Core calls the account's own Lambda function before it registers a
+/// thing, and gives that 5 seconds.
+const ANSWERING: Duration = Duration::from_secs(30);
+/// How long it may take to say goodbye.
+const LEAVING: Duration = Duration::from_secs(2);
+
+/// A byte stream on which nothing may take longer than until a moment.
+pub trait Stream: Read + Write {
+    /// Sets that moment; a read or write beyond it ends with `TimedOut`.
+    fn until(&mut self, deadline: Instant);
+}
+
+/// An accepted MQTT connection.
+pub struct Client<S> {
+    stream: S,
+    // Ownership tokens come in here.
+    received: Zeroizing<Vec<u8>>,
+    last_pid: Pid,
+}
+
+/// What a request was answered.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A message on `…/accepted`.
+    Accepted(Zeroizing<Vec<u8>>),
+    /// A message on `…/rejected`.
+    Rejected(Vec<u8>),
+}
+
+/// Why the broker did not accept the connection.
+#[derive(Debug)]
+pub enum NotConnected {
+    /// It refuses this certificate, or this client.
+    Refused(Error),
+    /// The connection ended without a word: a refusal, or the network.
+    Closed(Error),
+    /// Anything else.
+    Failed(Error),
+}
+
+impl<S: Stream> Client<S> {
+    /// Sends CONNECT, and waits for the broker's consent.
+    pub fn connect(stream: S, client_id: &str) -> std::result::Result<Self, NotConnected> {
+        let what = "connecting to AWS IoT Core";
+        let mut client = Self {
+            stream,
+            received: Zeroizing::default(),
+            last_pid: Pid::default(),
+        };
+        client.stream.until(Instant::now() + CONNECTING);
+        let packet = client
+            .send(&Connect::new(client_id.into(), KEEP_ALIVE).into())
+            .and_then(|()| client.receive())
+            .map_err(|trouble| trouble.while_connecting(what))?;
+        match packet {
+            Packet::Connack(answer) => match answer.code {
+                ConnectReturnCode::Accepted => Ok(client),
+                ConnectReturnCode::ServerUnavailable => {
+                    Err(NotConnected::Failed(failure::unavailable()))
+                }
+                code => Err(NotConnected::Refused(failure::connection_refused(code))),
+            },
+            _ => Err(NotConnected::Failed(malformed(
+                what,
+                "it does not begin with CONNACK",
+            ))),
+        }
+    }
+
+    /// Subscribes to the topics, all or none.
+    pub fn subscribe(&mut self, topics: &[String]) -> Result<()> {
+        let what = "subscribing to the answers of fleet provisioning";
+        match self.try_to_subscribe(topics) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(failure::subscription_refused()),
+            Err(trouble) => Err(trouble.error(what)),
+        }
+    }
+
+    fn try_to_subscribe(&mut self, topics: &[String]) -> std::result::Result<bool, Trouble> {
+        let filters = topics
+            .iter()
+            .map(|topic| Ok((TopicFilter::try_from(topic.as_str())?, QoS::Level1)))
+            .collect::<std::result::Result<_, mqtt_proto::Error>>()?;
+        let pid = self.next_pid();
+        self.stream.until(Instant::now() + SUBSCRIBING);
+        self.send(&Subscribe::new(pid, filters).into())?;
+        loop {
+            match self.receive()? {
+                Packet::Suback(answer) if answer.pid == pid => {
+                    return Ok(answer.topics.len() == topics.len()
+                        && !answer.topics.contains(&SubscribeReturnCode::Failure));
+                }
+                Packet::Publish(message) => self.acknowledge(&message)?,
+                other => debug!("ignoring {:?}", other.get_type()),
+            }
+        }
+    }
+
+    /// Publishes a request, and waits for a message on its topic with `/accepted` or `/rejected`. Messages
+    /// on other topics, and those that come once more, are acknowledged and forgotten. `what` reads
+    /// before a colon: "asking for the certificate".
+    pub fn request(&mut self, topic: &str, payload: &[u8], what: &str) -> Result<Answer> {
+        self.try_to_request(topic, payload)
+            .map_err(|trouble| trouble.error(what))
+    }
+
+    fn try_to_request(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+    ) -> std::result::Result<Answer, Trouble> {
+        let pid = self.next_pid();
+        let name = TopicName::try_from(topic)?;
+        let publish = Publish::new(QosPid::Level1(pid), name, payload.to_vec().into());
+        self.stream.until(Instant::now() + ANSWERING);
+        self.send(&publish.into())?;
+        loop {
+            match self.receive()? {
+                Packet::Publish(message) => {
+                    self.acknowledge(&message)?;
+                    match message.topic_name.strip_prefix(topic) {
+                        Some("/accepted") => {
+                            return Ok(Answer::Accepted(message.payload.to_vec().into()));
+                        }
+                        Some("/rejected") => return Ok(Answer::Rejected(message.payload.to_vec())),
+                        _ => debug!("ignoring a message on another topic"),
+                    }
+                }
+                other => debug!("ignoring {:?}", other.get_type()),
+            }
+        }
+    }
+
+    /// Takes leave, as far as the broker still listens.
+    pub fn disconnect(mut self) {
+        self.stream.until(Instant::now() + LEAVING);
+        if let Err(trouble) = self.send(&Packet::Disconnect) {
+            debug!("{}", trouble.error("taking leave"));
+        }
+    }
+
+    fn acknowledge(&mut self, message: &Publish) -> std::result::Result<(), Trouble> {
+        match message.qos_pid {
+            QosPid::Level0 => Ok(()),
+            QosPid::Level1(pid) => self.send(&Packet::Puback(pid)),
+            // More than was subscribed to (§3.8.4).
+            QosPid::Level2(_) => Err(Trouble::Malformed("a message came with QoS 2".into())),
+        }
+    }
+
+    fn next_pid(&mut self) -> Pid {
+        self.last_pid += 1;
+        self.last_pid
+    }
+
+    fn send(&mut self, packet: &Packet) -> std::result::Result<(), Trouble> {
+        let bytes = packet.encode()?;
+        self.stream.write_all(bytes.as_ref())?;
+        Ok(self.stream.flush()?)
+    }
+
+    /// The next packet, whole.
+    fn receive(&mut self) -> std::result::Result<Packet, Trouble> {
+        loop {
+            if let Some(packet) = take_packet(&mut self.received).map_err(Trouble::Malformed)? {
+                return Ok(packet);
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Err(Trouble::Io(io::ErrorKind::UnexpectedEof.into())),
+                Ok(n) => self.received.extend_from_slice(&chunk[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+/// What goes wrong with a connection.
+enum Trouble {
+    Io(io::Error),
+    Malformed(String),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+impl From<mqtt_proto::Error> for Trouble {
+    fn from(e: mqtt_proto::Error) -> Self {
+        Self::Malformed(e.to_string())
+    }
+}
+
+impl Trouble {
+    fn error(&self, what: &str) -> Error {
+        match self {
+            Self::Io(e) => failure::broken(what, e),
+            Self::Malformed(why) => malformed(what, why),
+        }
+    }
+
+    fn while_connecting(&self, what: &str) -> NotConnected {
+        match self {
+            Self::Io(e) if failure::is_refusal(e) => NotConnected::Refused(self.error(what)),
+            Self::Io(e) if failure::is_closing(e) => NotConnected::Closed(self.error(what)),
+            _ => NotConnected::Failed(self.error(what)),
+        }
+    }
+}
+
+impl From<NotConnected> for Error {
+    fn from(why: NotConnected) -> Self {
+        match why {
+            NotConnected::Refused(e) | NotConnected::Closed(e) | NotConnected::Failed(e) => e,
+        }
+    }
+}
+
+/// Takes a packet from the beginning of what has been received, if a whole one is there. The error says
+/// what is wrong with it.
+pub fn take_packet(received: &mut Vec<u8>) -> std::result::Result<Option<Packet>, String> {
+    let header = match Header::decode(received) {
+        Ok(header) => header,
+        Err(e) if e.is_eof() => return Ok(None),
+        Err(e) => return Err(e.to_string()),
+    };
+    let length = mqtt_proto::total_len(header.remaining_len as usize).map_err(|e| e.to_string())?;
+    if length > MAX_PACKET {
+        return Err(format!(
+            "a packet has {length} bytes, more than AWS IoT Core's {MAX_PACKET}"
+        ));
+    }
+    if received.len() < length {
+        return Ok(None);
+    }
+    let packet = Packet::decode(&received[..length]).map_err(|e| e.to_string())?;
+    received.drain(..length);
+    packet.map(Some).ok_or_else(|| "a packet ends early".into())
+}
+
+fn malformed(what: &str, why: &str) -> Error {
+    Error::new(
+        Exit::Other,
+        format!("{what}: what came is not what MQTT or AWS IoT Core says: {why}"),
+    )
+}
+
+#[cfg(test)]
+mod tests;

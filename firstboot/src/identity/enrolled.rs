@@ -1,0 +1,112 @@
+//! What fleet provisioning has come to: the ownership of a certificate that is not registered yet, and
+//! the registration.
+//!
+//! `ownership.json` is durable before AWS IoT is asked to register the thing, `registration.json` before
+//! anything is done with the answer: after a power cut the same certificate is taken up again.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::{Identity, MAX_FILE, OWNERSHIP, REGISTRATION};
+use crate::error::{Doing, Error, Exit, Result};
+use crate::files::{self, Access};
+use crate::settings::check_thing_name;
+use crate::x509::Chain;
+
+/// A certificate that AWS IoT has issued and not activated yet (AWS IoT Core developer guide, "Device
+/// provisioning MQTT API", CreateCertificateFromCsr).
+#[derive(Serialize, Deserialize)]
+pub struct Ownership {
+    /// The provisioning template that it is going to be registered with.
+    pub template_name: String,
+    /// AWS IoT's name for the certificate.
+    pub certificate_id: String,
+    /// The certificate, PEM.
+    pub certificate_pem: String,
+    /// Proves for one hour that the certificate is ours: a secret.
+    pub certificate_ownership_token: Zeroizing<String>,
+    /// When it came, in seconds since the epoch. For people: nothing is decided by it.
+    pub received: u64,
+}
+
+/// A thing that AWS IoT has registered with our certificate. Only the name is indispensable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The thing's name, as the template made it.
+    pub thing_name: String,
+    /// The answer with the name was lost: it is the one of the settings.
+    #[serde(default)]
+    pub thing_name_is_assumed: bool,
+    /// AWS IoT's name for the certificate.
+    #[serde(default)]
+    pub certificate_id: String,
+    /// The certificate, PEM: in case that the accepted one is damaged.
+    #[serde(default)]
+    pub certificate_pem: String,
+    /// What the template has for the device, as it came.
+    #[serde(default)]
+    pub device_configuration: Map<String, Value>,
+}
+
+impl Registration {
+    /// The registered certificate, if it is one.
+    pub fn certificate(&self) -> Option<Chain> {
+        Chain::parse(self.certificate_pem.as_bytes()).ok()
+    }
+}
+
+impl Identity {
+    /// Whether a certificate is kept that waits for its registration.
+    pub fn has_ownership(&self) -> bool {
+        self.directory.join(OWNERSHIP).symlink_metadata().is_ok()
+    }
+
+    /// The certificate that waits for its registration; `None` also where it is damaged.
+    pub fn ownership(&self) -> Result<Option<Ownership>> {
+        let text = files::read(&self.directory.join(OWNERSHIP), MAX_FILE)?.map(Zeroizing::new);
+        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    /// Keeps a certificate and the proof that it is ours, for root alone.
+    pub fn keep_ownership(&self, ownership: &Ownership) -> Result<()> {
+        let text = serde_json::to_vec(ownership).map(Zeroizing::new);
+        let text = text.doing(Exit::Other, || format!("cannot encode {OWNERSHIP}"))?;
+        files::write(
+            &self.directory.join(OWNERSHIP),
+            &text,
+            Some(Access::PRIVATE),
+        )
+    }
+
+    /// Forgets it: it has been used, or is worth nothing.
+    pub fn forget_ownership(&self) -> Result<()> {
+        files::remove(&self.directory.join(OWNERSHIP))
+    }
+
+    /// The registration, if there is one.
+    pub fn registration(&self) -> Result<Option<Registration>> {
+        let path = self.directory.join(REGISTRATION);
+        let Some(text) = files::read(&path, MAX_FILE)? else {
+            return Ok(None);
+        };
+        let registration: Option<Registration> = serde_json::from_slice(&text).ok();
+        registration
+            .filter(|r| check_thing_name(&r.thing_name).is_ok())
+            .map(Some)
+            .ok_or_else(|| {
+                Error::other(format!(
+                    "{} is damaged, and the name of the registered thing was in it: write \
+                     {{\"thing_name\": \"…\"}} there, or start over with `firstboot reset`",
+                    path.display()
+                ))
+            })
+    }
+
+    /// Keeps the registration.
+    pub fn keep_registration(&self, registration: &Registration) -> Result<()> {
+        let text = serde_json::to_vec_pretty(registration)
+            .doing(Exit::Other, || format!("cannot encode {REGISTRATION}"))?;
+        self.write(REGISTRATION, &text)
+    }
+}

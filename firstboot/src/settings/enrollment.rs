@@ -1,0 +1,230 @@
+//! How a certificate is got: offline, or by AWS IoT fleet provisioning.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::expand;
+use crate::board;
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+
+/// A provisioning template's name may have this many characters (AWS IoT API reference,
+/// CreateProvisioningTemplate, templateName: `^[0-9A-Za-z_-]+$`, 1 to 36).
+const MAX_TEMPLATE_NAME: usize = 36;
+/// A template parameter's name and value may have this many characters (AWS IoT API reference,
+/// RegisterThing, parameters).
+const MAX_PARAMETER: (usize, usize) = (2048, 4096);
+/// Longest spread: a day, more than the largest fleet needs.
+const MAX_SPREAD: u64 = 24 * 60 * 60;
+/// What is only known on the way to enrolling, or costs TPM commands.
+const LATER: [&str; 3] = ["tpm", "key_sha256", "ek_sha256"];
+
+/// How a certificate is got.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Enrollment {
+    /// The way.
+    pub method: Method,
+    /// The fleet provisioning template.
+    pub template_name: String,
+    /// What the template is given. `${serial}`, `${machine_id}` and `${thing_name}` are already replaced;
+    /// `${tpm}`, `${key_sha256}` and `${ek_sha256}` are when they are sent.
+    pub template_parameters: BTreeMap<String, String>,
+    /// The port of the IoT data endpoint: 8883, or 443 with ALPN.
+    pub port: u16,
+    /// Each try to reach AWS IoT Core waits a random time of up to this many seconds, so that devices
+    /// that are powered on together do not arrive together.
+    pub spread_seconds: u64,
+    /// `http://host:port` of a proxy that knows CONNECT (RFC 9110 §9.3.6); empty for none.
+    pub http_proxy: String,
+    /// The clock can be believed although nothing synchronises it: there is a battery-backed one.
+    pub trust_clock: bool,
+}
+
+impl Default for Enrollment {
+    fn default() -> Self {
+        Self {
+            method: Method::default(),
+            template_name: String::new(),
+            template_parameters: BTreeMap::new(),
+            // AWS IoT Core developer guide, "Device communication protocols": MQTT with X.509.
+            port: 8883,
+            // AWS lets an account register 10 things in a second (AWS IoT Core quotas, fleet
+            // provisioning, RegisterThing): half a minute does for a pallet of 300 devices, and
+            // whoever waits at the first one hardly notices. Larger fleets: devices / 10.
+            spread_seconds: 30,
+            http_proxy: String::new(),
+            trust_clock: false,
+        }
+    }
+}
+
+/// The ways to a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// The operator takes the request from the boot partition and puts the certificate there.
+    #[default]
+    Offline,
+    /// AWS IoT Core issues it over the network, to whoever has the fleet's claim certificate.
+    FleetProvisioning,
+}
+
+impl Enrollment {
+    /// Whether the method is fleet provisioning.
+    pub fn is_fleet(&self) -> bool {
+        self.method == Method::FleetProvisioning
+    }
+
+    /// Replaces what is known already and refuses what cannot work.
+    pub(super) fn check(&mut self, thing_name: &str, layout: &Layout) -> Result<()> {
+        if !self.is_fleet() {
+            return Ok(());
+        }
+        let wrong = |what: String| Err(Error::settings(format!("enrollment.{what}")));
+        let name = &self.template_name;
+        if name.is_empty() {
+            return wrong("template_name is missing: fleet provisioning needs a template".into());
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+        if name.len() > MAX_TEMPLATE_NAME || !name.chars().all(plain) {
+            return wrong(format!(
+                "template_name: {name:?} is none; AWS IoT allows {MAX_TEMPLATE_NAME} letters, digits, '_' and '-'"
+            ));
+        }
+        if self.port == 0 {
+            return wrong("port: 0 is none; 8883 and 443 are AWS IoT's".into());
+        }
+        if self.spread_seconds > MAX_SPREAD {
+            return wrong(format!("spread_seconds: at most {MAX_SPREAD}"));
+        }
+        if !self.http_proxy.is_empty() && self.proxy().is_none() {
+            return wrong(format!(
+                "http_proxy: {:?} is not of the form http://host:port",
+                self.http_proxy
+            ));
+        }
+        for (key, value) in &mut self.template_parameters {
+            let path = format!("enrollment.template_parameters.{key}");
+            *value = expand(value, &path, |placeholder| {
+                placeholder_value(placeholder, thing_name, &path, layout)
+            })?;
+            let (most_key, most_value) = MAX_PARAMETER;
+            if key.is_empty() || key.len() > most_key || value.len() > most_value {
+                return Err(Error::settings(format!(
+                    "{path}: AWS IoT allows {most_key} characters in a parameter's name and {most_value} in its value"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Host and port of the proxy, if there is a usable one.
+    pub fn proxy(&self) -> Option<(&str, u16)> {
+        let address = self.http_proxy.strip_prefix("http://")?;
+        let address = address.strip_suffix('/').unwrap_or(address);
+        let (host, port) = address.rsplit_once(':')?;
+        let host = host.trim_matches(['[', ']']);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-.:".contains(c);
+        let usable = !host.is_empty() && host.chars().all(plain);
+        usable.then_some((host, port.parse().ok().filter(|&p| p != 0)?))
+    }
+}
+
+fn placeholder_value(
+    name: &str,
+    thing_name: &str,
+    path: &str,
+    layout: &Layout,
+) -> Result<Option<String>> {
+    let value = match name {
+        "thing_name" => Some(thing_name.to_owned()),
+        "serial" => board::serial(layout),
+        "machine_id" => board::machine_id(layout),
+        later if LATER.contains(&later) => Some(format!("${{{later}}}")),
+        _ => return Ok(None),
+    };
+    match value {
+        Some(value) => Ok(Some(value)),
+        None => Err(Error::settings(format!(
+            "{path} uses ${{{name}}}, and this board has none; use another placeholder or a plain value"
+        ))),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn fleet() -> Enrollment {
+        Enrollment {
+            method: Method::FleetProvisioning,
+            template_name: "gateways".into(),
+            ..Enrollment::default()
+        }
+    }
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut Enrollment), what: &str) {
+        let mut enrollment = fleet();
+        change(&mut enrollment);
+        let error = enrollment.check("gw-1", &Layout::new("/nowhere"));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_its_path() {
+        let parameter = |value: &str| {
+            let value = value.to_owned();
+            move |e: &mut Enrollment| {
+                e.template_parameters.insert("Serial".into(), value);
+            }
+        };
+        refused(|e| e.template_name.clear(), "enrollment.template_name");
+        refused(
+            |e| e.template_name = "a/b".into(),
+            "enrollment.template_name",
+        );
+        refused(|e| e.template_name = "x".repeat(37), "36 letters");
+        refused(|e| e.port = 0, "enrollment.port");
+        refused(|e| e.spread_seconds = MAX_SPREAD + 1, "spread_seconds");
+        refused(|e| e.http_proxy = "proxy:3128".into(), "http://host:port");
+        refused(parameter("${no}"), "template_parameters.Serial");
+        refused(parameter("${serial}"), "this board has none");
+        refused(parameter(&"x".repeat(4097)), "template_parameters.Serial");
+    }
+
+    #[test]
+    fn what_is_known_is_replaced_and_the_rest_waits() {
+        let mut enrollment = fleet();
+        enrollment
+            .template_parameters
+            .insert("X".into(), "${thing_name}/${ek_sha256}".into());
+        enrollment.check("gw-1", &Layout::new("/nowhere")).unwrap();
+        assert_eq!(enrollment.template_parameters["X"], "gw-1/${ek_sha256}");
+    }
+
+    #[test]
+    fn proxies_have_host_and_port() {
+        let proxy = |text: &str| {
+            let mut enrollment = fleet();
+            enrollment.http_proxy = text.into();
+            enrollment.proxy().map(|(h, p)| (h.to_owned(), p))
+        };
+        let some = |host: &str, port| Some((host.to_owned(), port));
+        assert_eq!(proxy("http://p.example:3128"), some("p.example", 3128));
+        assert_eq!(proxy("http://[::1]:3128/"), some("::1", 3128));
+        for bad in [
+            "https://p:1",
+            "http://p",
+            "http://:1",
+            "http://p:0",
+            "http://a b:1",
+        ] {
+            assert_eq!(proxy(bad), None, "{bad}");
+        }
+    }
+}

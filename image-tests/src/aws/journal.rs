@@ -1,0 +1,83 @@
+//! What came over the double's connections.
+
+use std::time::Instant;
+
+/// Whose certificate a connection has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The claim certificate.
+    Claim,
+    /// A device's that is active: its certificate and its thing.
+    Device { certificate: String, thing: String },
+    /// A device's that is not active.
+    NotActive { certificate: String },
+    /// Nobody's that is known.
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Connected,
+    Refused,
+    Disconnected,
+    Subscribed(String),
+    Denied(String),
+    Published(String, Vec<u8>),
+    Answered(String, Vec<u8>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub at: Instant,
+    pub client: String,
+    pub who: Who,
+    pub event: Event,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Journal(pub Vec<Entry>);
+
+impl Journal {
+    pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+        self.0.iter().filter(|entry| wanted(&entry.event)).count()
+    }
+
+    /// Whether a device of this thing was let in, with its own certificate.
+    pub fn authenticated(&self, wanted: &str) -> bool {
+        self.0.iter().any(|entry| {
+            entry.event == Event::Connected
+                && matches!(&entry.who, Who::Device { thing, .. } if thing == wanted)
+        })
+    }
+
+    /// Payloads that were published at a topic.
+    pub fn published(&self, at: &str) -> Vec<Vec<u8>> {
+        let payloads = self.0.iter().filter_map(|entry| match &entry.event {
+            Event::Published(topic, payload) if topic == at => Some(payload.clone()),
+            _ => None,
+        });
+        payloads.collect()
+    }
+
+    /// Connections that were let in and have not ended.
+    pub fn open(&self) -> usize {
+        let connected = self.count(|event| *event == Event::Connected);
+        connected.saturating_sub(self.count(|event| *event == Event::Disconnected))
+    }
+
+    /// The most claims that came within any one second.
+    pub fn peak_a_second(&self) -> usize {
+        let arrivals: Vec<Instant> = self
+            .0
+            .iter()
+            .filter(|entry| entry.who == Who::Claim && entry.event == Event::Connected)
+            .map(|entry| entry.at)
+            .collect();
+        let within = |from: &Instant| {
+            let second = std::time::Duration::from_secs(1);
+            let during = |at: &&Instant| **at >= *from && at.duration_since(*from) < second;
+            arrivals.iter().filter(during).count()
+        };
+        arrivals.iter().map(within).max().unwrap_or_default()
+    }
+}

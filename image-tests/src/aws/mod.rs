@@ -1,0 +1,52 @@
+//! A double of AWS IoT Core, as far as a device meets it while it is provisioned by claim.
+//!
+//! The broker is a real mosquitto with mutual TLS. What it may let through is asked of this crate packet by
+//! packet (`plugin.c`), so that a certificate is active from one moment to the next and an answer goes over
+//! the connection that the request came on, as AWS documents it.
+//!
+//! - [`IotCore`]: the double, running;
+//! - [`registry`]: certificates, ownership tokens, things, a clock that only tests move;
+//! - [`provisioning`]: the documented API, and what AWS enforces;
+//! - [`Conduct`]: how it can be told to misbehave;
+//! - [`Journal`]: what came and what was answered;
+//! - [`Site`]: all of it, and the card of a device that is to enroll there;
+//! - [`crowd`]: many devices at once;
+//! - [`Relay`]: a TCP relay before it that cuts the connection, or the device's power, at any packet.
+//!
+//! Source: AWS IoT Core developer guide, "Device provisioning MQTT API", "Provisioning devices that don't have
+//! device certificates using fleet provisioning", "Just-in-time provisioning", "AWS IoT Core policies". The
+//! guide names no error codes; those here were seen in public reports of AWS's answers, or are AWS's usual
+//! names (each says so in [`provisioning::Rejection`]).
+//!
+//! What it is not: throttling by rate, policies of a real account, the registry's other calls, MQTT 5, the
+//! HTTPS API; and mosquitto answers a denied SUBSCRIBE by 0x80, where AWS may close the connection.
+
+mod answering;
+mod broker;
+mod conduct;
+mod core;
+mod crowd;
+mod issuer;
+mod journal;
+mod link;
+mod policy;
+pub mod provisioning;
+pub mod registry;
+pub mod relay;
+mod request;
+mod site;
+mod topics;
+
+pub use conduct::{Call, Conduct, Door};
+pub use core::{IotCore, Memory, Options};
+pub use crowd::{Figures, crowd};
+pub use issuer::{ClaimKey, Subject};
+pub use journal::{Entry, Event, Journal, Who};
+pub use provisioning::{Rejection, Repeated, Template};
+pub use registry::{Certificate, Counts, Registry, Status};
+pub use relay::{Cut, Direction, Relay};
+pub use site::{CLAIM, Site, fleet_settings};
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,133 @@
+//! What AWS IoT Core remembers: certificates, ownership tokens and things. The clock is the test's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// "The certificateOwnershipToken … expires after one hour" (AWS IoT Core developer guide, "Device
+/// provisioning MQTT API"). The certificate is deleted with it if nothing has come of it.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
+/// AWS IoT API reference, UpdateCertificate, newStatus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    PendingActivation,
+    Active,
+    Inactive,
+    /// Never activated, and its token has expired.
+    Deleted,
+}
+
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// SHA-256 of the DER, as hexadecimal digits: AWS's certificateId.
+    pub id: String,
+    pub pem: String,
+    /// SHA-256 of the public key's DER.
+    pub key_sha256: String,
+    pub token: String,
+    pub token_used: bool,
+    pub created: Duration,
+    pub status: Status,
+    pub thing: Option<String>,
+}
+
+/// What a test wants to know of all certificates that were ever asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub created: usize,
+    pub active: usize,
+    /// Created and never activated: orphans, which AWS deletes after an hour.
+    pub orphaned: usize,
+    pub things: usize,
+    /// RegisterThing calls, whatever came of them.
+    pub register_calls: usize,
+    /// Those that were answered as if done, the first included.
+    pub registered: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    certificates: BTreeMap<String, Certificate>,
+    /// Certificates of a registered CA that have come once, and their things: just-in-time provisioning.
+    just_in_time: BTreeMap<String, String>,
+    now: Duration,
+    pub(super) register_calls: usize,
+    pub(super) registered: usize,
+}
+
+impl Registry {
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        self.certificates.values()
+    }
+
+    pub fn certificate(&self, id: &str) -> Option<&Certificate> {
+        self.certificates.get(id)
+    }
+
+    pub fn certificate_mut(&mut self, id: &str) -> Option<&mut Certificate> {
+        self.certificates.get_mut(id)
+    }
+
+    pub fn by_token(&mut self, token: &str) -> Option<&mut Certificate> {
+        self.certificates.values_mut().find(|c| c.token == token)
+    }
+
+    /// The active certificates of a thing.
+    pub fn active_of(&self, thing: &str) -> Vec<&Certificate> {
+        let of_thing = |c: &&Certificate| c.thing.as_deref() == Some(thing);
+        self.certificates()
+            .filter(of_thing)
+            .filter(|c| c.status == Status::Active)
+            .collect()
+    }
+
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    pub(super) fn add(&mut self, certificate: Certificate) {
+        self.certificates
+            .insert(certificate.id.clone(), certificate);
+    }
+
+    /// The thing of a certificate that a registered CA has signed, if it has come before.
+    pub fn just_in_time(&self, id: &str) -> Option<&str> {
+        self.just_in_time.get(id).map(String::as_str)
+    }
+
+    pub(super) fn provision_just_in_time(&mut self, id: &str, thing: &str) {
+        self.just_in_time.insert(id.to_owned(), thing.to_owned());
+    }
+
+    /// Lets time pass; certificates that nobody has registered within the hour are deleted.
+    pub fn advance(&mut self, by: Duration) {
+        self.now += by;
+        for certificate in self.certificates.values_mut() {
+            let expired = self.now.saturating_sub(certificate.created) >= TOKEN_LIFETIME;
+            if certificate.status == Status::PendingActivation && expired {
+                certificate.status = Status::Deleted;
+            }
+        }
+    }
+
+    pub fn counts(&self) -> Counts {
+        let with = |wanted: &[Status]| {
+            let having = |c: &&Certificate| wanted.contains(&c.status);
+            self.certificates().filter(having).count()
+        };
+        let mut things: Vec<_> = self
+            .certificates()
+            .filter_map(|c| c.thing.as_ref())
+            .collect();
+        things.sort();
+        things.dedup();
+        Counts {
+            created: self.certificates.len(),
+            active: with(&[Status::Active]),
+            orphaned: with(&[Status::PendingActivation, Status::Deleted]),
+            things: things.len(),
+            register_calls: self.register_calls,
+            registered: self.registered,
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The reserved topics of fleet provisioning, JSON form.
+//!
+//! Source: AWS IoT Core developer guide, "Device provisioning MQTT API".
+
+/// CreateCertificateFromCsr.
+pub const CREATE: &str = "$aws/certificates/create-from-csr/json";
+
+/// The template's name, if the topic asks for RegisterThing with one.
+pub fn template_of(topic: &str) -> Option<&str> {
+    topic
+        .strip_prefix("$aws/provisioning-templates/")?
+        .strip_suffix("/provision/json")
+        .filter(|name| !name.contains('/'))
+}
+
+pub fn accepted(topic: &str) -> String {
+    format!("{topic}/accepted")
+}
+
+pub fn rejected(topic: &str) -> String {
+    format!("{topic}/rejected")
+}

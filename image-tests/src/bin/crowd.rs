@@ -1,0 +1,16 @@
+//! `make fleet`, in part: many devices are powered on together. DEVICES and SPREAD (seconds) in the environment
+//! say how many, and over how long they spread themselves.
+
+use anyhow::{Context, Result};
+use image_tests::aws::crowd;
+
+fn main() -> Result<()> {
+    let number = |name: &str, usual: usize| {
+        std::env::var(name)
+            .map_or(Ok(usual), |text| text.parse())
+            .context(name.to_owned())
+    };
+    let figures = crowd(number("DEVICES", 1000)?, number("SPREAD", 400)? as u64)?;
+    println!("{figures}");
+    figures.check()
+}

@@ -1,0 +1,101 @@
+//! The power goes at any packet of the conversation: at which of them a second certificate cannot be avoided,
+//! and that there is none at any other. `make sweep` has all kinds of cuts, and both keys.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result};
+use image_tests::aws::{Cut, Direction};
+use image_tests::clients::KeyType;
+use image_tests::proxy::When;
+use image_tests::sweep::{Kind, SCENARIOS, Stage};
+
+fn stage() -> Result<Stage> {
+    let mut scenarios = SCENARIOS.into_iter();
+    let scenario = scenarios.find(|scenario| scenario.fleet);
+    Stage::set(scenario.context("no such scenario")?, KeyType::EccP256)
+}
+
+/// Moments of one direction in their order: before the first packet, after it, before the second, …
+fn moments(cuts: &[Cut], direction: Direction) -> Vec<usize> {
+    let of_direction = cuts.iter().filter(|cut| cut.direction == direction);
+    let mut moments: Vec<_> = of_direction
+        .map(|cut| 2 * cut.n + usize::from(cut.when == When::After))
+        .collect();
+    moments.sort_unstable();
+    moments
+}
+
+/// A second one is issued where the power goes between AWS's receipt of the request and the moment at which its
+/// answer is durable, and nowhere else. In packets, to AWS: after the request, and around the acknowledgement of
+/// the answer; from AWS: around the acknowledgement of the request, and around the answer. Whether the answer
+/// becomes durable before the power goes after the last of each, is up to the scheduler.
+#[test]
+fn a_second_certificate_only_where_the_first_was_not_heard_of() -> Result<()> {
+    let stage = stage()?;
+    let points = stage.points(Kind::Packet);
+    let (next, seconds) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || -> Result<()> {
+        while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let aftermath = stage.aftermath(*point)?;
+            assert!(aftermath.wrong.is_empty(), "{point}: {:?}", aftermath.wrong);
+            match aftermath.certificates {
+                1 => {}
+                2 => seconds
+                    .lock()
+                    .map(|mut s| s.push(stage.packet(*point)))
+                    .unwrap_or(()),
+                more => panic!("{point}: {more} certificates"),
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let working = [scope.spawn(work), scope.spawn(work)];
+        working.into_iter().try_for_each(|working| {
+            working
+                .join()
+                .unwrap_or_else(|_| anyhow::bail!("a point is wrong"))
+        })
+    })?;
+    let seconds = seconds.into_inner().unwrap_or_default();
+    eprintln!(
+        "of {} points {} cost a second certificate: {seconds:?}",
+        points.len(),
+        seconds.len()
+    );
+    for (direction, certain) in [(Direction::ToCloud, 2), (Direction::ToDevice, 3)] {
+        let moments = moments(&seconds, direction);
+        let all_in_a_row = moments.windows(2).all(|pair| pair[1] == pair[0] + 1);
+        let count = certain..=certain + 1;
+        assert!(
+            all_in_a_row && count.contains(&moments.len()),
+            "{seconds:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Without the sync of the ownership token's name, a crash costs a second active certificate: the sweep sees it.
+#[test]
+fn a_missing_sync_of_the_token_is_noticed() -> Result<()> {
+    let mut stage = stage()?;
+    let calls = stage.recording().calls();
+    let appears = calls.iter().position(|call| {
+        call.to
+            .as_ref()
+            .is_some_and(|to| to.ends_with("ownership.json"))
+    });
+    let appears = appears.with_context(|| format!("no ownership.json in {calls:?}"))?;
+    let sync = calls[appears..]
+        .iter()
+        .position(|call| call.name == "fsync" && call.path.ends_with("tpm2_pkcs11"));
+    let sync = appears + sync.with_context(|| format!("no sync in {calls:?}"))?;
+    stage.recording().forget_sync(sync)?;
+    for point in stage.points(Kind::Lost) {
+        if point.after() > sync && !stage.attempt(point)?.is_empty() {
+            return Ok(());
+        }
+    }
+    panic!("no point after the missing sync is stuck");
+}

@@ -1,0 +1,158 @@
+//! Fleet provisioning by claim, end to end: a real swtpm, a real mosquitto behind the double of AWS IoT Core,
+//! the editions' own clients. `make fleet` runs it alone, with many more devices than `make test`.
+
+mod claim;
+mod cuts;
+mod devices;
+mod end_to_end;
+mod just_in_time;
+mod misbehaviour;
+mod network;
+mod repeated;
+mod secrets;
+mod settings;
+
+use anyhow::Result;
+use image_tests::aws::{CLAIM, Options, Site, Status};
+use image_tests::clients::KeyType;
+use image_tests::device::{Device, Outcome, SERIAL};
+
+/// The exit statuses that the README documents.
+mod exit {
+    pub const DONE: i32 = 0;
+    pub const OTHER: i32 = 70;
+    pub const WAITING: i32 = 75;
+    pub const SETTINGS: i32 = 78;
+}
+
+/// A provisioned device, and the place where it is to enroll.
+struct Enrolling {
+    site: Site,
+    device: Device,
+    /// The thing's name that the template makes.
+    thing: String,
+}
+
+impl Enrolling {
+    fn new() -> Result<Self> {
+        Self::with(Options::default())
+    }
+
+    fn with(options: Options) -> Result<Self> {
+        Self::at(Site::with(options)?, "nucleus-lite", KeyType::EccP256)
+    }
+
+    /// Where the template makes the very name that the settings have.
+    fn with_the_settings_name(mut options: Options) -> Result<Self> {
+        for template in &mut options.templates {
+            template.thing_prefix = "gateway-".into();
+        }
+        let mut enrolling = Self::with(options)?;
+        enrolling.thing = format!("gateway-{SERIAL}");
+        Ok(enrolling)
+    }
+
+    fn at(site: Site, edition: &str, key: KeyType) -> Result<Self> {
+        let device = Device::unprovisioned()?;
+        site.card(&device, edition, key)?;
+        device.succeed(&["provision"])?;
+        let thing = thing();
+        Ok(Self {
+            site,
+            device,
+            thing,
+        })
+    }
+
+    fn enroll(&self) -> Result<Outcome> {
+        let outcome = self.device.run(&["enroll"])?;
+        // What others send reaches no terminal unchanged.
+        let steering = |c: char| c.is_control() && c != '\n';
+        assert!(!outcome.stderr.contains(steering), "{:?}", outcome.stderr);
+        Ok(outcome)
+    }
+
+    /// Enrolling ends so, for a reason that has these words.
+    #[track_caller]
+    fn ends(&self, code: i32, words: &str) -> Result<()> {
+        let outcome = self.enroll()?;
+        assert_ends(&outcome, code, words);
+        Ok(())
+    }
+
+    /// Enrolling ends well, with one certificate active, which is the device's, and its claim is gone.
+    #[track_caller]
+    fn ends_done(&self) -> Result<()> {
+        let outcome = self.enroll()?;
+        assert_ends(&outcome, exit::DONE, "");
+        assert_eq!(self.device.status()?["state"], "Done", "{}", outcome.stderr);
+        assert_eq!(self.configured_thing()?, self.thing);
+        let registry = self.site.core.registry();
+        let own = self.certificate()?;
+        let active = registry.active_of(&self.thing);
+        let is_active = active.iter().any(|active| active.pem.trim() == own.trim());
+        assert!(is_active, "{:?}", registry.counts());
+        for path in CLAIM {
+            assert!(!self.device.exists(path), "{path} is still there");
+        }
+        assert!(!self.device.exists("/var/lib/tpm2_pkcs11/ownership.json"));
+        Ok(())
+    }
+
+    /// The thing's name in nucleus lite's configuration.
+    fn configured_thing(&self) -> Result<String> {
+        let text = self.device.read("/etc/greengrass/config.yaml")?;
+        let config: serde_json::Value = serde_json::from_str(&text)?;
+        Ok(config["system"]["thingName"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned())
+    }
+
+    fn certificate(&self) -> Result<String> {
+        self.device.read("/var/lib/tpm2_pkcs11/certificate.pem")
+    }
+
+    /// SHA-256 of the identity's key.
+    fn key(&self) -> Result<String> {
+        let record = self.device.read("/var/lib/tpm2_pkcs11/request.json")?;
+        let record: serde_json::Value = serde_json::from_str(&record)?;
+        Ok(record["key_sha256"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Certificates that were created and those that are active.
+    #[track_caller]
+    fn assert_certificates(&self, created: usize, active: usize) {
+        let counts = self.site.core.counts();
+        assert_eq!(
+            (counts.created, counts.active),
+            (created, active),
+            "{counts:?}"
+        );
+    }
+
+    /// All certificates, whatever has become of them, are for the device's key.
+    fn assert_own_key(&self) -> Result<()> {
+        let key = self.key()?;
+        for certificate in self.site.core.registry().certificates() {
+            assert_eq!(certificate.key_sha256, key);
+            assert_ne!(certificate.status, Status::Deleted);
+        }
+        Ok(())
+    }
+}
+
+/// The thing that the double's template makes of the device, whose settings would have it otherwise.
+fn thing() -> String {
+    format!("core-{SERIAL}")
+}
+
+#[track_caller]
+fn assert_ends(outcome: &Outcome, code: i32, words: &str) {
+    assert_eq!(outcome.code, code, "{}{}", outcome.stdout, outcome.stderr);
+    assert!(
+        outcome.stderr.contains(words),
+        "no {words:?} in: {}",
+        outcome.stderr
+    );
+}

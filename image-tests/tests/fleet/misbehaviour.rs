@@ -1,0 +1,320 @@
+//! AWS, or somebody between, does not do as documented: nothing is lost, nothing doubled that need not be, the
+//! identity stays, and a later start ends well.
+
+use anyhow::Result;
+use image_tests::aws::{CLAIM, Call, Conduct, Cut, Direction, Door, Options, Rejection, Relay};
+use image_tests::process::wait_for;
+use image_tests::proxy::{Seeded, When};
+use serde_json::json;
+
+use crate::{Enrolling, exit};
+
+const CREATE: &str = "$aws/certificates/create-from-csr/json";
+const REGISTER: &str = "$aws/provisioning-templates/gateways/provision/json";
+
+/// One way to misbehave, and what it comes to.
+struct Case {
+    call: Call,
+    conduct: Conduct,
+    code: i32,
+    words: &'static str,
+    /// Certificates that there are in the end. More than one only where the first was issued and the device
+    /// could not hear of it.
+    created: usize,
+}
+
+fn create(conduct: Conduct, code: i32, words: &'static str, created: usize) -> Case {
+    let call = Call::CreateCertificate;
+    Case {
+        call,
+        conduct,
+        code,
+        words,
+        created,
+    }
+}
+
+fn register(conduct: Conduct, code: i32, words: &'static str, created: usize) -> Case {
+    let call = Call::RegisterThing;
+    Case {
+        call,
+        conduct,
+        code,
+        words,
+        created,
+    }
+}
+
+impl Case {
+    #[track_caller]
+    fn holds(self) -> Result<()> {
+        let enrolling = Enrolling::with_the_settings_name(Options::default())?;
+        let what = format!("{:?}: {:?}", self.call, self.conduct);
+        let key = enrolling.key()?;
+        enrolling.site.core.misbehave(self.call, 1, self.conduct);
+        let outcome = enrolling.enroll()?;
+        assert_eq!(outcome.code, self.code, "{what}: {}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains(self.words),
+            "{what}: {}",
+            outcome.stderr
+        );
+        assert!(outcome.stderr.len() < 8192, "{what}: {}", outcome.stderr);
+        if self.code != exit::DONE {
+            let status = enrolling.device.status()?;
+            let waiting = self.code == exit::WAITING;
+            let state = if waiting {
+                "AwaitingCertificate"
+            } else {
+                "Error"
+            };
+            assert_eq!(status["state"], state, "{what}");
+            assert!(
+                !enrolling.device.exists("/etc/greengrass/config.yaml"),
+                "{what}"
+            );
+            for path in CLAIM {
+                assert!(enrolling.device.exists(path), "{what}: {path} is gone");
+            }
+        }
+        enrolling.site.core.behave();
+        enrolling.ends_done()?;
+        assert_eq!(enrolling.key()?, key, "{what}");
+        enrolling.assert_own_key()?;
+        let counts = enrolling.site.core.counts();
+        let expected = (self.created, 1, 1);
+        assert_eq!(
+            (counts.created, counts.active, counts.things),
+            expected,
+            "{what}"
+        );
+        Ok(())
+    }
+}
+
+/// Whatever waits for an answer in vain waits for half a minute: all of them at the same time.
+#[test]
+fn no_answer() -> Result<()> {
+    let elsewhere = || Conduct::At("devices/other/hello".into());
+    let cases = [
+        create(Conduct::Lost, exit::WAITING, "no answer in time", 1),
+        create(Conduct::Silent, exit::WAITING, "no answer in time", 2),
+        create(elsewhere(), exit::WAITING, "no answer in time", 2),
+        register(Conduct::Lost, exit::WAITING, "no answer in time", 1),
+        register(Conduct::Silent, exit::WAITING, "no answer in time", 1),
+        register(elsewhere(), exit::WAITING, "no answer in time", 1),
+    ];
+    std::thread::scope(|scope| {
+        let mut waiting: Vec<_> = cases.map(|case| scope.spawn(move || case.holds())).into();
+        waiting.push(scope.spawn(a_late_answer));
+        waiting.push(scope.spawn(a_server_that_says_nothing));
+        waiting.into_iter().try_for_each(|case| {
+            case.join()
+                .unwrap_or_else(|_| anyhow::bail!("a case failed"))
+        })
+    })
+}
+
+/// An answer that comes when the device has given up, and started again.
+fn a_late_answer() -> Result<()> {
+    let enrolling = Enrolling::with_the_settings_name(Options::default())?;
+    let core = &enrolling.site.core;
+    core.misbehave(Call::CreateCertificate, 2, Conduct::Late);
+    enrolling.ends(exit::WAITING, "no answer in time")?;
+    std::thread::scope(|scope| {
+        let again = scope.spawn(|| enrolling.ends_done());
+        // The answer to the first question comes after the second one has been asked, and before its own.
+        wait_for("the second question", || {
+            Ok((core.counts().created == 2).then_some(()))
+        })?;
+        core.release();
+        again.join().unwrap_or_else(|_| anyhow::bail!("a panic"))
+    })?;
+    let counts = core.counts();
+    assert_eq!((counts.active, counts.things), (1, 1), "{counts:?}");
+    enrolling.assert_own_key()
+}
+
+fn a_server_that_says_nothing() -> Result<()> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let enrolling = Enrolling::with_the_settings_name(Options::default())?;
+    let mut settings = enrolling
+        .site
+        .settings("nucleus-lite", image_tests::clients::KeyType::EccP256);
+    settings["enrollment"]["port"] = json!(listener.local_addr()?.port());
+    enrolling.device.settings(&settings)?;
+    enrolling.ends(exit::WAITING, "no answer in time")
+}
+
+#[test]
+fn refusals_of_the_certificate() -> Result<()> {
+    for (status, code, words) in [
+        (
+            400,
+            "InvalidCertificateSigningRequest",
+            "does not take this kind of request",
+        ),
+        (403, "AccessDenied", "hook"),
+        (429, "Throttled", "later"),
+        (500, "InternalFailure", "AWS's trouble"),
+    ] {
+        let rejection = Rejection::new(status, code, "\u{1b}[2J no\r\n");
+        create(Conduct::Rejected(rejection), exit::WAITING, words, 1).holds()?;
+    }
+    let rejection = Rejection::new(503, "ServiceUnavailable", "x".repeat(100_000));
+    create(
+        Conduct::RejectedAfterAll(rejection),
+        exit::WAITING,
+        "later",
+        2,
+    )
+    .holds()
+}
+
+#[test]
+fn refusals_of_the_registration() -> Result<()> {
+    for (status, code, words) in [
+        (400, "InvalidParameters", "template_parameters"),
+        (403, "AccessDenied", "hook"),
+        (404, "ResourceNotFoundException", "template_name"),
+        (409, "ConflictingResourceUpdateException", "tried again"),
+    ] {
+        let rejection = Rejection::new(status, code, "no");
+        register(Conduct::Rejected(rejection), exit::WAITING, words, 1).holds()?;
+    }
+    let rejection = Rejection::new(500, "InternalFailure", "");
+    register(
+        Conduct::RejectedAfterAll(rejection),
+        exit::WAITING,
+        "AWS's trouble",
+        1,
+    )
+    .holds()?;
+    // A token that AWS does not know is worth nothing, and another certificate cannot be avoided.
+    let refused = Rejection::invalid_token("no");
+    register(Conduct::Rejected(refused.clone()), exit::WAITING, "anew", 2).holds()?;
+    // … unless it was the second try of one that had come through.
+    register(Conduct::RejectedAfterAll(refused), exit::DONE, "", 1).holds()
+}
+
+#[test]
+fn answers_about_the_certificate_that_cannot_be() -> Result<()> {
+    for conduct in [
+        Conduct::Says(b"{".to_vec()),
+        Conduct::Says(Vec::new()),
+        Conduct::Says(vec![b'['; 100_000]),
+        Conduct::Says(vec![b' '; 1_000_000]),
+        Conduct::With("certificatePem", None),
+        Conduct::With("certificatePem", Some(json!("hello"))),
+        Conduct::With("certificateId", Some(json!("../../x"))),
+        Conduct::With("certificateOwnershipToken", Some(json!(""))),
+        Conduct::AnotherKeysCertificate,
+    ] {
+        create(
+            conduct,
+            exit::OTHER,
+            "asking AWS IoT Core for the certificate",
+            2,
+        )
+        .holds()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn answers_about_the_thing_that_cannot_be() -> Result<()> {
+    for conduct in [
+        Conduct::Says(b"{".to_vec()),
+        Conduct::Says(vec![b'x'; 1_000_000]),
+        Conduct::With("thingName", Some(json!("a/../../b"))),
+        Conduct::With("thingName", Some(json!("\u{1b}[2J"))),
+        Conduct::With("thingName", Some(json!("x".repeat(129)))),
+        Conduct::With("deviceConfiguration", Some(json!(7))),
+    ] {
+        register(conduct, exit::OTHER, "registering", 1).holds()?;
+    }
+    // A template need not make a thing: then the settings' name is the one.
+    register(Conduct::With("thingName", None), exit::DONE, "", 1).holds()
+}
+
+#[test]
+fn more_answers_than_were_asked_for() -> Result<()> {
+    let junk = || b"{\"thingName\": \"wrong\"}".to_vec();
+    create(Conduct::Twice, exit::DONE, "", 1).holds()?;
+    register(Conduct::Twice, exit::DONE, "", 1).holds()?;
+    let early = Conduct::After(format!("{REGISTER}/accepted"), junk());
+    create(early, exit::DONE, "", 1).holds()?;
+    let again = Conduct::After(format!("{CREATE}/rejected"), junk());
+    register(again, exit::DONE, "", 1).holds()?;
+    let foreign = Conduct::After("devices/other/hello".into(), junk());
+    register(foreign, exit::DONE, "", 1).holds()?;
+    // The right payload where refusals come.
+    let wrong = Conduct::At(format!("{CREATE}/rejected"));
+    create(wrong, exit::WAITING, "refuses", 2).holds()
+}
+
+#[test]
+fn the_connection_is_closed_in_place_of_an_answer() -> Result<()> {
+    create(Conduct::Hangs, exit::WAITING, "closed", 2).holds()?;
+    register(Conduct::Hangs, exit::WAITING, "closed", 1).holds()
+}
+
+#[test]
+fn a_claim_that_is_not_let_in() -> Result<()> {
+    for (door, words) in [
+        (Door::Refuses, "refuses the connection"),
+        (Door::Closes, "claim certificate"),
+        (Door::RefusesSubscriptions, "iot:Subscribe"),
+    ] {
+        let enrolling = Enrolling::new()?;
+        enrolling.site.core.door(door);
+        enrolling.ends(exit::WAITING, words)?;
+        enrolling.assert_certificates(0, 0);
+        enrolling.site.core.behave();
+        enrolling.ends_done()?;
+        enrolling.assert_certificates(1, 1);
+    }
+    Ok(())
+}
+
+/// The network goes at any packet, and comes back: a sample of the records, drawn once and for all.
+#[test]
+fn the_connection_ends_at_any_packet() -> Result<()> {
+    const SAMPLE: usize = 10;
+    let whole = Enrolling::with_the_settings_name(Options::default())?;
+    whole.ends_done()?;
+    whole.site.relay.settle()?;
+    let mut cuts = Vec::new();
+    for direction in Direction::BOTH {
+        for n in 1..=whole.site.relay.count(direction) {
+            cuts.extend([When::Before, When::After].map(|when| Cut { direction, n, when }));
+        }
+    }
+    let mut draw = Seeded::new(6);
+    for _ in 0..SAMPLE {
+        let cut = cuts.swap_remove(draw.below(cuts.len()));
+        let enrolling = Enrolling::with_the_settings_name(Options::default())?;
+        let relay: &Relay = &enrolling.site.relay;
+        relay.cut_connection(cut);
+        let outcome = enrolling.enroll()?;
+        relay.settle()?;
+        // What is cut on the way out comes too late to do harm.
+        let codes = [exit::DONE, exit::WAITING];
+        assert!(codes.contains(&outcome.code), "{cut:?}: {}", outcome.stderr);
+        let heard = outcome.code == exit::DONE
+            || enrolling
+                .device
+                .exists("/var/lib/tpm2_pkcs11/ownership.json");
+        let issued = enrolling.site.core.counts().created;
+        relay.reset();
+        enrolling.ends_done()?;
+        let counts = enrolling.site.core.counts();
+        let unheard = if heard { 0 } else { issued };
+        assert_eq!(
+            (counts.created, counts.active),
+            (1 + unheard, 1),
+            "{cut:?}: {counts:?}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! A registration that is asked for twice, as after a cut: AWS does not document what it answers then, so that
+//! both answers have to lead to a device that works.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use image_tests::aws::{Call, Conduct, Options, Repeated, Status};
+
+use crate::{Enrolling, exit};
+
+/// The thing is registered, and the device does not hear of it.
+fn registered_unheard(enrolling: &Enrolling) -> Result<()> {
+    enrolling
+        .site
+        .core
+        .misbehave(Call::RegisterThing, 1, Conduct::Hangs);
+    enrolling.ends(exit::WAITING, "closed")?;
+    enrolling.assert_certificates(1, 1);
+    assert!(
+        enrolling
+            .device
+            .exists("/var/lib/tpm2_pkcs11/ownership.json")
+    );
+    Ok(())
+}
+
+#[test]
+fn the_same_answer_again_is_taken() -> Result<()> {
+    let enrolling = Enrolling::with(Options {
+        repeated: Repeated::Idempotent,
+        ..Options::default()
+    })?;
+    registered_unheard(&enrolling)?;
+    enrolling.ends_done()?;
+    enrolling.assert_certificates(1, 1);
+    assert_eq!(enrolling.site.core.counts().register_calls, 2);
+    Ok(())
+}
+
+/// The certificate is tried with the TPM's key: it is active, so that it has been registered.
+#[test]
+fn a_refused_token_is_no_loss_where_the_certificate_is_active() -> Result<()> {
+    let enrolling = Enrolling::with_the_settings_name(Options::default())?;
+    registered_unheard(&enrolling)?;
+    enrolling.ends_done()?;
+    enrolling.assert_certificates(1, 1);
+    let journal = enrolling.site.core.journal();
+    assert!(journal.authenticated(&enrolling.thing), "{journal:?}");
+    Ok(())
+}
+
+/// Where template and settings name the thing differently and the policy ties the client ID to the name, the
+/// device cannot show that its certificate is active: the only case in which a second one becomes so.
+#[test]
+fn an_unheard_name_that_the_settings_do_not_have_costs_a_second_certificate() -> Result<()> {
+    let enrolling = Enrolling::new()?;
+    registered_unheard(&enrolling)?;
+    enrolling.ends_done()?;
+    enrolling.assert_certificates(2, 2);
+    assert_eq!(enrolling.site.core.counts().things, 1);
+    enrolling.assert_own_key()
+}
+
+/// The device was off for longer than its token lives.
+#[test]
+fn an_expired_token_leads_to_another_certificate() -> Result<()> {
+    let enrolling = Enrolling::with_the_settings_name(Options::default())?;
+    let refused = image_tests::aws::Rejection::new(429, "Throttled", "later");
+    enrolling
+        .site
+        .core
+        .misbehave(Call::RegisterThing, 1, Conduct::Rejected(refused));
+    enrolling.ends(exit::WAITING, "later")?;
+    enrolling.site.core.advance(Duration::from_secs(3600));
+    enrolling.ends_done()?;
+    enrolling.assert_certificates(2, 1);
+    Ok(())
+}
+
+/// The template leaves the certificate inactive until somebody looks: the device is done all the same.
+#[test]
+fn a_certificate_that_is_not_activated_yet_is_kept() -> Result<()> {
+    let mut options = Options::default();
+    options.templates[0].status = Status::Inactive;
+    let enrolling = Enrolling::with(options)?;
+    enrolling.ends(exit::DONE, "")?;
+    enrolling.assert_certificates(1, 0);
+    assert_eq!(enrolling.configured_thing()?, enrolling.thing);
+    Ok(())
+}
+
+/// A reset before the registration: another key, another certificate, and the token went with the old one.
+#[test]
+fn a_reset_takes_the_token_along() -> Result<()> {
+    let enrolling = Enrolling::with_the_settings_name(Options::default())?;
+    enrolling.site.core.misbehave(
+        Call::RegisterThing,
+        1,
+        Conduct::Rejected(image_tests::aws::Rejection::new(429, "Throttled", "later")),
+    );
+    enrolling.ends(exit::WAITING, "later")?;
+    let key = enrolling.key()?;
+    enrolling.device.succeed(&["reset"])?;
+    enrolling.ends_done()?;
+    assert_ne!(enrolling.key()?, key);
+    enrolling.assert_certificates(2, 1);
+    Ok(())
+}
+
+/// A certificate file that is damaged later needs neither the network nor a person.
+#[test]
+fn a_damaged_certificate_is_taken_again_without_the_network() -> Result<()> {
+    let enrolling = Enrolling::new()?;
+    enrolling.ends_done()?;
+    let before = enrolling.certificate()?;
+    enrolling.site.core.take_journal();
+    for damage in ["", "hello", &before[..before.len() / 2]] {
+        enrolling
+            .device
+            .write("/var/lib/tpm2_pkcs11/certificate.pem", damage)?;
+        enrolling.ends_done()?;
+        assert_eq!(enrolling.certificate()?, before);
+    }
+    assert_eq!(enrolling.site.core.journal().0.len(), 0);
+    enrolling.assert_certificates(1, 1);
+    Ok(())
+}
+
+/// What is kept for the registration may be damaged, too: the device ends well.
+#[test]
+fn a_damaged_token_leads_to_another_certificate() -> Result<()> {
+    for damage in ["", "{}", "hello"] {
+        let enrolling = Enrolling::with_the_settings_name(Options::default())?;
+        let refused = image_tests::aws::Rejection::new(429, "Throttled", "later");
+        enrolling
+            .site
+            .core
+            .misbehave(Call::RegisterThing, 1, Conduct::Rejected(refused));
+        enrolling.ends(exit::WAITING, "later")?;
+        enrolling
+            .device
+            .write("/var/lib/tpm2_pkcs11/ownership.json", damage)?;
+        enrolling.ends_done()?;
+        enrolling.assert_certificates(2, 1);
+    }
+    Ok(())
+}

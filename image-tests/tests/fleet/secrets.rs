@@ -1,0 +1,110 @@
+//! Claim key, ownership token and PIN: in no log, no argument list, no environment, no status, nowhere that
+//! others can read.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use anyhow::Result;
+use image_tests::aws::{CLAIM, Call, Conduct, Rejection};
+use image_tests::clients::KeyType;
+use image_tests::process::finish;
+
+use crate::Enrolling;
+
+/// What must not be seen: each line of the claim key's PEM, the token, the PIN.
+fn secrets(enrolling: &Enrolling) -> Result<Vec<(String, String)>> {
+    let [_, key] = enrolling.site.core.claim();
+    let lines = key
+        .lines()
+        .filter(|line| line.len() > 20 && !line.starts_with('-'));
+    let mut secrets: Vec<_> = lines
+        .map(|line| ("claim key".to_owned(), line.to_owned()))
+        .collect();
+    for certificate in enrolling.site.core.registry().certificates() {
+        secrets.push(("ownership token".into(), certificate.token.clone()));
+    }
+    secrets.push((
+        "PIN".into(),
+        enrolling.device.identity(KeyType::EccP256)?.pin()?,
+    ));
+    Ok(secrets)
+}
+
+/// firstboot as loud as it gets, under strace: everything that it says, and everything that it starts.
+fn loud(enrolling: &Enrolling, arguments: &[&str]) -> Result<String> {
+    let log = tempfile::NamedTempFile::new()?;
+    let firstboot = enrolling.device.firstboot(arguments)?;
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-v", "-s", "65536", "-e", "trace=execve", "-o"])
+        .arg(log.path());
+    strace
+        .arg(firstboot.get_program())
+        .args(firstboot.get_args());
+    strace
+        .env("TSS2_LOG", "all+info")
+        .env("TPM2_PKCS11_LOG_LEVEL", "2");
+    let finished = finish(&mut strace)?;
+    let traced = std::fs::read_to_string(log.path())?;
+    assert!(
+        traced.contains("execve"),
+        "strace has seen nothing: {finished:?}"
+    );
+    Ok(finished.stdout + &finished.stderr + &traced)
+}
+
+#[test]
+fn they_stay_where_they_belong() -> Result<()> {
+    let enrolling = Enrolling::with_the_settings_name(image_tests::aws::Options::default())?;
+    let refused = Rejection::new(429, "Throttled", "later");
+    enrolling
+        .site
+        .core
+        .misbehave(Call::RegisterThing, 1, Conduct::Rejected(refused));
+    let mut said = loud(&enrolling, &["--verbose", "enroll"])?;
+    // Between the two calls the token is on the disk, for root alone.
+    let [(_, token)] = &secrets(&enrolling)?
+        .into_iter()
+        .filter(|(what, _)| what == "ownership token")
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("not one token: {said}");
+    };
+    let kept = "/var/lib/tpm2_pkcs11/ownership.json";
+    let snapshot = enrolling.device.snapshot()?;
+    assert_eq!(
+        snapshot.files_with(token.as_bytes()),
+        [std::path::Path::new(kept)]
+    );
+    let mode = std::fs::metadata(enrolling.device.path(kept))?
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    for arguments in [
+        &["status"][..],
+        &["status", "--json"],
+        &["--verbose", "enroll"],
+    ] {
+        said += &loud(&enrolling, arguments)?;
+    }
+    enrolling.ends_done()?;
+    for arguments in [
+        &["status"][..],
+        &["status", "--json"],
+        &["--verbose", "enroll"],
+    ] {
+        said += &loud(&enrolling, arguments)?;
+    }
+    assert!(said.contains("registered as"), "{said}");
+    for (what, secret) in secrets(&enrolling)? {
+        assert!(!said.contains(&secret), "the {what} was said");
+        for path in enrolling.device.snapshot()?.files_with(secret.as_bytes()) {
+            assert_eq!(what, "PIN", "the {what} is in {}", path.display());
+            assert_eq!(path, std::path::Path::new("/var/lib/tpm2_pkcs11/pin"));
+        }
+    }
+    for path in CLAIM {
+        assert!(!enrolling.device.exists(path));
+    }
+    Ok(())
+}

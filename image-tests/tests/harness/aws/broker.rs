@@ -1,0 +1,139 @@
+//! mosquitto with the plugin: mutual TLS, policies, answers to whom they belong.
+
+use anyhow::Result;
+use image_tests::authority::{Authority, Pair};
+use image_tests::aws::{Door, Event, Options};
+use image_tests::process::finish;
+use serde_json::json;
+
+use super::{CREATE, Cloud, REGISTER};
+
+/// What mosquitto_pub's exit status says: 5 is CONNACK "not authorised", others that there was no CONNACK.
+fn publish(cloud: &Cloud, who: &Pair, topic: &str) -> Result<i32> {
+    let mut command = cloud.client("mosquitto_pub", who, "device", cloud.core.port());
+    Ok(finish(command.args(["-t", topic, "-m", "{}"]))?.code)
+}
+
+#[test]
+fn a_claim_may_use_the_provisioning_topics_and_no_others() -> Result<()> {
+    let cloud = Cloud::new()?;
+    assert_eq!(publish(&cloud, &cloud.claim, CREATE)?, 0);
+    assert_eq!(publish(&cloud, &cloud.claim, REGISTER)?, 0);
+    for topic in [
+        "devices/core-1/hello",
+        "$aws/things/core-1/shadow/update",
+        "$aws/certificates/create/json",
+        "$aws/certificates/create-from-csr/cbor",
+    ] {
+        publish(&cloud, &cloud.claim, topic)?;
+        let journal = cloud.core.take_journal();
+        assert_eq!(
+            journal.count(|e| *e == Event::Denied(topic.into())),
+            1,
+            "{topic}"
+        );
+    }
+    for filter in [
+        "#",
+        "$aws/#",
+        "devices/core-1/#",
+        "$aws/certificates/create/json/accepted",
+    ] {
+        let mut command = cloud.client("mosquitto_sub", &cloud.claim, "device", cloud.core.port());
+        let said = finish(command.args(["-d", "-E", "-t", filter]))?;
+        assert!(said.stdout.contains("128"), "{filter}: {said:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn nobody_else_is_let_in() -> Result<()> {
+    let cloud = Cloud::new()?;
+    let stranger = Authority::new()?.claim()?;
+    assert_ne!(publish(&cloud, &stranger, CREATE)?, 0);
+    let mut bare = image_tests::process::bounded("mosquitto_pub");
+    bare.args([
+        "-h",
+        "localhost",
+        "-t",
+        CREATE,
+        "-m",
+        "{}",
+        "-p",
+        &cloud.core.port().to_string(),
+    ]);
+    bare.arg("--cafile").arg(cloud.root.certificate_path());
+    assert_ne!(finish(&mut bare)?.code, 0, "without a certificate");
+    assert_eq!(
+        cloud.core.journal().0.len(),
+        0,
+        "{:?}",
+        cloud.core.journal()
+    );
+    // A CA that the broker trusts, and a certificate that the double does not know.
+    let trusted = Authority::new()?;
+    let cloud = Cloud::with(Options {
+        trusted: vec![trusted.certificate_pem()?],
+        ..Options::default()
+    })?;
+    assert_ne!(publish(&cloud, &trusted.claim()?, CREATE)?, 0);
+    assert_eq!(cloud.core.journal().count(|e| *e == Event::Refused), 1);
+    Ok(())
+}
+
+#[test]
+fn a_door_can_be_closed_in_two_ways() -> Result<()> {
+    let cloud = Cloud::new()?;
+    cloud.core.door(Door::Refuses);
+    assert_eq!(publish(&cloud, &cloud.claim, CREATE)?, 5);
+    cloud.core.door(Door::Closes);
+    let code = publish(&cloud, &cloud.claim, CREATE)?;
+    assert!(code != 0 && code != 5, "{code}");
+    cloud.core.behave();
+    assert_eq!(publish(&cloud, &cloud.claim, CREATE)?, 0);
+    Ok(())
+}
+
+/// Two devices that ask at the same time hear their own answer each, and nothing of the other's.
+#[test]
+fn an_answer_goes_to_whoever_asked() -> Result<()> {
+    let cloud = Cloud::new()?;
+    let requests: Vec<String> = (0..8)
+        .map(|_| Ok(cloud.ecc_request()?.1))
+        .collect::<Result<_>>()?;
+    let tokens = std::thread::scope(|scope| {
+        let asking: Vec<_> = requests
+            .iter()
+            .enumerate()
+            .map(|(i, request)| {
+                let cloud = &cloud;
+                scope.spawn(move || -> Result<String> {
+                    let name = format!("device-{i}");
+                    let mut command =
+                        cloud.client("mosquitto_sub", &cloud.claim, &name, cloud.core.port());
+                    let accepted = format!("{CREATE}/accepted");
+                    // Listens for as long as its neighbours ask.
+                    command.args(["-W", "3", "-t", &accepted]);
+                    let payload = json!({ "certificateSigningRequest": request }).to_string();
+                    let listening = std::thread::spawn(move || finish(&mut command));
+                    let id = format!("asking-{i}");
+                    let mut ask =
+                        cloud.client("mosquitto_rr", &cloud.claim, &id, cloud.core.port());
+                    ask.args(["-W", "60", "-t", CREATE, "-e", &accepted, "-m", &payload]);
+                    let heard = finish(&mut ask)?.stdout;
+                    let overheard = listening.join().map_err(|_| anyhow::anyhow!("panic"))??;
+                    assert_eq!(overheard.stdout, "", "a neighbour's answer");
+                    Ok(heard)
+                })
+            })
+            .collect();
+        asking
+            .into_iter()
+            .map(|asking| asking.join().unwrap_or_else(|_| anyhow::bail!("panic")))
+            .collect::<Result<Vec<_>>>()
+    })?;
+    let different: std::collections::BTreeSet<_> = tokens.iter().collect();
+    assert_eq!(different.len(), 8);
+    assert_eq!(cloud.core.counts().created, 8);
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! The double misbehaves as it is told, for as often as it is told.
+
+use anyhow::Result;
+use image_tests::aws::{Call, Conduct, Rejection};
+use serde_json::{Value, json};
+
+use super::{CREATE, Cloud};
+
+const ACCEPTED: &str = "$aws/certificates/create-from-csr/json/accepted";
+const REJECTED: &str = "$aws/certificates/create-from-csr/json/rejected";
+
+/// What a client hears at a topic, and how many certificates there are then.
+fn heard(conduct: Conduct, at: &str) -> Result<(String, usize)> {
+    let cloud = Cloud::new()?;
+    let payload = json!({ "certificateSigningRequest": cloud.ecc_request()?.1 }).to_string();
+    let nothing = matches!(conduct, Conduct::Lost | Conduct::Silent | Conduct::Hangs);
+    cloud.core.misbehave(Call::CreateCertificate, 1, conduct);
+    let said = match nothing {
+        true => cloud.in_vain(CREATE, at, &payload)?,
+        false => {
+            cloud
+                .request(CREATE, at, &payload, cloud.core.port())?
+                .stdout
+        }
+    };
+    let created = cloud.core.counts().created;
+    // The next one is met as documented.
+    let well = cloud.request(CREATE, ACCEPTED, &payload, cloud.core.port())?;
+    assert!(well.stdout.contains("certificatePem"), "{well:?}");
+    Ok((said, created))
+}
+
+#[test]
+fn it_loses_refuses_and_distorts() -> Result<()> {
+    assert_eq!(heard(Conduct::Lost, ACCEPTED)?, (String::new(), 0));
+    assert_eq!(heard(Conduct::Silent, ACCEPTED)?, (String::new(), 1));
+    assert_eq!(heard(Conduct::Hangs, ACCEPTED)?, (String::new(), 1));
+
+    let rejection = Rejection::new(503, "ServiceUnavailable", "later");
+    let (said, created) = heard(Conduct::Rejected(rejection.clone()), REJECTED)?;
+    let said: Value = serde_json::from_str(&said)?;
+    assert_eq!((&said["statusCode"], created), (&json!(503), 0));
+    let (said, created) = heard(Conduct::RejectedAfterAll(rejection), REJECTED)?;
+    assert!(said.contains("ServiceUnavailable") && created == 1);
+
+    assert_eq!(heard(Conduct::Says(b"{".to_vec()), ACCEPTED)?.0, "{\n");
+    let (said, _) = heard(Conduct::Says(vec![b'x'; 1_000_000]), ACCEPTED)?;
+    assert_eq!(said.len(), 1_000_001);
+    let (said, _) = heard(Conduct::With("certificatePem", None), ACCEPTED)?;
+    let said: Value = serde_json::from_str(&said)?;
+    assert!(said["certificatePem"].is_null() && said["certificateId"].is_string());
+    let (said, _) = heard(Conduct::At(REJECTED.into()), REJECTED)?;
+    assert!(said.contains("certificatePem"));
+    let (said, _) = heard(Conduct::After(ACCEPTED.into(), b"noise".to_vec()), ACCEPTED)?;
+    assert_eq!(said, "noise\n");
+    Ok(())
+}
+
+#[test]
+fn a_certificate_of_another_key_is_whole_and_wrong() -> Result<()> {
+    let cloud = Cloud::new()?;
+    cloud
+        .core
+        .misbehave(Call::CreateCertificate, 1, Conduct::AnotherKeysCertificate);
+    let (key, request) = cloud.ecc_request()?;
+    let pair = cloud.pair(key, &cloud.create(&request)?)?;
+    let of = |arguments: &[&str], path: &std::path::Path| {
+        let mut command = image_tests::process::bounded("openssl");
+        image_tests::process::succeed(command.args(arguments).arg("-in").arg(path))
+    };
+    assert_ne!(
+        of(&["x509", "-noout", "-pubkey"], &pair.certificate)?,
+        of(&["pkey", "-pubout"], &pair.key)?
+    );
+    Ok(())
+}
+
+/// A late answer comes when it is let go, and only to a connection that is still there.
+#[test]
+fn a_late_answer_waits_to_be_released() -> Result<()> {
+    let cloud = Cloud::new()?;
+    cloud
+        .core
+        .misbehave(Call::CreateCertificate, 1, Conduct::Late);
+    let payload = json!({ "certificateSigningRequest": cloud.ecc_request()?.1 }).to_string();
+    let said = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| cloud.request(CREATE, ACCEPTED, &payload, cloud.core.port()));
+        image_tests::process::wait_for("the request", || {
+            Ok((cloud.core.counts().created == 1).then_some(()))
+        })?;
+        cloud.core.release();
+        asking.join().unwrap_or_else(|_| anyhow::bail!("panic"))
+    })?;
+    assert!(said.stdout.contains("certificatePem"), "{said:?}");
+    Ok(())
+}
+
+#[test]
+fn an_answer_can_come_twice() -> Result<()> {
+    let cloud = Cloud::new()?;
+    cloud
+        .core
+        .misbehave(Call::CreateCertificate, 1, Conduct::Twice);
+    cloud.create(&cloud.ecc_request()?.1)?;
+    let answered = cloud.core.journal().count(
+        |event| matches!(event, image_tests::aws::Event::Answered(topic, _) if topic == ACCEPTED),
+    );
+    assert_eq!((answered, cloud.core.counts().created), (2, 1));
+    Ok(())
+}

@@ -84,7 +84,7 @@ pub const SCENARIOS: [Scenario; 6] = [
         fleet: false,
     },
     Scenario {
-        name: "enroll by fleet provisioning",
+        name: "fleet provisioning",
         prepare: |device, _| {
             device.succeed(&["provision"])?;
             Ok(())

@@ -1,14 +1,16 @@
-//! The power goes at any packet of the conversation: at which of them a second certificate cannot be avoided,
-//! and that there is none at any other. `make sweep` has all kinds of cuts, and both keys.
+//! The power, or the network, goes at any packet of the conversation: at which of them a second certificate
+//! cannot be avoided, and that there is none at any other. `make sweep` has all kinds of cuts, and both keys.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
-use image_tests::aws::{Cut, Direction};
+use image_tests::aws::{Cut, Direction, Options, Relay};
 use image_tests::clients::KeyType;
-use image_tests::proxy::When;
+use image_tests::proxy::{Seeded, When};
 use image_tests::sweep::{Kind, SCENARIOS, Stage};
+
+use crate::{Enrolling, exit};
 
 fn stage() -> Result<Stage> {
     let mut scenarios = SCENARIOS.into_iter();
@@ -98,4 +100,46 @@ fn a_missing_sync_of_the_token_is_noticed() -> Result<()> {
         }
     }
     panic!("no point after the missing sync is stuck");
+}
+
+/// The network goes at any packet, and comes back: a sample of the records, drawn once and for all.
+#[test]
+fn the_connection_ends_at_any_packet() -> Result<()> {
+    const SAMPLE: usize = 10;
+    let whole = Enrolling::with_the_settings_name(Options::default())?;
+    whole.ends_done()?;
+    whole.site.relay.settle()?;
+    let mut cuts = Vec::new();
+    for direction in Direction::BOTH {
+        for n in 1..=whole.site.relay.count(direction) {
+            cuts.extend([When::Before, When::After].map(|when| Cut { direction, n, when }));
+        }
+    }
+    let mut draw = Seeded::new(6);
+    for _ in 0..SAMPLE {
+        let cut = cuts.swap_remove(draw.below(cuts.len()));
+        let enrolling = Enrolling::with_the_settings_name(Options::default())?;
+        let relay: &Relay = &enrolling.site.relay;
+        relay.cut_connection(cut);
+        let outcome = enrolling.enroll()?;
+        relay.settle()?;
+        // What is cut on the way out comes too late to do harm.
+        let codes = [exit::DONE, exit::WAITING];
+        assert!(codes.contains(&outcome.code), "{cut:?}: {}", outcome.stderr);
+        let heard = outcome.code == exit::DONE
+            || enrolling
+                .device
+                .exists("/var/lib/tpm2_pkcs11/ownership.json");
+        let issued = enrolling.site.core.counts().created;
+        relay.reset();
+        enrolling.ends_done()?;
+        let counts = enrolling.site.core.counts();
+        let unheard = if heard { 0 } else { issued };
+        assert_eq!(
+            (counts.created, counts.active),
+            (1 + unheard, 1),
+            "{cut:?}: {counts:?}"
+        );
+    }
+    Ok(())
 }

@@ -2,9 +2,8 @@
 //! identity stays, and a later start ends well.
 
 use anyhow::Result;
-use image_tests::aws::{CLAIM, Call, Conduct, Cut, Direction, Door, Options, Rejection, Relay};
+use image_tests::aws::{CLAIM, Call, Conduct, Door, Options, Rejection};
 use image_tests::process::wait_for;
-use image_tests::proxy::{Seeded, When};
 use serde_json::json;
 
 use crate::{Enrolling, exit};
@@ -24,9 +23,8 @@ struct Case {
 }
 
 fn create(conduct: Conduct, code: i32, words: &'static str, created: usize) -> Case {
-    let call = Call::CreateCertificate;
     Case {
-        call,
+        call: Call::CreateCertificate,
         conduct,
         code,
         words,
@@ -35,13 +33,9 @@ fn create(conduct: Conduct, code: i32, words: &'static str, created: usize) -> C
 }
 
 fn register(conduct: Conduct, code: i32, words: &'static str, created: usize) -> Case {
-    let call = Call::RegisterThing;
     Case {
-        call,
-        conduct,
-        code,
-        words,
-        created,
+        call: Call::RegisterThing,
+        ..create(conduct, code, words, created)
     }
 }
 
@@ -273,48 +267,6 @@ fn a_claim_that_is_not_let_in() -> Result<()> {
         enrolling.site.core.behave();
         enrolling.ends_done()?;
         enrolling.assert_certificates(1, 1);
-    }
-    Ok(())
-}
-
-/// The network goes at any packet, and comes back: a sample of the records, drawn once and for all.
-#[test]
-fn the_connection_ends_at_any_packet() -> Result<()> {
-    const SAMPLE: usize = 10;
-    let whole = Enrolling::with_the_settings_name(Options::default())?;
-    whole.ends_done()?;
-    whole.site.relay.settle()?;
-    let mut cuts = Vec::new();
-    for direction in Direction::BOTH {
-        for n in 1..=whole.site.relay.count(direction) {
-            cuts.extend([When::Before, When::After].map(|when| Cut { direction, n, when }));
-        }
-    }
-    let mut draw = Seeded::new(6);
-    for _ in 0..SAMPLE {
-        let cut = cuts.swap_remove(draw.below(cuts.len()));
-        let enrolling = Enrolling::with_the_settings_name(Options::default())?;
-        let relay: &Relay = &enrolling.site.relay;
-        relay.cut_connection(cut);
-        let outcome = enrolling.enroll()?;
-        relay.settle()?;
-        // What is cut on the way out comes too late to do harm.
-        let codes = [exit::DONE, exit::WAITING];
-        assert!(codes.contains(&outcome.code), "{cut:?}: {}", outcome.stderr);
-        let heard = outcome.code == exit::DONE
-            || enrolling
-                .device
-                .exists("/var/lib/tpm2_pkcs11/ownership.json");
-        let issued = enrolling.site.core.counts().created;
-        relay.reset();
-        enrolling.ends_done()?;
-        let counts = enrolling.site.core.counts();
-        let unheard = if heard { 0 } else { issued };
-        assert_eq!(
-            (counts.created, counts.active),
-            (1 + unheard, 1),
-            "{cut:?}: {counts:?}"
-        );
     }
     Ok(())
 }

@@ -3,8 +3,12 @@
 
 use anyhow::{Context, Result};
 use image_tests::aws::crowd;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 fn main() -> Result<()> {
+    // A device has some pipes and sockets here, and 1024 files are a usual limit.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let number = |name: &str, usual: usize| {
         std::env::var(name)
             .map_or(Ok(usual), |text| text.parse())

@@ -5,6 +5,7 @@ pub mod authority;
 pub mod clients;
 pub mod device;
 mod directory;
+pub mod machine;
 mod ports;
 pub mod process;
 pub mod proxy;

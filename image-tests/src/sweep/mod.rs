@@ -12,8 +12,8 @@ mod scenario;
 mod table;
 
 pub use board::Board;
-pub use cut::{Kind, Point, Stage};
-pub use scenario::{SCENARIOS, Scenario};
+pub use cut::{Kind, Point, Stage, request};
+pub use scenario::{Outcome, SCENARIOS, Scenario};
 pub use table::{Row, print};
 
 use std::sync::Mutex;

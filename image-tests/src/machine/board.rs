@@ -32,7 +32,7 @@ pub enum Tpm {
 pub struct Board {
     pub tpm: Tpm,
     pub overlay: Overlay,
-    /// A TCP port of this machine's loopback that the guest reaches as 10.0.2.100:8883, and nothing else: where a
+    /// A TCP port of this machine's loopback that the guest reaches as broker.test:8883, and nothing else: where a
     /// test has a broker. The guest has no network otherwise.
     pub broker: Option<u16>,
 }
@@ -63,6 +63,9 @@ const MACHINE: [&str; 8] = [
 /// a busy machine, the time limits of its systemd mean as much work as on an idle one.
 const CLOCK: [&str; 2] = ["-icount", "shift=1,sleep=on"];
 
+const COMMAND_LINE: &str =
+    "root=/dev/nvme0n1p2 rw console=ttyAMA0 panic=-1 systemd.show_status=yes";
+
 impl Board {
     /// QEMU with everything but the TPM, the card and the channels.
     pub(super) fn qemu(&self, device_tree: &Path) -> Result<Command> {
@@ -71,16 +74,16 @@ impl Board {
         qemu.args(["-nodefaults", "-display", "none", "-no-reboot"]);
         qemu.arg("-kernel").arg(built("kernel")?);
         qemu.arg("-dtb").arg(device_tree);
-        qemu.args([
-            "-append",
-            "root=/dev/nvme0n1p2 rw console=ttyAMA0 panic=-1 systemd.show_status=yes",
-        ]);
+        let mut line = COMMAND_LINE.to_owned();
         if let Some(port) = self.broker {
+            // The guest configures its network only if it is told of it here.
+            line.push_str(" broker");
             qemu.arg("-netdev").arg(format!(
                 "user,id=broker,restrict=on,guestfwd=tcp:10.0.2.100:8883-tcp:127.0.0.1:{port}"
             ));
             qemu.args(["-device", "virtio-net-pci,netdev=broker"]);
         }
+        qemu.args(["-append", &line]);
         Ok(qemu)
     }
 

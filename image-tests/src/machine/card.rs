@@ -54,11 +54,6 @@ impl Card {
         Ok(())
     }
 
-    pub fn make_folder(&self, path: &str) -> Result<()> {
-        succeed(self.mtools("mmd").arg(format!("::{path}")))?;
-        Ok(())
-    }
-
     /// A file of the FAT partition; `None` if it is not there.
     pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
         let directory = TempDir::new()?;

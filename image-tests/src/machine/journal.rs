@@ -7,11 +7,12 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
-/// Only so that a test that waits in vain ends: many times what a boot takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(600);
+/// Only so that a test that waits in vain ends: a boot takes half a minute, but ten and more on a machine that has
+/// been seen to give QEMU a twentieth of a core.
+const LIMIT: Duration = Duration::from_secs(3600);
 
 /// One entry; systemd.journal-fields(7) has the names.
 #[derive(Clone, Debug)]
@@ -157,6 +158,15 @@ impl Live {
             let waited = self.0.1.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Waits until the machine has gone off.
+    pub fn wait_for_end(&self) -> Result<()> {
+        let running = |state: &mut State| !state.ended;
+        let waited = self.0.1.wait_timeout_while(self.lock(), LIMIT, running);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        ensure!(state.ended, "waited in vain for the machine to go off");
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

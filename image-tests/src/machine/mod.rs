@@ -90,11 +90,6 @@ impl Machine {
         Running::start(self)
     }
 
-    /// How often it was switched on.
-    pub fn boots(&self) -> usize {
-        self.boots
-    }
-
     /// The directory of the TPM's state.
     pub fn tpm_state(&self) -> PathBuf {
         self.files.path().join("tpm")
@@ -127,7 +122,8 @@ impl Machine {
         let kept = || -> Result<()> {
             std::fs::create_dir_all(&to)?;
             for entry in std::fs::read_dir(self.files.path())?.flatten() {
-                if entry.file_name().to_string_lossy().starts_with("boot-") {
+                // Among them are sockets, too.
+                if entry.file_type()?.is_file() {
                     std::fs::copy(entry.path(), to.join(entry.file_name()))?;
                 }
             }

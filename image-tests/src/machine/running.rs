@@ -85,7 +85,7 @@ impl Running {
         }
         let journal = Live::follow(report, File::create(at("journal"))?);
         // A command that does not end is to end the test.
-        agent.set_read_timeout(Some(Duration::from_secs(300)))?;
+        agent.set_read_timeout(Some(Duration::from_secs(3600)))?;
         Ok(Self {
             qemu,
             swtpm,
@@ -147,7 +147,8 @@ impl Running {
             .write_all((request + "\n").as_bytes())?;
         let mut answer = String::new();
         self.agent.read_line(&mut answer).context("no answer")?;
-        let (code, said) = answer.trim_end().split_once(' ').context("no answer")?;
+        let answer = answer.trim_end_matches('\n');
+        let (code, said) = answer.split_once(' ').context("no answer")?;
         Ok(Finished {
             code: code.parse()?,
             stdout: base64(&["-d"], said.as_bytes())?,
@@ -158,12 +159,11 @@ impl Running {
     /// The same with a command that has to succeed: what it says.
     pub fn succeed(&mut self, command: &str) -> Result<String> {
         let finished = self.run(command)?;
-        ensure!(
-            finished.code == 0,
-            "in the guest, {command} ended with {}: {}",
-            finished.code,
-            finished.stdout
-        );
+        if finished.code != 0 {
+            let Finished { code, stdout, .. } = finished;
+            let kept = self.machine.keep();
+            bail!("in the guest, {command} ended with {code}: {stdout}; {kept}");
+        }
         Ok(finished.stdout)
     }
 
@@ -180,10 +180,12 @@ impl Running {
         self.agent
             .get_ref()
             .write_all((request + "\n").as_bytes())?;
-        wait_for("the machine to go off", || {
+        self.journal
+            .wait_for_end()
+            .map_err(|e| anyhow::anyhow!("{e:#}; {}", self.machine.keep()))?;
+        wait_for("QEMU to end", || {
             Ok(self.qemu.has_ended()?.then_some(()))
-        })
-        .map_err(|e| anyhow::anyhow!("{e:#}; {}", self.machine.keep()))?;
+        })?;
         if let Some(swtpm) = &mut self.swtpm {
             wait_for("the TPM to go off", || Ok(swtpm.has_ended()?.then_some(())))?;
         }

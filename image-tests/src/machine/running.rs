@@ -183,9 +183,7 @@ impl Running {
         self.journal
             .wait_for_end()
             .map_err(|e| anyhow::anyhow!("{e:#}; {}", self.machine.keep()))?;
-        wait_for("QEMU to end", || {
-            Ok(self.qemu.has_ended()?.then_some(()))
-        })?;
+        wait_for("QEMU to end", || Ok(self.qemu.has_ended()?.then_some(())))?;
         if let Some(swtpm) = &mut self.swtpm {
             wait_for("the TPM to go off", || Ok(swtpm.has_ended()?.then_some(())))?;
         }

@@ -116,7 +116,9 @@ fn a_missing_sync_is_noticed() -> Result<()> {
     running.until("firstboot.service")?.pull_the_plug()?;
     // From the end: the longer the sync is past, the more has come to rely on it.
     for n in (1..=log.len()?).rev() {
-        if !wrong_after(&log, CrashPoint { n, seed: SEED })?.is_empty() {
+        let wrong = wrong_after(&log, CrashPoint { n, seed: SEED })?;
+        if !wrong.is_empty() {
+            eprintln!("after {n} entries: {}", wrong.join("; "));
             return Ok(());
         }
     }

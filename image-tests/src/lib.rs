@@ -7,6 +7,7 @@ pub mod bench;
 pub mod clients;
 pub mod device;
 mod directory;
+pub mod machine;
 pub mod ports;
 pub mod process;
 pub mod proxy;

@@ -99,6 +99,12 @@ impl Background {
         Ok(self.0.try_wait()?.is_some())
     }
 
+    /// Stops it where it is, for good: nothing but its end follows.
+    pub fn freeze(&self) -> Result<()> {
+        let pid = i32::try_from(self.0.id())?;
+        kill(Pid::from_raw(pid), Signal::SIGSTOP).context("cannot stop a program")
+    }
+
     /// Asks it to end, and waits until it has.
     pub fn terminate(mut self) -> Result<()> {
         let pid = i32::try_from(self.0.id())?;

@@ -270,8 +270,8 @@ fn firmware(seed: u64) -> Firmware {
     [Firmware::V7_63, Firmware::V7_85][seed as usize % 2]
 }
 
-/// The complete request on a boot partition, if there is one.
-fn request(root: &Path) -> Option<Vec<u8>> {
+/// The complete request on the boot partition of a device's tree, if there is one.
+pub fn request(root: &Path) -> Option<Vec<u8>> {
     std::fs::read_dir(root.join("boot/firstboot/requests"))
         .ok()?
         .flatten()

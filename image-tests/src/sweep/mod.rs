@@ -14,9 +14,9 @@ mod scenario;
 mod table;
 
 pub use board::Board;
-pub use cut::{Aftermath, Stage};
+pub use cut::{Aftermath, Stage, request};
 pub use point::{Kind, Point};
-pub use scenario::{SCENARIOS, Scenario};
+pub use scenario::{Outcome, SCENARIOS, Scenario};
 pub use table::{Row, print};
 
 use std::sync::Mutex;

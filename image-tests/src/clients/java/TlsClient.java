@@ -28,7 +28,10 @@ public class TlsClient {
         Path authority = Path.of(arguments[4]);
         int port = Integer.parseInt(arguments[5]);
         String version = arguments[6];
-        String question = arguments[7];
+        // What to say: a line, or "@" and the name of a file that holds it.
+        byte[] question = arguments[7].startsWith("@")
+            ? Files.readAllBytes(Path.of(arguments[7].substring(1)))
+            : (arguments[7] + "\n").getBytes(StandardCharsets.UTF_8);
 
         String configuration = "name=greengrass\nlibrary=" + module + "\nslot=" + slot;
         Provider provider = Security.getProvider("SunPKCS11").configure("--" + configuration);
@@ -55,7 +58,7 @@ public class TlsClient {
             parameters.setEndpointIdentificationAlgorithm("HTTPS");
             socket.setSSLParameters(parameters);
             socket.startHandshake();
-            socket.getOutputStream().write((question + "\n").getBytes(StandardCharsets.UTF_8));
+            socket.getOutputStream().write(question);
             BufferedReader answers = new BufferedReader(
                 new InputStreamReader(socket.getInputStream(), StandardCharsets.UTF_8));
             System.out.println(answers.readLine());

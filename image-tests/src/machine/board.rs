@@ -1,0 +1,122 @@
+//! What is soldered: QEMU's `virt` board, a TPM, and the device tree that tells the kernel of it.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::built;
+use crate::device::SERIAL;
+use crate::process::{bounded, succeed};
+
+/// What the device tree says about the TPM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlay {
+    /// The TPM is where it is.
+    Right,
+    /// A node for another chip, for which this kernel has no driver.
+    Wrong,
+}
+
+/// The TPM of the board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tpm {
+    Present,
+    /// Not fitted. The device tree says nothing of one, either.
+    Absent,
+    /// Its storage breaks before the kernel's first command: it goes into failure mode.
+    Broken,
+}
+
+#[derive(Clone, Debug)]
+pub struct Board {
+    pub tpm: Tpm,
+    pub overlay: Overlay,
+    /// A TCP port of this machine's loopback that the guest reaches as broker.test:8883, and nothing else: where a
+    /// test has a broker. The guest has no network otherwise.
+    pub broker: Option<u16>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            tpm: Tpm::Present,
+            overlay: Overlay::Right,
+            broker: None,
+        }
+    }
+}
+
+/// Always TCG: a KVM that is there may be one that no stock kernel boots on.
+const MACHINE: [&str; 8] = [
+    "-accel",
+    "tcg",
+    "-cpu",
+    "cortex-a72",
+    "-smp",
+    "1",
+    "-m",
+    "512",
+];
+
+/// The guest's clock counts its instructions, two nanoseconds each, and goes on by itself only while it waits: on
+/// a busy machine, the time limits of its systemd mean as much work as on an idle one.
+const CLOCK: [&str; 2] = ["-icount", "shift=1,sleep=on"];
+
+const COMMAND_LINE: &str =
+    "root=/dev/nvme0n1p2 rw console=ttyAMA0 panic=-1 systemd.show_status=yes";
+
+impl Board {
+    /// QEMU with everything but the TPM, the card and the channels.
+    pub(super) fn qemu(&self, device_tree: &Path) -> Result<Command> {
+        let mut qemu = Command::new("qemu-system-aarch64");
+        qemu.args(["-M", "virt"]).args(MACHINE).args(CLOCK);
+        qemu.args(["-nodefaults", "-display", "none", "-no-reboot"]);
+        qemu.arg("-kernel").arg(built("kernel")?);
+        qemu.arg("-dtb").arg(device_tree);
+        let mut line = COMMAND_LINE.to_owned();
+        if let Some(port) = self.broker {
+            // The guest configures its network only if it is told of it here.
+            line.push_str(" broker");
+            qemu.arg("-netdev").arg(format!(
+                "user,id=broker,restrict=on,guestfwd=tcp:10.0.2.100:8883-tcp:127.0.0.1:{port}"
+            ));
+            qemu.args(["-device", "virtio-net-pci,netdev=broker"]);
+        }
+        qemu.args(["-append", &line]);
+        Ok(qemu)
+    }
+
+    /// The board's device tree as the firmware hands it to the kernel: QEMU's own with the serial number, and
+    /// the TPM on the platform bus (Documentation/devicetree/bindings/tpm/tcg,tpm-tis-mmio.yaml).
+    pub(super) fn device_tree(&self, path: &Path) -> Result<()> {
+        let mut dump = bounded("qemu-system-aarch64");
+        dump.arg("-M")
+            .arg(format!("virt,dumpdtb={}", path.display()));
+        succeed(dump.args(MACHINE).args(["-nodefaults", "-display", "none"]))?;
+        let put = |arguments: &[&str]| {
+            let mut fdtput = bounded("fdtput");
+            succeed(
+                fdtput
+                    .arg("-t")
+                    .arg(arguments[0])
+                    .arg(path)
+                    .args(&arguments[1..]),
+            )
+        };
+        put(&["s", "/", "serial-number", SERIAL])?;
+        if self.tpm == Tpm::Absent {
+            return Ok(());
+        }
+        const NODE: &str = "/platform-bus@c000000/tpm_tis@0";
+        succeed(bounded("fdtput").arg("-c").arg(path).arg(NODE))?;
+        let compatible = match self.overlay {
+            Overlay::Right => "tcg,tpm-tis-mmio",
+            Overlay::Wrong => "atmel,attpm20p",
+        };
+        put(&["s", NODE, "compatible", compatible])?;
+        // The TIS registers of five localities.
+        put(&["x", NODE, "reg", "0", "5000"])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! The card, as a card reader sees it: the FAT partition for the operator, the ext4 one for the system. Its
+//! layout is `guest/build`'s: 64 MiB of FAT from 1 MiB, ext4 from 65 MiB. Nothing is mounted.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::authority::Authority;
+use crate::process::{Finished, bounded, finish, succeed};
+
+/// Where the partitions begin, in bytes.
+const FAT: u64 = 1 << 20;
+const EXT4: u64 = 65 << 20;
+
+#[derive(Debug)]
+pub struct Card {
+    image: PathBuf,
+    _directory: TempDir,
+}
+
+impl Card {
+    /// A card with a copy of this image. Holes stay holes.
+    pub fn flash(image: &Path) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("card-").tempdir()?;
+        let path = directory.path().join("card.img");
+        let mut copy = Command::new("cp");
+        copy.args(["--sparse=always", "--reflink=auto"]);
+        succeed(copy.arg(image).arg(&path))?;
+        Ok(Self {
+            image: path,
+            _directory: directory,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.image
+    }
+
+    /// Writes a file of the FAT partition, by its path there; its folder has to exist.
+    pub fn put(&self, path: &str, content: impl AsRef<[u8]>) -> Result<()> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        std::io::Write::write_all(&mut file, content.as_ref())?;
+        let mut copy = self.mtools("mcopy");
+        copy.args(["-n", "-o", "-D", "o"]).arg(file.path());
+        succeed(copy.arg(format!("::{path}"))).with_context(|| format!("{path} onto the card"))?;
+        Ok(())
+    }
+
+    pub fn remove(&self, path: &str) -> Result<()> {
+        succeed(self.mtools("mdel").arg(format!("::{path}")))?;
+        Ok(())
+    }
+
+    /// A file of the FAT partition; `None` if it is not there.
+    pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let directory = TempDir::new()?;
+        let to = directory.path().join("file");
+        let mut copy = self.mtools("mcopy");
+        let copied = finish(copy.arg("-n").arg(format!("::{path}")).arg(&to))?;
+        if copied.code != 0 {
+            ensure!(
+                copied.stderr.contains("not found") || copied.stderr.contains("no match"),
+                "cannot read {path} on the card: {}",
+                copied.stderr
+            );
+            return Ok(None);
+        }
+        Ok(Some(std::fs::read(to)?))
+    }
+
+    pub fn read_text(&self, path: &str) -> Result<String> {
+        let content = self.read(path)?;
+        let content = content.with_context(|| format!("there is no {path} on the card"))?;
+        String::from_utf8(content).with_context(|| format!("{path} is no text"))
+    }
+
+    /// What an operator prepares, and the broker of the loopback: settings, the authority that the device
+    /// trusts, the broker's certificate and key.
+    pub fn prepare(&self, settings: &serde_json::Value, authority: &Authority) -> Result<()> {
+        self.put(
+            "firstboot/firstboot.json",
+            serde_json::to_string_pretty(settings)?,
+        )?;
+        self.put("firstboot/root-ca.pem", authority.certificate_pem()?)?;
+        let broker = authority.server()?;
+        self.put("broker/authority.pem", authority.certificate_pem()?)?;
+        self.put("broker/certificate.pem", std::fs::read(broker.certificate)?)?;
+        self.put("broker/key.pem", std::fs::read(broker.key)?)
+    }
+
+    /// A folder of the FAT partition, into a directory.
+    pub fn copy_fat(&self, folder: &str, to: &Path) -> Result<()> {
+        let mut copy = self.mtools("mcopy");
+        succeed(copy.args(["-n", "-s", &format!("::{folder}")]).arg(to))?;
+        Ok(())
+    }
+
+    /// A directory of the ext4 partition, with owners and modes, into one that exists. What is not there
+    /// leaves nothing.
+    pub fn copy_ext4(&self, path: &str, to: &Path) -> Result<()> {
+        let request = format!("rdump {path} {}", to.display());
+        self.debugfs(&request)?;
+        Ok(())
+    }
+
+    /// What is in a directory of the ext4 partition: inodes, modes, owners, sizes, times of change.
+    pub fn list_ext4(&self, path: &str) -> Result<String> {
+        Ok(self.debugfs(&format!("ls -l {path}"))?.stdout)
+    }
+
+    /// What is in a folder of the FAT partition, and below it: sizes and times.
+    pub fn list_fat(&self, folder: &str) -> Result<String> {
+        let mut list = self.mtools("mdir");
+        // The free space counts what others have written, too.
+        let all = succeed(list.args(["-/", &format!("::{folder}")]))?;
+        Ok(all
+            .lines()
+            .filter(|line| !line.contains("bytes free"))
+            .map(|line| line.to_owned() + "\n")
+            .collect())
+    }
+
+    /// What a careful boot does after a power cut: both file systems are checked, the ext4 one is repaired. What
+    /// was said of one that cannot be; nothing if all is well. (FAT stays as it is: the image does not check it.)
+    pub fn check(&self) -> Result<Option<String>> {
+        let ext4 = self.at(EXT4);
+        let fat = self.fat_alone()?;
+        // -p and -a mend what can be mended without asking, the journal's replay included: 1 is "mended".
+        for (program, arguments, path, most) in [
+            ("e2fsck", ["-p", "-v"], ext4.as_os_str(), 1),
+            ("e2fsck", ["-f", "-n"], ext4.as_os_str(), 0),
+            ("fsck.fat", ["-a", "-w"], fat.path().as_os_str(), 1),
+            ("fsck.fat", ["-n", "-V"], fat.path().as_os_str(), 0),
+        ] {
+            let finished = finish(bounded(program).args(arguments).arg(path))?;
+            if finished.code > most {
+                let said = finished.stdout + &finished.stderr;
+                return Ok(Some(format!(
+                    "{program} {arguments:?}: {} {said}",
+                    finished.code
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    /// fsck.fat cannot begin in the middle of a file.
+    fn fat_alone(&self) -> Result<tempfile::NamedTempFile> {
+        let file = tempfile::NamedTempFile::new()?;
+        let mut copy = Command::new("dd");
+        copy.arg(format!("if={}", self.image.display()));
+        copy.arg(format!("of={}", file.path().display()));
+        copy.args(["bs=1M", "skip=1", "count=64", "conv=sparse", "status=none"]);
+        succeed(&mut copy)?;
+        Ok(file)
+    }
+
+    fn at(&self, offset: u64) -> OsString {
+        let mut at = self.image.clone().into_os_string();
+        at.push(format!("?offset={offset}"));
+        at
+    }
+
+    fn debugfs(&self, request: &str) -> Result<Finished> {
+        finish(bounded("debugfs").arg("-R").arg(request).arg(self.at(EXT4)))
+    }
+
+    fn mtools(&self, tool: &str) -> Command {
+        let mut command = bounded(tool);
+        command.arg("-i");
+        command.arg(format!("{}@@{FAT}", self.image.display()));
+        // The machine's own configuration has no say.
+        command
+            .env("MTOOLSRC", "/dev/null")
+            .env("MTOOLS_SKIP_CHECK", "1");
+        command
+    }
+}

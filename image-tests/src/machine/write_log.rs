@@ -1,0 +1,199 @@
+//! What a running machine wrote to its card, in order, with what was flushed when, and the TPM's states in
+//! between: from these, the card and the TPM as a power cut at any point may leave them.
+//!
+//! QEMU's blklogwrites writes the log, in the format of the kernel's dm-log-writes
+//! (Documentation/admin-guide/device-mapper/log-writes.rst). `guest/nvsnap.c`, inside swtpm, keeps the states.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use super::{Card, Machine, Running};
+use crate::proxy::Seeded;
+use crate::software_tpm::copy_state;
+
+/// struct log_write_super of drivers/md/dm-log-writes.c: magic, version, number of entries, size of a sector.
+const MAGIC: u64 = 0x006a_7366_7773_6872;
+/// struct log_write_entry: sector, number of sectors, flags, length of the data that follow the entry's sector.
+const FLUSH: u64 = 1;
+const DISCARD: u64 = 4;
+
+#[derive(Debug)]
+pub struct WriteLog {
+    directory: TempDir,
+    /// The card before the first write.
+    base: Card,
+}
+
+/// A point at which the power may go: after the n-th entry, with a selection of what was not flushed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrashPoint {
+    pub n: usize,
+    pub seed: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// On the card, in bytes.
+    at: u64,
+    flags: u64,
+    /// Where its data are in the log, and how many bytes.
+    data: (u64, usize),
+}
+
+impl WriteLog {
+    /// Switches a machine on and records it.
+    pub fn record(machine: Machine) -> Result<(Running, Self)> {
+        let directory = tempfile::Builder::new().prefix("write-log-").tempdir()?;
+        let log = Self {
+            base: Card::flash(machine.card.path())?,
+            directory,
+        };
+        File::create(log.file())?;
+        std::fs::create_dir(log.states())?;
+        std::fs::create_dir(log.first_state())?;
+        copy_state(&machine.tpm_state(), &log.first_state())?;
+        let mut machine = machine;
+        machine.boots += 1;
+        Ok((Running::start_with(machine, Some(&log))?, log))
+    }
+
+    /// The log itself.
+    pub(super) fn file(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    /// Where the TPM's states are kept.
+    pub(super) fn states(&self) -> PathBuf {
+        self.directory.path().join("states")
+    }
+
+    fn first_state(&self) -> PathBuf {
+        self.directory.path().join("first")
+    }
+
+    /// How many entries there are now: a place in what is being recorded.
+    pub fn len(&self) -> Result<usize> {
+        Ok(usize::try_from(self.header()?[2])?)
+    }
+
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    fn header(&self) -> Result<[u64; 4]> {
+        let mut bytes = [0; 28];
+        let log = File::open(self.file())?;
+        if log.metadata()?.len() == 0 {
+            return Ok([MAGIC, 1, 0, 512]);
+        }
+        log.read_exact_at(&mut bytes, 0)?;
+        let header = [
+            word(&bytes, 0),
+            word(&bytes, 8),
+            word(&bytes, 16),
+            word(&bytes, 24),
+        ];
+        ensure!(header[0] == MAGIC, "this is no write log: {header:x?}");
+        Ok([header[0], header[1], header[2], header[3] & 0xffff_ffff])
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let [_, _, count, sector] = self.header()?;
+        let log = File::open(self.file())?;
+        let mut entries = Vec::new();
+        let mut at = sector;
+        for n in 0..count {
+            let mut bytes = [0; 32];
+            log.read_exact_at(&mut bytes, at)
+                .with_context(|| format!("entry {n} of the write log"))?;
+            let flags = word(&bytes, 16);
+            let sectors = word(&bytes, 8);
+            let length = if flags & DISCARD == 0 {
+                sectors * sector
+            } else {
+                0
+            };
+            entries.push(Entry {
+                at: word(&bytes, 0) * sector,
+                flags,
+                data: (at + sector, usize::try_from(length)?),
+            });
+            at += sector + length;
+        }
+        Ok(entries)
+    }
+
+    /// How many of the entries before a point were not flushed: what a cut there may lose.
+    pub fn unflushed(&self, n: usize) -> Result<usize> {
+        Ok(n - last_flush(&self.entries()?, n))
+    }
+
+    /// A machine as the power cut leaves it.
+    pub fn crash(&self, point: CrashPoint) -> Result<Machine> {
+        let entries = self.entries()?;
+        let card = Card::flash(self.base.path())?;
+        let (log, image) = (
+            File::open(self.file())?,
+            File::options().write(true).open(card.path())?,
+        );
+        let mut draw = Seeded::new(point.seed);
+        let safe = last_flush(&entries, point.n);
+        for (i, entry) in entries[..point.n].iter().enumerate() {
+            // Half of what was not flushed is lost, any of it.
+            if i >= safe && draw.below(2) == 0 {
+                continue;
+            }
+            let mut data = vec![0; entry.data.1];
+            log.read_exact_at(&mut data, entry.data.0)?;
+            image.write_all_at(&data, entry.at)?;
+        }
+        let machine = Machine::with_card(card)?;
+        let state = self.state(point)?;
+        if state.is_dir() {
+            copy_state(&state, &machine.tpm_state())?;
+        } else {
+            std::fs::copy(state, machine.tpm_state().join("tpm2-00.permall"))?;
+        }
+        Ok(machine)
+    }
+
+    /// The TPM's state at a point. Where it changed just there, either state may be the one.
+    fn state(&self, point: CrashPoint) -> Result<PathBuf> {
+        let changes = self.changes()?;
+        let until = point.n + (point.seed % 2) as usize;
+        let last = changes.iter().rposition(|entries| *entries < until);
+        Ok(last.map_or_else(
+            || self.first_state(),
+            |state| self.states().join(state.to_string()),
+        ))
+    }
+
+    /// After how many entries the TPM's permanent state changed, each time.
+    pub fn changes(&self) -> Result<Vec<usize>> {
+        let index = std::fs::read_to_string(self.states().join("index")).unwrap_or_default();
+        let number = |line: &str| line.split_once(' ')?.1.parse().ok();
+        index
+            .lines()
+            .map(|line| number(line).with_context(|| format!("in the index of states: {line}")))
+            .collect()
+    }
+}
+
+/// How many entries are certain to be on the card at a point: those before the last flush.
+fn last_flush(entries: &[Entry], n: usize) -> usize {
+    let flush = entries[..n]
+        .iter()
+        .rposition(|entry| entry.flags & FLUSH != 0);
+    flush.unwrap_or(0)
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    let have = bytes.len().min(at + 8) - at;
+    word[..have].copy_from_slice(&bytes[at..at + have]);
+    u64::from_le_bytes(word)
+}

@@ -1,0 +1,55 @@
+//! The image boots: a guest with the release's TPM stack, an unprovisioned TPM, and systemd in between.
+
+mod editions;
+mod first_boot;
+mod no_tpm;
+mod pulled_plugs;
+mod write_log;
+
+use anyhow::Result;
+use image_tests::authority::Authority;
+use image_tests::clients::KeyType;
+use image_tests::device::{SERIAL, offline_settings};
+use image_tests::machine::{Machine, Running};
+
+fn thing() -> String {
+    format!("gateway-{SERIAL}")
+}
+
+fn request() -> String {
+    format!("firstboot/requests/{}.csr.pem", thing())
+}
+
+fn certificate() -> String {
+    format!("firstboot/certificates/{}.pem", thing())
+}
+
+/// A card with an edition's image and its operator's settings, in a new board.
+fn flash(edition: &str, authority: &Authority) -> Result<Machine> {
+    let machine = Machine::flash(edition)?;
+    let settings = offline_settings(edition, KeyType::EccP256);
+    machine.card.prepare(&settings, authority)?;
+    Ok(machine)
+}
+
+/// What the operator's authority makes of a request.
+fn sign(authority: &Authority, request: &[u8]) -> Result<String> {
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), request)?;
+    authority.sign(file.path())
+}
+
+/// The operator signs the running machine's request, and puts the certificate where it is expected.
+fn certify(running: &mut Running, authority: &Authority) -> Result<()> {
+    let request = running.succeed(&format!("cat /boot/{}", request()))?;
+    let certificate = sign(authority, request.as_bytes())?;
+    running.put(&format!("/boot/{}", self::certificate()), &certificate)
+}
+
+/// Whether systemd has a unit started now.
+fn is_active(running: &mut Running, unit: &str) -> Result<bool> {
+    Ok(running
+        .run(&format!("systemctl is-active --quiet {unit}"))?
+        .code
+        == 0)
+}

@@ -1,0 +1,67 @@
+//! Boards whose TPM is not there, not found or not well: they boot all the same, and say why not.
+
+use anyhow::Result;
+use image_tests::authority::Authority;
+use image_tests::machine::{Machine, Overlay, Running, Tpm};
+
+use super::flash;
+
+/// EX_UNAVAILABLE: no TPM.
+const NO_TPM: &str = "69";
+
+/// Boots, and looks at what is the same for all of them. What firstboot said on the console and on the card.
+fn boot(machine: Machine) -> Result<(Running, String)> {
+    let mut running = machine.boot()?.until("multi-user.target")?;
+    let journal = running.journal();
+    assert_eq!(journal.started("firstboot.service"), Some("failed"));
+    assert_eq!(
+        journal.started("firstboot-enroll.service"),
+        Some("dependency")
+    );
+    assert_eq!(
+        journal.started("ggl.core.iotcored.service"),
+        Some("dependency")
+    );
+    let status = running.succeed("systemctl show --value -p ExecMainStatus firstboot.service")?;
+    assert_eq!(status.trim_end(), NO_TPM);
+    let said = running.succeed("jq -r .message /boot/firstboot/status.json")?;
+    let on_console = running.machine().console()?;
+    let beginning = said.split(':').next().unwrap_or_default();
+    assert!(
+        on_console.contains(beginning),
+        "the console does not say {beginning:?}:\n{on_console}"
+    );
+    Ok((running, said))
+}
+
+#[test]
+fn without_a_tpm_it_boots_and_says_so() -> Result<()> {
+    let mut machine = flash("nucleus-lite", &Authority::new()?)?;
+    machine.board.tpm = Tpm::Absent;
+    let (mut running, said) = boot(machine)?;
+    assert_ne!(running.run("test -e /dev/tpmrm0")?.code, 0);
+    assert!(said.contains("overlay"), "{said}");
+    running.power_off()?;
+    Ok(())
+}
+
+#[test]
+fn with_the_wrong_overlay_it_boots_and_says_so() -> Result<()> {
+    let mut machine = flash("nucleus-lite", &Authority::new()?)?;
+    machine.board.overlay = Overlay::Wrong;
+    let (mut running, said) = boot(machine)?;
+    assert_ne!(running.run("test -e /dev/tpmrm0")?.code, 0);
+    assert!(said.contains("overlay"), "{said}");
+    running.power_off()?;
+    Ok(())
+}
+
+#[test]
+fn with_a_tpm_in_failure_mode_it_boots_and_says_so() -> Result<()> {
+    let mut machine = flash("nucleus-lite", &Authority::new()?)?;
+    machine.board.tpm = Tpm::Broken;
+    let (running, said) = boot(machine)?;
+    eprintln!("{said}");
+    running.power_off()?;
+    Ok(())
+}

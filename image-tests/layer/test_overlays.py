@@ -21,7 +21,7 @@ SPI = "/soc/spi@7e204000"
 def built(tmp_path_factory):
     """The folder with the overlays, and what make and dtc said."""
     out = tmp_path_factory.mktemp("overlays")
-    return out, kernel.run(["make", "-s", "-C", layer.REPOSITORY / "dts-overlays", f"O={out}"])
+    return out, kernel.run(["make", "-s", "--no-print-directory", "-C", layer.REPOSITORY / "dts-overlays", f"O={out}"])
 
 
 @pytest.fixture(scope="session", params=BOARDS)

@@ -43,7 +43,7 @@ pub fn rows(host: &Path, aarch64: Option<&Path>) -> Result<Vec<Row>> {
             )
             .aim(Aim::AtMost(4.0 * 1024.0)),
         ),
-        None => eprintln!("bench: no firstboot for aarch64; make cross builds it"),
+        None => eprintln!("bench: no firstboot for aarch64; make guest builds it"),
     }
     rows.push(
         Row::new(

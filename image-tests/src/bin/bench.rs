@@ -28,8 +28,7 @@ fn main() -> Result<()> {
         pairs::rows(KeyType::Rsa2048, count, 1.0 / 12.0)?,
     );
     add("nothing to do", idle::rows(50)?);
-    let aarch64 = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../target/aarch64-unknown-linux-gnu/release/firstboot");
+    let aarch64 = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest/firstboot");
     add(
         "footprint",
         footprint::rows(

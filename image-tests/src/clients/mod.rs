@@ -138,3 +138,18 @@ fn installed(relative: &str) -> Result<PathBuf> {
         None => bail!("no {relative} below /usr/lib: image-tests/host-packages installs it"),
     }
 }
+
+/// Makes two tests of each scenario, a function of the key type, so that a failure names both.
+#[macro_export]
+macro_rules! for_both_keys {
+    ($($scenario:ident: $ecc:ident, $rsa:ident;)*) => {$(
+        #[test]
+        fn $ecc() -> ::anyhow::Result<()> {
+            $scenario($crate::clients::KeyType::EccP256)
+        }
+        #[test]
+        fn $rsa() -> ::anyhow::Result<()> {
+            $scenario($crate::clients::KeyType::Rsa2048)
+        }
+    )*};
+}

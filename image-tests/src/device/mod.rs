@@ -42,6 +42,17 @@ pub struct Outcome {
     pub elapsed: Duration,
 }
 
+/// firstboot has ended with this status, and said these words on standard error.
+#[track_caller]
+pub fn assert_ends(outcome: &Outcome, code: i32, words: &str) {
+    assert_eq!(outcome.code, code, "{}{}", outcome.stdout, outcome.stderr);
+    assert!(
+        outcome.stderr.contains(words),
+        "no {words:?} in: {}",
+        outcome.stderr
+    );
+}
+
 #[derive(Debug)]
 pub struct Device {
     pub tpm: SoftwareTpm,

@@ -103,21 +103,7 @@ fn openssl_accepts_the_request(key: KeyType) -> Result<()> {
     Ok(())
 }
 
-/// One test for each key and client, so that a failure names both.
-macro_rules! for_both_keys {
-    ($($scenario:ident: $ecc:ident, $rsa:ident;)*) => {$(
-        #[test]
-        fn $ecc() -> Result<()> {
-            $scenario(KeyType::EccP256)
-        }
-        #[test]
-        fn $rsa() -> Result<()> {
-            $scenario(KeyType::Rsa2048)
-        }
-    )*};
-}
-
-for_both_keys! {
+image_tests::for_both_keys! {
     openssl_authenticates: openssl_authenticates_with_ecc, openssl_authenticates_with_rsa;
     java_authenticates: java_authenticates_with_ecc, java_authenticates_with_rsa;
     p11tool_lists_and_signs: p11tool_signs_with_ecc, p11tool_signs_with_rsa;

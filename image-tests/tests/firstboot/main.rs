@@ -15,7 +15,7 @@ mod users;
 
 use anyhow::Result;
 use image_tests::clients::KeyType;
-use image_tests::device::{Device, Outcome, offline_settings};
+use image_tests::device::{Device, assert_ends, offline_settings};
 
 /// The exit statuses that the README documents.
 mod exit {
@@ -43,14 +43,4 @@ fn usual() -> Result<Device> {
 /// The thing's name on [`usual`] devices.
 fn thing_name() -> String {
     format!("gateway-{}", image_tests::device::SERIAL)
-}
-
-#[track_caller]
-fn assert_ends(outcome: &Outcome, code: i32, words: &str) {
-    assert_eq!(outcome.code, code, "{}{}", outcome.stdout, outcome.stderr);
-    assert!(
-        outcome.stderr.contains(words),
-        "no {words:?} in: {}",
-        outcome.stderr
-    );
 }

@@ -118,21 +118,7 @@ fn v1(key: KeyType) -> Result<()> {
     Ok(())
 }
 
-/// One test for each edition and key, so that a failure names both.
-macro_rules! for_both_keys {
-    ($($scenario:ident: $ecc:ident, $rsa:ident;)*) => {$(
-        #[test]
-        fn $ecc() -> Result<()> {
-            $scenario(KeyType::EccP256)
-        }
-        #[test]
-        fn $rsa() -> Result<()> {
-            $scenario(KeyType::Rsa2048)
-        }
-    )*};
-}
-
-for_both_keys! {
+image_tests::for_both_keys! {
     nucleus: nucleus_with_ecc, nucleus_with_rsa;
     nucleus_lite: nucleus_lite_with_ecc, nucleus_lite_with_rsa;
     v1: v1_with_ecc, v1_with_rsa;

@@ -15,7 +15,7 @@ mod settings;
 use anyhow::Result;
 use image_tests::aws::{CLAIM, Options, Site, Status};
 use image_tests::clients::KeyType;
-use image_tests::device::{Device, Outcome, SERIAL};
+use image_tests::device::{Device, Outcome, SERIAL, assert_ends};
 
 /// The exit statuses that the README documents.
 mod exit {
@@ -145,14 +145,4 @@ impl Enrolling {
 /// The thing that the double's template makes of the device, whose settings would have it otherwise.
 fn thing() -> String {
     format!("core-{SERIAL}")
-}
-
-#[track_caller]
-fn assert_ends(outcome: &Outcome, code: i32, words: &str) {
-    assert_eq!(outcome.code, code, "{}{}", outcome.stdout, outcome.stderr);
-    assert!(
-        outcome.stderr.contains(words),
-        "no {words:?} in: {}",
-        outcome.stderr
-    );
 }

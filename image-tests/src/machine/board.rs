@@ -78,8 +78,9 @@ impl Board {
         if let Some(port) = self.broker {
             // The guest configures its network only if it is told of it here.
             line.push_str(" broker");
+            // A command for each connection: QEMU itself would make one, and that at once.
             qemu.arg("-netdev").arg(format!(
-                "user,id=broker,restrict=on,guestfwd=tcp:10.0.2.100:8883-tcp:127.0.0.1:{port}"
+                "user,id=broker,restrict=on,guestfwd=tcp:10.0.2.100:8883-cmd:nc 127.0.0.1 {port}"
             ));
             qemu.args(["-device", "virtio-net-pci,netdev=broker"]);
         }

@@ -85,7 +85,7 @@ impl Running {
         }
         let journal = Live::follow(report, File::create(at("journal"))?);
         // A command that does not end is to end the test.
-        agent.set_read_timeout(Some(Duration::from_secs(3600)))?;
+        agent.set_read_timeout(Some(Duration::from_secs(900)))?;
         Ok(Self {
             qemu,
             swtpm,
@@ -121,6 +121,15 @@ impl Running {
                 self.seen = seen;
                 Ok((self, record))
             }
+            Err(e) => bail!("{e:#}; {}", self.machine.keep()),
+        }
+    }
+
+    /// Waits until the journal has such a record, which may have been passed already: records of different units
+    /// have no certain order.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Record) -> bool) -> Result<Record> {
+        match self.journal.wait_for(what, 0, wanted) {
+            Ok((record, _)) => Ok(record),
             Err(e) => bail!("{e:#}; {}", self.machine.keep()),
         }
     }

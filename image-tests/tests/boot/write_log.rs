@@ -8,7 +8,7 @@ use image_tests::machine::{CrashPoint, WriteLog};
 use image_tests::proxy::Firmware;
 use image_tests::sweep::{Board, Outcome, request};
 
-use super::{certify, flash, thing};
+use super::{certify, flash, let_in};
 
 /// Points in `make test`; POINTS=… for another number (`make powercut`).
 const POINTS: usize = 44;
@@ -47,9 +47,7 @@ fn every_point_of_the_log_recovers() -> Result<()> {
     let (running, log) = WriteLog::record(flash("nucleus-lite", &authority)?)?;
     let mut running = running.until_said("requests")?.until("firstboot.service")?;
     certify(&mut running, &authority)?;
-    running
-        .until_said(&format!("{} is let in", thing()))?
-        .pull_the_plug()?;
+    let_in(running)?.pull_the_plug()?;
 
     let entries = log.len()?;
     let changes = log.changes()?;

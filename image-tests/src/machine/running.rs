@@ -74,14 +74,20 @@ impl Running {
             anyhow::Ok(stream)
         };
         let (report, agent, control) = (accept(&report)?, accept(&agent)?, accept(&control)?);
+        let say = |commands: &[&str]| {
+            say(&control, commands).with_context(|| {
+                let said = std::fs::read_to_string(at("qemu")).unwrap_or_default();
+                format!("QEMU cannot be started: {said}")
+            })
+        };
         if machine.board.tpm == Tpm::Broken {
             // The TPM has power and has read its state, the processor stands still. Nothing can be written to
             // a directory that is gone.
-            say(&control, &["qmp_capabilities"])?;
+            say(&["qmp_capabilities"])?;
             std::fs::remove_dir_all(machine.tpm_state())?;
-            say(&control, &["cont"])?;
+            say(&["cont"])?;
         } else {
-            say(&control, &["qmp_capabilities", "cont"])?;
+            say(&["qmp_capabilities", "cont"])?;
         }
         let journal = Live::follow(report, File::create(at("journal"))?);
         // A command that does not end is to end the test.

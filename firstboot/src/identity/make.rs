@@ -1,11 +1,9 @@
 //! Making an identity: everything in the staging directory, proved by a signature, then one rename.
 
-use openssl::sha::sha256;
-
 use super::{DATABASE, Identity, PIN, RECORD, REQUEST, Record, SRK_NAME, token_slot};
 use crate::error::{Doing, Error, Exit, Result};
 use crate::files;
-use crate::public_key::{KeyType, PublicKey, Scheme, hexadecimal};
+use crate::public_key::{KeyType, PublicKey, Scheme, hexadecimal, sha256};
 use crate::secret::Pin;
 use crate::token::{self, Library, Login, Store};
 use crate::x509::Request;

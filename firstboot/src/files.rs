@@ -203,9 +203,12 @@ pub fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
     };
     let mut content = Vec::new();
     let mut attempt = || -> io::Result<bool> {
-        if !file.metadata()?.is_file() {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Ok(false);
         }
+        // In one call, and another one that finds the end.
+        content.reserve_exact((metadata.len() as usize).min(limit) + 1);
         (&file).take(limit as u64 + 1).read_to_end(&mut content)?;
         Ok(true)
     };

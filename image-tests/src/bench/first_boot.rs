@@ -25,6 +25,8 @@ pub struct Part {
     pub usage: Usage,
     /// TPM commands
     pub commands: usize,
+    /// of them TestParms, by which tpm2-pkcs11 finds out for each slot and at each C_Initialize what the TPM can do
+    pub probes: usize,
     /// measured: from the command's arrival at the proxy to the software TPM's answer
     pub in_tpm: Duration,
     /// accounted: what an SLB 9670 would take for these commands
@@ -36,6 +38,7 @@ impl Part {
         Self {
             usage: self.usage.then(next.usage),
             commands: self.commands + next.commands,
+            probes: self.probes + next.probes,
             in_tpm: self.in_tpm + next.in_tpm,
             chip: self.chip + next.chip,
         }
@@ -80,6 +83,7 @@ impl Bench {
             part = part.then(Part {
                 usage,
                 commands: journal.0.len(),
+                probes: journal.count("TestParms"),
                 in_tpm: journal.0.iter().map(|command| command.elapsed).sum(),
                 chip: journal.chip_time(),
             });

@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 
 use log::{info, warn};
-use openssl::sha::sha256;
 
 use crate::clock::Clock;
 use crate::device::Device;
 use crate::enrollment::fleet::{self, Registering, Session};
 use crate::error::{Doing, Exit, Result};
 use crate::identity::{Ownership, Record, Registration};
-use crate::public_key::hexadecimal;
+use crate::public_key::{hexadecimal, sha256};
 use crate::settings::expand;
 use crate::x509::{Chain, Request};
 

@@ -28,6 +28,7 @@ pub mod greengrass;
 pub mod identity;
 pub mod json;
 pub mod layout;
+mod libcrypto;
 pub mod progress;
 pub mod provision;
 pub mod public_key;

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files::{self, Access};
-use crate::layout::{IDENTITY, Layout, RUN, STAGING};
+use crate::layout::{IDENTITY, Layout, RUN, STAGING, WORKSHOP};
 use crate::public_key::KeyType;
 use crate::secret::Pin;
 use crate::token::{Library, OpenKey, Store};
@@ -70,6 +70,7 @@ pub struct Record {
 pub struct Identity {
     directory: PathBuf,
     staging: PathBuf,
+    workshop: PathBuf,
     store: Store,
     group: Option<u32>,
 }
@@ -87,6 +88,7 @@ impl Identity {
                 locks: layout.at(RUN),
             },
             staging: layout.at(STAGING),
+            workshop: layout.at(WORKSHOP),
             directory,
             group,
         }

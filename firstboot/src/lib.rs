@@ -12,8 +12,9 @@
 //! | 3 | [`provision`] (what is next), [`survey`] (what is there), [`report`] (what people are shown) |
 //! | 2 | [`device`] and its `enroll`, [`identity`], [`enrollment`], [`greengrass`] |
 //! | 1 | [`tpm`], [`token`], [`x509`], [`settings`], [`boot_partition`], [`board`] |
-//! | ground | [`files`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`progress`], [`json`], [`error`] |
+//! | ground | [`attestation`] (its formats), [`files`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`progress`], [`json`], [`error`] |
 
+pub mod attestation;
 pub mod board;
 pub mod boot_partition;
 pub mod certificate_der;

@@ -1,0 +1,4 @@
+//! firstboot-station, and devices that open what it makes: proof that a key is in a TPM. `make station` runs it
+//! alone.
+
+mod make_credential;

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | top | `main`, [`cli`]; `station`, a program of its own for the operator's bench (feature `station`) |
 //! | 3 | [`provision`] (what is next), [`survey`] (what is there), [`report`] (what people are shown) |
-//! | 2 | [`device`] and its `enroll`, [`identity`], [`enrollment`], [`greengrass`] |
+//! | 2 | [`device`] and its `enroll` and `opening`, [`identity`], [`enrollment`], [`greengrass`] |
 //! | 1 | [`tpm`], [`token`], [`x509`], [`settings`], [`boot_partition`], [`board`] |
 //! | ground | [`attestation`] (its formats), [`files`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`progress`], [`json`], [`error`] |
 
@@ -29,6 +29,7 @@ pub mod greengrass;
 pub mod identity;
 pub mod json;
 pub mod layout;
+mod opening;
 pub mod progress;
 pub mod provision;
 pub mod public_key;

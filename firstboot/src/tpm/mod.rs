@@ -1,8 +1,10 @@
 //! The TPM itself. Every use of tss-esapi is in this folder.
 //!
-//! `probe` asks what it is and how it is, `endorsement` reads its maker's certificate, `srk` looks after the storage root key, `handles` explains
-//! what is persistent, `lockout` ends a dictionary-attack lockout.
+//! `probe` asks what it is and how it is, `endorsement` reads its maker's certificate, `srk` looks after the storage
+//! root key, `handles` explains what is persistent, `lockout` ends a dictionary-attack lockout, `activation` opens
+//! what was encrypted for a key in this TPM.
 
+mod activation;
 mod endorsement;
 mod handles;
 mod lockout;
@@ -17,6 +19,7 @@ use tss_esapi::{Context, TctiNameConf};
 
 use crate::error::{Error, Exit, Result};
 
+pub use activation::{Channel, Credential, Stored};
 pub use handles::PersistentHandle;
 pub use lockout::reset as reset_lockout;
 pub use probe::{Identification, Limits, Lockout};

@@ -64,7 +64,7 @@ impl Tpm {
         })
     }
 
-    fn name(&mut self, object: ObjectHandle) -> Result<String> {
+    pub(super) fn name(&mut self, object: ObjectHandle) -> Result<String> {
         let name = self
             .context
             .tr_get_name(object)
@@ -130,7 +130,7 @@ impl Tpm {
         self.name(persistent?)
     }
 
-    fn open(&mut self) -> Result<ObjectHandle> {
+    pub(super) fn open(&mut self) -> Result<ObjectHandle> {
         self.context
             .tr_from_tpm_public(TpmHandle::Persistent(handle()?))
             .map_err(|e| failed("cannot read the object at 0x81000001", e))

@@ -1,5 +1,9 @@
 //! How each command is carried out.
 
+use std::path::{Path, PathBuf};
+
+use openssl::sha::sha256;
+
 use super::allow_list::AllowList;
 use super::authority::Authority;
 use super::batch::{Bench, Source};
@@ -12,7 +16,7 @@ use super::request::records;
 use super::signer::KeySource;
 use super::wrapping::Certificates;
 use crate::error::{Error, Exit, Result};
-use std::path::{Path, PathBuf};
+use crate::public_key::hexadecimal;
 
 /// Certificates of the operator's CA.
 pub(super) fn issue(answering: &Answering, days: u32) -> Result<()> {
@@ -79,6 +83,7 @@ fn answer(answering: &Answering, authority: Authority, source: Source) -> Result
             .transpose()?,
         again: answering.again,
     };
+    let issuer = sha256(&bench.authority.certificate()?);
     let outcome = bench.run(&records)?;
     for (path, reason) in &outcome.refused {
         eprintln!("refused: {}: {reason}", path.display());
@@ -90,6 +95,10 @@ fn answer(answering: &Answering, authority: Authority, source: Source) -> Result
         answering.out.display(),
         outcome.answered_before,
         outcome.refused.len()
+    );
+    println!(
+        "signed by {}, which devices want in enrollment.issuers",
+        hexadecimal(&issuer)
     );
     refusal(outcome.refused.len(), records.len())
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use image_tests::process::finish;
+use image_tests::process::{bounded, finish};
 use image_tests::station::{Paper, Station};
 use serde_json::Value;
 
@@ -286,6 +286,24 @@ fn what_is_missing_or_cannot_work_is_named() -> Result<()> {
         .arg("--key")
         .arg(&other);
     assert_eq!(finish(&mut issue)?.code, exit::DONE);
+    Ok(())
+}
+
+#[test]
+fn a_terminal_sees_how_far_it_is() -> Result<()> {
+    let (station, requests) = with_requests(3)?;
+    let issue = station.issuing(&requests)?;
+    let words: Vec<_> = std::iter::once(issue.get_program())
+        .chain(issue.get_args())
+        .map(|word| word.to_string_lossy())
+        .collect();
+    let mut script = bounded("script");
+    let done = finish(script.args(["-qec", &words.join(" "), "/dev/null"]))?;
+    assert_eq!(done.code, exit::DONE, "{done:?}");
+    assert!(
+        done.stdout.contains("] 1/3") && done.stdout.contains("] 3/3"),
+        "{done:?}"
+    );
     Ok(())
 }
 

@@ -195,7 +195,7 @@ fn the_maker_s_authorities_out_of_their_time_or_place() -> Result<()> {
         ),
         (
             Maker::that_may_not_sign()?,
-            "key usage does not include certificate signing",
+            "invalid CA certificate, at its issuer no. 1",
         ),
     ] {
         let mut counter = Counter::new()?;

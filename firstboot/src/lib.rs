@@ -8,7 +8,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | top | `main`, [`cli`] |
+//! | top | `main`, [`cli`]; `station`, a program of its own for the operator's bench (feature `station`) |
 //! | 3 | [`provision`] (what is next), [`survey`] (what is there), [`report`] (what people are shown) |
 //! | 2 | [`device`] and its `enroll` and `opening`, [`identity`], [`enrollment`], [`greengrass`] |
 //! | 1 | [`tpm`], [`token`], [`x509`], [`settings`], [`boot_partition`], [`board`] |
@@ -36,6 +36,8 @@ pub mod public_key;
 pub mod report;
 pub mod secret;
 pub mod settings;
+#[cfg(feature = "station")]
+pub mod station;
 pub mod survey;
 pub mod token;
 pub mod tpm;

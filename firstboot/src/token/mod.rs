@@ -1,4 +1,4 @@
-//! The PKCS#11 token: made, opened, logged into. Every use of cryptoki is in this folder.
+//! The PKCS#11 token: made, opened, logged into. Every use of cryptoki on the device is in this folder.
 //!
 //! `objects` makes and finds what is in it: key pair, certificates. `pss` records that the TPM's
 //! RSA-PSS signatures are usable. `stored` reads the key from the store without the library.

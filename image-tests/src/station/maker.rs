@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use openssl::asn1::{Asn1Object, Asn1OctetString, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
@@ -31,6 +31,9 @@ const TPM: [(&str, &str); 3] = [
 ];
 /// subjectAltName (RFC 5280 §4.2.1.6).
 const SUBJECT_ALT_NAME: &str = "2.5.29.17";
+
+const ROOT: &str = "TPM Maker Root CA";
+const INTERMEDIATE: &str = "TPM Maker EK CA 001";
 
 /// When a certificate is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +82,7 @@ struct Pair {
 
 #[derive(Debug)]
 pub struct Maker {
-    intermediate: Pair,
+    issuer: Pair,
     directory: TempDir,
 }
 
@@ -91,15 +94,36 @@ impl Maker {
 
     /// One whose intermediate authority is valid then.
     pub fn with(validity: Validity) -> Result<Self> {
-        let root = authority("TPM Maker Root CA", None, Validity::Now)?;
-        let intermediate = authority("TPM Maker EK CA 001", Some(&root), validity)?;
+        let root = authority(ROOT, None, Validity::Now, true)?;
+        let intermediate = authority(INTERMEDIATE, Some(&root), validity, true)?;
+        Self::of(&[&root, &intermediate])
+    }
+
+    /// One whose intermediate authority's key is not for signing certificates.
+    pub fn that_may_not_sign() -> Result<Self> {
+        let root = authority(ROOT, None, Validity::Now, true)?;
+        let intermediate = authority(INTERMEDIATE, Some(&root), Validity::Now, false)?;
+        Self::of(&[&root, &intermediate])
+    }
+
+    /// One whose intermediate authority has made another authority, which it may not.
+    pub fn with_another_authority_below() -> Result<Self> {
+        let root = authority(ROOT, None, Validity::Now, true)?;
+        let intermediate = authority(INTERMEDIATE, Some(&root), Validity::Now, true)?;
+        let below = authority("Somebody", Some(&intermediate), Validity::Now, true)?;
+        Self::of(&[&root, &intermediate, &below])
+    }
+
+    /// The last one issues.
+    fn of(authorities: &[&Pair]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("tpm-maker-").tempdir()?;
-        for (name, pair) in [("root", &root), ("intermediate", &intermediate)] {
+        for (name, pair) in ["root", "intermediate", "below"].iter().zip(authorities) {
             let path = directory.path().join(name).with_extension("pem");
             fs::write(path, pair.certificate.to_pem()?)?;
         }
+        let issuer = authorities.last().context("no authority")?;
         Ok(Self {
-            intermediate,
+            issuer: (*issuer).clone(),
             directory,
         })
     }
@@ -111,7 +135,7 @@ impl Maker {
 
     /// An EK certificate, DER.
     pub fn certify(&self, key: &PKeyRef<Public>, form: EkForm) -> Result<Vec<u8>> {
-        let issuer = &self.intermediate;
+        let issuer = &self.issuer;
         let nobody = X509Name::builder()?.build();
         let name = issuer.certificate.subject_name();
         let mut builder = builder(&nobody, name, key, form.validity)?;
@@ -147,7 +171,12 @@ impl Maker {
     }
 }
 
-fn authority(common_name: &str, issuer: Option<&Pair>, validity: Validity) -> Result<Pair> {
+fn authority(
+    common_name: &str,
+    issuer: Option<&Pair>,
+    validity: Validity,
+    signs: bool,
+) -> Result<Pair> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
     let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
     let mut name = X509Name::builder()?;
@@ -166,7 +195,11 @@ fn authority(common_name: &str, issuer: Option<&Pair>, validity: Validity) -> Re
         .pathlen(u32::from(issuer.is_none()));
     builder.append_extension(constraints.build()?)?;
     let mut usage = KeyUsage::new();
-    builder.append_extension(usage.critical().key_cert_sign().crl_sign().build()?)?;
+    usage.critical().crl_sign();
+    if signs {
+        usage.key_cert_sign();
+    }
+    builder.append_extension(usage.build()?)?;
     let identifier = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
     builder.append_extension(identifier)?;
     builder.sign(issuer_key, MessageDigest::sha256())?;

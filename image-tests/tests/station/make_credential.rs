@@ -18,8 +18,8 @@ fn key(tpm: &SoftwareTpm) -> Result<[u8; 34]> {
     Ok(name.try_into().expect("a Name with SHA-256"))
 }
 
-/// What the TPM gives out, or why it does not.
-fn activate(
+/// What the TPM gives out for the key in `key.ctx`, or why it does not.
+pub fn activate(
     tpm: &SoftwareTpm,
     ek: Ek,
     blob: &[u8],

@@ -241,6 +241,28 @@ mod tests {
     }
 
     #[test]
+    fn issuers_are_named_by_their_certificates_sha256() {
+        let read = |issuers: &str| {
+            let text = format!(r#"{{"issuers": {issuers}}}"#);
+            serde_json::from_str::<Enrollment>(&text).map(|e| e.issuers)
+        };
+        let openssl = ["5A"; 32].join(":");
+        let plain = "5a".repeat(32);
+        let both = format!(r#"["{openssl}", "{plain}"]"#);
+        assert_eq!(read(&both).unwrap(), [[0x5A; 32]; 2]);
+        assert_eq!(read("[]").unwrap(), Vec::<Fingerprint>::new());
+        for bad in [
+            format!(r#"["{}"]"#, &plain[2..]),
+            format!("\"{plain}\""),
+            "[1]".into(),
+        ] {
+            assert!(read(&bad).is_err(), "{bad}");
+        }
+        let error = read(r#"["5a"]"#).unwrap_err().to_string();
+        assert!(error.contains("\"5a\" is no SHA-256"), "{error}");
+    }
+
+    #[test]
     fn proxies_have_host_and_port() {
         let proxy = |text: &str| {
             let mut enrollment = fleet();

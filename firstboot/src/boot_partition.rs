@@ -41,6 +41,12 @@ impl BootPartition {
             .join(format!("{}.pem", file_name(thing_name)))
     }
 
+    /// The same wrapped, so that only this device's TPM can open it.
+    pub fn reply_path(&self, thing_name: &str) -> PathBuf {
+        self.path("certificates")
+            .join(format!("{}.reply.json", file_name(thing_name)))
+    }
+
     /// The operator's root certificate, if there is one.
     pub fn root_ca(&self) -> Result<Option<Vec<u8>>> {
         files::read(&self.path("root-ca.pem"), MAX_CERTIFICATE)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use log::debug;
+use log::{debug, warn};
 use zeroize::Zeroizing;
 
 use crate::boot_partition::BootPartition;
@@ -34,6 +34,8 @@ pub struct Device {
     pub tcti: String,
     /// Why the claim pair could not be removed from the boot partition.
     pub claim_stays: Option<String>,
+    /// SHA-256 of a reply that could not be opened, and why.
+    pub(crate) refused_reply: Option<(String, String)>,
     pub(crate) root_ca: Vec<u8>,
     pub(crate) enrolling: Enrolling,
     tpm: Option<Tpm>,
@@ -80,6 +82,7 @@ impl Device {
             settings,
             tcti: tcti.to_owned(),
             claim_stays: None,
+            refused_reply: None,
             enrolling: Enrolling::default(),
             tpm: None,
         })
@@ -129,14 +132,26 @@ impl Device {
             Srk::Present { name } => name.clone(),
             _ => progress::during("making the storage root key", || self.tpm()?.make_srk())?,
         };
+        let ek = self.tpm()?.ek_certificate()?;
+        if let Err(why) = &ek {
+            warn!("nothing will show that the key is in a TPM: {why}");
+        }
         let entropy = Zeroizing::new(self.tpm()?.random(2 * secret::ENTROPY)?);
         self.identity
-            .make(self.plan(tpm.to_string(), &name, &entropy))
+            .make(self.plan(tpm.to_string(), ek, &name, &entropy))
     }
 
-    /// Asks for the certificate again, under the name that is wanted now.
+    /// Asks for the certificate again, under the name that is wanted now, or with what an older firstboot left out.
     pub fn renew_request(&mut self, record: &Record) -> Result<()> {
-        let mut plan = self.plan(record.tpm.clone(), "", &[]);
+        let ek = match &record.evidence {
+            Some(evidence) => evidence.ek_certificate.clone().ok_or_else(|| {
+                let why = evidence.unattested.clone();
+                why.unwrap_or_else(|| "this TPM had no EK certificate".into())
+            }),
+            // An older firstboot has made the request.
+            None => self.tpm()?.ek_certificate()?,
+        };
+        let mut plan = self.plan(record.tpm.clone(), ek, "", &[]);
         plan.key = record.key;
         self.identity.renew_request(plan)
     }
@@ -148,7 +163,13 @@ impl Device {
             .publish_request(&self.settings.thing_name, [&request, &record])
     }
 
-    fn plan<'a>(&'a self, tpm: String, srk_name: &'a str, entropy: &'a [u8]) -> Plan<'a> {
+    fn plan<'a>(
+        &'a self,
+        tpm: String,
+        ek: std::result::Result<Vec<u8>, String>,
+        srk_name: &'a str,
+        entropy: &'a [u8],
+    ) -> Plan<'a> {
         let settings = &self.settings;
         Plan {
             key: settings.key,
@@ -160,7 +181,9 @@ impl Device {
                 key: settings.key,
                 key_sha256: String::new(),
                 csr_sha256: String::new(),
+                evidence: None,
             },
+            ek,
             srk_name,
             entropy,
         }

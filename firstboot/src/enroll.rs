@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use log::{info, warn};
 
-use crate::clock::Clock;
+use crate::attestation::encoding::to_base64;
 use crate::device::Device;
 use crate::enrollment::fleet::{self, Registering, Session};
-use crate::error::{Doing, Exit, Result};
+use crate::error::{Doing, Error, Exit, Result};
 use crate::identity::{Ownership, Record, Registration};
 use crate::public_key::{hexadecimal, sha256};
-use crate::settings::expand;
+use crate::settings::{check_parameter, expand};
 use crate::x509::{Chain, Request};
 
 impl Device {
@@ -30,11 +30,9 @@ impl Device {
             created.certificate_id
         );
         self.identity.keep_ownership(&Ownership {
-            template_name: self.settings.enrollment.template_name.clone(),
             certificate_id: created.certificate_id,
             certificate_pem: created.certificate_pem,
             certificate_ownership_token: created.certificate_ownership_token,
-            received: Clock::read().now.as_secs(),
         })?;
         self.enrolling.session = Some(session);
         self.enrolling.has_asked = true;
@@ -139,7 +137,17 @@ impl Device {
         if let Some(complete) = &self.enrolling.parameters {
             return Ok(complete.clone());
         }
-        let mut ek = None;
+        let evidence = record.evidence.clone().ok_or_else(|| {
+            Error::other("the request's record says nothing of the TPM: another `firstboot provision` writes it")
+        })?;
+        let ek = || {
+            evidence.ek_certificate.as_deref().ok_or_else(|| {
+                let why = evidence.unattested.as_deref().unwrap_or_default();
+                Error::settings(format!(
+                    "enrollment.template_parameters uses the EK certificate, and there is none: {why}"
+                ))
+            })
+        };
         let wanted = self.settings.enrollment.template_parameters.clone();
         let complete: BTreeMap<_, _> = wanted
             .into_iter()
@@ -149,15 +157,13 @@ impl Device {
                     Ok(match placeholder {
                         "tpm" => Some(record.tpm.clone()),
                         "key_sha256" => Some(record.key_sha256.clone()),
-                        "ek_sha256" => {
-                            if ek.is_none() {
-                                ek = Some(hexadecimal(&sha256(&self.tpm()?.ek_certificate()?)));
-                            }
-                            ek.clone()
-                        }
+                        "key_public" => Some(to_base64(&evidence.key_public)),
+                        "ek_sha256" => Some(hexadecimal(&sha256(ek()?))),
+                        "ek_certificate" => Some(to_base64(ek()?)),
                         _ => None,
                     })
                 })?;
+                check_parameter(&key, &value)?;
                 Ok((key, value))
             })
             .collect::<Result<_>>()?;

@@ -10,6 +10,12 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
+    /// EX_DATAERR: some requests were refused (firstboot-station).
+    #[cfg(feature = "station")]
+    Refused = 65,
+    /// EX_NOINPUT: a file that was named is not there (firstboot-station).
+    #[cfg(feature = "station")]
+    NoInput = 66,
     /// EX_UNAVAILABLE: no TPM, or one that fails its self-test.
     NoTpm = 69,
     /// EX_SOFTWARE: anything else.

@@ -8,12 +8,13 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | top | `main`, [`cli`] |
+//! | top | `main`, [`cli`]; `station`, a program of its own for the operator's bench (feature `station`) |
 //! | 3 | [`provision`] (what is next), [`survey`] (what is there), [`report`] (what people are shown) |
-//! | 2 | [`device`] and its `enroll`, [`identity`], [`enrollment`], [`greengrass`] |
+//! | 2 | [`device`] and its `enroll` and `opening`, [`identity`], [`enrollment`], [`greengrass`] |
 //! | 1 | [`tpm`], [`token`], [`x509`], [`settings`], [`boot_partition`], [`board`] |
-//! | ground | [`files`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`progress`], [`json`], [`error`] |
+//! | ground | [`attestation`] (its formats), [`files`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`progress`], [`json`], [`error`] |
 
+pub mod attestation;
 pub mod board;
 pub mod boot_partition;
 pub mod certificate_der;
@@ -29,12 +30,15 @@ pub mod identity;
 pub mod json;
 pub mod layout;
 mod libcrypto;
+mod opening;
 pub mod progress;
 pub mod provision;
 pub mod public_key;
 pub mod report;
 pub mod secret;
 pub mod settings;
+#[cfg(feature = "station")]
+pub mod station;
 pub mod survey;
 pub mod token;
 pub mod tpm;

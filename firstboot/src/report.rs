@@ -14,6 +14,7 @@ use crate::enrollment::Offer;
 use crate::error::{Doing, Error, Exit, Result};
 use crate::layout::{IDENTITY, Layout};
 use crate::provision::{self, Step};
+use crate::public_key::hexadecimal;
 use crate::survey::{IdentityState, Survey};
 use crate::tpm::Tpm;
 
@@ -56,6 +57,12 @@ fn describe(device: &Device, survey: &Survey) -> Value {
         report["tpm"] = json!(record.tpm);
         report["key"] = json!(record.key);
         report["key_sha256"] = json!(record.key_sha256);
+        if let Some(evidence) = &record.evidence {
+            match evidence.ek_sha256() {
+                Some(ek) => report["ek_sha256"] = json!(hexadecimal(&ek)),
+                None => report["unattested"] = json!(evidence.unattested),
+            }
+        }
         let [request, _] = device.boot.request_paths(&record.thing_name);
         report["request"] = json!(request);
         if let Some(certificate) = &identity.certificate {

@@ -5,7 +5,8 @@
 
 use crate::clock::Clock;
 use crate::device::Device;
-use crate::enrollment::{Offer, fleet, offline};
+use crate::enrollment::offline::{self, Wanted};
+use crate::enrollment::{Offer, fleet};
 use crate::error::{Doing, Exit, Result};
 use crate::greengrass;
 use crate::identity::Record;
@@ -166,6 +167,7 @@ fn complete(device: &Device) -> Result<IdentityState> {
     };
     let wanted = crate::x509::name(&settings.subject.with_common_name(&settings.thing_name));
     let request_is_current = wanted.is_ok_and(|n| n == *request.subject())
+        && record.evidence.is_some()
         && record.thing_name == settings.thing_name
         && record.csr_sha256 == hexadecimal(&sha256(&request_pem));
     let certificate = identity.certificate()?.filter(|chain| chain.is_for(&key));
@@ -182,7 +184,7 @@ fn complete(device: &Device) -> Result<IdentityState> {
         request_is_current,
         request_is_published: boot
             .request_is_published(&settings.thing_name, [&request_pem, &record_json]),
-        offer: offer(device, &key, certificate.as_ref()),
+        offer: offer(device, &key, &record, certificate.as_ref())?,
         ownership_is_spent: identity.has_ownership()
             && (certificate.is_some() || is_registered(device, &key)),
         claim_is_spent: certificate.is_some() && settings.enrollment.is_fleet() && boot.has_claim(),
@@ -203,7 +205,12 @@ fn is_registered(device: &Device, key: &PublicKey) -> bool {
 }
 
 /// What enrollment offers beside the certificate that has been accepted.
-fn offer(device: &Device, key: &PublicKey, accepted: Option<&Chain>) -> Offer {
+fn offer(
+    device: &Device,
+    key: &PublicKey,
+    record: &Record,
+    accepted: Option<&Chain>,
+) -> Result<Offer> {
     let Device {
         settings,
         identity,
@@ -212,12 +219,28 @@ fn offer(device: &Device, key: &PublicKey, accepted: Option<&Chain>) -> Offer {
     } = device;
     let nothing_new = || Offer::Nothing("a newer certificate".into());
     let offer = match (settings.enrollment.method, accepted) {
-        (Method::Offline, _) => offline::offer(boot, &settings.thing_name, key, Clock::read()),
+        (Method::Offline, _) => {
+            // Where its certificate is gone, a reply is to be opened again.
+            let opened = match accepted {
+                Some(_) => identity.opened_reply()?,
+                None => None,
+            };
+            let refused = device.refused_reply.as_ref();
+            let wanted = Wanted {
+                thing_name: &settings.thing_name,
+                key,
+                evidence: record.evidence.as_ref(),
+                issuers: &settings.enrollment.issuers,
+                opened: opened.as_deref(),
+                refused: refused.map(|(sha256, why)| (sha256.as_str(), why.as_str())),
+            };
+            offline::offer(boot, &wanted, Clock::read())
+        }
         (Method::FleetProvisioning, None) => fleet::offer(settings, boot, identity, key),
         (Method::FleetProvisioning, Some(_)) => nothing_new(),
     };
-    match offer {
+    Ok(match offer {
         Offer::Certificate(chain, _) if accepted == Some(&chain) => nothing_new(),
         other => other,
-    }
+    })
 }

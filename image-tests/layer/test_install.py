@@ -2,6 +2,7 @@
 import fnmatch
 import pathlib
 import subprocess
+import tomllib
 
 import pytest
 
@@ -29,6 +30,14 @@ def test_every_installed_file_is_in_the_package(parse, installed):
 def test_every_pattern_of_the_package_has_a_file(parse, installed):
     for pattern in parse(FIRSTBOOT).getVar("FILES:firstboot").split():
         assert any(f.startswith(pattern + "/") for f in installed), pattern
+
+
+def test_the_operators_bench_stays_outside(installed):
+    assert [f for f in installed if f.startswith("/usr/bin/")] == ["/usr/bin/firstboot"]
+    manifest = tomllib.loads((layer.REPOSITORY / "firstboot/Cargo.toml").read_text())
+    assert "default" not in manifest["features"]
+    assert [b["required-features"] for b in manifest["bin"] if b["name"] == "firstboot-station"] == [["station"]]
+    assert "--features" not in (layer.LAYER / FIRSTBOOT).read_text()
 
 
 def test_every_unit_with_an_install_section_is_enabled(parse):

@@ -50,6 +50,12 @@ def test_numbers_are_numbers_and_parameters_are_texts(parse):
     }
 
 
+def test_issuers_are_a_list(parse):
+    given = settings(parse, {"enrollment.issuers": "00:11  22:33"})
+    assert given["enrollment"] == {"issuers": ["00:11", "22:33"]}
+    assert settings(parse, {"enrollment.issuers": ""})["enrollment"] == {"issuers": []}
+
+
 def test_the_cards_example_has_only_keys_that_firstboot_knows():
     card = layer.LAYER / "recipes-tpm-greengrass/firstboot-card/files"
     example = json.loads((card / "firstboot.json.example").read_text())

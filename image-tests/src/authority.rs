@@ -155,6 +155,11 @@ impl Authority {
         self.root().certificate
     }
 
+    /// Its key, PEM.
+    pub fn key_path(&self) -> PathBuf {
+        self.root().key
+    }
+
     pub fn certificate_pem(&self) -> Result<String> {
         Ok(fs::read_to_string(self.certificate_path())?)
     }

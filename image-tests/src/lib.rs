@@ -12,6 +12,7 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod software_tpm;
+pub mod station;
 pub mod storage;
 pub mod sweep;
 pub mod tls;

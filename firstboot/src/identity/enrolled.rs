@@ -18,16 +18,12 @@ use crate::x509::Chain;
 /// provisioning MQTT API", CreateCertificateFromCsr).
 #[derive(Serialize, Deserialize)]
 pub struct Ownership {
-    /// The provisioning template that it is going to be registered with.
-    pub template_name: String,
     /// AWS IoT's name for the certificate.
     pub certificate_id: String,
     /// The certificate, PEM.
     pub certificate_pem: String,
     /// Proves for one hour that the certificate is ours: a secret.
     pub certificate_ownership_token: Zeroizing<String>,
-    /// When it came, in seconds since the epoch. For people: nothing is decided by it.
-    pub received: u64,
 }
 
 /// A thing that AWS IoT has registered with our certificate. Only the name is indispensable.

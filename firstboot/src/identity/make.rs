@@ -5,6 +5,7 @@
 //! Nothing hangs on these before the rename. So the store is made in /run, and copied when it is complete.
 
 use super::{DATABASE, Identity, PIN, RECORD, REQUEST, Record, SRK_NAME, token_slot};
+use crate::attestation::Evidence;
 use crate::error::{Doing, Error, Exit, Result};
 use crate::files;
 use crate::public_key::{KeyType, PublicKey, Scheme, hexadecimal, sha256};
@@ -18,8 +19,10 @@ pub struct Plan<'a> {
     pub key: KeyType,
     /// Subject name of the request.
     pub subject: Vec<(&'static str, &'a str)>,
-    /// The record, but for what is known only afterwards (`key_sha256`, `csr_sha256`).
+    /// The record, but for what is known only afterwards (`key_sha256`, `csr_sha256`, `evidence`).
     pub record: Record,
+    /// DER of the EK certificate, or why there is none.
+    pub ek: std::result::Result<Vec<u8>, String>,
     /// Name of the storage root key.
     pub srk_name: &'a str,
     /// Random bytes from the TPM: two times [`crate::secret::ENTROPY`].
@@ -117,6 +120,11 @@ impl Identity {
             key: plan.key,
             key_sha256: key.fingerprint(),
             csr_sha256: hexadecimal(&sha256(pem.as_bytes())),
+            evidence: Some(Evidence {
+                key_public: login.tpm_public()?,
+                ek_certificate: plan.ek.clone().ok(),
+                unattested: plan.ek.clone().err(),
+            }),
             ..plan.record.clone()
         };
         let record = serde_json::to_string_pretty(&record)

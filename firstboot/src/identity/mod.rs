@@ -9,11 +9,13 @@
 //! | `certificate.pem` | the accepted certificate and its chain; the token is made to hold it |
 //! | `ownership.json` | fleet provisioning: an issued certificate and its ownership token, for root alone |
 //! | `registration.json` | fleet provisioning: the thing's name as the template made it, and the certificate |
+//! | `opened.json` | which wrapped reply the certificate came in: saves opening it at each boot |
 //! | `verified.json` | what the token was last seen to hold: saves opening it at each boot |
 
 mod certificate;
 mod enrolled;
 mod make;
+mod opened;
 mod upkeep;
 
 use std::fs;
@@ -21,12 +23,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::attestation::Evidence;
 use crate::error::{Error, Result};
 use crate::files::{self, Access};
 use crate::layout::{IDENTITY, Layout, RUN, STAGING, WORKSHOP};
 use crate::public_key::KeyType;
 use crate::secret::Pin;
-use crate::token::{Library, OpenKey, Store};
+use crate::token::{Library, OpenKey, Store, StoredKey};
 
 pub use certificate::Verified;
 pub use enrolled::{Ownership, Registration};
@@ -44,6 +47,7 @@ const CERTIFICATE: &str = "certificate.pem";
 const VERIFIED: &str = "verified.json";
 const OWNERSHIP: &str = "ownership.json";
 const REGISTRATION: &str = "registration.json";
+const OPENED: &str = "opened.json";
 /// Nothing in an identity directory is near as large, but for the store.
 const MAX_FILE: usize = 64 * 1024;
 
@@ -63,6 +67,9 @@ pub struct Record {
     pub key_sha256: String,
     /// SHA-256 of the request file.
     pub csr_sha256: String,
+    /// What shows that the key is in a TPM; none in the record of an older firstboot.
+    #[serde(flatten)]
+    pub evidence: Option<Evidence>,
 }
 
 /// The identity directory, there or not.
@@ -147,7 +154,7 @@ impl Identity {
     fn accesses(&self) -> Vec<(PathBuf, Access)> {
         let files = ESSENTIAL
             .iter()
-            .chain(&[CERTIFICATE, VERIFIED, REGISTRATION]);
+            .chain(&[CERTIFICATE, VERIFIED, REGISTRATION, OPENED]);
         std::iter::once((self.directory.clone(), self.access(0o750)))
             .chain(files.map(|name| (self.directory.join(name), self.access(0o440))))
             .chain([(self.directory.join(OWNERSHIP), Access::PRIVATE)])
@@ -176,6 +183,11 @@ impl Identity {
         let library = Library::open(&self.store)?;
         let login = library.login(token_slot(&library)?, &self.pin()?)?;
         Ok(OpenKey::new(login, library))
+    }
+
+    /// The key as the token's store has it.
+    pub fn stored_key(&self) -> Result<StoredKey> {
+        StoredKey::read(&self.directory)
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>> {

@@ -127,11 +127,12 @@ fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
             _ => Ok(()),
         },
         Step::PublishRequest => device.publish_request(),
-        Step::AskForCertificate | Step::RegisterThing => {
+        Step::AskForCertificate | Step::RegisterThing | Step::OpenReply(_) => {
             let IdentityState::Complete(identity) = &survey.identity else {
                 return Ok(());
             };
             match step {
+                Step::OpenReply(wrapped) => device.open_reply(wrapped, &identity.record),
                 Step::AskForCertificate => device.ask_for_certificate(&identity.record),
                 _ => device.register_thing(&identity.record),
             }

@@ -75,6 +75,7 @@ pub fn next(settings: &Settings, survey: &Survey) -> Step {
         }
         return match &identity.offer {
             Offer::Certificate(chain, remark) => Step::Accept(chain.clone(), remark.clone()),
+            Offer::Reply(wrapped) => Step::OpenReply(wrapped.clone()),
             Offer::Request => Step::AskForCertificate,
             Offer::Registration => Step::RegisterThing,
             Offer::Nothing(what) => Step::Wait(AWAITING, what.clone()),
@@ -85,6 +86,7 @@ pub fn next(settings: &Settings, survey: &Survey) -> Step {
     };
     let remark = match &identity.offer {
         Offer::Certificate(chain, remark) => return Step::Accept(chain.clone(), remark.clone()),
+        Offer::Reply(wrapped) => return Step::OpenReply(wrapped.clone()),
         Offer::Refused(why) => Some(format!("a new certificate is refused: {why}")),
         Offer::Nothing(_) | Offer::Request | Offer::Registration => None,
     };

@@ -1,5 +1,6 @@
 //! The steps, and what people are told about each.
 
+use crate::enrollment::Wrapped;
 use crate::error::Exit;
 use crate::x509::Chain;
 
@@ -38,6 +39,8 @@ pub enum Step {
     RegisterThing,
     /// Remove an ownership token that has done its service.
     ForgetOwnership,
+    /// Have the TPM open a wrapped reply, and accept the certificate in it.
+    OpenReply(Box<Wrapped>),
     /// Accept the offered certificate.
     Accept(Box<Chain>, Option<String>),
     /// Make the token hold the accepted certificate.
@@ -58,6 +61,7 @@ impl Step {
             Self::AskForCertificate
             | Self::RegisterThing
             | Self::ForgetOwnership
+            | Self::OpenReply(_)
             | Self::Accept(..)
             | Self::FillToken(_)
             | Self::WriteConfiguration(_)
@@ -81,9 +85,10 @@ impl Step {
             | Self::AskForCertificate
             | Self::RegisterThing
             | Self::ForgetOwnership
+            | Self::OpenReply(_)
             | Self::Accept(..) => AWAITING,
-            Self::FillToken(_) | Self::WriteConfiguration(_) | Self::RemoveClaim => "Unconfigured",
-            Self::Done(_) => "Done",
+            Self::FillToken(_) | Self::WriteConfiguration(_) => "Unconfigured",
+            Self::RemoveClaim | Self::Done(_) => "Done",
         }
     }
 
@@ -98,11 +103,12 @@ impl Step {
             Self::RemoveConfiguration => "removing the configuration of an earlier identity".into(),
             Self::MakeIdentity => "making the identity: token, key, request".into(),
             Self::SetAccess => "putting the identity's owner and modes right".into(),
-            Self::RenewRequest => "asking for the certificate under the new name".into(),
+            Self::RenewRequest => "writing the request anew, with the same key".into(),
             Self::PublishRequest => "putting the request onto the boot partition".into(),
             Self::AskForCertificate => "asking AWS IoT Core for the certificate".into(),
             Self::RegisterThing => "registering the thing with AWS IoT Core".into(),
             Self::ForgetOwnership => "removing the certificate's ownership token".into(),
+            Self::OpenReply(_) => "opening the wrapped certificate with the TPM".into(),
             Self::Accept(..) => "accepting the certificate".into(),
             Self::FillToken(_) => "putting the certificate into the token".into(),
             Self::WriteConfiguration(_) => "writing Greengrass's configuration".into(),

@@ -1,7 +1,8 @@
 //! The design's table of states as a table of tests.
 
 use super::{Step, next};
-use crate::enrollment::Offer;
+use crate::attestation::Reply;
+use crate::enrollment::{Offer, Wrapped};
 use crate::error::Exit;
 use crate::identity::Record;
 use crate::public_key::KeyType;
@@ -38,6 +39,7 @@ fn awaiting() -> Survey {
                 key: KeyType::EccP256,
                 key_sha256: String::new(),
                 csr_sha256: String::new(),
+                evidence: None,
             },
             certificate: None,
             offer: Offer::Nothing("the certificate".into()),
@@ -224,7 +226,7 @@ const TABLE: &[Row] = &[
         awaiting,
         |s| identity(s, |i| i.request_is_current = false),
         "AwaitingCertificate",
-        "asking for the certificate",
+        "writing the request anew",
     ),
     (
         "request not published",
@@ -359,8 +361,39 @@ fn after_the_certificate_come_token_and_configuration() {
     assert_eq!(next(&settings, &survey), Step::Done(Some(remark)));
     identity(&mut survey, |i| i.claim_is_spent = true);
     assert_eq!(next(&settings, &survey), Step::RemoveClaim);
+    assert_eq!(Step::RemoveClaim.state(), "Done");
     identity(&mut survey, |i| i.claim_stays = Some("read-only".into()));
     let step = next(&settings, &survey);
     assert!(step.describe().contains("claim pair is still"), "{step:?}");
     assert!(matches!(step, Step::Done(Some(_))));
+}
+
+/// With a wrapped reply, of which only the form is right: nobody checks it here.
+#[test]
+#[allow(clippy::unwrap_used)]
+fn a_reply_is_opened_before_and_after_there_is_a_certificate() {
+    let base64 = |count| crate::attestation::encoding::to_base64(&vec![0; count]);
+    let sized = |count: u16| {
+        let bytes = [&count.to_be_bytes()[..], &vec![0; count.into()]].concat();
+        crate::attestation::encoding::to_base64(&bytes)
+    };
+    let reply = serde_json::json!({
+        "version": 1, "thing_name": "gw-1", "key_name": "00".repeat(34),
+        "ek_certificate_sha256": "00".repeat(32), "credential_blob": sized(68), "secret": sized(68),
+        "nonce": base64(12), "ciphertext": base64(17), "issuer": "", "signature": "",
+    });
+    let wrapped = Box::new(Wrapped {
+        reply: Reply::parse(reply.to_string().as_bytes()).unwrap(),
+        sha256: String::new(),
+    });
+    let chain = crate::x509::Chain::parse(include_bytes!("test-certificate.pem")).unwrap();
+    let settings = Settings::default();
+    let mut survey = awaiting();
+    identity(&mut survey, |i| i.offer = Offer::Reply(wrapped.clone()));
+    let step = Step::OpenReply(wrapped);
+    assert_eq!(next(&settings, &survey), step);
+    assert_eq!(step.state(), "AwaitingCertificate");
+    assert!(step.is_enrollment(), "firstboot provision does not open it");
+    identity(&mut survey, |i| i.certificate = Some(chain));
+    assert_eq!(next(&settings, &survey), step);
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::expand;
+use crate::attestation::{Fingerprint, fingerprint};
 use crate::board;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
@@ -18,7 +20,13 @@ const MAX_PARAMETER: (usize, usize) = (2048, 4096);
 /// Longest spread: a day, more than the largest fleet needs.
 const MAX_SPREAD: u64 = 24 * 60 * 60;
 /// What is only known on the way to enrolling, or costs TPM commands.
-const LATER: [&str; 3] = ["tpm", "key_sha256", "ek_sha256"];
+const LATER: [&str; 5] = [
+    "tpm",
+    "key_sha256",
+    "key_public",
+    "ek_sha256",
+    "ek_certificate",
+];
 
 /// How a certificate is got.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -26,10 +34,13 @@ const LATER: [&str; 3] = ["tpm", "key_sha256", "ek_sha256"];
 pub struct Enrollment {
     /// The way.
     pub method: Method,
+    /// SHA-256 of the certificates whose keys may have signed a wrapped reply; nobody's, where there are none.
+    #[serde(deserialize_with = "fingerprints")]
+    pub issuers: Vec<Fingerprint>,
     /// The fleet provisioning template.
     pub template_name: String,
     /// What the template is given. `${serial}`, `${machine_id}` and `${thing_name}` are already replaced;
-    /// `${tpm}`, `${key_sha256}` and `${ek_sha256}` are when they are sent.
+    /// `${tpm}`, `${key_sha256}`, `${key_public}`, `${ek_sha256}` and `${ek_certificate}` are when they are sent.
     pub template_parameters: BTreeMap<String, String>,
     /// The port of the IoT data endpoint: 8883, or 443 with ALPN.
     pub port: u16,
@@ -46,6 +57,7 @@ impl Default for Enrollment {
     fn default() -> Self {
         Self {
             method: Method::default(),
+            issuers: Vec::new(),
             template_name: String::new(),
             template_parameters: BTreeMap::new(),
             // AWS IoT Core developer guide, "Device communication protocols": MQTT with X.509.
@@ -110,12 +122,7 @@ impl Enrollment {
             *value = expand(value, &path, |placeholder| {
                 placeholder_value(placeholder, thing_name, &path, layout)
             })?;
-            let (most_key, most_value) = MAX_PARAMETER;
-            if key.is_empty() || key.len() > most_key || value.len() > most_value {
-                return Err(Error::settings(format!(
-                    "{path}: AWS IoT allows {most_key} characters in a parameter's name and {most_value} in its value"
-                )));
-            }
+            check_parameter(key, value)?;
         }
         Ok(())
     }
@@ -130,6 +137,32 @@ impl Enrollment {
         let usable = !host.is_empty() && host.chars().all(plain);
         usable.then_some((host, port.parse().ok().filter(|&p| p != 0)?))
     }
+}
+
+/// Whether AWS IoT takes the parameter.
+pub fn check_parameter(key: &str, value: &str) -> Result<()> {
+    let (most_key, most_value) = MAX_PARAMETER;
+    if key.is_empty() || key.len() > most_key || value.len() > most_value {
+        return Err(Error::settings(format!(
+            "enrollment.template_parameters.{key}: AWS IoT allows {most_key} characters in a parameter's name and \
+             {most_value} in its value"
+        )));
+    }
+    Ok(())
+}
+
+fn fingerprints<'de, D: Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Vec<Fingerprint>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    let read = |text: &String| {
+        fingerprint(text).ok_or_else(|| {
+            D::Error::custom(format!(
+                "{text:?} is no SHA-256 of a certificate (openssl x509 -noout -fingerprint -sha256 -in …)"
+            ))
+        })
+    };
+    texts.iter().map(read).collect()
 }
 
 fn placeholder_value(
@@ -205,6 +238,28 @@ mod tests {
             .insert("X".into(), "${thing_name}/${ek_sha256}".into());
         enrollment.check("gw-1", &Layout::new("/nowhere")).unwrap();
         assert_eq!(enrollment.template_parameters["X"], "gw-1/${ek_sha256}");
+    }
+
+    #[test]
+    fn issuers_are_named_by_their_certificates_sha256() {
+        let read = |issuers: &str| {
+            let text = format!(r#"{{"issuers": {issuers}}}"#);
+            serde_json::from_str::<Enrollment>(&text).map(|e| e.issuers)
+        };
+        let openssl = ["5A"; 32].join(":");
+        let plain = "5a".repeat(32);
+        let both = format!(r#"["{openssl}", "{plain}"]"#);
+        assert_eq!(read(&both).unwrap(), [[0x5A; 32]; 2]);
+        assert_eq!(read("[]").unwrap(), Vec::<Fingerprint>::new());
+        for bad in [
+            format!(r#"["{}"]"#, &plain[2..]),
+            format!("\"{plain}\""),
+            "[1]".into(),
+        ] {
+            assert!(read(&bad).is_err(), "{bad}");
+        }
+        let error = read(r#"["5a"]"#).unwrap_err().to_string();
+        assert!(error.contains("\"5a\" is no SHA-256"), "{error}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::public_key::KeyType;
 
 pub use check::check_thing_name;
-pub use enrollment::{Enrollment, Method};
+pub use enrollment::{Enrollment, Method, check_parameter};
 pub use placeholders::expand;
 
 /// The settings, merged and checked.

@@ -34,7 +34,7 @@ impl Settings {
                 with_path(text).map_err(|e| Error::settings(format!("{}: {e}", path.display())))?;
             // … and once as plain JSON, to override key by key.
             let tree: Value = serde_json::from_slice(text).map_err(at)?;
-            if has_list(&tree) {
+            if has_list(&tree, &[]) {
                 return Err(Error::settings(format!(
                     "{}: there is a list in it ([ ]); settings have names",
                     path.display()
@@ -78,11 +78,13 @@ fn with_path(text: &[u8]) -> std::result::Result<Settings, String> {
 }
 
 /// serde takes a list for an object, its items in the order of the fields: past the names, and past
-/// whatever is decided by them.
-fn has_list(tree: &Value) -> bool {
+/// whatever is decided by them. One setting is a list.
+fn has_list(tree: &Value, path: &[&str]) -> bool {
     match tree {
-        Value::Array(_) => true,
-        Value::Object(object) => object.values().any(has_list),
+        Value::Array(_) => path != ["enrollment", "issuers"],
+        Value::Object(object) => object
+            .iter()
+            .any(|(key, value)| has_list(value, &[path, &[key]].concat())),
         _ => false,
     }
 }
@@ -100,6 +102,22 @@ mod tests {
             "{error}"
         );
         assert_eq!((error.line(), error.column()), (2, 9));
+    }
+
+    #[test]
+    fn one_setting_is_a_list() {
+        let has = |text: &str| has_list(&serde_json::from_str(text).unwrap(), &[]);
+        assert!(!has(r#"{"enrollment": {"issuers": ["00"]}}"#));
+        for text in [
+            "[]",
+            r#"{"enrollment": []}"#,
+            r#"{"enrollment": ["offline", ["00"]]}"#,
+            r#"{"issuers": ["00"]}"#,
+            r#"{"greengrass": {"enrollment": {"issuers": []}}}"#,
+            r#"{"enrollment.issuers": []}"#,
+        ] {
+            assert!(has(text), "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The PKCS#11 token: made, opened, logged into. Every use of cryptoki is in this folder.
+//! The PKCS#11 token: made, opened, logged into. Every use of cryptoki on the device is in this folder.
 //!
 //! `objects` makes and finds what is in it: key pair, certificates. `pss` records that the TPM's
-//! RSA-PSS signatures are usable.
+//! RSA-PSS signatures are usable. `stored` reads the key from the store without the library.
 //!
 //! What tpm2-pkcs11 does under each call was measured in facts/tpm2-pkcs11.md §1: C_Initialize
 //! costs 11 TPM commands a slot, C_Login 4, and each login that is followed by a power cut one
@@ -9,6 +9,7 @@
 
 mod objects;
 mod pss;
+mod stored;
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,7 @@ use crate::public_key::Scheme;
 use crate::secret::Pin;
 
 pub use pss::record as record_pss;
+pub use stored::StoredKey;
 
 /// The token's label: Greengrass v1 and every PKCS#11 URI find the token by it.
 pub const TOKEN_LABEL: &str = "greengrass";

@@ -17,6 +17,8 @@ const PRIME256V1: [u8; 10] = [0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x
 const OCTET_STRING: u8 = 0x04;
 /// Length of an uncompressed point on P-256 (SEC 1 §2.3.3).
 const P256_POINT: usize = 65;
+/// CKA_TPM2_PUB_BLOB, an attribute of tpm2-pkcs11's own (its src/lib/attrs.h): TPM2B_PUBLIC.
+const TPM2_PUB_BLOB: u64 = 0x8F00_0002;
 /// The usual public exponent, 65537, which is also the only one that the SLB 9670 makes.
 const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 
@@ -62,6 +64,23 @@ impl Login {
     /// The public half of our key pair.
     pub fn public_key(&self) -> Result<PublicKey> {
         self.read_public_key(self.find_one(ObjectClass::PUBLIC_KEY)?)
+    }
+
+    /// TPMT_PUBLIC of our key (TPM 2.0 Library, Part 2 §12.2.4), as tpm2-pkcs11 hands it out.
+    pub fn tpm_public(&self) -> Result<Vec<u8>> {
+        let key = self.find_one(ObjectClass::PRIVATE_KEY)?;
+        let blob = self.bytes(key, AttributeType::VendorDefined(TPM2_PUB_BLOB))?;
+        // TPM2B_PUBLIC: the size in two bytes, then the public area.
+        match blob.as_slice() {
+            [high, low, area @ ..]
+                if area.len() == usize::from(u16::from_be_bytes([*high, *low])) =>
+            {
+                Ok(area.to_vec())
+            }
+            _ => Err(Error::other(
+                "the PKCS#11 library does not tell the key's TPM2B_PUBLIC: is it tpm2-pkcs11?",
+            )),
+        }
     }
 
     /// Has the TPM sign `message` with our private key.
@@ -213,7 +232,8 @@ impl Login {
                 | Attribute::Value(bytes)
                 | Attribute::Modulus(bytes)
                 | Attribute::PublicExponent(bytes)
-                | Attribute::EcPoint(bytes) => Some(bytes),
+                | Attribute::EcPoint(bytes)
+                | Attribute::VendorDefined((_, bytes)) => Some(bytes),
                 _ => None,
             })
             .unwrap_or_default())

@@ -2,8 +2,9 @@
 //!
 //! `missing` says why there is none, `probe` what it is and how it is; `endorsement` reads its maker's certificate,
 //! `srk` looks after the storage root key, `handles` explains what is persistent, `lockout` ends a dictionary-attack
-//! lockout.
+//! lockout, `activation` opens what was encrypted for a key in this TPM.
 
+mod activation;
 mod endorsement;
 mod handles;
 mod lockout;
@@ -20,6 +21,7 @@ use tss_esapi::{Context, TctiNameConf};
 use crate::error::{Error, Exit, Result};
 use crate::layout::Layout;
 
+pub use activation::{Channel, Credential, Stored};
 pub use handles::PersistentHandle;
 pub use lockout::reset as reset_lockout;
 pub use probe::{Identification, Limits, Lockout};

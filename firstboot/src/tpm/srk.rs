@@ -43,7 +43,7 @@ pub enum Srk {
 impl Tpm {
     /// Whether there is a key, and its Name: two TPM commands, or one where there is none.
     pub fn srk(&mut self) -> Result<Srk> {
-        Ok(match self.read()? {
+        Ok(match self.read_srk()? {
             Some((_, _, name)) => Srk::Present { name },
             None => Srk::Absent,
         })
@@ -54,7 +54,7 @@ impl Tpm {
     /// command more; and where the object is protected against dictionary attacks and has an
     /// authorization value, one try of those.
     pub fn examined_srk(&mut self) -> Result<Srk> {
-        let Some((key, public, name)) = self.read()? else {
+        let Some((key, public, name)) = self.read_srk()? else {
             return Ok(Srk::Absent);
         };
         if let Some(objection) = objection(&public) {
@@ -70,7 +70,7 @@ impl Tpm {
 
     /// The object, its public area, and its Name as the TPM says it. Esys_TR_GetName would save a command, but
     /// computes the Name, and a process's first digest takes OpenSSL 3 million instructions.
-    fn read(&mut self) -> Result<Option<(KeyHandle, Public, String)>> {
+    pub(super) fn read_srk(&mut self) -> Result<Option<(KeyHandle, Public, String)>> {
         let reading = |e| failed("cannot read the object at 0x81000001", e);
         let object = match self
             .context

@@ -1,4 +1,4 @@
-//! X.509: the request that goes out, the certificate that comes in. Every use of x509-cert is here.
+//! X.509: the request that goes out, the certificate that comes in. Every use of x509-cert on the device is here.
 
 mod certificate;
 mod request;

@@ -343,8 +343,13 @@ impl Device {
 
 /// The program: `FIRSTBOOT`, else the newest build of this checkout.
 pub fn firstboot() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("FIRSTBOOT") {
-        return std::path::absolute(path).context("FIRSTBOOT is no path");
+    built("firstboot", "FIRSTBOOT")
+}
+
+/// A program: the variable's, else the newest build of this checkout.
+pub(crate) fn built(program: &str, variable: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
+        return std::path::absolute(path).with_context(|| format!("{variable} is no path"));
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
@@ -352,13 +357,13 @@ pub fn firstboot() -> Result<PathBuf> {
     );
     ["release", "debug"]
         .iter()
-        .map(|profile| target.join(profile).join("firstboot"))
+        .map(|profile| target.join(profile).join(program))
         .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
         .max()
         .map(|(_, path)| path)
         .with_context(|| {
             format!(
-                "no firstboot in {}: build it, or name it in FIRSTBOOT",
+                "no {program} in {}: build it, or name it in {variable}",
                 target.display()
             )
         })

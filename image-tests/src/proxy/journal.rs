@@ -9,6 +9,10 @@ pub struct Command {
     pub code: u32,
     pub name: &'static str,
     pub handles: Vec<u32>,
+    /// all of it, as it came
+    pub bytes: Vec<u8>,
+    /// all of the answer; empty where there was none
+    pub response: Vec<u8>,
     /// `None`: never answered (the power was cut, or the TPM is gone)
     pub response_code: Option<u32>,
     /// what it took here
@@ -36,6 +40,13 @@ impl Journal {
 
     pub fn count(&self, name: &str) -> usize {
         self.counts().get(name).copied().unwrap_or_default()
+    }
+
+    /// The commands that have these bytes in them or in their answers.
+    pub fn with(&self, bytes: &[u8]) -> Vec<&'static str> {
+        let has = |text: &[u8]| text.windows(bytes.len()).any(|window| window == bytes);
+        let found = self.0.iter().filter(|c| has(&c.bytes) || has(&c.response));
+        found.map(|command| command.name).collect()
     }
 
     /// What all of them would take on the chip.

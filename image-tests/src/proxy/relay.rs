@@ -55,6 +55,7 @@ impl Relay {
         // the journal may have been taken meanwhile
         if let Some(entry) = self.journal().0.get_mut(index) {
             entry.response_code = wire::response_code(&response);
+            entry.response.clone_from(&response);
             entry.elapsed = begin.elapsed();
             entry.chip_time = chip_time;
         }
@@ -78,6 +79,8 @@ impl Relay {
             code: request.code,
             name: codes::name(request.code),
             handles: request.handles.clone(),
+            bytes: request.bytes.to_vec(),
+            response: Vec::new(),
             response_code: None,
             elapsed: Duration::ZERO,
             chip_time: Duration::ZERO,

@@ -3,6 +3,7 @@
 //!
 //! There is no resource manager: three transient slots are all that there is, as on a bare /dev/tpm0.
 
+mod endorsement;
 mod tools;
 
 use std::net::{Ipv4Addr, TcpStream};
@@ -15,6 +16,8 @@ use tempfile::TempDir;
 use crate::ports::PortPair;
 use crate::process::{Background, wait_for};
 use crate::proxy::Upstream;
+
+pub use endorsement::Ek;
 
 #[derive(Debug)]
 pub struct SoftwareTpm {

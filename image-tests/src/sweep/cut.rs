@@ -10,10 +10,10 @@ use tempfile::TempDir;
 use super::board::Board;
 use super::cloud::Cloud;
 use super::point::{Kind, LOSSES, Point};
-use super::scenario::{Outcome, Scenario, Template};
+use super::scenario::{Outcome, Scenario, Template, WRAPPED_REPLY};
 use crate::aws::{Cut, Direction};
 use crate::clients::KeyType;
-use crate::device::Device;
+use crate::device::{Device, STORE};
 use crate::proxy::{Firmware, Seeded, When};
 use crate::software_tpm::copy_state;
 use crate::storage::Recording;
@@ -254,6 +254,11 @@ impl Stage {
         }
         if self.scenario.outcome == Outcome::Done && board.key() != self.key_before {
             wrong.push("the key is another one".to_owned());
+        }
+        if self.scenario.name == WRAPPED_REPLY
+            && !board.device.exists(format!("{STORE}/opened.json"))
+        {
+            wrong.push("the reply will be opened at each start".to_owned());
         }
         if self.scenario.name == "provision"
             && let Some(published) = published

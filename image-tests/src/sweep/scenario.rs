@@ -1,6 +1,7 @@
 //! What firstboot is doing when the power goes: each prepared once, and copied for every point.
 
 use anyhow::Result;
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::authority::Authority;
@@ -8,7 +9,8 @@ use crate::aws::fleet_settings;
 use crate::clients::KeyType;
 use crate::device::{Device, offline_settings};
 use crate::directory::copy_tree;
-use crate::software_tpm::copy_state;
+use crate::software_tpm::{Ek, copy_state};
+use crate::station::Station;
 
 /// What the next undisturbed start has to come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub struct Scenario {
 }
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 6] = [
+pub const SCENARIOS: [Scenario; 7] = [
     Scenario {
         name: "provision",
         prepare: |_, _| Ok(()),
@@ -77,6 +79,13 @@ pub const SCENARIOS: [Scenario; 6] = [
         fleet: false,
     },
     Scenario {
+        name: WRAPPED_REPLY,
+        prepare: prepare_wrapped_reply,
+        command: "enroll",
+        outcome: Outcome::Done,
+        fleet: false,
+    },
+    Scenario {
         name: "reset",
         prepare: |device, authority| device.enroll_with(authority),
         command: "reset",
@@ -94,6 +103,25 @@ pub const SCENARIOS: [Scenario; 6] = [
         fleet: true,
     },
 ];
+
+/// The one in which a reply is opened.
+pub const WRAPPED_REPLY: &str = "wrapped reply";
+
+/// A reply of an operator's bench lies on the card: for an RSA EK where the device's key is an RSA key, too.
+fn prepare_wrapped_reply(device: &Device, _: &Authority) -> Result<()> {
+    let station = Station::new()?;
+    let file = "/boot/firstboot/firstboot.json";
+    let mut settings: serde_json::Value = serde_json::from_str(&device.read(file)?)?;
+    let ek = match settings["key"].as_str() {
+        Some("rsa-2048") => Ek::Rsa2048,
+        _ => Ek::P256,
+    };
+    station.maker.equip(&device.tpm, ek)?;
+    settings["enrollment"]["issuers"] = json!([station.fingerprint()?]);
+    device.settings(&settings)?;
+    device.succeed(&["provision"])?;
+    station.answer(device)
+}
 
 /// A device at the start of a scenario, to be copied.
 #[derive(Debug)]

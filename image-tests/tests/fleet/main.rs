@@ -5,6 +5,7 @@ mod claim;
 mod cuts;
 mod devices;
 mod end_to_end;
+mod evidence;
 mod just_in_time;
 mod misbehaviour;
 mod network;

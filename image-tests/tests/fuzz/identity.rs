@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::{Checked, Else, any_json, assert_printable, cases, damage, damaged};
 
-/// Without the first five there is no identity; the other two can be had again.
+/// Without the first five there is no identity; the others can be had again.
 pub const ESSENTIAL: [&str; 5] = [
     "tpm2_pkcs11.sqlite3",
     "pin",
@@ -27,7 +27,7 @@ pub const ESSENTIAL: [&str; 5] = [
     "request.json",
     "srk.name",
 ];
-pub const REPLACEABLE: [&str; 2] = ["certificate.pem", "verified.json"];
+pub const REPLACEABLE: [&str; 3] = ["certificate.pem", "verified.json", "opened.json"];
 
 /// A device that is done; its real TPM is known and needed no more.
 pub struct Enrolled {
@@ -40,6 +40,9 @@ impl Enrolled {
         let device = device::Device::unprovisioned()?;
         device.settings(&offline_settings("nucleus", KeyType::EccP256))?;
         device.enroll_with(&Authority::new()?)?;
+        // As if the certificate had come in a reply.
+        let note = json!({ "reply_sha256": "00".repeat(32) });
+        device.write(format!("{STORE}/opened.json"), note.to_string())?;
         let srk_name = device.read(format!("{STORE}/srk.name"))?;
         Ok(Self { device, srk_name })
     }
@@ -129,7 +132,28 @@ fn any_bytes() -> Checked {
     Ok(())
 }
 
-/// request.json and verified.json with values of any kind in the places that are read.
+/// The key is read from a damaged store, or it is not.
+#[test]
+fn damaged_stores() -> Checked {
+    let enrolled = Enrolled::new().or_fail()?;
+    let content = fs::read(enrolled.device.path(STORE).join("tpm2_pkcs11.sqlite3"))?;
+    let directory = tempfile::tempdir()?;
+    let pin = || firstboot::secret::Pin::parse(b"0123".to_vec());
+    proptest!(cases(300), |(damage in damage())| {
+        let store = damaged(&content, &damage);
+        fs::write(directory.path().join("tpm2_pkcs11.sqlite3"), store)?;
+        match firstboot::token::StoredKey::read(directory.path()) {
+            Ok(key) => {
+                prop_assert_eq!(pin().map(|pin| key.seal_auth(&pin).len()), Some(32));
+                prop_assert!(key.key_auth(&[b'0'; 64]).is_err());
+            }
+            Err(e) => assert_printable(&e.to_string())?,
+        }
+    });
+    Ok(())
+}
+
+/// Records and notes with values of any kind in the places that are read.
 #[test]
 fn records_with_other_values() -> Checked {
     let enrolled = Enrolled::new().or_fail()?;
@@ -138,6 +162,10 @@ fn records_with_other_values() -> Checked {
         ("request.json", "serial"),
         ("request.json", "key"),
         ("request.json", "key_sha256"),
+        ("request.json", "key_public"),
+        ("request.json", "ek_certificate"),
+        ("request.json", "unattested"),
+        ("opened.json", "reply_sha256"),
         ("verified.json", "slot"),
         ("verified.json", "store_sha256"),
         ("verified.json", "certificate_sha256"),

@@ -9,6 +9,7 @@ mod documents;
 mod fleet;
 mod identity;
 mod names;
+mod replies;
 mod settings;
 mod unreadable;
 

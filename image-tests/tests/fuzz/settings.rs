@@ -18,8 +18,9 @@ fn valid() -> Value {
         "subject": { "C": "DE", "O": "Example" },
         "enrollment": {
             "method": "fleet-provisioning",
+            "issuers": ["0123456789ABCDEF".repeat(4)],
             "template_name": "gateways",
-            "template_parameters": { "SerialNumber": "${serial}", "Ek": "${ek_sha256}" },
+            "template_parameters": { "SerialNumber": "${serial}", "Ek": "${ek_sha256} ${ek_certificate}" },
             "port": 443,
             "spread_seconds": 60,
             "http_proxy": "http://proxy.example:3128",
@@ -67,6 +68,14 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
         prop_assert!(value.chars().all(fine), "{:?}", value);
     }
     let enrollment = &settings.enrollment;
+    // Whoever is pinned stands there in full.
+    let text = String::from_utf8_lossy(content)
+        .replace(':', "")
+        .to_lowercase();
+    for issuer in &enrollment.issuers {
+        let digits = firstboot::public_key::hexadecimal(issuer);
+        prop_assert!(text.contains(&digits), "{}", digits);
+    }
     if enrollment.is_fleet() {
         // It stands in a topic, where '/', '+' and '#' mean something.
         let template = &enrollment.template_name;

@@ -54,6 +54,8 @@ def firstboot_settings(d):
             flat[key] = int(flat[key])
     if 'enrollment.trust_clock' in flat:
         flat['enrollment.trust_clock'] = bb.utils.to_boolean(flat['enrollment.trust_clock'])
+    if 'enrollment.issuers' in flat:
+        flat['enrollment.issuers'] = flat['enrollment.issuers'].split()
     flat['platform.pkcs11_module'] = d.expand('${libdir}/pkcs11/libtpm2_pkcs11.so')
     flat['platform.openssl_provider'] = d.expand('${libdir}/ossl-modules/pkcs11.so')
     for path, value in sorted(flat.items()):

@@ -1,0 +1,99 @@
+//! Opening a wrapped reply: the certificate that only this TPM can have.
+
+use log::{info, warn};
+use openssl::x509::X509;
+
+use crate::attestation::CREDENTIAL_SIZE;
+use crate::clock::Clock;
+use crate::device::Device;
+use crate::enrollment::Wrapped;
+use crate::error::{Doing, Error, Exit, Result};
+use crate::identity::Record;
+use crate::progress;
+use crate::public_key::{KeyType, PublicKey};
+use crate::tpm::{Credential, Stored};
+use crate::x509::{Chain, Request, Verdict};
+
+impl Device {
+    /// Opens a reply, accepts the certificate in it, and notes which reply it was: in this order, so that a power cut
+    /// at any point has it opened once more. A reply that cannot be opened, or has no certificate for this device in
+    /// it, is remembered until this process ends, and changes nothing.
+    pub fn open_reply(&mut self, wrapped: &Wrapped, record: &Record) -> Result<()> {
+        match self.certificate_in(wrapped, record) {
+            Ok(chain) => {
+                if self.identity.certificate()?.as_ref() != Some(&chain) {
+                    self.identity.accept(&chain)?;
+                }
+                self.identity.note_opened_reply(&wrapped.sha256)
+            }
+            Err(e) if e.exit == Exit::Other => {
+                self.refused_reply = Some((wrapped.sha256.clone(), e.to_string()));
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn certificate_in(&mut self, wrapped: &Wrapped, record: &Record) -> Result<Chain> {
+        let ek = record
+            .evidence
+            .as_ref()
+            .and_then(|e| e.ek_certificate.as_deref());
+        let ek =
+            endorsement_key(ek.ok_or_else(|| Error::other("this device has no EK certificate"))?)?;
+        let what = match ek.key_type() {
+            Some(KeyType::Rsa2048) => {
+                "opening the certificate with the TPM (half a minute on an SLB 9670 with an RSA EK, sometimes a minute)"
+            }
+            _ => "opening the certificate with the TPM",
+        };
+        let credential = progress::during(what, || self.credential(wrapped, &ek))?;
+        let credential: &[u8; CREDENTIAL_SIZE] =
+            credential.as_slice().try_into().doing(Exit::Other, || {
+                "what the TPM has made of it is no key".into()
+            })?;
+        let pem = wrapped.reply.open(credential).map_err(Error::other)?;
+        let chain = Chain::parse(&pem).map_err(Error::other)?;
+        let [request, _] = self.identity.request_files()?;
+        let key = Request::parse(&request)?.public_key()?;
+        match chain.check(&key, &record.thing_name, Clock::read()) {
+            Verdict::Good => {}
+            Verdict::GoodBut(remark) => warn!("{remark}"),
+            Verdict::Bad(why) => return Err(Error::other(format!("the certificate in it: {why}"))),
+        }
+        info!("opened: {}", chain.describe());
+        Ok(chain)
+    }
+
+    /// What the TPM gives out for it, our key and that endorsement key being loaded in it.
+    fn credential(
+        &mut self,
+        wrapped: &Wrapped,
+        ek: &PublicKey,
+    ) -> Result<zeroize::Zeroizing<Vec<u8>>> {
+        let stored = self.identity.stored_key()?;
+        let seal_auth = stored.seal_auth(&self.identity.pin()?);
+        let srk_name = self.identity.srk_name()?;
+        let mut channel = self.tpm()?.channel(&srk_name)?;
+        let unsealed = channel.unseal(stored_object(&stored.seal), &seal_auth)?;
+        let key_auth = stored.key_auth(&unsealed)?;
+        let credential = Credential {
+            blob: &wrapped.reply.credential_blob,
+            secret: &wrapped.reply.secret,
+        };
+        channel.activate(stored_object(&stored.key), &key_auth, ek, credential)
+    }
+}
+
+fn stored_object([public, private]: &[Vec<u8>; 2]) -> Stored<'_> {
+    Stored { public, private }
+}
+
+/// The key that the EK certificate is for.
+fn endorsement_key(certificate: &[u8]) -> Result<PublicKey> {
+    let spki = X509::from_der(certificate)
+        .and_then(|certificate| certificate.public_key()?.public_key_to_der());
+    Ok(PublicKey::from_spki(spki.doing(Exit::Other, || {
+        "the TPM's EK certificate cannot be read".into()
+    })?))
+}

@@ -1,0 +1,120 @@
+//! Whether a request comes from a TPM: every check, each with its reason.
+//!
+//! What passes is not yet proved. The EK certificate is real, and the public area says that a TPM made the key; that
+//! both are in the same TPM, and that this TPM exists, is proved when the reply is opened.
+
+use openssl::sha::sha256;
+use openssl::x509::X509Req;
+
+use super::allow_list::AllowList;
+use super::ek_certificate::EkCertificate;
+use super::maker::Makers;
+use super::request::Request;
+use super::roca;
+use crate::attestation::{EkPublic, Fingerprint, KEY_ATTRIBUTES, NAME_SIZE, PublicArea};
+use crate::public_key::{PublicKey, hexadecimal};
+
+/// Whose TPMs are taken.
+pub(super) struct Policy {
+    /// Their makers.
+    pub(super) makers: Makers,
+    /// The TPMs that were bought, if only those are taken.
+    pub(super) allow_list: Option<AllowList>,
+}
+
+/// A request that has passed.
+pub(super) struct Attested {
+    /// The device's key.
+    pub(super) key: PublicKey,
+    /// The TPM's Name of it.
+    pub(super) key_name: [u8; NAME_SIZE],
+    /// The EK of the TPM that it is to be in.
+    pub(super) ek: EkPublic,
+    /// SHA-256 of the EK's certificate.
+    pub(super) ek_sha256: Fingerprint,
+    /// The TPM, in its maker's words.
+    pub(super) ek_tpm: String,
+}
+
+impl Policy {
+    /// Checks everything. The error says what is wrong.
+    pub(super) fn check(&self, request: &Request) -> Result<Attested, String> {
+        let area = key(request)?;
+        let der = match (
+            &request.evidence.ek_certificate,
+            &request.evidence.unattested,
+        ) {
+            (Some(der), None) => der,
+            (None, Some(reason)) => return Err(format!("it is unattested: {reason}")),
+            _ => {
+                return Err(
+                    "its record is to have either ek_certificate or unattested, and not both"
+                        .into(),
+                );
+            }
+        };
+        let certificate = EkCertificate::parse(der)?;
+        self.makers.check(&certificate.openssl)?;
+        certificate.check_purpose()?;
+        refuse_roca(&certificate.key.key().rsa().ok(), "endorsement key")?;
+        let ek_sha256 = sha256(der);
+        if let Some(list) = &self.allow_list {
+            list.check(&ek_sha256, &request.record.thing_name)?;
+        }
+        Ok(Attested {
+            key: area.public_key().clone(),
+            key_name: area.name(),
+            ek_tpm: certificate.tpm(),
+            ek: certificate.key,
+            ek_sha256,
+        })
+    }
+}
+
+/// The device's key: made by a TPM that does not let it go, if that TPM vouches for it, and the CSR's.
+pub(super) fn key(request: &Request) -> Result<PublicArea, String> {
+    let area = PublicArea::parse(&request.evidence.key_public)
+        .map_err(|e| format!("its key's public area is refused: {e}"))?;
+    if area.attributes() != KEY_ATTRIBUTES {
+        return Err(format!(
+            "its key's attributes are {:#x}, not {KEY_ATTRIBUTES:#x}: a TPM need not have made it, or may let it go",
+            area.attributes()
+        ));
+    }
+    if !area.auth_policy().is_empty() {
+        return Err("its key has a policy".into());
+    }
+    let record = &request.record;
+    if record.key_sha256 != area.public_key().fingerprint() {
+        return Err("its key_sha256 is not that of its key_public".into());
+    }
+    if record.csr_sha256 != hexadecimal(&sha256(&request.csr)) {
+        return Err("the CSR beside it is another than the record's (csr_sha256)".into());
+    }
+    let csr = X509Req::from_pem(&request.csr).map_err(|_| "its CSR is damaged")?;
+    let csr_key = csr.public_key().map_err(|_| "its CSR has no key")?;
+    let spki = csr_key.public_key_to_der().map_err(|e| e.to_string())?;
+    if spki != area.public_key().spki() {
+        return Err("its CSR is for another key than the TPM's".into());
+    }
+    if !csr.verify(&csr_key).unwrap_or(false) {
+        return Err("its CSR's signature is wrong".into());
+    }
+    refuse_roca(&csr_key.rsa().ok(), "key")?;
+    Ok(area)
+}
+
+fn refuse_roca(
+    key: &Option<openssl::rsa::Rsa<openssl::pkey::Public>>,
+    whose: &str,
+) -> Result<(), String> {
+    let Some(key) = key else { return Ok(()) };
+    match roca::has_fingerprint(key.n()) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(format!(
+            "its {whose} is a weak RSA key that can be factored (ROCA, CVE-2017-15361): it was made by Infineon \
+             firmware before 7.62"
+        )),
+        Err(e) => Err(e.to_string()),
+    }
+}

@@ -1,0 +1,134 @@
+//! How each command is carried out.
+
+use std::path::{Path, PathBuf};
+
+use openssl::sha::sha256;
+
+use super::allow_list::AllowList;
+use super::authority::Authority;
+use super::batch::{Bench, Source};
+use super::check::Policy;
+use super::cli::{Answering, Tpms};
+use super::inspect;
+use super::inventory::Inventory;
+use super::maker::Makers;
+use super::request::records;
+use super::signer::KeySource;
+use super::wrapping::Certificates;
+use crate::error::{Error, Exit, Result};
+use crate::public_key::hexadecimal;
+
+/// Certificates of the operator's CA.
+pub(super) fn issue(answering: &Answering, days: u32) -> Result<()> {
+    let authority = authority(answering)?;
+    authority.check_days(days)?;
+    answer(answering, authority, Source::Issue(days))
+}
+
+/// Certificates of others.
+pub(super) fn wrap(answering: &Answering, certificate: &Path) -> Result<()> {
+    let certificates = Certificates::open(certificate)?;
+    if !certificates.are_many() && records(&answering.requests)?.len() != 1 {
+        return Err(Error::settings(
+            "--certificate: one certificate is for one request; for many, name a directory with <thing>.pem",
+        ));
+    }
+    answer(answering, authority(answering)?, Source::Wrap(certificates))
+}
+
+/// Files in words.
+pub(super) fn inspect(files: &[PathBuf], tpms: &Tpms) -> Result<()> {
+    let policy = match tpms.vendor_ca.is_empty() {
+        true => None,
+        false => Some(policy(tpms)?),
+    };
+    let mut bad = 0;
+    for path in files {
+        println!("{}", path.display());
+        let (lines, verdict) = inspect::describe(path, policy.as_ref());
+        for (name, value) in lines {
+            println!("  {name:<20} {value}");
+        }
+        match verdict {
+            Ok(()) if policy.is_some() => println!("  {:<20} good", "verdict"),
+            Ok(()) => println!(
+                "  {:<20} well-formed; --vendor-ca checks its TPM",
+                "verdict"
+            ),
+            Err(reason) => {
+                println!("  {:<20} refused: {reason}", "verdict");
+                bad += 1;
+            }
+        }
+    }
+    refusal(bad, files.len())
+}
+
+fn answer(answering: &Answering, authority: Authority, source: Source) -> Result<()> {
+    if answering.tpms.vendor_ca.is_empty() {
+        return Err(Error::settings(
+            "--vendor-ca is missing: whose TPMs are to be taken?",
+        ));
+    }
+    let records = records(&answering.requests)?;
+    let mut bench = Bench {
+        policy: policy(&answering.tpms)?,
+        authority,
+        source,
+        out: answering.out.clone(),
+        inventory: answering
+            .inventory
+            .as_deref()
+            .map(Inventory::open)
+            .transpose()?,
+        again: answering.again,
+    };
+    let issuer = sha256(&bench.authority.certificate()?);
+    let outcome = bench.run(&records)?;
+    for (path, reason) in &outcome.refused {
+        eprintln!("refused: {}: {reason}", path.display());
+    }
+    println!(
+        "{} requests: {} replies written to {}, {} answered before, {} refused",
+        records.len(),
+        outcome.written,
+        answering.out.display(),
+        outcome.answered_before,
+        outcome.refused.len()
+    );
+    println!(
+        "signed by {}, which devices want in enrollment.issuers",
+        hexadecimal(&issuer)
+    );
+    refusal(outcome.refused.len(), records.len())
+}
+
+fn refusal(refused: usize, of: usize) -> Result<()> {
+    match refused {
+        0 => Ok(()),
+        _ => Err(Error::new(
+            Exit::Refused,
+            format!("{refused} of {of} refused"),
+        )),
+    }
+}
+
+fn policy(tpms: &Tpms) -> Result<Policy> {
+    Ok(Policy {
+        makers: Makers::read(&tpms.vendor_ca)?,
+        allow_list: tpms
+            .ek_allow_list
+            .as_deref()
+            .map(AllowList::read)
+            .transpose()?,
+    })
+}
+
+fn authority(answering: &Answering) -> Result<Authority> {
+    let key = KeySource {
+        key: &answering.key,
+        pin_file: answering.pin_file.as_deref(),
+        module: answering.pkcs11_module.as_deref(),
+    };
+    Authority::open(&answering.ca, &key)
+}

@@ -1,0 +1,40 @@
+//! How far a long run is: one line, on a terminal only.
+
+use std::io::{IsTerminal, Write, stderr};
+
+/// Characters of the bar.
+const WIDTH: usize = 40;
+
+/// The line; it goes away when this is dropped.
+pub(super) struct Progress {
+    total: usize,
+    shown: bool,
+}
+
+impl Progress {
+    /// Of so many.
+    pub(super) fn of(total: usize) -> Self {
+        Self {
+            total,
+            shown: total > 1 && stderr().is_terminal(),
+        }
+    }
+
+    /// So many are done.
+    pub(super) fn done(&self, count: usize) {
+        if self.shown {
+            let bar = "#".repeat(WIDTH * count / self.total.max(1));
+            // A terminal that has gone away is no reason to stop.
+            let _ = write!(stderr(), "\r[{bar:<WIDTH$}] {count}/{}", self.total);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown {
+            // Back to the beginning, and erase the line (ECMA-48 §8.3.41).
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The CA's key in a PKCS#11 token: a smart card, an HSM, SoftHSM.
+
+use std::path::Path;
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
+use cryptoki::session::{Session, UserType};
+use cryptoki::slot::Slot;
+use cryptoki::types::AuthPin;
+use openssl::sha::sha256;
+
+use super::pkcs11_uri::Pkcs11Uri;
+use crate::error::{Doing, Error, Exit, Result};
+use crate::public_key::{KeyType, ecdsa_der};
+
+/// The key, with the session in which it can be used. The fields are dropped in this order.
+pub(super) struct TokenKey {
+    key: ObjectHandle,
+    session: Session,
+    _library: Pkcs11,
+}
+
+impl TokenKey {
+    /// Opens the token and finds the key. `module` is the library where the URI names none.
+    pub(super) fn open(uri: &Pkcs11Uri, module: Option<&Path>, pin: Option<&str>) -> Result<Self> {
+        let module = uri.module.as_deref().or(module).ok_or_else(|| {
+            Error::settings(
+                "--key: which PKCS#11 library? --pkcs11-module, or module-path in the URI",
+            )
+        })?;
+        let opening = || format!("--key: cannot open the token ({})", module.display());
+        let library = Pkcs11::new(module).doing(Exit::Settings, opening)?;
+        library
+            .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
+            .doing(Exit::Settings, opening)?;
+        let slot = slot(&library, uri)?;
+        let session = library
+            .open_ro_session(slot)
+            .doing(Exit::Settings, opening)?;
+        let pin = pin.map(|pin| AuthPin::new(pin.into()));
+        session
+            .login(UserType::User, pin.as_ref())
+            .doing(Exit::Settings, || {
+                "--key: cannot log in to the token (--pin-file)".into()
+            })?;
+        let mut wanted = vec![Attribute::Class(ObjectClass::PRIVATE_KEY)];
+        wanted.extend(
+            uri.object
+                .as_ref()
+                .map(|label| Attribute::Label(label.as_bytes().to_vec())),
+        );
+        wanted.extend(uri.id.clone().map(Attribute::Id));
+        let keys = session
+            .find_objects(&wanted)
+            .doing(Exit::Settings, || "--key: cannot look for the key".into())?;
+        match keys[..] {
+            [key] => Ok(Self {
+                key,
+                session,
+                _library: library,
+            }),
+            _ => Err(Error::settings(format!(
+                "--key: {} private keys in the token fit the URI, not one",
+                keys.len()
+            ))),
+        }
+    }
+
+    /// Has the token sign with SHA-256, as X.509 has signatures.
+    pub(super) fn sign(&self, kind: KeyType, message: &[u8]) -> Result<Vec<u8>> {
+        let signing = || "the token does not sign".to_owned();
+        let sign = |mechanism: &Mechanism<'_>, data: &[u8]| {
+            self.session
+                .sign(mechanism, self.key, data)
+                .doing(Exit::Other, signing)
+        };
+        match kind {
+            KeyType::Rsa2048 => sign(&Mechanism::Sha256RsaPkcs, message),
+            KeyType::EccP256 => {
+                let signature = sign(&Mechanism::Ecdsa, &sha256(message))?;
+                ecdsa_der(&signature).doing(Exit::Other, signing)
+            }
+        }
+    }
+}
+
+/// The slot of the token that the URI names; of the only one, where it names none.
+fn slot(library: &Pkcs11, uri: &Pkcs11Uri) -> Result<Slot> {
+    let listing = || "--key: cannot list the tokens".to_owned();
+    let mut found = Vec::new();
+    for slot in library
+        .get_slots_with_initialized_token()
+        .doing(Exit::Settings, listing)?
+    {
+        let info = library
+            .get_token_info(slot)
+            .doing(Exit::Settings, listing)?;
+        if uri
+            .token
+            .as_deref()
+            .is_none_or(|wanted| info.label().trim_end() == wanted)
+        {
+            found.push(slot);
+        }
+    }
+    match found[..] {
+        [slot] => Ok(slot),
+        _ => Err(Error::settings(format!(
+            "--key: {} tokens fit the URI (token=…), not one",
+            found.len()
+        ))),
+    }
+}

@@ -1,0 +1,324 @@
+//! firstboot-station as its operator meets it: many requests, allow-list, inventory, inspection, exit statuses.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use image_tests::process::{bounded, finish};
+use image_tests::station::{Paper, Station};
+use serde_json::Value;
+
+use crate::exit;
+
+/// A station with so many requests, gw-1 and so on.
+fn with_requests(count: usize) -> Result<(Station, PathBuf)> {
+    let station = Station::new()?;
+    let requests = station.path("requests");
+    for number in 1..=count {
+        Paper::new(&format!("gw-{number}"), &station.maker)?.write(&requests)?;
+    }
+    Ok((station, requests))
+}
+
+/// SHA-256 of a request's EK certificate, as the station says it.
+fn ek_of(station: &Station, record: &str) -> Result<String> {
+    let path = station.path("requests").join(record);
+    let mut inspect = station.command(&["inspect"])?;
+    let shown = finish(inspect.arg(path))?.stdout;
+    let line = shown
+        .lines()
+        .find_map(|l| l.trim().strip_prefix("EK certificate"));
+    Ok(line.expect("an EK certificate").trim().to_owned())
+}
+
+#[test]
+fn one_that_is_refused_does_not_stop_the_others() -> Result<()> {
+    let (station, requests) = with_requests(4)?;
+    let bad = requests.join("gw-2.json");
+    fs::write(&bad, "{}")?;
+    let done = station.issue(&requests)?;
+    assert_eq!(done.code, exit::REFUSED, "{done:?}");
+    let refused: Vec<_> = done
+        .stderr
+        .lines()
+        .filter(|l| l.starts_with("refused: "))
+        .collect();
+    assert_eq!(refused.len(), 1, "{done:?}");
+    assert!(
+        refused[0].contains("gw-2.json: it is no request's record"),
+        "{refused:?}"
+    );
+    assert!(
+        done.stdout.contains("4 requests: 3 replies written"),
+        "{done:?}"
+    );
+    assert!(done.stdout.contains("1 refused"), "{done:?}");
+    for (number, there) in [(1, true), (2, false), (3, true), (4, true)] {
+        let reply = station.out().join(format!("gw-{number}.reply.json"));
+        assert_eq!(reply.exists(), there, "{number}");
+    }
+    // Nothing for a terminal where there is none.
+    assert!(
+        !done.stderr.contains('\r') && !done.stderr.contains('['),
+        "{done:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_run_can_be_repeated() -> Result<()> {
+    let (station, requests) = with_requests(2)?;
+    let reply = station.out().join("gw-1.reply.json");
+    assert_eq!(station.issue(&requests)?.code, exit::DONE);
+    let first = fs::read(&reply)?;
+    let again = station.issue(&requests)?;
+    assert!(
+        again.stdout.contains("0 replies written") && again.stdout.contains("2 answered before")
+    );
+    assert_eq!(fs::read(&reply)?, first);
+    let mut anew = station.issuing(&requests)?;
+    let anew = finish(anew.arg("--again"))?;
+    assert!(anew.stdout.contains("2 replies written"), "{anew:?}");
+    assert_ne!(fs::read(&reply)?, first);
+    // A new key of the same thing gets a reply of its own, and so does one whose reply is damaged.
+    Paper::new("gw-1", &station.maker)?.write(&requests)?;
+    fs::write(station.out().join("gw-2.reply.json"), "{")?;
+    let changed = station.issue(&requests)?;
+    assert!(changed.stdout.contains("2 replies written"), "{changed:?}");
+    Ok(())
+}
+
+#[test]
+fn two_requests_for_the_same_thing() -> Result<()> {
+    let (station, requests) = with_requests(1)?;
+    Paper::new("gw-1", &station.maker)?.write(&station.path("others"))?;
+    let mut issue = station.issuing(&requests)?;
+    let done = finish(issue.arg(station.path("others")))?;
+    assert_eq!(done.code, exit::REFUSED, "{done:?}");
+    assert!(
+        done.stderr
+            .contains("another request in this run is for \"gw-1\""),
+        "{done:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn only_tpms_of_the_allow_list() -> Result<()> {
+    let (station, requests) = with_requests(3)?;
+    let list = station.path("goods-in.txt");
+    let (first, second) = (ek_of(&station, "gw-1.json")?, ek_of(&station, "gw-2.json")?);
+    fs::write(&list, format!("# goods-in\n{first}\n{second} gw-7\n"))?;
+    let mut issue = station.issuing(&requests)?;
+    let done = finish(issue.arg("--ek-allow-list").arg(&list))?;
+    assert_eq!(done.code, exit::REFUSED, "{done:?}");
+    assert!(station.out().join("gw-1.reply.json").exists());
+    assert!(
+        done.stderr
+            .contains("gw-2.json: by the allow-list, its TPM belongs to \"gw-7\""),
+        "{done:?}"
+    );
+    assert!(
+        done.stderr
+            .contains("gw-3.json: its EK certificate is not in the allow-list"),
+        "{done:?}"
+    );
+    fs::write(&list, "nonsense\n")?;
+    let mut issue = station.issuing(&requests)?;
+    let done = finish(issue.arg("--ek-allow-list").arg(&list))?;
+    assert_eq!(done.code, exit::SETTINGS, "{done:?}");
+    assert!(done.stderr.contains("line 1"), "{done:?}");
+    Ok(())
+}
+
+#[test]
+fn the_inventory_has_a_line_for_each() -> Result<()> {
+    let (station, requests) = with_requests(2)?;
+    let [csv, jsonl] = ["fleet.csv", "fleet.jsonl"].map(|name| station.path(name));
+    let with = |inventory: &PathBuf| -> Result<_> {
+        let mut issue = station.issuing(&requests)?;
+        finish(issue.arg("--again").arg("--inventory").arg(inventory))
+    };
+    assert_eq!(with(&csv)?.code, exit::DONE);
+    assert_eq!(with(&jsonl)?.code, exit::DONE);
+    let table = fs::read_to_string(csv)?;
+    let rows: Vec<Vec<&str>> = table.lines().map(|l| l.split(',').collect()).collect();
+    assert_eq!(rows.len(), 3, "{table}");
+    let lines = fs::read_to_string(jsonl)?;
+    let objects: Vec<Value> = lines
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    assert_eq!(objects.len(), 2);
+    let record = fs::read(requests.join("gw-1.json"))?;
+    let record: Value = serde_json::from_slice(&record)?;
+    let ek = ek_of(&station, "gw-1.json")?;
+    for (column, value) in [
+        ("ThingName", "gw-1"),
+        ("SerialNumber", "10000000a1b2c3d4"),
+        ("Tpm", "Infineon_SLB_9670__firmware_7.85"),
+        ("EkTpm", "id:49465800_SLB_9670_id:00070055"),
+        ("EkSha256", &ek),
+        (
+            "KeySha256",
+            record["key_sha256"].as_str().unwrap_or_default(),
+        ),
+    ] {
+        let at = rows[0]
+            .iter()
+            .position(|name| *name == column)
+            .expect("a column");
+        assert_eq!(rows[1][at], value, "{table}");
+        assert_eq!(objects[0][column], value, "{lines}");
+    }
+    let serials: Vec<&str> = objects
+        .iter()
+        .filter_map(|o| o["CertificateSerial"].as_str())
+        .collect();
+    assert!(serials.iter().all(|s| s.len() >= 24), "{serials:?}");
+    assert_ne!(serials[0], serials[1]);
+    let mut issue = station.issuing(&requests)?;
+    let refused = finish(issue.args(["--inventory", "fleet.txt"]))?;
+    assert_eq!(refused.code, exit::SETTINGS, "{refused:?}");
+    Ok(())
+}
+
+#[test]
+fn requests_and_replies_in_words() -> Result<()> {
+    let (station, requests) = with_requests(1)?;
+    station.issue(&requests)?;
+    let record = requests.join("gw-1.json");
+    let reply = station.out().join("gw-1.reply.json");
+    let mut inspect = station.command(&["inspect", "--vendor-ca"])?;
+    inspect.arg(station.maker.certificates());
+    let shown = finish(inspect.arg(&record).arg(&reply))?;
+    assert_eq!(shown.code, exit::DONE, "{shown:?}");
+    let issuer = station.fingerprint()?.replace(':', "").to_lowercase();
+    for words in [
+        "request for          gw-1",
+        "ECC P-256, attributes 0x60072",
+        "id:49465800 SLB 9670 id:00070055",
+        "reply for            gw-1",
+        &format!("issuer               {issuer}"),
+        "verdict              good",
+    ] {
+        assert!(
+            shown.stdout.contains(words),
+            "no {words:?}: {}",
+            shown.stdout
+        );
+    }
+    let text = fs::read_to_string(&reply)?.replace("gw-1", "gw-2");
+    fs::write(&reply, text)?;
+    let mut inspect = station.command(&["inspect"])?;
+    let shown = finish(inspect.arg(&reply))?;
+    assert_eq!(shown.code, exit::REFUSED);
+    assert!(
+        shown.stdout.contains("refused: it is not signed"),
+        "{shown:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_is_missing_or_cannot_work_is_named() -> Result<()> {
+    let (station, requests) = with_requests(1)?;
+    let ends = |arguments: &[&str], code: i32, words: &str| -> Result<()> {
+        let mut issue = station.issuing(&requests)?;
+        let done = finish(issue.args(arguments))?;
+        assert_eq!(done.code, code, "{done:?}");
+        assert!(done.stderr.contains(words), "no {words:?}: {done:?}");
+        Ok(())
+    };
+    ends(&["--frobnicate"], exit::USAGE, "--frobnicate")?;
+    ends(
+        &["/nowhere/gw.json"],
+        exit::REFUSED,
+        "there is no such file",
+    )?;
+    ends(&["--vendor-ca", "/nowhere"], exit::NO_INPUT, "/nowhere")?;
+    let empty = station.path("empty");
+    fs::create_dir(&empty)?;
+    let empty = empty.to_string_lossy();
+    ends(&[&*empty], exit::NO_INPUT, "there are no requests")?;
+    ends(
+        &["--inventory", &format!("{empty}/no/x.csv")],
+        exit::CANNOT_WRITE,
+        "x.csv",
+    )?;
+    let mut long = station.answering("issue", &requests)?;
+    let done = finish(long.args(["--days", "36500"]))?;
+    assert_eq!(done.code, exit::SETTINGS, "{done:?}");
+    assert!(done.stderr.contains("only valid until"), "{done:?}");
+
+    let with_key = |key: &std::path::Path, more: &[&str], words: &str| -> Result<()> {
+        let mut issue = station.answering_with_another_key("issue", &requests)?;
+        let done = finish(issue.args(["--days", "1"]).arg("--key").arg(key).args(more))?;
+        assert_eq!(done.code, exit::SETTINGS, "{done:?}");
+        assert!(done.stderr.contains(words), "no {words:?}: {done:?}");
+        Ok(())
+    };
+    let other = station.path("other.key");
+    let key = image_tests::station::p256()?;
+    fs::write(&other, key.private_key_to_pem_pkcs8()?)?;
+    with_key(&other, &[], "--key is not the key of --ca's certificate")?;
+    with_key(
+        &station.operator.certificate_path(),
+        &[],
+        "holds no private key",
+    )?;
+    let cipher = openssl::symm::Cipher::aes_128_cbc();
+    let pem = fs::read(station.operator.key_path())?;
+    let key = openssl::pkey::PKey::private_key_from_pem(&pem)?;
+    fs::write(
+        &other,
+        key.private_key_to_pem_pkcs8_passphrase(cipher, b"1234")?,
+    )?;
+    with_key(&other, &[], "--pin-file is missing")?;
+    let pin = station.path("pin");
+    fs::write(&pin, "4321\n")?;
+    let pin_text = pin.to_string_lossy();
+    with_key(&other, &["--pin-file", &pin_text], "another one")?;
+    fs::write(&pin, "1234\n")?;
+    let mut issue = station.answering_with_another_key("issue", &requests)?;
+    issue
+        .args(["--days", "1", "--pin-file", &pin_text])
+        .arg("--key")
+        .arg(&other);
+    assert_eq!(finish(&mut issue)?.code, exit::DONE);
+    Ok(())
+}
+
+#[test]
+fn a_terminal_sees_how_far_it_is() -> Result<()> {
+    let (station, requests) = with_requests(3)?;
+    let issue = station.issuing(&requests)?;
+    let words: Vec<_> = std::iter::once(issue.get_program())
+        .chain(issue.get_args())
+        .map(|word| word.to_string_lossy())
+        .collect();
+    let mut script = bounded("script");
+    let done = finish(script.args(["-qec", &words.join(" "), "/dev/null"]))?;
+    assert_eq!(done.code, exit::DONE, "{done:?}");
+    assert!(
+        done.stdout.contains("] 1/3") && done.stdout.contains("] 3/3"),
+        "{done:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn help_has_examples() -> Result<()> {
+    let station = Station::new()?;
+    for arguments in [
+        &["--help"][..],
+        &["issue", "--help"],
+        &["wrap", "--help"],
+        &["inspect", "--help"],
+    ] {
+        let shown = finish(&mut station.command(arguments)?)?;
+        assert_eq!(shown.code, exit::DONE);
+        assert!(shown.stdout.contains("Example"), "{}", shown.stdout);
+    }
+    Ok(())
+}

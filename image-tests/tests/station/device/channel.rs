@@ -1,0 +1,137 @@
+//! The way of the secrets: what is on the bus while a reply is opened, and that what is read from the store is what
+//! the library itself makes of it.
+
+use anyhow::{Context, Result};
+use firstboot::attestation::{EkPublic, PublicArea, make_credential};
+use firstboot::layout::Layout;
+use firstboot::public_key::{PublicKey, hexadecimal};
+use firstboot::secret::Pin;
+use firstboot::token::StoredKey;
+use firstboot::tpm::{Credential, Stored, Tpm};
+use image_tests::clients::KeyType;
+use image_tests::device::{Device, STORE};
+use image_tests::proxy::{Options, Proxy};
+use image_tests::software_tpm::Ek;
+
+use super::{Desk, evidence};
+
+/// Everything that must not be heard.
+struct Secrets {
+    seal_auth: Vec<u8>,
+    wrapping_key: Vec<u8>,
+    key_auth: Vec<u8>,
+}
+
+fn stored([public, private]: &[Vec<u8>; 2]) -> Stored<'_> {
+    Stored { public, private }
+}
+
+/// Opens a credential with the library as firstboot does; what it has used on the way.
+fn activate(device: &Device, tcti: &str, ek: &PublicKey, credential: &[u8; 32]) -> Result<Secrets> {
+    let store = StoredKey::read(&device.path(STORE))?;
+    let pin = Pin::parse(device.read(format!("{STORE}/pin"))?.into_bytes()).context("a PIN")?;
+    let area = PublicArea::parse(&evidence(device)?.key_public).map_err(anyhow::Error::msg)?;
+    let public = openssl::pkey::PKey::public_key_from_der(ek.spki())?;
+    let public = EkPublic::new(public).map_err(anyhow::Error::msg)?;
+    let (blob, secret) =
+        make_credential(&public, &area.name(), credential).map_err(anyhow::Error::msg)?;
+
+    let mut tpm = Tpm::connect(tcti, &Layout::new("/"))?;
+    let seal_auth = store.seal_auth(&pin);
+    let mut channel = tpm.channel(&device.read(format!("{STORE}/srk.name"))?)?;
+    let wrapping_key = channel.unseal(stored(&store.seal), &seal_auth)?;
+    let key_auth = store.key_auth(&wrapping_key)?;
+    let blobs = Credential {
+        blob: &blob,
+        secret: &secret,
+    };
+    let given = channel.activate(stored(&store.key), &key_auth, ek, blobs)?;
+    assert_eq!(given[..], credential[..]);
+    Ok(Secrets {
+        seal_auth: seal_auth.to_vec(),
+        wrapping_key: wrapping_key.to_vec(),
+        key_auth: key_auth.to_vec(),
+    })
+}
+
+#[test]
+fn no_secret_crosses_the_bus_in_clear() -> Result<()> {
+    let desk = Desk::new()?;
+    for key in KeyType::BOTH {
+        for ek in Ek::BOTH {
+            let (device, _) = desk.device(key, ek)?;
+            device.succeed(&["provision"])?;
+            let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
+            let public = PublicKey::from_spki(device.tpm.endorsement_key(ek)?.public_key_to_der()?);
+            let credential: [u8; 32] = *b"what the reply is encrypted with";
+            let secrets = activate(&device, &proxy.tcti(), &public, &credential)?;
+            let journal = proxy.take_journal();
+            assert_eq!(journal.count("ActivateCredential"), 1);
+            assert_eq!(journal.count("Unseal"), 1);
+            for (what, secret) in [
+                ("the PIN's hash", &secrets.seal_auth[..]),
+                ("the wrapping key", &secrets.wrapping_key),
+                ("the key's authorization value", &secrets.key_auth),
+                ("the credential", &credential),
+            ] {
+                assert!(secret.len() >= 32, "{what} has {} bytes", secret.len());
+                let heard = journal.with(secret);
+                assert!(heard.is_empty(), "{key:?}, {ek:?}: {what} in {heard:?}");
+            }
+            let by_library = library_value(&device)?;
+            assert_eq!(by_library, hexadecimal(&secrets.key_auth));
+        }
+    }
+    Ok(())
+}
+
+/// The listening itself works: tpm2-tools have the same object unsealed without encryption.
+#[test]
+fn a_secret_in_clear_is_noticed() -> Result<()> {
+    let desk = Desk::new()?;
+    let device = desk.provisioned()?;
+    let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
+    let ek = device.tpm.endorsement_key(Ek::P256)?.public_key_to_der()?;
+    let secrets = activate(&device, &proxy.tcti(), &PublicKey::from_spki(ek), &[7; 32])?;
+    let store = StoredKey::read(&device.path(STORE))?;
+    for (name, bytes) in ["seal.pub", "seal.priv"].iter().zip(&store.seal) {
+        std::fs::write(device.tpm.file(name), bytes)?;
+    }
+    let tool = |arguments: &[&str]| {
+        let mut command = image_tests::process::bounded(arguments[0]);
+        command
+            .args(&arguments[1..])
+            .env("TPM2TOOLS_TCTI", proxy.tcti());
+        image_tests::process::succeed(command.current_dir(device.tpm.file("")))
+    };
+    tool(&[
+        "tpm2_load",
+        "-C",
+        "0x81000001",
+        "-u",
+        "seal.pub",
+        "-r",
+        "seal.priv",
+        "-c",
+        "seal.ctx",
+    ])?;
+    device.tpm.flush()?;
+    let auth = String::from_utf8(secrets.seal_auth)?;
+    proxy.take_journal();
+    let unsealed = tool(&["tpm2_unseal", "-c", "seal.ctx", "-p", &auth])?;
+    assert_eq!(unsealed.as_bytes(), secrets.wrapping_key);
+    let journal = proxy.take_journal();
+    assert_eq!(journal.with(&secrets.wrapping_key), ["Unseal"]);
+    device.tpm.flush()
+}
+
+/// The key's authorization value as tpm2-pkcs11 unwraps it.
+fn library_value(device: &Device) -> Result<String> {
+    let identity = device.identity(KeyType::EccP256)?;
+    let mut program = identity.command(env!("CARGO_BIN_EXE_unwrapped_auth"));
+    program
+        .env("MODULE", &identity.module)
+        .env("PIN", identity.pin()?);
+    let digits = image_tests::process::succeed(&mut program)?;
+    Ok(digits.trim().to_owned())
+}

@@ -1,0 +1,200 @@
+//! A reply is opened, and what is in it goes the way of a plain certificate.
+
+use anyhow::Result;
+use image_tests::clients::{KeyType, pkcs11_tool};
+use image_tests::device::{Device, STORE};
+use image_tests::proxy::{Firmware, Options, Proxy, Slb9670};
+use image_tests::software_tpm::Ek;
+
+use super::{Desk, drop_reply, reply_path, text};
+
+const SRK: u32 = 0x8100_0001;
+
+/// Done, with one certificate in the token, and nothing left in the TPM.
+#[track_caller]
+fn assert_done(device: &Device, key: KeyType) -> Result<()> {
+    assert_eq!(device.status()?["state"], "Done");
+    let identity = device.identity(key)?;
+    pkcs11_tool::sign_and_verify(&identity)?;
+    let objects = pkcs11_tool::list(&identity)?;
+    assert_eq!(
+        objects.matches("Certificate Object").count(),
+        1,
+        "{objects}"
+    );
+    assert_eq!(device.tpm.persistent_handles()?, [SRK]);
+    assert_eq!(device.tpm.lockout_counter()?, 0);
+    Ok(())
+}
+
+#[test]
+fn each_key_is_enrolled_by_each_ek_on_each_firmware() -> Result<()> {
+    let desk = Desk::new()?;
+    for key in KeyType::BOTH {
+        for (ek, firmware) in [(Ek::P256, Firmware::V7_63), (Ek::Rsa2048, Firmware::V7_85)] {
+            let (mut device, _) = desk.device(key, ek)?;
+            let chip = Some(Slb9670::new(firmware));
+            let proxy = Proxy::start(
+                device.tpm.upstream(),
+                Options {
+                    chip,
+                    latency: None,
+                },
+            )?;
+            let door = proxy.door()?;
+            device.tcti = Some(door.tcti());
+            device.succeed(&["provision"])?;
+            drop_reply(&device, text(&desk.reply(&device)?)?)?;
+            device.succeed(&["enroll"])?;
+            assert_eq!(proxy.take_journal().count("ActivateCredential"), 1);
+            drop(door);
+            assert_done(&device, key)?;
+        }
+    }
+    Ok(())
+}
+
+/// What it costs, and that nothing of it stays loaded on a TPM without a resource manager.
+#[test]
+fn opening_takes_fourteen_commands_and_leaves_nothing_loaded() -> Result<()> {
+    let desk = Desk::new()?;
+    let mut device = desk.provisioned()?;
+    drop_reply(&device, text(&desk.reply(&device)?)?)?;
+    let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
+    device.tcti = Some(proxy.tcti());
+    device.succeed(&["enroll"])?;
+    let names = proxy.take_journal().names();
+    let activation = [
+        "ReadPublic",
+        "StartAuthSession",
+        "Load",
+        "Unseal",
+        "FlushContext",
+        "Load",
+        "CreatePrimary",
+        "StartAuthSession",
+        "PolicySecret",
+        "ActivateCredential",
+        "FlushContext",
+        "FlushContext",
+        "FlushContext",
+        "FlushContext",
+    ];
+    assert!(names.windows(14).any(|w| w == activation), "{names:?}");
+    assert!(device.tpm.transient_handles()?.is_empty());
+    assert_done(&device, KeyType::EccP256)
+}
+
+/// Three slots, of which another program has one for itself.
+#[test]
+fn two_free_slots_are_enough() -> Result<()> {
+    let desk = Desk::new()?;
+    for ek in Ek::BOTH {
+        let (device, _) = desk.device(KeyType::EccP256, ek)?;
+        device.succeed(&["provision"])?;
+        drop_reply(&device, text(&desk.reply(&device)?)?)?;
+        let occupy = ["tpm2_createprimary", "-C", "n", "-c", "other.ctx"];
+        device.tpm.run(&occupy)?;
+        assert_eq!(device.tpm.transient_handles()?.len(), 1);
+        device.succeed(&["enroll"])?;
+        assert_eq!(device.tpm.transient_handles()?.len(), 1, "only the other's");
+        device.tpm.flush()?;
+        assert_done(&device, KeyType::EccP256)?;
+    }
+    Ok(())
+}
+
+/// The same reply costs later boots nothing, and is not opened again.
+#[test]
+fn a_reply_is_opened_once() -> Result<()> {
+    let desk = Desk::new()?;
+    let mut device = desk.provisioned()?;
+    drop_reply(&device, text(&desk.reply(&device)?)?)?;
+    device.succeed(&["enroll"])?;
+    let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
+    device.tcti = Some(proxy.tcti());
+    let before = device.snapshot()?;
+    for command in ["provision", "enroll"] {
+        device.succeed(&[command])?;
+        let names = proxy.take_journal().names();
+        assert!(names.len() <= 3, "{command}: {names:?}");
+    }
+    before.assert_same(&device.snapshot()?);
+    // The card has no reply any more: nothing is taken away for that.
+    device.remove(reply_path())?;
+    let before = device.snapshot()?;
+    device.succeed(&["enroll"])?;
+    before.assert_same(&device.snapshot()?);
+    Ok(())
+}
+
+/// As a power cut leaves it between the acceptance and the note, and as damage does.
+#[test]
+fn what_is_opened_again_is_not_there_twice() -> Result<()> {
+    let desk = Desk::new()?;
+    let device = desk.provisioned()?;
+    drop_reply(&device, text(&desk.reply(&device)?)?)?;
+    device.succeed(&["enroll"])?;
+    let note = format!("{STORE}/opened.json");
+    let (done, noted) = (device.snapshot()?, device.read(&note)?);
+    device.remove(&note)?;
+    device.succeed(&["enroll"])?;
+    assert_eq!(device.read(&note)?, noted);
+    done.without(&note)
+        .assert_same(&device.snapshot()?.without(&note));
+    device.write(&note, "{}")?;
+    device.remove(format!("{STORE}/certificate.pem"))?;
+    device.succeed(&["enroll"])?;
+    assert_done(&device, KeyType::EccP256)?;
+    // The note is right, and the certificate is gone.
+    device.remove(format!("{STORE}/certificate.pem"))?;
+    device.succeed(&["enroll"])?;
+    assert_done(&device, KeyType::EccP256)
+}
+
+#[test]
+fn a_new_reply_replaces_the_certificate() -> Result<()> {
+    let desk = Desk::new()?;
+    let device = desk.provisioned()?;
+    let mut certificates = Vec::new();
+    for _ in 0..2 {
+        drop_reply(&device, text(&desk.reply(&device)?)?)?;
+        device.succeed(&["enroll"])?;
+        assert_done(&device, KeyType::EccP256)?;
+        certificates.push(device.read(format!("{STORE}/certificate.pem"))?);
+    }
+    assert_ne!(certificates[0], certificates[1]);
+    Ok(())
+}
+
+/// A plain certificate beside it is what the operator put there by hand: it counts, and the reply does not.
+#[test]
+fn a_plain_certificate_comes_first() -> Result<()> {
+    let desk = Desk::new()?;
+    let mut device = desk.provisioned()?;
+    let plain = desk.operator.sign(&device.request()?)?;
+    device.drop_certificate(&plain)?;
+    drop_reply(&device, text(&desk.reply(&device)?)?)?;
+    let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
+    device.tcti = Some(proxy.tcti());
+    device.succeed(&["enroll"])?;
+    assert_eq!(proxy.take_journal().count("ActivateCredential"), 0);
+    assert_eq!(
+        device.read(format!("{STORE}/certificate.pem"))?.trim(),
+        plain.trim()
+    );
+    assert_done(&device, KeyType::EccP256)
+}
+
+/// `firstboot provision` and `status` leave it to `enroll`.
+#[test]
+fn only_enroll_opens_it() -> Result<()> {
+    let desk = Desk::new()?;
+    let device = desk.provisioned()?;
+    drop_reply(&device, text(&desk.reply(&device)?)?)?;
+    device.succeed(&["provision"])?;
+    let next = device.succeed(&["status"])?;
+    assert!(next.contains("opening the wrapped certificate"), "{next}");
+    assert!(!device.exists(format!("{STORE}/certificate.pem")));
+    Ok(())
+}

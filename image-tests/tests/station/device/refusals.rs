@@ -1,0 +1,270 @@
+//! Replies that a device does not take: nothing is written but the status, no try counts, and none that is wrong on
+//! its face reaches the TPM.
+
+use anyhow::Result;
+use firstboot::attestation::{Reply, encoding};
+use image_tests::clients::KeyType;
+use image_tests::device::{Device, STORE, assert_ends};
+use image_tests::proxy::{Options, Proxy};
+use image_tests::software_tpm::Ek;
+use serde_json::{Value, json};
+
+use super::{Desk, drop_reply, record, reply_path, text, thing_name};
+
+/// EX_TEMPFAIL: the certificate is still awaited.
+const WAITING: i32 = 75;
+/// The commands that a look takes.
+const LOOK: [&str; 3] = ["GetCapability", "GetCapability", "ReadPublic"];
+
+/// The device waits on, says these words, has changed nothing but what it says, and the TPM was asked so often to
+/// activate a credential.
+#[track_caller]
+fn assert_refused(device: &mut Device, words: &str, activations: usize) -> Result<()> {
+    let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
+    device.tcti = Some(proxy.tcti());
+    let snapshot = |device: &Device| -> Result<_> {
+        let all = device.snapshot()?.without("/run");
+        Ok(all.without("/boot/firstboot/status.json"))
+    };
+    let before = snapshot(device)?;
+    let outcome = device.run(&["enroll"])?;
+    assert_ends(&outcome, WAITING, words);
+    assert_ends(&outcome, WAITING, "the certificate is refused");
+    let said = device.status()?["message"].to_string();
+    assert!(said.contains(&reply_path()[1..]), "{said}");
+    before.assert_same(&snapshot(device)?);
+    let journal = proxy.take_journal();
+    assert_eq!(journal.count("ActivateCredential"), activations);
+    if activations == 0 {
+        assert_eq!(journal.names(), LOOK);
+    }
+    device.tcti = None;
+    assert!(device.tpm.transient_handles()?.is_empty());
+    assert_eq!(device.tpm.lockout_counter()?, 0);
+    assert!(!device.exists(format!("{STORE}/certificate.pem")));
+    Ok(())
+}
+
+fn value(reply: &Reply) -> Result<Value> {
+    Ok(serde_json::from_str(&text(reply)?)?)
+}
+
+/// What is between the quotes of a base64 field, one bit of it changed.
+fn flip(reply: &mut Value, field: &str) {
+    let text = reply[field].as_str().expect("a text");
+    let mut bytes = encoding::from_base64(text).expect("base64");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    reply[field] = json!(encoding::to_base64(&bytes));
+}
+
+#[test]
+fn replies_for_others_or_from_others_never_reach_the_tpm() -> Result<()> {
+    let (desk, rogue) = (Desk::new()?, Desk::new()?);
+    let mut device = desk.provisioned()?;
+    device.run(&["enroll"])?;
+    let chain = desk.operator.sign(&device.request()?)?;
+    let with = |change: &dyn Fn(&mut firstboot::attestation::Contents<'_>)| {
+        desk.reply_with(&device, chain.as_bytes(), |contents| change(contents))
+    };
+    let replies = [
+        (rogue.reply(&device)?, "enrollment.issuers"),
+        (with(&|c| c.ek_sha256[0] ^= 1)?, "another TPM"),
+        (with(&|c| c.key_name[33] ^= 1)?, "another key"),
+        (
+            with(&|c| c.thing_name = "gateway-2")?,
+            "it is for \"gateway-2\"",
+        ),
+    ];
+    for (reply, words) in replies {
+        drop_reply(&device, text(&reply)?)?;
+        assert_refused(&mut device, words, 0)?;
+    }
+    // The right one is still taken.
+    drop_reply(&device, text(&desk.reply(&device)?)?)?;
+    device.succeed(&["enroll"])?;
+    Ok(())
+}
+
+#[test]
+fn damaged_replies_never_reach_the_tpm() -> Result<()> {
+    let desk = Desk::new()?;
+    let mut device = desk.provisioned()?;
+    device.run(&["enroll"])?;
+    let reply = value(&desk.reply(&device)?)?;
+    for field in [
+        "credential_blob",
+        "secret",
+        "nonce",
+        "ciphertext",
+        "signature",
+    ] {
+        let mut damaged = reply.clone();
+        flip(&mut damaged, field);
+        // The sizes in front of the first two are in order: their middle was changed.
+        drop_reply(&device, damaged.to_string())?;
+        assert_refused(&mut device, "not signed by the key of its issuer", 0)?;
+    }
+    let mut later = reply.clone();
+    later["version"] = json!(2);
+    let whole = reply.to_string();
+    for (damaged, words) in [
+        (later.to_string(), "version 2"),
+        (whole[..whole.len() / 2].to_owned(), "no wrapped reply"),
+        (String::new(), "no wrapped reply"),
+        (" ".repeat(65 * 1024), "more than 65536 bytes"),
+    ] {
+        drop_reply(&device, damaged)?;
+        assert_refused(&mut device, words, 0)?;
+    }
+    Ok(())
+}
+
+/// Signed by the operator, and yet of no use: the TPM says so, or what it gives out does.
+#[test]
+fn what_cannot_be_opened_changes_nothing() -> Result<()> {
+    let desk = Desk::new()?;
+    let mut device = desk.provisioned()?;
+    device.run(&["enroll"])?;
+    // Made for another TPM's EK, and it says otherwise.
+    let (other, _) = desk.device(KeyType::EccP256, Ek::P256)?;
+    let other = other.tpm.endorsement_key(Ek::P256)?;
+    let chain = desk.operator.sign(&device.request()?)?;
+    let lying = desk.reply_for(&device, other, chain.as_bytes(), |_| {})?;
+    drop_reply(&device, text(&lying)?)?;
+    assert_refused(&mut device, "cannot open the certificate with the TPM", 1)?;
+
+    let name = thing_name();
+    for (chain, words) in [
+        (
+            desk.operator.certificate_of_another_key(&name)?,
+            "another key",
+        ),
+        (desk.operator.certificate_pem()?, "only CA certificates"),
+        ("nothing".to_owned(), "no certificate in it"),
+        (
+            desk.operator.sign_valid(
+                &device.request()?,
+                image_tests::authority::Validity::Expired,
+            )?,
+            "it expired",
+        ),
+    ] {
+        let reply = desk.reply_with(&device, chain.as_bytes(), |_| {})?;
+        drop_reply(&device, text(&reply)?)?;
+        assert_refused(&mut device, words, 1)?;
+    }
+    Ok(())
+}
+
+/// The reply to a request of before the reset: that key is gone.
+#[test]
+fn an_older_reply_is_for_another_key() -> Result<()> {
+    let desk = Desk::new()?;
+    let mut device = desk.provisioned()?;
+    let reply = text(&desk.reply(&device)?)?;
+    device.succeed(&["reset"])?;
+    device.succeed(&["provision"])?;
+    device.run(&["enroll"])?;
+    drop_reply(&device, reply)?;
+    assert_refused(&mut device, "another key", 0)
+}
+
+#[test]
+fn a_copied_reply_is_for_another_device() -> Result<()> {
+    let desk = Desk::new()?;
+    let (from, mut to) = (desk.provisioned()?, desk.provisioned()?);
+    to.run(&["enroll"])?;
+    drop_reply(&to, text(&desk.reply(&from)?)?)?;
+    assert_refused(&mut to, "another key", 0)
+}
+
+/// Who names no issuer takes no reply.
+#[test]
+fn without_issuers_no_reply_is_taken() -> Result<()> {
+    let desk = Desk::new()?;
+    let mut device = desk.provisioned()?;
+    let reply = text(&desk.reply(&device)?)?;
+    let mut settings = desk.settings(KeyType::EccP256)?;
+    settings["enrollment"]["issuers"] = json!([]);
+    device.settings(&settings)?;
+    device.run(&["enroll"])?;
+    drop_reply(&device, reply)?;
+    assert_refused(&mut device, "enrollment.issuers", 0)
+}
+
+/// A device whose request says that nothing shows its TPM.
+#[test]
+fn an_unattested_device_takes_no_reply() -> Result<()> {
+    let desk = Desk::new()?;
+    let mut device = desk.provisioned()?;
+    let reply = text(&desk.reply(&device)?)?;
+    device.tpm.remove_ek_certificate(Ek::P256)?;
+    device.succeed(&["reset"])?;
+    device.succeed(&["provision"])?;
+    assert!(record(&device)?["unattested"].is_string());
+    device.run(&["enroll"])?;
+    drop_reply(&device, reply)?;
+    assert_refused(&mut device, "cannot open replies", 0)
+}
+
+/// Greengrass goes on with what it has.
+#[test]
+fn a_refused_reply_does_not_stop_a_configured_device() -> Result<()> {
+    let (desk, rogue) = (Desk::new()?, Desk::new()?);
+    let device = desk.provisioned()?;
+    drop_reply(&device, text(&desk.reply(&device)?)?)?;
+    device.succeed(&["enroll"])?;
+    let chain = desk.operator.certificate_of_another_key(&thing_name())?;
+    let useless = desk.reply_with(&device, chain.as_bytes(), |_| {})?;
+    for reply in [rogue.reply(&device)?, useless] {
+        drop_reply(&device, text(&reply)?)?;
+        let before = device.snapshot()?.without("/run").without("/boot");
+        let outcome = device.run(&["enroll"])?;
+        assert_ends(&outcome, 0, "a new certificate is refused");
+        before.assert_same(&device.snapshot()?.without("/run").without("/boot"));
+    }
+    Ok(())
+}
+
+/// The certificate in the TPM is for another EK than the one that the TPM makes: a TPM whose endorsement seed was
+/// changed, or an index that somebody wrote.
+#[test]
+fn an_ek_that_is_not_its_certificates_is_noticed_before_the_credential_goes_in() -> Result<()> {
+    let desk = Desk::new()?;
+    for ek in Ek::BOTH {
+        let (other, certificate) = desk.device(KeyType::EccP256, ek)?;
+        drop(other);
+        let mut device = Device::unprovisioned()?;
+        device.settings(&desk.settings(KeyType::EccP256)?)?;
+        device.tpm.set_ek_certificate(ek, &certificate)?;
+        device.succeed(&["provision"])?;
+        device.run(&["enroll"])?;
+        drop_reply(&device, text(&desk.reply(&device)?)?)?;
+        let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
+        device.tcti = Some(proxy.tcti());
+        let outcome = device.run(&["enroll"])?;
+        assert_ends(&outcome, WAITING, "not the one that its certificate is for");
+        assert_eq!(proxy.take_journal().count("ActivateCredential"), 0);
+        device.tcti = None;
+        assert!(device.tpm.transient_handles()?.is_empty());
+        assert_eq!(device.tpm.lockout_counter()?, 0);
+    }
+    Ok(())
+}
+
+/// An endorsement hierarchy that somebody owns (a chip that Windows has provisioned) keeps the EK to itself.
+#[test]
+fn an_owned_endorsement_hierarchy_is_named() -> Result<()> {
+    let desk = Desk::new()?;
+    let device = desk.provisioned()?;
+    device
+        .tpm
+        .run(&["tpm2_changeauth", "-c", "endorsement", "owned"])?;
+    drop_reply(&device, text(&desk.reply(&device)?)?)?;
+    let outcome = device.run(&["enroll"])?;
+    assert_ends(&outcome, WAITING, "somebody set an authorization value");
+    assert!(device.tpm.transient_handles()?.is_empty());
+    assert_eq!(device.tpm.lockout_counter()?, 0);
+    Ok(())
+}

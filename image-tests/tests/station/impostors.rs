@@ -1,0 +1,187 @@
+//! What the station cannot see, and the TPM does: keys that are not in the TPM that their request names. The station
+//! answers; nobody can open the answer. And replies and stores that are carried to another device.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::Result;
+use firstboot::attestation::Reply;
+use image_tests::clients::KeyType;
+use image_tests::device::{Device, assert_ends};
+use image_tests::process::succeed;
+use image_tests::software_tpm::{Ek, SoftwareTpm};
+use image_tests::station::{Paper, Station, p256};
+
+use crate::device::thing_name;
+use crate::end_to_end::device;
+use crate::exit;
+use crate::make_credential::activate;
+
+const ATTRIBUTES: &str = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|decrypt|sign";
+
+/// The station's answer to a key in a file, with the EK certificate of a TPM.
+fn answer_to_a_software_key(
+    station: &Station,
+    tpm: &SoftwareTpm,
+    ek: Ek,
+) -> Result<(Paper, Reply)> {
+    let mut paper = Paper::new("gw-1", &station.maker)?;
+    paper.ek_certificate = Some(station.maker.equip(tpm, ek)?);
+    let done = station.issue(&paper.write(&station.path("requests"))?)?;
+    assert_eq!(done.code, exit::DONE, "{done:?}");
+    let reply = Reply::parse(&fs::read(station.out().join("gw-1.reply.json"))?);
+    Ok((paper, reply.map_err(anyhow::Error::msg)?))
+}
+
+#[test]
+fn a_software_key_that_lies_about_its_attributes() -> Result<()> {
+    for ek in Ek::BOTH {
+        let station = Station::new()?;
+        let tpm = SoftwareTpm::start()?;
+        let (paper, reply) = answer_to_a_software_key(&station, &tpm, ek)?;
+        fs::write(tpm.file("soft.pem"), paper.key.private_key_to_pem_pkcs8()?)?;
+        fs::write(tpm.file("soft.pub"), paper.key.public_key_to_pem()?)?;
+        // With its private part, no TPM loads it: TPM_RC_ATTRIBUTES of parameter 2.
+        let load = [
+            "tpm2_loadexternal",
+            "-G",
+            "ecc",
+            "-a",
+            ATTRIBUTES,
+            "-c",
+            "key.ctx",
+        ];
+        let whole = tpm.attempt(&[&load[..], &["-C", "n", "-r", "soft.pem"]].concat())?;
+        assert!(
+            whole.code != 0 && whole.stderr.contains("0x2C2"),
+            "{whole:?}"
+        );
+        // Without, the Name is right, and nobody can authorize its use: TPM_RC_AUTH_UNAVAILABLE.
+        tpm.run(&[&load[..], &["-C", "n", "-u", "soft.pub", "-n", "name"]].concat())?;
+        tpm.flush()?;
+        assert_eq!(fs::read(tpm.file("name"))?, reply.key_name);
+        let refused = activate(&tpm, ek, &reply.credential_blob, &reply.secret)?;
+        let refused = refused.expect_err("the TPM gives nothing out");
+        assert!(refused.contains("0x12F"), "{refused}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_key_that_was_imported() -> Result<()> {
+    let tpm = SoftwareTpm::start()?;
+    fs::write(tpm.file("soft.pem"), p256()?.private_key_to_pem_pkcs8()?)?;
+    tpm.run(&["tpm2_createprimary", "-C", "o", "-c", "parent.ctx"])?;
+    tpm.flush()?;
+    let import = [
+        "tpm2_import",
+        "-C",
+        "parent.ctx",
+        "-G",
+        "ecc",
+        "-i",
+        "soft.pem",
+    ];
+    let files = ["-u", "imported.pub", "-r", "imported.priv", "-a"];
+    let with = |attributes: &str| -> Result<_> {
+        let done = tpm.attempt(&[&import[..], &files, &[attributes]].concat())?;
+        tpm.flush()?;
+        Ok(done)
+    };
+    for attributes in [ATTRIBUTES, "fixedtpm|userwithauth|decrypt|sign"] {
+        let refused = with(attributes)?;
+        assert!(
+            refused.code != 0 && refused.stderr.contains("0x2C2"),
+            "{refused:?}"
+        );
+    }
+    // It can be imported as what it is; then the station refuses its attributes (`refusals`).
+    assert_eq!(with("userwithauth|decrypt|sign")?.code, 0);
+    Ok(())
+}
+
+/// The request of one device with the EK certificate of another: the station answers, neither device takes it.
+#[test]
+fn the_key_of_one_device_and_the_endorsement_key_of_another() -> Result<()> {
+    let station = Station::new()?;
+    let [a, b] = [
+        device(&station, KeyType::EccP256, Ek::P256)?,
+        device(&station, KeyType::EccP256, Ek::P256)?,
+    ];
+    let record = format!("/boot/firstboot/requests/{}.json", thing_name());
+    for device in [&a, &b] {
+        device.succeed(&["provision"])?;
+    }
+    let mut mixed: serde_json::Value = serde_json::from_str(&b.read(&record)?)?;
+    let others: serde_json::Value = serde_json::from_str(&a.read(&record)?)?;
+    mixed["ek_certificate"] = others["ek_certificate"].clone();
+    let requests = station.path("requests");
+    fs::create_dir(&requests)?;
+    let name = thing_name();
+    fs::write(requests.join(format!("{name}.json")), mixed.to_string())?;
+    fs::copy(b.request()?, requests.join(format!("{name}.csr.pem")))?;
+    let done = station.issue(&requests)?;
+    assert_eq!(done.code, exit::DONE, "{done:?}");
+    for (device, words) in [(&a, "another key"), (&b, "another TPM")] {
+        station.put_replies(device)?;
+        takes_nothing(device, words)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reply_on_another_device_s_card() -> Result<()> {
+    let station = Station::new()?;
+    for ek in Ek::BOTH {
+        let a = device(&station, KeyType::EccP256, ek)?;
+        let b = device(&station, KeyType::EccP256, ek)?;
+        a.succeed(&["provision"])?;
+        b.succeed(&["provision"])?;
+        let done = station.issue(&a.path("/boot/firstboot/requests"))?;
+        assert_eq!(done.code, exit::DONE, "{done:?}");
+        station.put_replies(&b)?;
+        takes_nothing(&b, "another key")?;
+    }
+    Ok(())
+}
+
+/// Everything of a device but its TPM: the other TPM's storage root key is another, and so is all below it.
+#[test]
+fn a_whole_card_in_another_device() -> Result<()> {
+    let station = Station::new()?;
+    let a = device(&station, KeyType::EccP256, Ek::P256)?;
+    let b = device(&station, KeyType::EccP256, Ek::P256)?;
+    a.succeed(&["provision"])?;
+    station.answer(&a)?;
+    let request = fs::read(a.request()?)?;
+    let mut copy = Command::new("cp");
+    succeed(copy.arg("-a").arg(a.path("/").join(".")).arg(b.path("/")))?;
+    let outcome = b.run(&["enroll"])?;
+    assert_ends(&outcome, WAITING, "another key");
+    assert_ne!(
+        fs::read(b.request()?)?,
+        request,
+        "it asks for a key of its own"
+    );
+    assert!(!b.exists("/var/lib/tpm2_pkcs11/certificate.pem"));
+    assert_eq!(b.tpm.lockout_counter()?, 0);
+    a.succeed(&["enroll"])?;
+    Ok(())
+}
+
+/// EX_TEMPFAIL: the certificate is still awaited.
+const WAITING: i32 = 75;
+
+/// The reply is refused for a reason with these words, and nothing has changed, neither file nor counter.
+#[track_caller]
+fn takes_nothing(device: &Device, words: &str) -> Result<()> {
+    let snapshot = || -> Result<_> {
+        let all = device.snapshot()?.without("/run");
+        Ok(all.without("/boot/firstboot/status.json"))
+    };
+    let before = snapshot()?;
+    assert_ends(&device.run(&["enroll"])?, WAITING, words);
+    before.assert_same(&snapshot()?);
+    assert_eq!(device.tpm.lockout_counter()?, 0);
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! firstboot-station, and devices that open what it makes: proof that a key is in a TPM. `make station` runs it
+//! alone.
+
+mod commands;
+mod device;
+mod end_to_end;
+mod impostors;
+mod make_credential;
+mod refusals;
+mod secrets;
+mod thousand;
+mod token;
+mod wrapped;
+
+/// The exit statuses of firstboot-station that the README documents.
+mod exit {
+    pub const DONE: i32 = 0;
+    pub const USAGE: i32 = 64;
+    pub const REFUSED: i32 = 65;
+    pub const NO_INPUT: i32 = 66;
+    pub const CANNOT_WRITE: i32 = 73;
+    pub const SETTINGS: i32 = 78;
+}

@@ -1,0 +1,287 @@
+//! Requests that the station refuses, each with its reason; and what it cannot see, which the TPM refuses then.
+
+use std::path::Path;
+
+use anyhow::Result;
+use image_tests::station::{
+    EkForm, Maker, PLATFORM_CERTIFICATE, Paper, Station, Validity, p256, public, roca,
+};
+use serde_json::{Value, json};
+
+use crate::exit;
+
+/// A station, and the requests that it is given.
+struct Counter {
+    station: Station,
+}
+
+impl Counter {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            station: Station::new()?,
+        })
+    }
+
+    fn paper(&self) -> Result<Paper> {
+        Paper::new("gw-1", &self.station.maker)
+    }
+
+    fn requests(&self) -> std::path::PathBuf {
+        self.station.path("requests")
+    }
+
+    /// Refused for a reason with these words, and nothing is written.
+    #[track_caller]
+    fn refuses(&self, record: &Path, words: &str) -> Result<()> {
+        let done = self.station.issue(record)?;
+        assert_eq!(done.code, exit::REFUSED, "{done:?}");
+        let line = format!("refused: {}: ", record.display());
+        let reason = done.stderr.lines().find_map(|l| l.strip_prefix(&line));
+        assert!(
+            reason.is_some_and(|r| r.contains(words)),
+            "no {words:?}: {done:?}"
+        );
+        assert_eq!(self.station.out().read_dir()?.count(), 0);
+        Ok(())
+    }
+
+    #[track_caller]
+    fn refuses_paper(&self, paper: &Paper, words: &str) -> Result<()> {
+        self.refuses(&paper.write(&self.requests())?, words)
+    }
+
+    #[track_caller]
+    fn refuses_record(&self, change: impl FnOnce(&mut Value), words: &str) -> Result<()> {
+        let record = self.paper()?.write_changed(&self.requests(), change)?;
+        self.refuses(&record, words)
+    }
+}
+
+/// Without this, all the others would prove nothing.
+#[test]
+fn a_good_one_is_taken() -> Result<()> {
+    let counter = Counter::new()?;
+    let mut rsa = counter.paper()?;
+    rsa.thing = "gw:2".into();
+    rsa.key = openssl::pkey::PKey::from_rsa(openssl::rsa::Rsa::generate(2048)?)?;
+    for paper in [counter.paper()?, rsa] {
+        let done = counter.station.issue(&paper.write(&counter.requests())?)?;
+        assert_eq!(done.code, exit::DONE, "{done:?}");
+    }
+    assert!(counter.station.out().join("gw-1.reply.json").exists());
+    assert!(counter.station.out().join("gw_2.reply.json").exists());
+    Ok(())
+}
+
+#[test]
+fn keys_that_a_tpm_may_let_go() -> Result<()> {
+    let counter = Counter::new()?;
+    // TPMA_OBJECT (TPM 2.0 Library, Part 2 §8.3): fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, sign; and
+    // bits that are to be clear: adminWithPolicy, noDA, encryptedDuplication, restricted.
+    for bit in [1, 4, 5, 6, 18, 7, 10, 11, 16] {
+        let mut paper = counter.paper()?;
+        paper.attributes ^= 1 << bit;
+        counter.refuses_paper(&paper, "its key's attributes are 0x")?;
+    }
+    let mut paper = counter.paper()?;
+    paper.policy = vec![7; 32];
+    counter.refuses_paper(&paper, "policy")
+}
+
+#[test]
+fn csrs_that_do_not_fit() -> Result<()> {
+    let counter = Counter::new()?;
+    let requests = counter.requests();
+    // Another request's CSR under this one's name, with a hash that is true.
+    let record = counter.paper()?.write(&requests)?;
+    let mut other = counter.paper()?;
+    other.thing = "gw-2".into();
+    other.write(&requests)?;
+    let csr = requests.join("gw-1.csr.pem");
+    std::fs::copy(requests.join("gw-2.csr.pem"), &csr)?;
+    counter.refuses(&record, "csr_sha256")?;
+    let mut changed: Value = serde_json::from_slice(&std::fs::read(&record)?)?;
+    let hash = openssl::sha::sha256(&std::fs::read(&csr)?);
+    changed["csr_sha256"] = hash
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect::<String>()
+        .into();
+    std::fs::write(&record, changed.to_string())?;
+    counter.refuses(&record, "for another key than the TPM's")?;
+    std::fs::remove_file(&csr)?;
+    counter.refuses(&record, "gw-1.csr.pem is missing")?;
+
+    let mut forged = counter.paper()?;
+    forged.csr_signer = Some(p256()?);
+    counter.refuses_paper(&forged, "signature is wrong")
+}
+
+#[test]
+fn endorsement_keys_of_others() -> Result<()> {
+    let counter = Counter::new()?;
+    let maker = &counter.station.maker;
+    let with = |maker: &Maker, form: EkForm| Paper::with("gw-1", maker, p256()?, form);
+    let refused = |paper: Result<Paper>, words: &str| counter.refuses_paper(&paper?, words);
+    let usual = EkForm::default();
+
+    // Another CA with the very same names.
+    refused(
+        with(&Maker::new()?, usual),
+        "does not lead to a pinned TPM maker",
+    )?;
+    let mut flipped = counter.paper()?;
+    *flipped
+        .ek_certificate
+        .as_mut()
+        .and_then(|c| c.last_mut())
+        .expect("a byte") ^= 1;
+    refused(Ok(flipped), "certificate signature failure")?;
+    let platform = EkForm {
+        purpose: PLATFORM_CERTIFICATE,
+        ..usual
+    };
+    refused(with(maker, platform), "not for an endorsement key")?;
+    let any = EkForm {
+        purpose: "",
+        ..usual
+    };
+    refused(with(maker, any), "not for an endorsement key")?;
+    let authority = EkForm {
+        authority: true,
+        ..usual
+    };
+    refused(with(maker, authority), "CA's certificate")?;
+    // The maker's own CA certificate.
+    let mut own = counter.paper()?;
+    let pem = std::fs::read(maker.certificates().join("intermediate.pem"))?;
+    own.ek_certificate = Some(openssl::x509::X509::from_pem(&pem)?.to_der()?);
+    refused(Ok(own), "CA's certificate")?;
+    for (validity, words) in [
+        (Validity::Expired, "certificate has expired"),
+        (Validity::NotYet, "certificate is not yet valid"),
+    ] {
+        let form = EkForm { validity, ..usual };
+        refused(with(maker, form), words)?;
+    }
+    let weak = Paper::with("gw-1", maker, roca()?, usual);
+    refused(weak, "its endorsement key is a weak RSA key")?;
+    let group = openssl::ec::EcGroup::from_curve_name(openssl::nid::Nid::SECP384R1)?;
+    let p384 = openssl::pkey::PKey::from_ec_key(openssl::ec::EcKey::generate(&group)?)?;
+    refused(Paper::with("gw-1", maker, p384, usual), "another curve")?;
+    refused(
+        counter.paper().map(|paper| Paper {
+            ek_certificate: None,
+            ..paper
+        }),
+        "unattested: the TPM has no EK certificate",
+    )
+}
+
+#[test]
+fn the_maker_s_authorities_out_of_their_time_or_place() -> Result<()> {
+    for (maker, words) in [
+        (
+            Maker::with(Validity::Expired)?,
+            "certificate has expired, at its issuer no. 1",
+        ),
+        (
+            Maker::with(Validity::NotYet)?,
+            "not yet valid, at its issuer no. 1",
+        ),
+        (
+            Maker::with_another_authority_below()?,
+            "path length constraint exceeded",
+        ),
+        (
+            Maker::that_may_not_sign()?,
+            "invalid CA certificate, at its issuer no. 1",
+        ),
+    ] {
+        let mut counter = Counter::new()?;
+        counter.station.maker = maker;
+        counter.refuses_paper(&counter.paper()?, words)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_weak_rsa_key() -> Result<()> {
+    let counter = Counter::new()?;
+    let mut paper = counter.paper()?;
+    paper.key = roca()?;
+    counter.refuses_paper(
+        &paper,
+        "its key is a weak RSA key that can be factored (ROCA",
+    )
+}
+
+#[test]
+fn fields_that_are_cut_off_too_long_or_strange() -> Result<()> {
+    let counter = Counter::new()?;
+    let cut = |record: &mut Value, field: &str, characters: usize| {
+        let text = record[field].as_str().unwrap_or_default()[..characters].to_owned();
+        record[field] = json!(text);
+    };
+    counter.refuses_record(
+        |r| cut(r, "key_public", 40),
+        "public area is refused: it ends too early",
+    )?;
+    counter.refuses_record(|r| cut(r, "key_public", 41), "not base64")?;
+    counter.refuses_record(
+        |r| cut(r, "ek_certificate", 400),
+        "EK certificate is damaged",
+    )?;
+    counter.refuses_record(
+        |r| r["ek_certificate"] = json!("A".repeat(70_000)),
+        "more than 65536 bytes",
+    )?;
+    counter.refuses_record(
+        |r| r["ek_certificate"] = json!("A".repeat(60_000)),
+        "EK certificate is damaged",
+    )?;
+    counter.refuses_record(|r| r["ek_certificate"] = Value::Null, "invalid type: null")?;
+    counter.refuses_record(|r| r["unattested"] = json!("lost"), "and not both")?;
+    counter.refuses_record(
+        |r| r["key_sha256"] = json!("00"),
+        "key_sha256 is not that of its key_public",
+    )?;
+    counter.refuses_record(
+        |r| r["thing_name"] = json!("../../etc/passwd"),
+        "AWS IoT allows",
+    )?;
+    counter.refuses_record(
+        |r| r["thing_name"] = json!(""),
+        "thing_name is missing or empty",
+    )?;
+    counter.refuses_record(|r| r["tpm"] = json!(7), "it is no request's record")?;
+    counter.refuses_record(
+        |r| {
+            r.as_object_mut().and_then(|r| r.remove("key_public"));
+        },
+        "it says nothing of its TPM",
+    )?;
+    // What steers a terminal is shown, not sent.
+    let escape = counter.paper()?.write_changed(&counter.requests(), |r| {
+        r.as_object_mut().and_then(|r| r.remove("ek_certificate"));
+        r["unattested"] = json!("\u{1b}[2J");
+    })?;
+    counter.refuses(&escape, "unattested: \\u{1b}[2J")?;
+    std::fs::write(&escape, "")?;
+    counter.refuses(&escape, "it is no request's record")
+}
+
+/// An EK certificate of another TPM gets a reply from the station: that nobody can open.
+#[test]
+fn somebody_else_s_ek_certificate_is_not_seen_here() -> Result<()> {
+    let counter = Counter::new()?;
+    let mut paper = counter.paper()?;
+    let others = counter
+        .station
+        .maker
+        .certify(&*public(&p256()?)?, EkForm::default())?;
+    paper.ek_certificate = Some(others);
+    let done = counter.station.issue(&paper.write(&counter.requests())?)?;
+    assert_eq!(done.code, exit::DONE, "{done:?}");
+    Ok(())
+}

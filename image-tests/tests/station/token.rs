@@ -1,0 +1,154 @@
+//! The CA's key in a PKCS#11 token: SoftHSM stands for a smart card or an HSM.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use image_tests::process::{Finished, bounded, finish, succeed};
+use image_tests::station::{Paper, Station, p256};
+use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa;
+use openssl::x509::extension::BasicConstraints;
+use openssl::x509::{X509, X509Name};
+
+use crate::exit;
+
+/// Debian's place of the library, on any architecture.
+fn module() -> Result<PathBuf> {
+    let places = ["/usr/lib/softhsm/libsofthsm2.so"];
+    let found = places.iter().map(PathBuf::from).find(|path| path.exists());
+    found.context("no SoftHSM: image-tests/host-packages installs it")
+}
+
+/// A station whose CA key is in a token.
+struct Hsm {
+    station: Station,
+    certificate: PathBuf,
+    configuration: PathBuf,
+}
+
+impl Hsm {
+    fn with(key: &PKey<Private>) -> Result<Self> {
+        let station = Station::new()?;
+        let [tokens, configuration, pkcs8, certificate] =
+            ["tokens", "softhsm2.conf", "key.pkcs8", "ca.pem"].map(|name| station.path(name));
+        fs::create_dir(&tokens)?;
+        fs::write(
+            &configuration,
+            format!("directories.tokendir = {}\n", tokens.display()),
+        )?;
+        fs::write(&pkcs8, key.private_key_to_pem_pkcs8()?)?;
+        fs::write(&certificate, authority(key)?.to_pem()?)?;
+        let hsm = Self {
+            station,
+            certificate,
+            configuration,
+        };
+        let pins = ["--pin", "1234", "--label", "Operator CA"];
+        succeed(
+            hsm.softhsm()
+                .args(["--init-token", "--free", "--so-pin", "5678"])
+                .args(pins),
+        )?;
+        succeed(
+            hsm.softhsm()
+                .args([
+                    "--token",
+                    "Operator CA",
+                    "--pin",
+                    "1234",
+                    "--label",
+                    "signing",
+                ])
+                .args(["--id", "0a", "--import"])
+                .arg(&pkcs8),
+        )?;
+        fs::remove_file(pkcs8)?;
+        Ok(hsm)
+    }
+
+    fn softhsm(&self) -> Command {
+        let mut command = bounded("softhsm2-util");
+        command.env("SOFTHSM2_CONF", &self.configuration);
+        command
+    }
+
+    fn issue(&self, requests: &Path, key: &str, pin: &str) -> Result<Finished> {
+        let pin_file = self.station.path("pin");
+        fs::write(&pin_file, pin)?;
+        let mut issue = self.station.command(&["issue", "--days", "30"])?;
+        issue.arg(requests).arg("--ca").arg(&self.certificate);
+        issue.args(["--key", key]).arg("--pin-file").arg(pin_file);
+        issue.arg("--pkcs11-module").arg(module()?);
+        issue
+            .arg("--vendor-ca")
+            .arg(self.station.maker.certificates());
+        issue.arg("--out").arg(self.station.out());
+        finish(issue.env("SOFTHSM2_CONF", &self.configuration))
+    }
+}
+
+fn authority(key: &PKey<Private>) -> Result<X509> {
+    let mut name = X509Name::builder()?;
+    name.append_entry_by_nid(Nid::COMMONNAME, "Operator in a token")?;
+    let name = name.build();
+    let mut builder = X509::builder()?;
+    builder.set_version(2)?;
+    builder.set_serial_number(BigNum::from_u32(1)?.to_asn1_integer()?.as_ref())?;
+    builder.set_subject_name(&name)?;
+    builder.set_issuer_name(&name)?;
+    builder.set_pubkey(key)?;
+    builder.set_not_before(Asn1Time::days_from_now(0)?.as_ref())?;
+    builder.set_not_after(Asn1Time::days_from_now(100)?.as_ref())?;
+    builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
+    builder.sign(key, MessageDigest::sha256())?;
+    Ok(builder.build())
+}
+
+#[test]
+fn the_key_never_leaves_its_token() -> Result<()> {
+    for key in [p256()?, PKey::from_rsa(Rsa::generate(2048)?)?] {
+        let hsm = Hsm::with(&key)?;
+        let requests = hsm.station.path("requests");
+        let record = Paper::new("gw-1", &hsm.station.maker)?.write(&requests)?;
+        let token = "pkcs11:token=Operator%20CA";
+        for (uri, pin, words) in [
+            (format!("{token};object=nothing"), "1234", "0 private keys"),
+            (
+                "pkcs11:token=Other;object=signing".into(),
+                "1234",
+                "0 tokens",
+            ),
+            (format!("{token};object=signing"), "4321", "cannot log in"),
+            (
+                format!("{token};object=signing?pin-value=1234"),
+                "1234",
+                "--pin-file",
+            ),
+        ] {
+            let done = hsm.issue(&requests, &uri, pin)?;
+            assert_eq!(done.code, exit::SETTINGS, "{done:?}");
+            assert!(done.stderr.contains(words), "no {words:?}: {done:?}");
+        }
+        for uri in [
+            format!("{token};object=signing;type=private"),
+            format!("{token};id=%0A"),
+        ] {
+            let done = hsm.issue(&requests, &uri, "1234\n")?;
+            assert_eq!(done.code, exit::DONE, "{done:?}");
+        }
+        // The station has looked at its own signatures; once more, by itself.
+        let mut inspect = hsm.station.command(&["inspect"])?;
+        inspect
+            .arg(&record)
+            .arg(hsm.station.out().join("gw-1.reply.json"));
+        let shown = finish(&mut inspect)?;
+        assert_eq!(shown.code, exit::DONE, "{shown:?}");
+    }
+    Ok(())
+}

@@ -88,7 +88,7 @@ impl Device {
     /// The TPM, opened at the first use.
     pub fn tpm(&mut self) -> Result<&mut Tpm> {
         if self.tpm.is_none() {
-            self.tpm = Some(Tpm::connect(&self.tcti)?);
+            self.tpm = Some(Tpm::connect(&self.tcti, &self.layout)?);
         }
         self.tpm
             .as_mut()

@@ -8,7 +8,7 @@
 use tss_esapi::attributes::ObjectAttributes;
 use tss_esapi::constants::response_code::Tss2ResponseCodeKind as Kind;
 use tss_esapi::constants::tss::TPM2_PERSISTENT_FIRST;
-use tss_esapi::handles::{KeyHandle, PersistentTpmHandle, TpmHandle};
+use tss_esapi::handles::{KeyHandle, ObjectHandle, PersistentTpmHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::dynamic_handles::Persistent;
 use tss_esapi::interface_types::ecc::EccCurve;
@@ -47,6 +47,14 @@ impl Tpm {
             Some((_, _, name)) => Srk::Present { name },
             None => Srk::Absent,
         })
+    }
+
+    fn name(&mut self, object: ObjectHandle) -> Result<String> {
+        let name = self
+            .context
+            .tr_get_name(object)
+            .map_err(|e| failed("cannot read the storage root key's Name", e))?;
+        Ok(hexadecimal(name.value()))
     }
 
     /// As [`Tpm::srk`], and also whether the object can be the parent of an identity: a restricted
@@ -116,11 +124,7 @@ impl Tpm {
             .map_err(|e| failed("cannot make the storage root key persistent", e));
         // With or without success: transient memory is scarce where there is no resource manager.
         let _ = self.context.flush_context(primary.into());
-        let name = self
-            .context
-            .tr_get_name(persistent?)
-            .map_err(|e| failed("cannot read the storage root key's Name", e))?;
-        Ok(hexadecimal(name.value()))
+        self.name(persistent?)
     }
 
     /// Whether the key can be used with an empty authorization value: tries to load an object that

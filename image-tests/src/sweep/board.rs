@@ -139,7 +139,7 @@ impl Board {
         if configured != done {
             wrong.push(format!("done: {done}, configuration there: {configured}"));
         }
-        // An independent client: the PIN fits, the key signs, and the certificate is the only one.
+        // An independent client: the PIN fits, the key signs, and the certificate and its issuers are there once.
         let door = self.proxy.door()?;
         let mut identity = self.device.identity(key)?;
         identity.tcti = door.tcti();
@@ -148,8 +148,12 @@ impl Board {
         }
         let objects = pkcs11_tool::list(&identity)?;
         let certificates = objects.matches("Certificate Object").count();
-        if certificates != usize::from(done) {
-            wrong.push(format!("{certificates} certificates in the token"));
+        let accepted = self.device.read(format!("{STORE}/certificate.pem"));
+        let accepted = accepted.unwrap_or_default().matches("-----BEGIN").count();
+        if certificates != accepted || done != (accepted > 0) {
+            wrong.push(format!(
+                "{certificates} certificates in the token, {accepted} accepted"
+            ));
         }
         // TPM_PT_LOCKOUT_COUNTER: a start leaves no failed try behind.
         let tries = upstream.property(0x20E)?;

@@ -130,19 +130,28 @@ mod tests {
         signer.sign_oneshot_to_vec(message).unwrap()
     }
 
+    /// A reply for the device with this EK.
+    fn seal(
+        ek_key: &PKey<Private>,
+        issuer: &[u8],
+        signer: &PKey<Private>,
+    ) -> Result<Reply, String> {
+        let contents = Contents {
+            thing_name: "gw-1",
+            key_name: NAME,
+            ek: &ek(ek_key),
+            ek_sha256: EK,
+            chain: CHAIN,
+            issuer,
+        };
+        Reply::seal(&contents, |message| Ok(signature(signer, message)))
+    }
+
     /// A reply, the EK that opens it, the issuer's key and the issuer.
     fn sealed() -> (Reply, PKey<Private>, PKey<Private>, Fingerprint) {
         let (authority_key, ek_key) = (p256(), p256());
         let issuer = authority(&authority_key);
-        let contents = Contents {
-            thing_name: "gw-1",
-            key_name: NAME,
-            ek: &ek(&ek_key),
-            ek_sha256: EK,
-            chain: CHAIN,
-            issuer: &issuer,
-        };
-        let reply = Reply::seal(&contents, |m| Ok(signature(&authority_key, m))).unwrap();
+        let reply = seal(&ek_key, &issuer, &authority_key).unwrap();
         (reply, ek_key, authority_key, sha256(&issuer))
     }
 
@@ -151,15 +160,7 @@ mod tests {
         for authority_key in keys() {
             let issuer = authority(&authority_key);
             for ek_key in keys() {
-                let contents = Contents {
-                    thing_name: "gw-1",
-                    key_name: NAME,
-                    ek: &ek(&ek_key),
-                    ek_sha256: EK,
-                    chain: CHAIN,
-                    issuer: &issuer,
-                };
-                let made = Reply::seal(&contents, |m| Ok(signature(&authority_key, m))).unwrap();
+                let made = seal(&ek_key, &issuer, &authority_key).unwrap();
                 let read = Reply::parse(made.json().unwrap().as_bytes()).unwrap();
                 assert_eq!(read, made);
                 read.check(&[sha256(&issuer)], "gw-1", &NAME, &EK).unwrap();
@@ -173,16 +174,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_not_the_issuers_is_noticed_at_once() {
-        let issuer = authority(&p256());
-        let contents = Contents {
-            thing_name: "gw-1",
-            key_name: NAME,
-            ek: &ek(&p256()),
-            ek_sha256: EK,
-            chain: CHAIN,
-            issuer: &issuer,
-        };
-        let refused = Reply::seal(&contents, |m| Ok(signature(&p256(), m))).unwrap_err();
+        let refused = seal(&p256(), &authority(&p256()), &p256()).unwrap_err();
         assert!(refused.contains("not signed"), "{refused}");
     }
 

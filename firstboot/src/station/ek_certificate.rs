@@ -3,8 +3,8 @@
 
 use openssl::x509::X509;
 use x509_cert::Certificate;
+use x509_cert::der::Decode;
 use x509_cert::der::asn1::{Any, ObjectIdentifier, Utf8StringRef};
-use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
 
@@ -30,13 +30,11 @@ pub(super) struct EkCertificate {
 }
 
 impl EkCertificate {
-    /// Reads a DER certificate. The error says what is wrong.
+    /// Reads a DER certificate, also one that is not quite DER, as some makers' are not: its bytes are never written
+    /// anew. The error says what is wrong.
     pub(super) fn parse(der: &[u8]) -> Result<Self, String> {
         let damaged = |e: String| format!("its EK certificate is damaged: {e}");
         let certificate = Certificate::from_der(der).map_err(|e| damaged(e.to_string()))?;
-        if certificate.to_der().as_deref() != Ok(der) {
-            return Err(damaged("it is not DER".into()));
-        }
         let openssl = X509::from_der(der).map_err(|e| damaged(e.to_string()))?;
         let key = openssl.public_key().map_err(|e| damaged(e.to_string()))?;
         Ok(Self {

@@ -17,6 +17,7 @@ use openssl::x509::extension::{
 use openssl::x509::{X509, X509Builder, X509Extension, X509Name, X509NameRef};
 use tempfile::TempDir;
 
+use crate::authority::Validity;
 use crate::software_tpm::{Ek, SoftwareTpm};
 
 /// tcg-kp-EKCertificate and tcg-kp-PlatformAttributeCertificate (TCG EK Credential Profile 2.6, §3.2.16; TCG
@@ -35,21 +36,12 @@ const SUBJECT_ALT_NAME: &str = "2.5.29.17";
 const ROOT: &str = "TPM Maker Root CA";
 const INTERMEDIATE: &str = "TPM Maker EK CA 001";
 
-/// When a certificate is valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Validity {
-    Now,
-    Expired,
-    NotYet,
-}
-
-impl Validity {
-    fn dates(self) -> [&'static str; 2] {
-        match self {
-            Self::Now => ["20200101000000Z", "20491231235959Z"],
-            Self::Expired => ["20200101000000Z", "20210101000000Z"],
-            Self::NotYet => ["20480101000000Z", "20491231235959Z"],
-        }
+/// First and last second of a certificate that is valid then.
+fn dates(validity: Validity) -> [&'static str; 2] {
+    match validity {
+        Validity::Now => ["20200101000000Z", "20491231235959Z"],
+        Validity::Expired => ["20200101000000Z", "20210101000000Z"],
+        Validity::NotYet => ["20480101000000Z", "20491231235959Z"],
     }
 }
 
@@ -221,7 +213,7 @@ fn builder<K: openssl::pkey::HasPublic>(
     builder.set_subject_name(subject)?;
     builder.set_issuer_name(issuer)?;
     builder.set_pubkey(key)?;
-    let [from, until] = validity.dates();
+    let [from, until] = dates(validity);
     builder.set_not_before(Asn1Time::from_str_x509(from)?.as_ref())?;
     builder.set_not_after(Asn1Time::from_str_x509(until)?.as_ref())?;
     Ok(builder)

@@ -5,5 +5,5 @@ mod maker;
 mod paper;
 
 pub use bench::{Station, program};
-pub use maker::{EkForm, Maker, PLATFORM_CERTIFICATE, Validity};
+pub use maker::{EkForm, Maker, PLATFORM_CERTIFICATE};
 pub use paper::{Paper, p256, public, roca};

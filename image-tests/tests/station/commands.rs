@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::exit;
 
 /// A station with so many requests, gw-1 and so on.
-fn with_requests(count: usize) -> Result<(Station, PathBuf)> {
+pub fn with_requests(count: usize) -> Result<(Station, PathBuf)> {
     let station = Station::new()?;
     let requests = station.path("requests");
     for number in 1..=count {
@@ -221,75 +221,6 @@ fn requests_and_replies_in_words() -> Result<()> {
 }
 
 #[test]
-fn what_is_missing_or_cannot_work_is_named() -> Result<()> {
-    let (station, requests) = with_requests(1)?;
-    let ends = |arguments: &[&str], code: i32, words: &str| -> Result<()> {
-        let mut issue = station.issuing(&requests)?;
-        let done = finish(issue.args(arguments))?;
-        assert_eq!(done.code, code, "{done:?}");
-        assert!(done.stderr.contains(words), "no {words:?}: {done:?}");
-        Ok(())
-    };
-    ends(&["--frobnicate"], exit::USAGE, "--frobnicate")?;
-    ends(
-        &["/nowhere/gw.json"],
-        exit::REFUSED,
-        "there is no such file",
-    )?;
-    ends(&["--vendor-ca", "/nowhere"], exit::NO_INPUT, "/nowhere")?;
-    let empty = station.path("empty");
-    fs::create_dir(&empty)?;
-    let empty = empty.to_string_lossy();
-    ends(&[&*empty], exit::NO_INPUT, "there are no requests")?;
-    ends(
-        &["--inventory", &format!("{empty}/no/x.csv")],
-        exit::CANNOT_WRITE,
-        "x.csv",
-    )?;
-    let mut long = station.answering("issue", &requests)?;
-    let done = finish(long.args(["--days", "36500"]))?;
-    assert_eq!(done.code, exit::SETTINGS, "{done:?}");
-    assert!(done.stderr.contains("only valid until"), "{done:?}");
-
-    let with_key = |key: &std::path::Path, more: &[&str], words: &str| -> Result<()> {
-        let mut issue = station.answering_with_another_key("issue", &requests)?;
-        let done = finish(issue.args(["--days", "1"]).arg("--key").arg(key).args(more))?;
-        assert_eq!(done.code, exit::SETTINGS, "{done:?}");
-        assert!(done.stderr.contains(words), "no {words:?}: {done:?}");
-        Ok(())
-    };
-    let other = station.path("other.key");
-    let key = image_tests::station::p256()?;
-    fs::write(&other, key.private_key_to_pem_pkcs8()?)?;
-    with_key(&other, &[], "--key is not the key of --ca's certificate")?;
-    with_key(
-        &station.operator.certificate_path(),
-        &[],
-        "holds no private key",
-    )?;
-    let cipher = openssl::symm::Cipher::aes_128_cbc();
-    let pem = fs::read(station.operator.key_path())?;
-    let key = openssl::pkey::PKey::private_key_from_pem(&pem)?;
-    fs::write(
-        &other,
-        key.private_key_to_pem_pkcs8_passphrase(cipher, b"1234")?,
-    )?;
-    with_key(&other, &[], "--pin-file is missing")?;
-    let pin = station.path("pin");
-    fs::write(&pin, "4321\n")?;
-    let pin_text = pin.to_string_lossy();
-    with_key(&other, &["--pin-file", &pin_text], "another one")?;
-    fs::write(&pin, "1234\n")?;
-    let mut issue = station.answering_with_another_key("issue", &requests)?;
-    issue
-        .args(["--days", "1", "--pin-file", &pin_text])
-        .arg("--key")
-        .arg(&other);
-    assert_eq!(finish(&mut issue)?.code, exit::DONE);
-    Ok(())
-}
-
-#[test]
 fn a_terminal_sees_how_far_it_is() -> Result<()> {
     let (station, requests) = with_requests(3)?;
     let issue = station.issuing(&requests)?;
@@ -304,21 +235,5 @@ fn a_terminal_sees_how_far_it_is() -> Result<()> {
         done.stdout.contains("] 1/3") && done.stdout.contains("] 3/3"),
         "{done:?}"
     );
-    Ok(())
-}
-
-#[test]
-fn help_has_examples() -> Result<()> {
-    let station = Station::new()?;
-    for arguments in [
-        &["--help"][..],
-        &["issue", "--help"],
-        &["wrap", "--help"],
-        &["inspect", "--help"],
-    ] {
-        let shown = finish(&mut station.command(arguments)?)?;
-        assert_eq!(shown.code, exit::DONE);
-        assert!(shown.stdout.contains("Example"), "{}", shown.stdout);
-    }
     Ok(())
 }

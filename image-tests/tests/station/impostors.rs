@@ -100,6 +100,46 @@ fn a_key_that_was_imported() -> Result<()> {
     Ok(())
 }
 
+/// The seed of an imported parent is known, and with it all below: the TPM has no key there that says fixedTPM, and
+/// the station takes no other.
+#[test]
+fn a_child_of_an_imported_parent() -> Result<()> {
+    let tpm = SoftwareTpm::start()?;
+    fs::write(tpm.file("soft.pem"), p256()?.private_key_to_pem_pkcs8()?)?;
+    tpm.run(&["tpm2_createprimary", "-C", "o", "-c", "root.ctx"])?;
+    tpm.flush()?;
+    let import = [
+        "tpm2_import",
+        "-C",
+        "root.ctx",
+        "-G",
+        "ecc",
+        "-i",
+        "soft.pem",
+    ];
+    let storage = ["-a", "userwithauth|restricted|decrypt"];
+    tpm.run(&[&import[..], &storage, &["-u", "p.pub", "-r", "p.priv"]].concat())?;
+    tpm.flush()?;
+    let load = ["tpm2_load", "-C", "root.ctx", "-u", "p.pub", "-r", "p.priv"];
+    tpm.run(&[&load[..], &["-c", "parent.ctx"]].concat())?;
+    tpm.flush()?;
+    let create = |attributes: &str| -> Result<_> {
+        let files = ["-u", "child.pub", "-r", "child.priv", "-a", attributes];
+        let create = ["tpm2_create", "-C", "parent.ctx", "-G", "ecc"];
+        let done = tpm.attempt(&[&create[..], &files].concat())?;
+        tpm.flush()?;
+        Ok(done)
+    };
+    let refused = create(ATTRIBUTES)?;
+    assert!(
+        refused.code != 0 && refused.stderr.contains("0x2C2"),
+        "{refused:?}"
+    );
+    let loosely = create("fixedparent|sensitivedataorigin|userwithauth|decrypt|sign")?;
+    assert_eq!(loosely.code, 0, "{loosely:?}");
+    Ok(())
+}
+
 /// The request of one device with the EK certificate of another: the station answers, neither device takes it.
 #[test]
 fn the_key_of_one_device_and_the_endorsement_key_of_another() -> Result<()> {

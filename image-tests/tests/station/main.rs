@@ -10,6 +10,7 @@ mod refusals;
 mod secrets;
 mod thousand;
 mod token;
+mod usage;
 mod wrapped;
 
 /// The exit statuses of firstboot-station that the README documents.

@@ -66,3 +66,31 @@ fn a_tpm_gives_out_what_was_made_in_software() -> Result<()> {
     }
     Ok(())
 }
+
+/// What no device asks its TPM, as it looks at the EK certificate's hash before: another TPM's credential.
+#[test]
+fn another_tpm_gives_nothing_out_and_goes_on() -> Result<()> {
+    let [own, other] = [SoftwareTpm::start()?, SoftwareTpm::start()?];
+    let name = key(&own)?;
+    for ek in Ek::BOTH {
+        let make = |tpm: &SoftwareTpm| -> Result<_> {
+            let public = EkPublic::new(tpm.endorsement_key(ek)?).map_err(anyhow::Error::msg)?;
+            make_credential(&public, &name, &[7; 32]).map_err(anyhow::Error::msg)
+        };
+        let (blob, secret) = make(&other)?;
+        let refused = activate(&own, ek, &blob, &secret)?.unwrap_err();
+        // TPM_RC_INTEGRITY; for RSA, where OAEP fails before, libtpms says TPM_RC_FAILURE and goes on.
+        let codes = ["0x1DF", "0x101"];
+        assert!(
+            codes.iter().any(|code| refused.contains(code)),
+            "{ek:?}: {refused}"
+        );
+        let (blob, secret) = make(&own)?;
+        assert_eq!(
+            activate(&own, ek, &blob, &secret)?.as_deref(),
+            Ok(&[7; 32][..])
+        );
+    }
+    assert_eq!(own.lockout_counter()?, 0);
+    Ok(())
+}

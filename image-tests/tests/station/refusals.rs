@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use anyhow::Result;
+use image_tests::authority::Validity;
 use image_tests::station::{
-    EkForm, Maker, PLATFORM_CERTIFICATE, Paper, Station, Validity, p256, public, roca,
+    EkForm, Maker, PLATFORM_CERTIFICATE, Paper, Station, p256, public, roca,
 };
 use serde_json::{Value, json};
 

@@ -59,7 +59,8 @@ impl Tpm {
     /// Opens one below the storage root key of this Name: two TPM commands.
     pub fn channel(&mut self, srk_name: &str) -> Result<Channel<'_>> {
         let srk = self.open()?;
-        // The salt is for whoever has that key: one slipped in at the bus would hear everything.
+        // The salt is for whoever has that key: one slipped in at the bus would hear everything. The stack makes this
+        // Name out of the public key that it encrypts the salt to (tpm2-tss, Esys_TR_GetName).
         if self.name(srk)? != srk_name {
             return Err(Error::other(
                 "the key at 0x81000001 is not the storage root key any more",

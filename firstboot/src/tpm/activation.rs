@@ -56,17 +56,15 @@ pub struct Channel<'a> {
 }
 
 impl Tpm {
-    /// Opens one below the storage root key of this Name: three TPM commands.
+    /// Opens one below the storage root key of this Name: two TPM commands.
     pub fn channel(&mut self, srk_name: &str) -> Result<Channel<'_>> {
-        // The salt is for whoever has that key: one slipped in at the bus would hear everything.
-        let srk = match self.read_srk()? {
-            Some((srk, _, name)) if name == srk_name => srk,
-            _ => {
-                return Err(Error::other(
-                    "the key at 0x81000001 is not the storage root key any more",
-                ));
-            }
-        };
+        let gone = || Error::other("the key at 0x81000001 is not the storage root key any more");
+        let srk = self.open_srk()?.ok_or_else(gone)?;
+        // The salt is for whoever has that key: one slipped in at the bus would hear everything. The stack makes this
+        // Name out of the public key that it encrypts the salt to (tpm2-tss, Esys_TR_GetName).
+        if self.name(srk.into())? != srk_name {
+            return Err(gone());
+        }
         let opening = |e| failed("cannot start a session with the TPM", e);
         let session = self
             .context

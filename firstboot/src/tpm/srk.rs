@@ -49,7 +49,7 @@ impl Tpm {
         })
     }
 
-    fn name(&mut self, object: ObjectHandle) -> Result<String> {
+    pub(super) fn name(&mut self, object: ObjectHandle) -> Result<String> {
         let name = self
             .context
             .tr_get_name(object)
@@ -78,20 +78,26 @@ impl Tpm {
 
     /// The object, its public area, and its Name as the TPM says it. Esys_TR_GetName would save a command, but
     /// computes the Name, and a process's first digest takes OpenSSL 3 million instructions.
-    pub(super) fn read_srk(&mut self) -> Result<Option<(KeyHandle, Public, String)>> {
-        let reading = |e| failed("cannot read the object at 0x81000001", e);
-        let object = match self
-            .context
-            .tr_from_tpm_public(TpmHandle::Persistent(handle()?))
-        {
-            // TPM_RC_HANDLE (Part 3, §5.4): there is no such object
-            Err(tss_esapi::Error::Tss2Error(code)) if code.kind() == Some(Kind::Handle) => {
-                return Ok(None);
-            }
-            opened => KeyHandle::from(opened.map_err(reading)?),
+    fn read_srk(&mut self) -> Result<Option<(KeyHandle, Public, String)>> {
+        let Some(object) = self.open_srk()? else {
+            return Ok(None);
         };
-        let (public, name, _) = self.context.read_public(object).map_err(reading)?;
+        let (public, name, _) = self
+            .context
+            .read_public(object)
+            .map_err(|e| failed("cannot read the object at 0x81000001", e))?;
         Ok(Some((object, public, hexadecimal(name.value()))))
+    }
+
+    /// The object, if there is one: one TPM command.
+    pub(super) fn open_srk(&mut self) -> Result<Option<KeyHandle>> {
+        let handle = TpmHandle::Persistent(handle()?);
+        match self.context.tr_from_tpm_public(handle) {
+            Ok(object) => Ok(Some(object.into())),
+            // TPM_RC_HANDLE (Part 3, §5.4): there is no such object
+            Err(tss_esapi::Error::Tss2Error(code)) if code.kind() == Some(Kind::Handle) => Ok(None),
+            Err(e) => Err(failed("cannot read the object at 0x81000001", e)),
+        }
     }
 
     /// Makes the storage root key and leaves it at [`HANDLE`]. Its Name.

@@ -85,6 +85,22 @@ fn no_secret_crosses_the_bus_in_clear() -> Result<()> {
     Ok(())
 }
 
+/// A key that was slipped in for the storage root key would hear all of it.
+#[test]
+fn no_session_is_salted_with_another_key() -> Result<()> {
+    let desk = Desk::new()?;
+    let device = desk.provisioned()?;
+    let name = device.read(format!("{STORE}/srk.name"))?;
+    let other = format!("000b{}", "00".repeat(32));
+    let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
+    let mut tpm = Tpm::connect(&proxy.tcti(), &Layout::new("/"))?;
+    let refused = tpm.channel(&other).err().map(|e| e.to_string());
+    assert!(refused.is_some_and(|why| why.contains("not the storage root key")));
+    assert_eq!(proxy.take_journal().count("StartAuthSession"), 0);
+    assert!(tpm.channel(&name).is_ok());
+    Ok(())
+}
+
 /// The listening itself works: tpm2-tools have the same object unsealed without encryption.
 #[test]
 fn a_secret_in_clear_is_noticed() -> Result<()> {

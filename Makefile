@@ -22,6 +22,7 @@ test:
 	$(MAKE) lint
 	cargo test --locked --features station
 	cargo build --release --locked
+	image-tests/guest/build
 	$(STATION)
 	cd image-tests && cargo test --locked
 	image-tests/layer/check
@@ -31,8 +32,7 @@ layer:
 	image-tests/host-packages
 	image-tests/layer/check
 
-# An arm64 machine in QEMU boots, with a software TPM, Debian 13 and systemd. Not a part of `make test` yet:
-# image-tests/README.md says why.
+# An arm64 machine in QEMU boots, with a software TPM, Debian 13 and systemd; the plug is pulled, too.
 boot: guest
 	cd image-tests && cargo test --locked --test boot
 
@@ -42,7 +42,7 @@ powercut: guest
 	cd image-tests && POWERCUT=full POINTS=$(POINTS) cargo test --locked --test boot -- pulled_plugs write_log
 
 guest: build
-	image-tests/host-packages --boot
+	image-tests/host-packages
 	image-tests/guest/build
 
 # The power is cut at every point of everything: about an hour on two cores. `make test` has a sample.
@@ -74,11 +74,13 @@ station: build
 	$(STATION)
 	cd image-tests && cargo test --locked --test station -- --show-output
 
-# What firstboot costs, beside the recipe that people follow today: one table, and target/bench.json. About twenty
-# minutes on a machine that does nothing else. PAIRS=… and CYCLES=… for other numbers than 7 and 1000.
+# What firstboot costs, beside the recipe that people follow today: one table, and target/bench.json. About ten
+# minutes on a machine that does nothing else. PAIRS=… and CYCLES=… for other numbers than 7 and 1000; PARTS="ecc idle"
+# for some of ecc, rsa, idle, footprint, growth, status.
 bench: build
 	image-tests/host-packages --bench
-	cd image-tests && cargo run --quiet --locked --bin bench
+	# --release: the proxy is on the way of each TPM command
+	cd image-tests && cargo run --release --quiet --locked --bin bench
 
 lint:
 	cargo fmt --all --check

@@ -106,9 +106,9 @@ impl BootPartition {
         files::make_directory(&self.path("certificates"), 0o700)?;
         files::make_directory(&self.path("requests"), 0o700)?;
         for (path, content) in self.request_paths(thing_name).iter().zip(content) {
-            files::write(path, content, None)?;
+            files::place(path, content, None)?;
         }
-        Ok(())
+        files::sync_directory(&self.path("requests"))
     }
 
     /// Tells the operator how things stand: `status.json`, written only where it says something

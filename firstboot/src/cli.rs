@@ -110,7 +110,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Command::Enroll => advance(layout, &arguments.tcti, Goal::Greengrass),
         Command::Status { json } => report::print(&report::status(&layout, &arguments.tcti), json),
         Command::Tpm { json } => {
-            report::print(&report::tpm(&mut Tpm::connect(&arguments.tcti)?)?, json)
+            let mut tpm = Tpm::connect(&arguments.tcti, &layout)?;
+            report::print(&report::tpm(&mut tpm)?, json)
         }
         Command::Reset => reset(layout, &arguments.tcti),
     }

@@ -14,7 +14,7 @@ use crate::identity::{Identity, Plan, Record};
 use crate::layout::{IMAGE_ROOT_CA, Layout};
 use crate::settings::Settings;
 use crate::tpm::{Identification, Srk, Tpm};
-use crate::x509::Chain;
+use crate::x509::{self, Chain};
 use crate::{progress, secret};
 
 /// A root certificate file may have this many bytes: AWS's bundle of five has 6 KB.
@@ -91,7 +91,7 @@ impl Device {
     /// The TPM, opened at the first use.
     pub fn tpm(&mut self) -> Result<&mut Tpm> {
         if self.tpm.is_none() {
-            self.tpm = Some(Tpm::connect(&self.tcti)?);
+            self.tpm = Some(Tpm::connect(&self.tcti, &self.layout)?);
         }
         self.tpm
             .as_mut()
@@ -192,14 +192,13 @@ impl Device {
 
 /// The operator's root certificates, or else the image's.
 fn root_ca(layout: &Layout, boot: &BootPartition) -> Result<Vec<u8>> {
-    let checked =
-        |pem: Vec<u8>, path: std::path::PathBuf| match openssl::x509::X509::stack_from_pem(&pem) {
-            Ok(certificates) if !certificates.is_empty() => Ok(pem),
-            _ => Err(Error::settings(format!(
-                "{} holds no PEM certificate",
-                path.display()
-            ))),
-        };
+    let checked = |pem: Vec<u8>, path: std::path::PathBuf| match x509::check_roots(&pem) {
+        Ok(()) => Ok(pem),
+        Err(why) => Err(Error::settings(format!(
+            "{} holds no PEM certificate: {why}",
+            path.display()
+        ))),
+    };
     if let Some(pem) = boot.root_ca()? {
         return checked(pem, boot.path("root-ca.pem"));
     }

@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 
 use log::{info, warn};
-use openssl::sha::sha256;
 
 use crate::attestation::encoding::to_base64;
 use crate::device::Device;
 use crate::enrollment::fleet::{self, Registering, Session};
 use crate::error::{Doing, Error, Exit, Result};
 use crate::identity::{Ownership, Record, Registration};
-use crate::public_key::hexadecimal;
+use crate::public_key::{hexadecimal, sha256};
 use crate::settings::{check_parameter, expand};
 use crate::x509::{Chain, Request};
 

@@ -44,6 +44,14 @@ pub fn neighbour(path: &Path) -> PathBuf {
 /// Writes `content` to `path`, atomically and durably. A symbolic link at `path` is replaced, not
 /// followed.
 pub fn write(path: &Path, content: &[u8], access: Option<Access>) -> Result<()> {
+    place(path, content, access)?;
+    sync_parent_io(path).doing(Exit::CannotWrite, || {
+        format!("cannot write {}", path.display())
+    })
+}
+
+/// The same for one of several files in a directory that is to be synced afterwards: only then is the name durable.
+pub fn place(path: &Path, content: &[u8], access: Option<Access>) -> Result<()> {
     let attempt = || -> io::Result<()> {
         let new = neighbour(path);
         remove_if_there(&new)?;
@@ -58,8 +66,7 @@ pub fn write(path: &Path, content: &[u8], access: Option<Access>) -> Result<()> 
             file.set_permissions(Permissions::from_mode(access.mode))?;
         }
         file.sync_all()?;
-        fs::rename(&new, path)?;
-        sync_parent_io(path)
+        fs::rename(&new, path)
     };
     attempt().doing(Exit::CannotWrite, || {
         format!("cannot write {}", path.display())
@@ -203,9 +210,12 @@ pub fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
     };
     let mut content = Vec::new();
     let mut attempt = || -> io::Result<bool> {
-        if !file.metadata()?.is_file() {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Ok(false);
         }
+        // In one call, and another one that finds the end.
+        content.reserve_exact((metadata.len() as usize).min(limit) + 1);
         (&file).take(limit as u64 + 1).read_to_end(&mut content)?;
         Ok(true)
     };

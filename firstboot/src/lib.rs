@@ -29,6 +29,7 @@ pub mod greengrass;
 pub mod identity;
 pub mod json;
 pub mod layout;
+mod libcrypto;
 mod opening;
 pub mod progress;
 pub mod provision;

@@ -12,7 +12,7 @@ use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, Public};
 use openssl::rsa::{Padding, Rsa};
-use openssl::sha::sha256;
+use openssl::sha::Sha256;
 use openssl::sign::{RsaPssSaltlen, Verifier};
 use serde::{Deserialize, Serialize};
 
@@ -134,6 +134,14 @@ impl fmt::Debug for PublicKey {
 pub fn ecdsa_der(signature: &[u8]) -> Result<Vec<u8>, ErrorStack> {
     let (r, s) = signature.split_at(signature.len() / 2);
     EcdsaSig::from_private_components(BigNum::from_slice(r)?, BigNum::from_slice(s)?)?.to_der()
+}
+
+/// SHA-256. By OpenSSL's old interface: `SHA256()` has looked its algorithm up among all providers since 3.0, which
+/// at a boot with nothing to do is a tenth of all that there is to compute.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update(bytes);
+    hasher.finish()
 }
 
 /// Bytes as lower-case hexadecimal digits.

@@ -3,8 +3,6 @@
 //! Looking changes nothing, loads no PKCS#11 library and logs in nowhere. Where an identity is
 //! committed, it costs three TPM commands.
 
-use openssl::sha::sha256;
-
 use crate::clock::Clock;
 use crate::device::Device;
 use crate::enrollment::offline::{self, Wanted};
@@ -12,7 +10,7 @@ use crate::enrollment::{Offer, fleet};
 use crate::error::{Doing, Exit, Result};
 use crate::greengrass;
 use crate::identity::Record;
-use crate::public_key::{PublicKey, hexadecimal};
+use crate::public_key::{PublicKey, hexadecimal, sha256};
 use crate::settings::Method;
 use crate::tpm::{Identification, Lockout, Srk, Tpm};
 use crate::x509::{Chain, Request};
@@ -138,6 +136,14 @@ impl TpmState {
             },
             lockout,
         })
+    }
+
+    /// The same once an identity has been made below the storage root key of this Name, which has served for that.
+    pub fn with_srk(self, name: String) -> Self {
+        Self {
+            srk: Srk::Present { name },
+            ..self
+        }
     }
 }
 

@@ -1,12 +1,14 @@
-//! Making an identity: everything in the staging directory, proved by a signature, then one rename.
-
-use openssl::sha::sha256;
+//! Making an identity: the token in memory, proved by a signature; then everything in the staging directory, and one
+//! rename.
+//!
+//! tpm2-pkcs11's SQLite syncs 48 times while it makes a token and a key: on a card that is more than all else takes.
+//! Nothing hangs on these before the rename. So the store is made in /run, and copied when it is complete.
 
 use super::{DATABASE, Identity, PIN, RECORD, REQUEST, Record, SRK_NAME, token_slot};
 use crate::attestation::Evidence;
 use crate::error::{Doing, Error, Exit, Result};
 use crate::files;
-use crate::public_key::{KeyType, PublicKey, Scheme, hexadecimal};
+use crate::public_key::{KeyType, PublicKey, Scheme, hexadecimal, sha256};
 use crate::secret::Pin;
 use crate::token::{self, Library, Login, Store};
 use crate::x509::Request;
@@ -27,6 +29,17 @@ pub struct Plan<'a> {
     pub entropy: &'a [u8],
 }
 
+/// What an identity consists of, but for the storage root key's Name.
+struct Made {
+    database: Vec<u8>,
+    pin: Pin,
+    request: String,
+    record: String,
+}
+
+/// A token's store has 28 KiB with a new key in it.
+const MAX_STORE: usize = 1024 * 1024;
+
 impl Identity {
     /// Makes the identity: token, PINs, key, request, proof; then the rename.
     pub fn make(&self, plan: Plan<'_>) -> Result<()> {
@@ -34,8 +47,28 @@ impl Identity {
             files::make_directory(parent, 0o755)?;
         }
         files::make_directory(&self.staging, 0o700)?;
+        let store = self.make_in_memory(&plan)?;
+        for (name, content) in [
+            (DATABASE, store.database.as_slice()),
+            (PIN, store.pin.expose().as_bytes()),
+            (SRK_NAME, plan.srk_name.as_bytes()),
+            (REQUEST, store.request.as_bytes()),
+            (RECORD, store.record.as_bytes()),
+        ] {
+            files::place(&self.staging.join(name), content, Some(self.access(0o440)))?;
+        }
+        // With it, the names in it are synced.
+        files::set_access(&self.staging, self.access(0o750))?;
+        files::rename(&self.staging, &self.directory)
+    }
+
+    /// Token, PINs, key, request, proof.
+    fn make_in_memory(&self, plan: &Plan<'_>) -> Result<Made> {
+        // What a process that was killed has left: no power cut does.
+        files::remove_tree(&self.workshop)?;
+        files::make_directory(&self.workshop, 0o700)?;
         let staged = Store {
-            directory: self.staging.clone(),
+            directory: self.workshop.clone(),
             ..self.store.clone()
         };
         let (for_user, for_so) = plan.entropy.split_at(plan.entropy.len() / 2);
@@ -51,22 +84,22 @@ impl Identity {
         drop(so_pin);
         let login = library.login(slot, &pin)?;
         let key = crate::progress::during(&making(plan.key), || login.make_key(plan.key, &id))?;
-        let request = self.request(&plan, &key, &login)?;
+        let (request, record) = self.request(plan, &key, &login)?;
         drop(login);
         drop(library);
         if plan.key == KeyType::Rsa2048 {
             self.prove_pss(&staged, &key, &pin)?;
         }
-
-        self.write_staged(PIN, pin.expose().as_bytes())?;
-        self.write_staged(SRK_NAME, plan.srk_name.as_bytes())?;
-        let (pem, record) = request;
-        self.write_staged(REQUEST, pem.as_bytes())?;
-        self.write_staged(RECORD, record.as_bytes())?;
-        files::set_access(&self.staging.join(DATABASE), self.access(0o440))?;
-        files::set_access(&self.staging, self.access(0o750))?;
-        files::sync_directory(&self.staging)?;
-        files::rename(&self.staging, &self.directory)
+        let database = self.workshop.join(DATABASE);
+        let database = files::read(&database, MAX_STORE)?
+            .ok_or_else(|| Error::other(format!("{} is missing", database.display())))?;
+        files::remove_tree(&self.workshop)?;
+        Ok(Made {
+            database,
+            pin,
+            request,
+            record,
+        })
     }
 
     /// Asks for the certificate again, with the same key: the thing's name or the subject changed.
@@ -116,10 +149,6 @@ impl Identity {
              TLS 1.2 will work with this RSA key. \"key\": \"ecc-p256\" has no such limit"
         );
         token::record_pss(&staged.directory, false)
-    }
-
-    fn write_staged(&self, name: &str, content: &[u8]) -> Result<()> {
-        files::write(&self.staging.join(name), content, Some(self.access(0o440)))
     }
 }
 

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::attestation::Evidence;
 use crate::error::{Error, Result};
 use crate::files::{self, Access};
-use crate::layout::{IDENTITY, Layout, RUN, STAGING};
+use crate::layout::{IDENTITY, Layout, RUN, STAGING, WORKSHOP};
 use crate::public_key::KeyType;
 use crate::secret::Pin;
 use crate::token::{Library, OpenKey, Store, StoredKey};
@@ -77,6 +77,7 @@ pub struct Record {
 pub struct Identity {
     directory: PathBuf,
     staging: PathBuf,
+    workshop: PathBuf,
     store: Store,
     group: Option<u32>,
 }
@@ -94,6 +95,7 @@ impl Identity {
                 locks: layout.at(RUN),
             },
             staging: layout.at(STAGING),
+            workshop: layout.at(WORKSHOP),
             directory,
             group,
         }

@@ -86,9 +86,12 @@ fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
         }
         info!("{}: {}", step.state(), step.describe());
         take(device, &step, &survey)?;
-        if !step.concerns_tpm() {
-            tpm = survey.tpm.ok();
-        }
+        tpm = match (&step, survey.tpm) {
+            // to be looked at again, or with other eyes
+            (Step::ResetLockout | Step::SetAside(_), _) => None,
+            (Step::MakeIdentity, Ok(known)) => Some(known.with_srk(device.identity.srk_name()?)),
+            (_, known) => known.ok(),
+        };
         last = Some(step);
     }
 }

@@ -70,14 +70,6 @@ impl Step {
         }
     }
 
-    /// Whether the TPM has to be looked at again afterwards, or with other eyes.
-    pub(super) fn concerns_tpm(&self) -> bool {
-        matches!(
-            self,
-            Self::ResetLockout | Self::SetAside(_) | Self::MakeIdentity
-        )
-    }
-
     /// The design's name for the state in which this step is due.
     pub fn state(&self) -> &'static str {
         match self {

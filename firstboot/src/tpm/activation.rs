@@ -56,17 +56,16 @@ pub struct Channel<'a> {
 }
 
 impl Tpm {
-    /// Opens one below the storage root key of this Name: two TPM commands.
+    /// Opens one below the storage root key of this Name: three TPM commands.
     pub fn channel(&mut self, srk_name: &str) -> Result<Channel<'_>> {
-        let srk = self.open()?;
-        // The salt is for whoever has that key: one slipped in at the bus would hear everything. The stack makes this
-        // Name out of the public key that it encrypts the salt to (tpm2-tss, Esys_TR_GetName).
-        if self.name(srk)? != srk_name {
-            return Err(Error::other(
-                "the key at 0x81000001 is not the storage root key any more",
-            ));
+        let gone = || Error::other("the key at 0x81000001 is not the storage root key any more");
+        let srk = self.open()?.ok_or_else(gone)?;
+        // The salt is for whoever has that key: one slipped in at the bus would hear everything. So this is the Name
+        // that the stack makes out of the public key that it encrypts the salt to (tpm2-tss, Esys_TR_GetName), not
+        // the one that the TPM says beside it.
+        if self.name(srk.into())? != srk_name {
+            return Err(gone());
         }
-        let srk = KeyHandle::from(srk);
         let opening = |e| failed("cannot start a session with the TPM", e);
         let session = self
             .context

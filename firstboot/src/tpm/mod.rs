@@ -1,13 +1,14 @@
 //! The TPM itself. Every use of tss-esapi is in this folder.
 //!
-//! `probe` asks what it is and how it is, `endorsement` reads its maker's certificate, `srk` looks after the storage
-//! root key, `handles` explains what is persistent, `lockout` ends a dictionary-attack lockout, `activation` opens
-//! what was encrypted for a key in this TPM.
+//! `missing` says why there is none, `probe` what it is and how it is; `endorsement` reads its maker's certificate,
+//! `srk` looks after the storage root key, `handles` explains what is persistent, `lockout` ends a dictionary-attack
+//! lockout, `activation` opens what was encrypted for a key in this TPM.
 
 mod activation;
 mod endorsement;
 mod handles;
 mod lockout;
+mod missing;
 mod probe;
 mod srk;
 
@@ -18,6 +19,7 @@ use tss_esapi::tcti_ldr::{DeviceConfig, NetworkTPMConfig, TabrmdConfig};
 use tss_esapi::{Context, TctiNameConf};
 
 use crate::error::{Error, Exit, Result};
+use crate::layout::Layout;
 
 pub use activation::{Channel, Credential, Stored};
 pub use handles::PersistentHandle;
@@ -32,16 +34,16 @@ pub struct Tpm {
 
 impl Tpm {
     /// Opens the TPM behind a TCTI such as `device:/dev/tpmrm0` or `swtpm:host=localhost,port=2321`.
-    /// Sends no command.
-    pub fn connect(tcti: &str) -> Result<Self> {
+    /// Sends no command. Where the device's TPM cannot be opened, the error says what the board looks like.
+    pub fn connect(tcti: &str, layout: &Layout) -> Result<Self> {
         let context = Context::new(parse_tcti(tcti)?).map_err(|e| {
+            let advice = match tcti.starts_with("device:") {
+                true => missing::advice(layout),
+                false => "Is somebody listening there?".into(),
+            };
             Error::new(
                 Exit::NoTpm,
-                format!(
-                    "cannot open the TPM at {tcti}: {e}. Is /dev/tpmrm0 there? If not: is the overlay \
-                     in config.txt (dtoverlay=tpm-slb9670), is SPI on, is the module loaded \
-                     (modprobe tpm_tis_spi), and does the board sit on the header?"
-                ),
+                format!("cannot open the TPM at {tcti}: {e}. {advice}"),
             )
         })?;
         Ok(Self { context })

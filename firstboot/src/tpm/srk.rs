@@ -7,7 +7,7 @@
 
 use tss_esapi::attributes::ObjectAttributes;
 use tss_esapi::constants::response_code::Tss2ResponseCodeKind as Kind;
-use tss_esapi::constants::{CapabilityType, tss::TPM2_PERSISTENT_FIRST};
+use tss_esapi::constants::tss::TPM2_PERSISTENT_FIRST;
 use tss_esapi::handles::{KeyHandle, ObjectHandle, PersistentTpmHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::dynamic_handles::Persistent;
@@ -15,8 +15,8 @@ use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::resource_handles::{Hierarchy, Provision};
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
-    CapabilityData, EccPoint, EccScheme, KeyDerivationFunctionScheme, Private, Public,
-    PublicBuilder, PublicEccParametersBuilder, SymmetricDefinitionObject,
+    EccPoint, EccScheme, KeyDerivationFunctionScheme, Private, Public, PublicBuilder,
+    PublicEccParametersBuilder, SymmetricDefinitionObject,
 };
 
 use super::{Tpm, failed};
@@ -41,29 +41,15 @@ pub enum Srk {
 }
 
 impl Tpm {
-    /// Whether there is a key, and its Name: two TPM commands. Asking for the list of handles
-    /// first keeps the stack from reporting an absent key as an error.
+    /// Whether there is a key, and its Name: two TPM commands, or one where there is none.
     pub fn srk(&mut self) -> Result<Srk> {
-        let (data, _more) = self
-            .context
-            .get_capability(CapabilityType::Handles, HANDLE, 1)
-            .map_err(|e| failed("cannot list the TPM's persistent objects", e))?;
-        let present = match data {
-            CapabilityData::Handles(list) => list
-                .into_inner()
-                .first()
-                .is_some_and(|&h| u32::from(h) == HANDLE),
-            _ => false,
-        };
-        if !present {
-            return Ok(Srk::Absent);
-        }
-        let object = self.open()?;
-        Ok(Srk::Present {
-            name: self.name(object)?,
+        Ok(match self.read_srk()? {
+            Some((_, _, name)) => Srk::Present { name },
+            None => Srk::Absent,
         })
     }
 
+    /// The Name of an open object, computed from its public area.
     pub(super) fn name(&mut self, object: ObjectHandle) -> Result<String> {
         let name = self
             .context
@@ -73,28 +59,46 @@ impl Tpm {
     }
 
     /// As [`Tpm::srk`], and also whether the object can be the parent of an identity: a restricted
-    /// decryption key that cannot leave the TPM, with an empty authorization value. Two TPM
-    /// commands more; and where the object is protected against dictionary attacks and has an
+    /// decryption key that cannot leave the TPM, with an empty authorization value. One TPM
+    /// command more; and where the object is protected against dictionary attacks and has an
     /// authorization value, one try of those.
     pub fn examined_srk(&mut self) -> Result<Srk> {
-        let srk = self.srk()?;
-        if !matches!(srk, Srk::Present { .. }) {
-            return Ok(srk);
-        }
-        let object = self.open()?;
-        let (public, ..) = self
-            .context
-            .read_public(KeyHandle::from(object))
-            .map_err(|e| failed("cannot read the object at 0x81000001", e))?;
+        let Some((key, public, name)) = self.read_srk()? else {
+            return Ok(Srk::Absent);
+        };
         if let Some(objection) = objection(&public) {
             return Ok(Srk::Foreign(objection));
         }
-        if !self.has_empty_auth(KeyHandle::from(object), public)? {
+        if !self.has_empty_auth(key, public)? {
             return Ok(Srk::Foreign(
                 "a storage key with an authorization value".into(),
             ));
         }
-        Ok(srk)
+        Ok(Srk::Present { name })
+    }
+
+    /// The object, its public area, and its Name as the TPM says it. Esys_TR_GetName would save a command, but
+    /// computes the Name, and a process's first digest takes OpenSSL 3 million instructions.
+    fn read_srk(&mut self) -> Result<Option<(KeyHandle, Public, String)>> {
+        let Some(object) = self.open()? else {
+            return Ok(None);
+        };
+        let reading = |e| failed("cannot read the object at 0x81000001", e);
+        let (public, name, _) = self.context.read_public(object).map_err(reading)?;
+        Ok(Some((object, public, hexadecimal(name.value()))))
+    }
+
+    /// The object, if there is one: one TPM command.
+    pub(super) fn open(&mut self) -> Result<Option<KeyHandle>> {
+        match self
+            .context
+            .tr_from_tpm_public(TpmHandle::Persistent(handle()?))
+        {
+            // TPM_RC_HANDLE (Part 3, §5.4): there is no such object
+            Err(tss_esapi::Error::Tss2Error(code)) if code.kind() == Some(Kind::Handle) => Ok(None),
+            Err(e) => Err(failed("cannot read the object at 0x81000001", e)),
+            Ok(object) => Ok(Some(KeyHandle::from(object))),
+        }
     }
 
     /// Makes the storage root key and leaves it at [`HANDLE`]. Its Name.
@@ -128,12 +132,6 @@ impl Tpm {
         // With or without success: transient memory is scarce where there is no resource manager.
         let _ = self.context.flush_context(primary.into());
         self.name(persistent?)
-    }
-
-    pub(super) fn open(&mut self) -> Result<ObjectHandle> {
-        self.context
-            .tr_from_tpm_public(TpmHandle::Persistent(handle()?))
-            .map_err(|e| failed("cannot read the object at 0x81000001", e))
     }
 
     /// Whether the key can be used with an empty authorization value: tries to load an object that

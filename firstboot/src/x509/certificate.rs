@@ -41,17 +41,11 @@ impl Chain {
         let mut leaves = Vec::new();
         let mut authorities = Vec::new();
         for block in blocks(pem)? {
-            let damaged = "a CERTIFICATE block is damaged";
-            // OpenSSL takes a padding character that is not at the end for an A.
-            let der = match block.trim_end_matches('=').contains('=') {
-                true => None,
-                false => openssl::base64::decode_block(&block).ok(),
-            }
-            .ok_or(damaged)?;
-            let certificate = Certificate::from_der(&der).map_err(|e| format!("{damaged}: {e}"))?;
+            let der = decoded(&block)?;
+            let certificate = Certificate::from_der(&der).map_err(|e| format!("{DAMAGED}: {e}"))?;
             // Written again in other bytes, its signature would be worth nothing.
             if certificate.to_der() != Ok(der) {
-                return Err(format!("{damaged}: it is not DER"));
+                return Err(format!("{DAMAGED}: it is not DER"));
             }
             if is_authority(&certificate) {
                 authorities.push(certificate);
@@ -183,7 +177,7 @@ fn object(certificate: &Certificate) -> x509_cert::der::Result<CertificateDer> {
 
 /// The CERTIFICATE blocks of a PEM text, base64 in one line each; anything else that is labelled is
 /// refused, above all a private key.
-fn blocks(pem: &[u8]) -> std::result::Result<Vec<String>, String> {
+pub(super) fn blocks(pem: &[u8]) -> std::result::Result<Vec<String>, String> {
     let text = std::str::from_utf8(pem).map_err(|_| "it is not a PEM text file".to_owned())?;
     let mut found = Vec::new();
     let mut block: Option<String> = None;
@@ -208,6 +202,18 @@ fn blocks(pem: &[u8]) -> std::result::Result<Vec<String>, String> {
         Some(_) => Err("its last CERTIFICATE block has no end".into()),
         None => Ok(found),
     }
+}
+
+pub(super) const DAMAGED: &str = "a CERTIFICATE block is damaged";
+
+/// What is in one of [`blocks`].
+pub(super) fn decoded(block: &str) -> std::result::Result<Vec<u8>, String> {
+    // OpenSSL takes a padding character that is not at the end for an A.
+    match block.trim_end_matches('=').contains('=') {
+        true => None,
+        false => openssl::base64::decode_block(block).ok(),
+    }
+    .ok_or_else(|| DAMAGED.to_owned())
 }
 
 /// basicConstraints with cA (RFC 5280 §4.2.1.9).

@@ -2,6 +2,8 @@
 
 mod certificate;
 mod request;
+mod roots;
 
 pub use certificate::{Chain, Verdict};
 pub use request::{Request, name};
+pub use roots::check_roots;

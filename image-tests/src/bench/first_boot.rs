@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
+use tempfile::TempDir;
 
 use super::recipe::Recipe;
 use super::usage::{Calls, Usage, count, measure};
@@ -24,6 +25,8 @@ pub struct Part {
     pub usage: Usage,
     /// TPM commands
     pub commands: usize,
+    /// of them TestParms, by which tpm2-pkcs11 finds out for each slot and at each C_Initialize what the TPM can do
+    pub probes: usize,
     /// measured: from the command's arrival at the proxy to the software TPM's answer
     pub in_tpm: Duration,
     /// accounted: what an SLB 9670 would take for these commands
@@ -35,6 +38,7 @@ impl Part {
         Self {
             usage: self.usage.then(next.usage),
             commands: self.commands + next.commands,
+            probes: self.probes + next.probes,
             in_tpm: self.in_tpm + next.in_tpm,
             chip: self.chip + next.chip,
         }
@@ -79,6 +83,7 @@ impl Bench {
             part = part.then(Part {
                 usage,
                 commands: journal.0.len(),
+                probes: journal.count("TestParms"),
                 in_tpm: journal.0.iter().map(|command| command.elapsed).sum(),
                 chip: journal.chip_time(),
             });
@@ -154,42 +159,54 @@ pub trait Side {
 }
 
 /// firstboot, for nucleus lite.
-pub struct Firstboot(Device);
+pub struct Firstboot {
+    device: Device,
+    _run: TempDir,
+}
+
+/// The device's /run, where it is on a device: in memory.
+pub fn run_in_memory(device: &Device) -> Result<TempDir> {
+    let memory = tempfile::tempdir_in("/dev/shm")?;
+    std::fs::remove_dir_all(device.path("/run"))?;
+    std::os::unix::fs::symlink(memory.path(), device.path("/run"))?;
+    Ok(memory)
+}
 
 impl Side for Firstboot {
     fn start(key: KeyType) -> Result<Self> {
         let device = Device::unprovisioned()?;
         device.settings(&offline_settings("nucleus-lite", key))?;
-        Ok(Self(device))
+        let _run = run_in_memory(&device)?;
+        Ok(Self { device, _run })
     }
 
     fn tpm(&self) -> &SoftwareTpm {
-        &self.0.tpm
+        &self.device.tpm
     }
 
     fn root(&self) -> PathBuf {
-        self.0.root().to_owned()
+        self.device.root().to_owned()
     }
 
     fn to_request(&self) -> Vec<Program<'_>> {
         vec![Box::new(|tpm| {
-            self.0.firstboot_at(&tpm.by_one, &["provision"])
+            self.device.firstboot_at(&tpm.by_one, &["provision"])
         })]
     }
 
     fn sign(&self, authority: &Authority) -> Result<()> {
         std::fs::write(
-            self.0.boot_file("root-ca.pem"),
+            self.device.boot_file("root-ca.pem"),
             authority.certificate_pem()?,
         )?;
-        self.0
-            .drop_certificate(&authority.sign(&self.0.request()?)?)?;
+        self.device
+            .drop_certificate(&authority.sign(&self.device.request()?)?)?;
         Ok(())
     }
 
     fn to_certificate(&self) -> Vec<Program<'_>> {
         vec![Box::new(|tpm| {
-            self.0.firstboot_at(&tpm.by_one, &["enroll"])
+            self.device.firstboot_at(&tpm.by_one, &["enroll"])
         })]
     }
 }

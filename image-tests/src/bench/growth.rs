@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::first_boot::Bench;
+use super::first_boot::{Bench, run_in_memory};
 use super::row::{Row, Unit, median};
 use crate::authority::Authority;
 use crate::clients::{KeyType, openssl, pkcs11_tool};
@@ -14,6 +14,7 @@ use crate::process::succeed;
 pub fn provisioning(cycles: usize) -> Result<Vec<Row>> {
     let device = Device::unprovisioned()?;
     device.settings(&offline_settings("nucleus-lite", KeyType::EccP256))?;
+    let _run = run_in_memory(&device)?;
     let mut rows = Vec::new();
     let mut recent = Vec::new();
     for cycle in 1..=cycles {

@@ -43,6 +43,9 @@ pub fn rows(key: KeyType, pairs: usize, wall: f64) -> Result<Vec<Row>> {
             }),
             Aim::AtMost(75.0),
         ),
+        both("of these TestParms", Unit::Commands, |run| {
+            run.all.probes as f64
+        }),
         both("peak resident memory", Unit::Kibibytes, |run| {
             run.all.usage.peak as f64
         })

@@ -1,12 +1,16 @@
 //! `make bench`: what firstboot costs, beside the recipe that people follow today; one table, and
-//! target/bench.json. PAIRS and CYCLES in the environment for other numbers than 7 and 1000.
+//! target/bench.json. PAIRS and CYCLES in the environment for other numbers than 7 and 1000; PARTS for a part of it,
+//! such as PARTS="idle growth".
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use image_tests::bench::{Row, footprint, growth, idle, pairs, row};
 use image_tests::clients::KeyType;
 use image_tests::device::firstboot;
+
+type Part = Box<dyn Fn() -> Result<Vec<Row>>>;
 
 fn main() -> Result<()> {
     let number = |name, default: usize| match std::env::var(name) {
@@ -14,30 +18,33 @@ fn main() -> Result<()> {
         Err(_) => Ok(default),
     };
     let (count, cycles) = (number("PAIRS", 7)?, number("CYCLES", 1000)?);
-    let mut rows: Vec<Row> = Vec::new();
-    let mut add = |what: &str, part: Vec<Row>| {
-        eprintln!("bench: {what}");
-        rows.extend(part);
+    let parts: [(&str, Part); 6] = [
+        (
+            "ecc",
+            Box::new(move || pairs::rows(KeyType::EccP256, count, 1.0 / 20.0)),
+        ),
+        (
+            "rsa",
+            Box::new(move || pairs::rows(KeyType::Rsa2048, count, 1.0 / 12.0)),
+        ),
+        ("idle", Box::new(|| idle::rows(100))),
+        ("footprint", Box::new(footprint_rows)),
+        ("growth", Box::new(move || growth::provisioning(cycles))),
+        ("status", Box::new(|| growth::status(20))),
+    ];
+    let wanted = std::env::var("PARTS").ok();
+    let is_wanted = |name: &str| match &wanted {
+        Some(names) => names.split_whitespace().any(|wanted| wanted == name),
+        None => true,
     };
-    add(
-        "first boots, ECC",
-        pairs::rows(KeyType::EccP256, count, 1.0 / 20.0)?,
-    );
-    add(
-        "first boots, RSA",
-        pairs::rows(KeyType::Rsa2048, count, 1.0 / 12.0)?,
-    );
-    add("nothing to do", idle::rows(50)?);
-    let aarch64 = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest/firstboot");
-    add(
-        "footprint",
-        footprint::rows(
-            &firstboot()?,
-            Some(aarch64.as_path()).filter(|p| p.exists()),
-        )?,
-    );
-    add("growth", growth::provisioning(cycles)?);
-    add("status", growth::status(20)?);
+    let mut rows: Vec<Row> = Vec::new();
+    for (name, part) in parts {
+        if is_wanted(name) {
+            let start = Instant::now();
+            rows.extend(part()?);
+            eprintln!("bench: {name}, {:.0} s", start.elapsed().as_secs_f64());
+        }
+    }
     println!("{}", row::print(&rows));
     let json: Vec<_> = rows.iter().map(Row::json).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench.json");
@@ -57,4 +64,12 @@ fn main() -> Result<()> {
         }
     );
     Ok(())
+}
+
+fn footprint_rows() -> Result<Vec<Row>> {
+    let aarch64 = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest/firstboot");
+    footprint::rows(
+        &firstboot()?,
+        Some(aarch64.as_path()).filter(|p| p.exists()),
+    )
 }

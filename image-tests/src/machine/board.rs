@@ -78,10 +78,12 @@ impl Board {
         if let Some(port) = self.broker {
             // The guest configures its network only if it is told of it here.
             line.push_str(" broker");
+            // A command for each connection: QEMU itself would make one, and that at once.
             qemu.arg("-netdev").arg(format!(
-                "user,id=broker,restrict=on,guestfwd=tcp:10.0.2.100:8883-tcp:127.0.0.1:{port}"
+                "user,id=broker,restrict=on,guestfwd=tcp:10.0.2.100:8883-cmd:nc 127.0.0.1 {port}"
             ));
-            qemu.args(["-device", "virtio-net-pci,netdev=broker"]);
+            // Nothing boots from it, and its ROM is in a package of its own.
+            qemu.args(["-device", "virtio-net-pci,netdev=broker,romfile="]);
         }
         qemu.args(["-append", &line]);
         Ok(qemu)

@@ -2,6 +2,7 @@
 //! layout is `guest/build`'s: 64 MiB of FAT from 1 MiB, ext4 from 65 MiB. Nothing is mounted.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,7 +14,7 @@ use crate::process::{Finished, bounded, finish, succeed};
 
 /// Where the partitions begin, in bytes.
 const FAT: u64 = 1 << 20;
-const EXT4: u64 = 65 << 20;
+pub(super) const EXT4: u64 = 65 << 20;
 
 #[derive(Debug)]
 pub struct Card {
@@ -126,16 +127,17 @@ impl Card {
     /// What a careful boot does after a power cut: both file systems are checked, the ext4 one is repaired. What
     /// was said of one that cannot be; nothing if all is well. (FAT stays as it is: the image does not check it.)
     pub fn check(&self) -> Result<Option<String>> {
-        let ext4 = self.at(EXT4);
-        let fat = self.fat_alone()?;
+        let ext4 = self.partition(EXT4, None)?;
+        let fat = self.partition(FAT, Some(EXT4 - FAT))?;
         // -p and -a mend what can be mended without asking, the journal's replay included: 1 is "mended".
-        for (program, arguments, path, most) in [
-            ("e2fsck", ["-p", "-v"], ext4.as_os_str(), 1),
-            ("e2fsck", ["-f", "-n"], ext4.as_os_str(), 0),
-            ("fsck.fat", ["-a", "-w"], fat.path().as_os_str(), 1),
-            ("fsck.fat", ["-n", "-V"], fat.path().as_os_str(), 0),
+        for (program, arguments, partition, most) in [
+            ("e2fsck", ["-p", "-v"], &ext4, 1),
+            ("e2fsck", ["-f", "-n"], &ext4, 0),
+            ("fsck.fat", ["-a", "-w"], &fat, 1),
+            ("fsck.fat", ["-n", "-V"], &fat, 0),
         ] {
-            let finished = finish(bounded(program).args(arguments).arg(path))?;
+            let mut check = bounded(program);
+            let finished = finish(check.args(arguments).arg(partition.path()))?;
             if finished.code > most {
                 let said = finished.stdout + &finished.stderr;
                 return Ok(Some(format!(
@@ -144,18 +146,39 @@ impl Card {
                 )));
             }
         }
+        self.put_ext4(ext4.path())?;
         Ok(None)
     }
 
-    /// fsck.fat cannot begin in the middle of a file.
-    fn fat_alone(&self) -> Result<tempfile::NamedTempFile> {
+    /// A copy of a partition: fsck.fat cannot begin in the middle of a file, and e2fsck forgets where it began
+    /// when it has replayed the journal.
+    fn partition(&self, from: u64, length: Option<u64>) -> Result<tempfile::NamedTempFile> {
         let file = tempfile::NamedTempFile::new()?;
-        let mut copy = Command::new("dd");
-        copy.arg(format!("if={}", self.image.display()));
-        copy.arg(format!("of={}", file.path().display()));
-        copy.args(["bs=1M", "skip=1", "count=64", "conv=sparse", "status=none"]);
+        let mut copy = self.copy(&self.image, file.path());
+        copy.arg(format!("skip={from}"));
+        copy.args(length.map(|length| format!("count={length}")));
         succeed(&mut copy)?;
         Ok(file)
+    }
+
+    /// Puts the ext4 partition back.
+    fn put_ext4(&self, partition: &Path) -> Result<()> {
+        // dd leaves out zeros, and there may be other bytes now where they are to be.
+        let image = File::options().write(true).open(&self.image)?;
+        let length = image.metadata()?.len();
+        image.set_len(EXT4)?;
+        image.set_len(length)?;
+        let mut copy = self.copy(partition, &self.image);
+        succeed(copy.arg(format!("seek={EXT4}"))).map(drop)
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> Command {
+        let mut copy = Command::new("dd");
+        copy.arg(format!("if={}", from.display()));
+        copy.arg(format!("of={}", to.display()));
+        copy.args(["bs=1M", "conv=sparse,notrunc", "status=none"]);
+        copy.args(["iflag=skip_bytes,count_bytes", "oflag=seek_bytes"]);
+        copy
     }
 
     fn at(&self, offset: u64) -> OsString {

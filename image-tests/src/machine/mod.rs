@@ -114,7 +114,7 @@ impl Machine {
     }
 
     /// Keeps what the boots left, and says where and how the last one ended.
-    fn keep(&self) -> String {
+    pub fn keep(&self) -> String {
         let test = std::thread::current().name().unwrap_or("boot").to_owned();
         let to = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../target/guest/failures")

@@ -74,18 +74,24 @@ impl Running {
             anyhow::Ok(stream)
         };
         let (report, agent, control) = (accept(&report)?, accept(&agent)?, accept(&control)?);
+        let say = |commands: &[&str]| {
+            say(&control, commands).with_context(|| {
+                let said = std::fs::read_to_string(at("qemu")).unwrap_or_default();
+                format!("QEMU cannot be started: {said}")
+            })
+        };
         if machine.board.tpm == Tpm::Broken {
             // The TPM has power and has read its state, the processor stands still. Nothing can be written to
             // a directory that is gone.
-            say(&control, &["qmp_capabilities"])?;
+            say(&["qmp_capabilities"])?;
             std::fs::remove_dir_all(machine.tpm_state())?;
-            say(&control, &["cont"])?;
+            say(&["cont"])?;
         } else {
-            say(&control, &["qmp_capabilities", "cont"])?;
+            say(&["qmp_capabilities", "cont"])?;
         }
         let journal = Live::follow(report, File::create(at("journal"))?);
         // A command that does not end is to end the test.
-        agent.set_read_timeout(Some(Duration::from_secs(3600)))?;
+        agent.set_read_timeout(Some(Duration::from_secs(900)))?;
         Ok(Self {
             qemu,
             swtpm,
@@ -121,6 +127,15 @@ impl Running {
                 self.seen = seen;
                 Ok((self, record))
             }
+            Err(e) => bail!("{e:#}; {}", self.machine.keep()),
+        }
+    }
+
+    /// Waits until the journal has such a record, which may have been passed already: records of different units
+    /// have no certain order.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Record) -> bool) -> Result<Record> {
+        match self.journal.wait_for(what, 0, wanted) {
+            Ok((record, _)) => Ok(record),
             Err(e) => bail!("{e:#}; {}", self.machine.keep()),
         }
     }

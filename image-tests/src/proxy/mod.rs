@@ -21,6 +21,7 @@ mod relay;
 mod resource_manager;
 mod seeded;
 pub mod slb9670;
+mod terminal;
 mod upstream;
 mod wire;
 
@@ -40,6 +41,7 @@ use relay::{Bus, Relay};
 use resource_manager::{File, Manager};
 pub use seeded::Seeded;
 pub use slb9670::{Firmware, Slb9670};
+pub use terminal::Terminal;
 pub use upstream::Upstream;
 
 /// What the proxy does beside passing commands on.

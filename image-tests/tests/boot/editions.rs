@@ -3,7 +3,7 @@
 use anyhow::Result;
 use image_tests::authority::Authority;
 
-use super::{certify, flash, is_active, thing};
+use super::{certify, flash, is_active, let_in};
 
 /// No reboot: the certificate enrolls, Greengrass starts, and the broker knows it by its certificate.
 fn enrolls_while_running(edition: &str, greengrass: &str) -> Result<()> {
@@ -13,10 +13,7 @@ fn enrolls_while_running(edition: &str, greengrass: &str) -> Result<()> {
         .until("multi-user.target")?;
     assert!(!is_active(&mut running, greengrass)?);
     certify(&mut running, &authority)?;
-    running = running.until_said(&format!("{} is let in", thing()))?;
-    let (mut running, _) = running.until_record("the broker", |record| {
-        record.unit() == "broker.service" && record.message().contains(&format!("u'{}'", thing()))
-    })?;
+    running = let_in(running)?;
     assert!(is_active(&mut running, greengrass)?);
     running.power_off()?;
     Ok(())

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use image_tests::authority::Authority;
 use image_tests::machine::{Machine, Running};
 
-use super::{certificate, flash, is_active, request, sign, thing};
+use super::{certificate, flash, is_active, let_in, request, sign, thing};
 
 const GREENGRASS: &str = "ggl.core.iotcored.service";
 const ENROLL: &str = "firstboot-enroll.service";
@@ -34,6 +34,8 @@ fn the_first_boot(machine: Machine) -> Result<Machine> {
     assert_eq!(journal.started(ENROLL), Some("failed"));
     assert_eq!(journal.started(GREENGRASS), Some("dependency"));
     assert!(!is_active(&mut running, GREENGRASS)?);
+    // It would have to be stopped before anything could start it with its daemons.
+    assert!(!is_active(&mut running, "greengrass-lite.target")?);
     assert!(journal.of(GREENGRASS).saying("has started").is_none());
     // 75 is the documented status of a device that waits.
     assert_eq!(property(&mut running, ENROLL, "ExecMainStatus")?, "75");
@@ -66,7 +68,7 @@ fn the_first_boot(machine: Machine) -> Result<Machine> {
 /// Identity, configuration, and only then Greengrass, which is let in.
 fn the_boot_with_the_certificate(machine: Machine) -> Result<Machine> {
     let mut running = machine.boot()?.until("multi-user.target")?;
-    running = running.until_said(&format!("{} is let in", thing()))?;
+    running = let_in(running)?;
     let journal = running.journal();
     assert_eq!(journal.started(ENROLL), Some("done"));
     assert_eq!(journal.started(GREENGRASS), Some("done"));
@@ -84,11 +86,6 @@ fn the_boot_with_the_certificate(machine: Machine) -> Result<Machine> {
         enrolled < started && enrolled.is_some(),
         "{enrolled:?}, then {started:?}"
     );
-    let (running, seen) = running.until_record("the broker", |record| {
-        record.unit() == "broker.service" && record.message().contains(&format!("u'{}'", thing()))
-    })?;
-    assert!(seen.message().contains("New client connected"));
-    let mut running = running;
     files_are_whose_they_should_be(&mut running)?;
     an_ordinary_user_learns_nothing(&mut running)?;
     the_sandbox_is_what_it_was(&mut running)?;
@@ -149,9 +146,10 @@ fn an_ordinary_user_learns_nothing(running: &mut Running) -> Result<()> {
     Ok(())
 }
 
-/// `systemd-analyze security`, of systemd 257 in the running guest: at most this much exposure, of 10.
+/// `systemd-analyze security`, of systemd 257 in the running guest: at most this much exposure, of 10. More for
+/// `enroll`, which may use the network and ask the clock.
 fn the_sandbox_is_what_it_was(running: &mut Running) -> Result<()> {
-    for (unit, most) in [("firstboot.service", 1.6), (ENROLL, 2.0)] {
+    for (unit, most) in [("firstboot.service", 1.5), (ENROLL, 2.7)] {
         let shown = running.succeed(&format!(
             "systemd-analyze security --no-pager {unit} | grep 'Overall exposure level'"
         ))?;
@@ -169,7 +167,7 @@ fn the_sandbox_is_what_it_was(running: &mut Running) -> Result<()> {
 fn a_later_boot(machine: Machine) -> Result<Machine> {
     let before = Written::on(&machine)?;
     let mut running = machine.boot()?.until("multi-user.target")?;
-    running = running.until_said(&format!("{} is let in", thing()))?;
+    running = let_in(running)?;
     let journal = running.journal();
     for unit in ["firstboot.service", ENROLL, GREENGRASS] {
         assert_eq!(journal.started(unit), Some("done"), "{unit}");

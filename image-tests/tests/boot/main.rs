@@ -1,12 +1,13 @@
 //! The image boots: a guest with the release's TPM stack, an unprovisioned TPM, and systemd in between.
 
+mod claim;
 mod editions;
 mod first_boot;
 mod no_tpm;
 mod pulled_plugs;
 mod write_log;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
 use image_tests::device::{SERIAL, offline_settings};
@@ -44,6 +45,33 @@ fn certify(running: &mut Running, authority: &Authority) -> Result<()> {
     let request = running.succeed(&format!("cat /boot/{}", request()))?;
     let certificate = sign(authority, request.as_bytes())?;
     running.put(&format!("/boot/{}", self::certificate()), &certificate)
+}
+
+/// Waits until Greengrass has been to the guest's broker, which has to let it in.
+fn let_in(running: Running) -> Result<Running> {
+    let running = let_in_as(running, &thing())?;
+    // The broker says so itself, and by whose certificate.
+    let user = format!("u'{}'", thing());
+    running.wait_for("the broker", |record| {
+        record.unit() == "broker.service"
+            && record.message().contains("New client connected")
+            && record.message().contains(&user)
+    })?;
+    Ok(running)
+}
+
+/// Waits until Greengrass has been to some broker, which has to let it in under this name.
+fn let_in_as(running: Running, thing: &str) -> Result<Running> {
+    let (running, said) = running.until_record("Greengrass at its broker", |record| {
+        [" is let in", " is not let in"]
+            .iter()
+            .any(|words| record.message().contains(words))
+    })?;
+    if said.message() != format!("{thing} is let in") {
+        let kept = running.machine().keep();
+        bail!("{}: {}; {kept}", said.unit(), said.message());
+    }
+    Ok(running)
 }
 
 /// Whether systemd has a unit started now.

@@ -34,33 +34,32 @@ fn boot(machine: Machine) -> Result<(Running, String)> {
     Ok((running, said))
 }
 
-/// Without a device node, whatever the reason, the overlay is the first thing to look at.
-fn without_device_node(change: impl FnOnce(&mut Board)) -> Result<()> {
+/// There is no device node; what is said has these words.
+fn without_device_node(change: impl FnOnce(&mut Board), words: &str) -> Result<()> {
     let mut machine = flash("nucleus-lite", &Authority::new()?)?;
     change(&mut machine.board);
     let (mut running, said) = boot(machine)?;
     assert_ne!(running.run("test -e /dev/tpmrm0")?.code, 0);
-    assert!(said.contains("overlay"), "{said}");
+    assert!(said.contains(words), "{said}");
     running.power_off()?;
     Ok(())
 }
 
 #[test]
 fn without_a_tpm_it_boots_and_says_so() -> Result<()> {
-    without_device_node(|board| board.tpm = Tpm::Absent)
+    let words = "is the overlay in config.txt";
+    without_device_node(|board| board.tpm = Tpm::Absent, words)
 }
 
 #[test]
 fn with_the_wrong_overlay_it_boots_and_says_so() -> Result<()> {
-    without_device_node(|board| board.overlay = Overlay::Wrong)
+    let words = "a TPM for which no driver is loaded (atmel,attpm20p)";
+    without_device_node(|board| board.overlay = Overlay::Wrong, words)
 }
 
+/// The kernel's driver gives such a TPM up.
 #[test]
 fn with_a_tpm_in_failure_mode_it_boots_and_says_so() -> Result<()> {
-    let mut machine = flash("nucleus-lite", &Authority::new()?)?;
-    machine.board.tpm = Tpm::Broken;
-    let (running, said) = boot(machine)?;
-    eprintln!("{said}");
-    running.power_off()?;
-    Ok(())
+    let words = "The TPM may be in failure mode";
+    without_device_node(|board| board.tpm = Tpm::Broken, words)
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use image_tests::authority::Authority;
 use image_tests::machine::Machine;
 
-use super::{certificate, certify, flash, request, sign, thing};
+use super::{certificate, certify, flash, let_in, request, sign};
 
 /// An event of the making of the identity.
 fn provisioning_survives(event: &str) -> Result<()> {
@@ -30,11 +30,7 @@ fn provisioning_survives(event: &str) -> Result<()> {
             );
         }
         certify(&mut running, &authority)?;
-        is_done(
-            running
-                .until_said(&format!("{} is let in", thing()))?
-                .power_off()?,
-        )?;
+        is_done(let_in(running)?.power_off()?)?;
     }
     Ok(())
 }
@@ -55,10 +51,7 @@ fn enrollment_survives(event: &str) -> Result<()> {
         for when in cuts {
             machine = cut(machine, when, event)?;
         }
-        let running = machine
-            .boot()?
-            .until_said(&format!("{} is let in", thing()))?;
-        is_done(running.power_off()?)?;
+        is_done(let_in(machine.boot()?)?.power_off()?)?;
     }
     Ok(())
 }

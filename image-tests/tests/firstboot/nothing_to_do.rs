@@ -4,11 +4,15 @@ use anyhow::Result;
 use image_tests::authority::Authority;
 use image_tests::device::Device;
 use image_tests::proxy::{Options, Proxy};
+use image_tests::storage::{Kind, trace};
 
 use crate::usual;
 
 /// What the design promises, and a third party's programs must not spoil.
 const MOST_COMMANDS: usize = 4;
+/// Five files of the identity, two of the request, the status; and the directories that they and the identity are in,
+/// some of which are new.
+const MOST_SYNCS: usize = 18;
 
 #[track_caller]
 fn assert_is_idle(device: &mut Device, command: &str) -> Result<()> {
@@ -41,6 +45,32 @@ fn assert_is_idle(device: &mut Device, command: &str) -> Result<()> {
         !opened.contains("libtpm2_pkcs11"),
         "{command} loaded the PKCS#11 library"
     );
+    // Each is a good part of all the processor time that such a boot takes.
+    assert!(!opened.contains("libssl"), "{command} loaded libssl");
+    let has_own_configuration = |line: &str| {
+        line.contains("openssl.cnf") && !line.contains(&device.root().display().to_string())
+    };
+    assert!(
+        !opened.lines().any(has_own_configuration),
+        "{command} initialised libcrypto"
+    );
+    Ok(())
+}
+
+/// A card takes its time for each sync: tpm2-pkcs11's 48 of a token that is not there yet are not made on it.
+#[test]
+fn a_first_boot_syncs_each_file_once() -> Result<()> {
+    let device = usual()?;
+    let calls = trace(device.firstboot(&["provision"])?, device.root())?;
+    let run = device.path("/run");
+    let syncs: Vec<String> = calls
+        .iter()
+        .filter(|call| matches!(call.kind, Kind::Sync | Kind::SyncData | Kind::SyncAll))
+        .filter(|call| !call.path.starts_with(&run))
+        .map(ToString::to_string)
+        .collect();
+    assert!(syncs.len() >= 10, "{syncs:#?}");
+    assert!(syncs.len() <= MOST_SYNCS, "{syncs:#?}");
     Ok(())
 }
 

@@ -20,10 +20,15 @@ const INSTALLED: &[&str] = &[
     "/usr/lib/systemd/system/firstboot-enroll.timer",
     "/usr/lib/systemd/system/firstboot-greengrass.target",
     "/usr/lib/systemd/system/firstboot.service",
+    "/usr/lib/systemd/system/ggl.core.gg-fleet-statusd.service.d/10-firstboot.conf",
     "/usr/lib/systemd/system/ggl.core.ggconfigd.service.d/10-firstboot.conf",
     "/usr/lib/systemd/system/ggl.core.ggdeploymentd.service.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/ggl.core.gghealthd.service.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/ggl.core.ggipcd.service.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/ggl.core.ggpubsubd.service.d/10-firstboot.conf",
     "/usr/lib/systemd/system/ggl.core.iotcored.service.d/10-firstboot.conf",
     "/usr/lib/systemd/system/ggl.core.tesd.service.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/greengrass-lite.target.d/10-firstboot.conf",
     "/usr/lib/systemd/system/greengrass.service.d/10-firstboot.conf",
     "/usr/lib/tmpfiles.d/firstboot.conf",
 ];
@@ -76,6 +81,7 @@ fn systemd_accepts_the_units() -> Result<()> {
         "ggl.core.ggconfigd",
         "ggl.core.iotcored",
         "ggl.core.tesd",
+        "ggl.core.ggipcd",
     ] {
         fs::write(units.join(format!("{name}.service")), service)?;
     }
@@ -96,7 +102,9 @@ fn systemd_accepts_the_units() -> Result<()> {
     verify.args([
         "firstboot-greengrass.target",
         "greengrass.service",
+        "greengrass-lite.target",
         "ggl.core.iotcored.service",
+        "ggl.core.ggipcd.service",
     ]);
     let finished = finish(&mut verify)?;
     assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 use firstboot::attestation::{EkPublic, PublicArea, make_credential};
+use firstboot::layout::Layout;
 use firstboot::public_key::{PublicKey, hexadecimal};
 use firstboot::secret::Pin;
 use firstboot::token::StoredKey;
@@ -35,7 +36,7 @@ fn activate(device: &Device, tcti: &str, ek: &PublicKey, credential: &[u8; 32]) 
     let (blob, secret) =
         make_credential(&public, &area.name(), credential).map_err(anyhow::Error::msg)?;
 
-    let mut tpm = Tpm::connect(tcti)?;
+    let mut tpm = Tpm::connect(tcti, &Layout::new("/"))?;
     let seal_auth = store.seal_auth(&pin);
     let mut channel = tpm.channel(&device.read(format!("{STORE}/srk.name"))?)?;
     let wrapping_key = channel.unseal(stored(&store.seal), &seal_auth)?;

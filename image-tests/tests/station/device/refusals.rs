@@ -14,7 +14,7 @@ use super::{Desk, drop_reply, record, reply_path, text, thing_name};
 /// EX_TEMPFAIL: the certificate is still awaited.
 const WAITING: i32 = 75;
 /// The commands that a look takes.
-const LOOK: [&str; 3] = ["GetCapability", "GetCapability", "ReadPublic"];
+const LOOK: [&str; 3] = ["GetCapability", "ReadPublic", "ReadPublic"];
 
 /// The device waits on, says these words, has changed nothing but what it says, and the TPM was asked so often to
 /// activate a credential.

@@ -60,8 +60,9 @@ impl Tpm {
     pub fn channel(&mut self, srk_name: &str) -> Result<Channel<'_>> {
         let gone = || Error::other("the key at 0x81000001 is not the storage root key any more");
         let srk = self.open_srk()?.ok_or_else(gone)?;
-        // The salt is for whoever has that key: one slipped in at the bus would hear everything. The stack makes this
-        // Name out of the public key that it encrypts the salt to (tpm2-tss, Esys_TR_GetName).
+        // The salt is for whoever has that key: one slipped in at the bus would hear everything. So this is the Name
+        // that the stack makes out of the public key that it encrypts the salt to (tpm2-tss, Esys_TR_GetName), not
+        // the one that the TPM says beside it.
         if self.name(srk.into())? != srk_name {
             return Err(gone());
         }

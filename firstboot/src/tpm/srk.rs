@@ -49,6 +49,7 @@ impl Tpm {
         })
     }
 
+    /// The Name of an open object, computed from its public area.
     pub(super) fn name(&mut self, object: ObjectHandle) -> Result<String> {
         let name = self
             .context

@@ -2,7 +2,6 @@
 //! layout is `guest/build`'s: 64 MiB of FAT from 1 MiB, ext4 from 65 MiB. Nothing is mounted.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -124,8 +123,8 @@ impl Card {
             .collect())
     }
 
-    /// What a careful boot does after a power cut: both file systems are checked, the ext4 one is repaired. What
-    /// was said of one that cannot be; nothing if all is well. (FAT stays as it is: the image does not check it.)
+    /// What a careful boot does after a power cut: both file systems are checked, and repaired without asking. What
+    /// was said of one that cannot be; nothing if all is well.
     pub fn check(&self) -> Result<Option<String>> {
         let ext4 = self.partition(EXT4, None)?;
         let fat = self.partition(FAT, Some(EXT4 - FAT))?;
@@ -146,7 +145,8 @@ impl Card {
                 )));
             }
         }
-        self.put_ext4(ext4.path())?;
+        self.put_back(FAT, fat.path())?;
+        self.put_back(EXT4, ext4.path())?;
         Ok(None)
     }
 
@@ -161,15 +161,15 @@ impl Card {
         Ok(file)
     }
 
-    /// Puts the ext4 partition back.
-    fn put_ext4(&self, partition: &Path) -> Result<()> {
+    /// Puts a partition back.
+    fn put_back(&self, at: u64, partition: &Path) -> Result<()> {
         // dd leaves out zeros, and there may be other bytes now where they are to be.
-        let image = File::options().write(true).open(&self.image)?;
-        let length = image.metadata()?.len();
-        image.set_len(EXT4)?;
-        image.set_len(length)?;
+        let mut punch = bounded("fallocate");
+        punch.arg("--punch-hole").arg(format!("--offset={at}"));
+        punch.arg(format!("--length={}", partition.metadata()?.len()));
+        succeed(punch.arg(&self.image))?;
         let mut copy = self.copy(partition, &self.image);
-        succeed(copy.arg(format!("seek={EXT4}"))).map(drop)
+        succeed(copy.arg(format!("seek={at}"))).map(drop)
     }
 
     fn copy(&self, from: &Path, to: &Path) -> Command {

@@ -125,7 +125,7 @@ fn obstacles(layout: &Layout, tcti: &str) -> Vec<String> {
     };
     if identity.symlink_metadata().is_ok() {
         try_open(
-            &identity.join("tpm2_pkcs11.sqlite3"),
+            &identity.join(crate::token::DATABASE),
             "the token's store: is this user in its group?",
         );
         try_open(

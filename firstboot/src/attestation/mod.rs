@@ -25,8 +25,9 @@ mod reply;
 #[cfg(feature = "station")]
 mod seal;
 
-use openssl::sha::sha256;
 use serde::{Deserialize, Serialize};
+
+use crate::public_key::sha256;
 
 #[cfg(feature = "station")]
 pub use make_credential::{EkPublic, make_credential};

@@ -3,9 +3,7 @@
 //!
 //! Read strictly: only the two shapes that firstboot makes, and nothing after them.
 
-use openssl::sha::sha256;
-
-use crate::public_key::{KeyType, PublicKey};
+use crate::public_key::{KeyType, PublicKey, sha256};
 
 /// TPM_ALG_ID (TPM 2.0 Library, Part 2 §6.3).
 const ALG_RSA: u16 = 0x0001;

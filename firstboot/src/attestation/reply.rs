@@ -18,7 +18,6 @@
 //! says how they become bytes). Anybody can make a credential for a TPM, so who made the reply is checked first,
 //! then whether it is for this device: a reply that fails reaches neither the TPM nor anything else.
 
-use openssl::sha::sha256;
 use openssl::symm::{Cipher, decrypt_aead};
 use openssl::x509::X509;
 use serde::{Deserialize, Serialize};
@@ -28,7 +27,7 @@ use super::canonical::Canonical;
 use super::encoding::{base64, hexadecimal_digits};
 use super::{Fingerprint, NAME_SIZE};
 use crate::error::printable;
-use crate::public_key::{PublicKey, Scheme, hexadecimal};
+use crate::public_key::{PublicKey, Scheme, hexadecimal, sha256};
 
 /// A reply's file has at most this many bytes: with an RSA-4096 issuer and three certificates, some 12,000.
 pub const MAX_REPLY: usize = 64 * 1024;

@@ -1,12 +1,12 @@
 //! Making a reply: the station's side of `reply`.
 
 use openssl::rand::rand_bytes;
-use openssl::sha::sha256;
 use openssl::symm::{Cipher, encrypt_aead};
 use zeroize::Zeroizing;
 
 use super::reply::{NONCE, TAG, VERSION};
 use super::{CREDENTIAL_SIZE, EkPublic, Fingerprint, NAME_SIZE, Reply, make_credential};
+use crate::public_key::sha256;
 
 /// What a reply is made of.
 pub struct Contents<'a> {

@@ -1,14 +1,12 @@
 //! Enrollment without a network: the operator takes the request from the boot partition and puts
 //! the certificate there, or a reply that only this TPM can open.
 
-use openssl::sha::sha256;
-
 use super::{Offer, Wrapped};
 use crate::attestation::{Evidence, Fingerprint, MAX_REPLY, PublicArea, Reply};
 use crate::boot_partition::{BootPartition, MAX_CERTIFICATE};
 use crate::clock::Clock;
 use crate::files;
-use crate::public_key::{PublicKey, hexadecimal};
+use crate::public_key::{PublicKey, hexadecimal, sha256};
 use crate::x509::{Chain, Verdict};
 
 /// The device that the certificate has to be for.

@@ -29,14 +29,13 @@ use crate::files::{self, Access};
 use crate::layout::{IDENTITY, Layout, RUN, STAGING, WORKSHOP};
 use crate::public_key::KeyType;
 use crate::secret::Pin;
-use crate::token::{Library, OpenKey, Store, StoredKey};
+use crate::token::{DATABASE, Library, OpenKey, Store, StoredKey};
 
 pub use certificate::Verified;
 pub use enrolled::{Ownership, Registration};
 pub use make::Plan;
 
 /// The store's database, in the name that tpm2-pkcs11 gives it.
-const DATABASE: &str = "tpm2_pkcs11.sqlite3";
 /// Files without which an identity cannot be used.
 const ESSENTIAL: [&str; 5] = [DATABASE, PIN, REQUEST, RECORD, SRK_NAME];
 const PIN: &str = "pin";

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use openssl::sha::sha256;
 use zeroize::Zeroizing;
 
 use super::authority::Authority;
@@ -15,7 +14,7 @@ use super::wrapping::Certificates;
 use crate::attestation::{Contents, MAX_REPLY, Reply};
 use crate::error::{Error, Result, printable};
 use crate::files;
-use crate::public_key::hexadecimal;
+use crate::public_key::{hexadecimal, sha256};
 
 /// Where the certificates come from.
 pub(super) enum Source {

@@ -3,7 +3,6 @@
 //! What passes is not yet proved. The EK certificate is real, and the public area says that a TPM made the key; that
 //! both are in the same TPM, and that this TPM exists, is proved when the reply is opened.
 
-use openssl::sha::sha256;
 use openssl::x509::X509Req;
 
 use super::allow_list::AllowList;
@@ -12,7 +11,7 @@ use super::maker::Makers;
 use super::request::Request;
 use super::roca;
 use crate::attestation::{EkPublic, Fingerprint, KEY_ATTRIBUTES, NAME_SIZE, PublicArea};
-use crate::public_key::{PublicKey, hexadecimal};
+use crate::public_key::{PublicKey, hexadecimal, sha256};
 
 /// Whose TPMs are taken.
 pub(super) struct Policy {

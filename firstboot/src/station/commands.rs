@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use openssl::sha::sha256;
-
 use super::allow_list::AllowList;
 use super::authority::Authority;
 use super::batch::{Bench, Source};
@@ -16,7 +14,7 @@ use super::request::records;
 use super::signer::KeySource;
 use super::wrapping::Certificates;
 use crate::error::{Error, Exit, Result};
-use crate::public_key::hexadecimal;
+use crate::public_key::{hexadecimal, sha256};
 
 /// Certificates of the operator's CA.
 pub(super) fn issue(answering: &Answering, days: u32) -> Result<()> {

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use openssl::sha::sha256;
 use openssl::x509::X509;
 
 use super::check::{self, Policy};
@@ -11,7 +10,7 @@ use super::request::{REPLY, Request};
 use crate::attestation::{MAX_REPLY, PublicArea, Reply};
 use crate::error::printable;
 use crate::files;
-use crate::public_key::hexadecimal;
+use crate::public_key::{hexadecimal, sha256};
 
 /// Describes a file, and says what is wrong with it: with a policy, all that `issue` would say.
 pub(super) fn describe(

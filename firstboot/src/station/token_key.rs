@@ -8,11 +8,10 @@ use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
-use openssl::sha::sha256;
 
 use super::pkcs11_uri::Pkcs11Uri;
 use crate::error::{Doing, Error, Exit, Result};
-use crate::public_key::{KeyType, ecdsa_der};
+use crate::public_key::{KeyType, ecdsa_der, sha256};
 
 /// The key, with the session in which it can be used. The fields are dropped in this order.
 pub(super) struct TokenKey {

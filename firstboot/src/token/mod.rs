@@ -30,6 +30,8 @@ pub use stored::StoredKey;
 
 /// The token's label: Greengrass v1 and every PKCS#11 URI find the token by it.
 pub const TOKEN_LABEL: &str = "greengrass";
+/// The file in which tpm2-pkcs11 keeps a store (src/lib/db.c).
+pub const DATABASE: &str = "tpm2_pkcs11.sqlite3";
 /// CKA_LABEL of the key pair and of the certificate; it has to be one and the same for all of
 /// Greengrass's PKCS#11 consumers (facts/greengrass.md §2).
 pub const OBJECT_LABEL: &str = "greenkey";

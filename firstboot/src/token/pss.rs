@@ -21,7 +21,7 @@ const LINE: &str = "? !!str \"pss-sigs-good\" : !!bool \"true\",";
 pub fn record(directory: &Path, good: bool) -> Result<()> {
     let recording = || "cannot record in the token's store that RSA-PSS works".to_owned();
     let database = Connection::open_with_flags(
-        directory.join("tpm2_pkcs11.sqlite3"),
+        directory.join(super::DATABASE),
         OpenFlags::SQLITE_OPEN_READ_WRITE,
     )
     .doing(Exit::Other, recording)?;

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use saphyr_parser::{Event, Parser};
 use zeroize::Zeroizing;
 
-use super::{OBJECT_LABEL, TOKEN_LABEL};
+use super::{DATABASE, OBJECT_LABEL, TOKEN_LABEL};
 use crate::attestation::encoding::from_hexadecimal;
 use crate::error::{Doing, Error, Exit, Result};
 use crate::public_key::hexadecimal;
@@ -49,7 +49,7 @@ impl StoredKey {
     pub fn read(directory: &Path) -> Result<Self> {
         let reading = || "cannot read the key from the token's store".to_owned();
         let store = Connection::open_with_flags(
-            directory.join("tpm2_pkcs11.sqlite3"),
+            directory.join(DATABASE),
             OpenFlags::SQLITE_OPEN_READ_WRITE,
         )
         .and_then(|store| {

@@ -46,6 +46,11 @@ def test_every_unit_with_an_install_section_is_enabled(parse):
     assert set(parse(FIRSTBOOT).getVar("SYSTEMD_SERVICE:firstboot").split()) == wanted
 
 
+def test_what_the_units_call_is_in_the_image(parse):
+    assert "fsck -a" in (layer.REPOSITORY / "firstboot/systemd/firstboot-fsck.service").read_text()
+    assert {"dosfstools", "util-linux-fsck"} <= set(parse(FIRSTBOOT).getVar("RDEPENDS:firstboot").split())
+
+
 @pytest.mark.parametrize("path", [str(p.relative_to(layer.LAYER)) for p in layer.files("*.bb")])
 def test_every_local_file_is_there(parse, path):
     d = parse(path)

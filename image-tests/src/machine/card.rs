@@ -123,18 +123,17 @@ impl Card {
             .collect())
     }
 
-    /// What a careful boot does after a power cut: both file systems are checked, and repaired without asking. What
-    /// was said of one that cannot be; nothing if all is well.
+    /// What a boot does after a power cut: both file systems are checked, and repaired without asking; the boot
+    /// partition as firstboot-fsck.service does it. What was said of one that cannot be; nothing if all is well.
     pub fn check(&self) -> Result<Option<String>> {
         let ext4 = self.partition(EXT4, None)?;
         let fat = self.partition(FAT, Some(EXT4 - FAT))?;
         // -p and -a mend what can be mended without asking, the journal's replay included: 1 is "mended".
         for (program, arguments, partition, most) in [
-            ("e2fsck", ["-p", "-v"], &ext4, 1),
-            ("e2fsck", ["-f", "-n"], &ext4, 0),
-            // Not twice: it leaves the parts of a long name whose file it has deleted, which every reader ignores.
-            // What it cannot mend shows when the folder is read.
-            ("fsck.fat", ["-a", "-w"], &fat, 1),
+            ("e2fsck", ["-p", "-v"].as_slice(), &ext4, 1),
+            ("e2fsck", &["-f", "-n"], &ext4, 0),
+            ("fsck.fat", &["-a"], &fat, 1),
+            ("fsck.fat", &["-a"], &fat, 1),
         ] {
             let mut check = bounded(program);
             let finished = finish(check.args(arguments).arg(partition.path()))?;
@@ -151,12 +150,12 @@ impl Card {
         Ok(None)
     }
 
-    /// Whether a folder of the FAT partition can be read. After a power cut it may not be, repaired or not.
-    pub fn can_read_fat(&self, folder: &str) -> Result<bool> {
-        let to = TempDir::new()?;
-        let mut copy = self.mtools("mcopy");
-        copy.args(["-n", "-s", &format!("::{folder}")]);
-        Ok(finish(copy.arg(to.path()))?.code == 0)
+    /// Whether a file or folder of the FAT partition has clusters that are not marked as used: what a power cut
+    /// leaves of one that was just being made.
+    pub fn is_fat_torn(&self) -> Result<bool> {
+        let fat = self.partition(FAT, Some(EXT4 - FAT))?;
+        let looked = finish(bounded("fsck.fat").arg("-n").arg(fat.path()))?;
+        Ok(looked.stdout.contains("Contains a free cluster"))
     }
 
     /// A copy of a partition: fsck.fat cannot begin in the middle of a file, and e2fsck forgets where it began

@@ -133,6 +133,14 @@ impl WriteLog {
         Ok(n - last_flush(&self.entries()?, n))
     }
 
+    /// After which entries the FAT partition has changed.
+    pub fn fat_writes(&self) -> Result<Vec<usize>> {
+        let entries = self.entries()?;
+        let is_fat = |entry: &Entry| entry.at < EXT4 && entry.data.1 > 0;
+        let numbers = 1..=entries.len();
+        Ok(numbers.filter(|n| is_fat(&entries[n - 1])).collect())
+    }
+
     /// A machine as the power cut leaves it.
     pub fn crash(&self, point: CrashPoint) -> Result<Machine> {
         let entries = self.entries()?;

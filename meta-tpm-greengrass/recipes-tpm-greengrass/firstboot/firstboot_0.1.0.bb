@@ -89,5 +89,6 @@ SYSTEMD_SERVICE:${PN} = "firstboot.service firstboot-enroll.service firstboot-en
 FILES:${PN} += "${nonarch_libdir}/firstboot ${nonarch_libdir}/modules-load.d ${nonarch_libdir}/tmpfiles.d ${systemd_system_unitdir}"
 
 # tpm2-pkcs11 is the PKCS#11 module and libtss2-tcti-device the way to the kernel's driver: both are
-# loaded with dlopen. tpm2-tss has the udev rule and the group for /dev/tpmrm0.
-RDEPENDS:${PN} = "libtss2-tcti-device tpm2-pkcs11 tpm2-tss"
+# loaded with dlopen. tpm2-tss has the udev rule and the group for /dev/tpmrm0. dosfstools and
+# util-linux-fsck: firstboot-fsck.service repairs the boot partition after a power cut.
+RDEPENDS:${PN} = "dosfstools libtss2-tcti-device tpm2-pkcs11 tpm2-tss util-linux-fsck"

@@ -36,10 +36,10 @@ layer:
 boot: guest
 	cd image-tests && cargo test --locked --test boot
 
-# Their long form: each cut on a device of its own, and 500 points of the write log. About an hour.
+# Their long form: each cut on a device of its own, and 500 points of the write log. A quarter of an hour.
 POINTS ?= 500
 powercut: guest
-	cd image-tests && POWERCUT=full POINTS=$(POINTS) cargo test --locked --test boot -- pulled_plugs write_log
+	cd image-tests && POWERCUT=full POINTS=$(POINTS) cargo test --locked --test boot -- --show-output pulled_plugs write_log
 
 guest: build
 	image-tests/host-packages

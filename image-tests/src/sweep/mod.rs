@@ -19,10 +19,8 @@ pub use point::{Kind, Point};
 pub use scenario::{Outcome, SCENARIOS, Scenario};
 pub use table::{Row, print};
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use anyhow::Result;
+use rayon::prelude::*;
 
 use crate::clients::KeyType;
 use crate::proxy::Seeded;
@@ -92,33 +90,18 @@ fn choose(points: &[Point], sample: Sample) -> Vec<Point> {
 
 /// Tries the points on all cores. A point that cannot even be tried is an error of the harness.
 fn try_all(stage: &Stage, kind: Kind, of: usize, points: &[Point]) -> Result<Row> {
-    let next = AtomicUsize::new(0);
-    let stuck = Mutex::new(Vec::new());
-    let work = || -> Result<()> {
-        while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let objections = stage.attempt(*point)?;
-            if !objections.is_empty()
-                && let Ok(mut stuck) = stuck.lock()
-            {
-                stuck.push(format!("{point}: {}", objections.join("; ")));
-            }
-        }
-        Ok(())
-    };
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        handles.into_iter().try_for_each(|handle| {
-            handle
-                .join()
-                .unwrap_or_else(|_| anyhow::bail!("a sweep panicked"))
-        })
-    })?;
+    let objections: Vec<(Point, Vec<String>)> = points
+        .par_iter()
+        .map(|point| Ok((*point, stage.attempt(*point)?)))
+        .collect::<Result<_>>()?;
+    let stuck = objections.into_iter().filter(|(_, all)| !all.is_empty());
     Ok(Row {
         scenario: stage.name(),
         kind,
         of,
         tried: points.len(),
-        stuck: stuck.into_inner().unwrap_or_default(),
+        stuck: stuck
+            .map(|(point, all)| format!("{point}: {}", all.join("; ")))
+            .collect(),
     })
 }

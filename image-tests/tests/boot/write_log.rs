@@ -7,6 +7,7 @@ use image_tests::clients::KeyType;
 use image_tests::machine::{CrashPoint, WriteLog};
 use image_tests::proxy::Firmware;
 use image_tests::sweep::{Board, Outcome, request};
+use rayon::prelude::*;
 
 use super::{certificate, certify, flash, let_in, sign};
 
@@ -47,7 +48,7 @@ fn wrong_after(log: &WriteLog, point: CrashPoint, authority: &Authority) -> Resu
     if let (false, Some(request)) = (board.device.exists(CONFIGURATION), request) {
         // A copy of the lost certificate may have been begun; the next one takes its place.
         wrong.retain(|what| !what.ends_with("/certificate.pem.new"));
-        let path = board.device.path(&format!("/boot/{}", certificate()));
+        let path = board.device.path(format!("/boot/{}", certificate()));
         std::fs::write(path, sign(authority, &request)?)?;
         wrong.extend(board.start(Outcome::Done, KeyType::EccP256)?);
     }
@@ -100,18 +101,25 @@ fn every_point_of_the_log_recovers() -> Result<()> {
     );
     // Evenly over the log, each time round with other losses.
     let count = points();
-    let all = (0..count).map(|i| CrashPoint {
-        n: 1 + (i * 7919) % entries,
-        seed: SEED + i as u64,
-    });
-    let (mut lossy, mut stuck) = (0, Vec::new());
-    for point in all {
-        lossy += usize::from(log.unflushed(point.n)? > 0);
-        let wrong = wrong_after(&log, point, &authority).with_context(|| format!("{point:?}"))?;
-        if !wrong.is_empty() {
-            stuck.push(format!("{point:?}: {}", wrong.join("; ")));
-        }
-    }
+    let all: Vec<_> = (0..count)
+        .map(|i| CrashPoint {
+            n: 1 + (i * 7919) % entries,
+            seed: SEED + i as u64,
+        })
+        .collect();
+    let tried: Vec<(bool, CrashPoint, Vec<String>)> = all
+        .into_par_iter()
+        .map(|point| {
+            let wrong = wrong_after(&log, point, &authority);
+            let wrong = wrong.with_context(|| format!("{point:?}"))?;
+            Ok((log.unflushed(point.n)? > 0, point, wrong))
+        })
+        .collect::<Result<_>>()?;
+    let lossy = tried.iter().filter(|(lossy, ..)| *lossy).count();
+    let stuck = tried.iter().filter(|(.., wrong)| !wrong.is_empty());
+    let stuck: Vec<String> = stuck
+        .map(|(_, point, wrong)| format!("{point:?}: {}", wrong.join("; ")))
+        .collect();
     eprintln!(
         "{count} points of {entries}, {lossy} of them with unflushed writes, {} stuck",
         stuck.len()

@@ -74,7 +74,7 @@ station: build
 	$(STATION)
 	cd image-tests && cargo test --locked --test station -- --show-output
 
-# What firstboot costs, beside the recipe that people follow today: one table, and target/bench.json. About ten
+# What firstboot costs, beside the recipe that people follow today: one table, and target/bench.json. Three
 # minutes on a machine that does nothing else. PAIRS=… and CYCLES=… for other numbers than 7 and 1000; PARTS="ecc idle"
 # for some of ecc, rsa, idle, footprint, growth, status.
 bench: build

@@ -132,6 +132,7 @@ impl Card {
         for (program, arguments, partition, most) in [
             ("e2fsck", ["-p", "-v"].as_slice(), &ext4, 1),
             ("e2fsck", &["-f", "-n"], &ext4, 0),
+            // Twice: a folder without a cluster is emptied first, and then removed.
             ("fsck.fat", &["-a"], &fat, 1),
             ("fsck.fat", &["-a"], &fat, 1),
         ] {

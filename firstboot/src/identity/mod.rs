@@ -35,7 +35,6 @@ pub use certificate::Verified;
 pub use enrolled::{Ownership, Registration};
 pub use make::Plan;
 
-/// The store's database, in the name that tpm2-pkcs11 gives it.
 /// Files without which an identity cannot be used.
 const ESSENTIAL: [&str; 5] = [DATABASE, PIN, REQUEST, RECORD, SRK_NAME];
 const PIN: &str = "pin";

@@ -48,14 +48,28 @@ def files(*patterns):
     return sorted(path for pattern in patterns for path in LAYER.rglob(pattern))
 
 
+# Classes of the release of which more counts than that they can be inherited.
+CLASSES = {
+    # openembedded-core, meta/classes-recipe/packagegroup.bbclass: what it makes of PACKAGE_ARCH
+    "packagegroup": """
+PACKAGE_ARCH ?= "all"
+PACKAGE_ARCH_EXPANDED := "${PACKAGE_ARCH}"
+inherit_defer ${@'allarch' if d.getVar('PACKAGE_ARCH_EXPANDED') == 'all' else ''}
+""",
+    "allarch": "",
+}
+
+
 def stub_classes(folder):
-    """Empty classes for those that the layer inherits and does not have."""
+    """Empty classes, or those of CLASSES, for those that the layer inherits and does not have."""
     (folder / "classes").mkdir(exist_ok=True)
+    inherited = set(CLASSES)
     for path in files("*.bb", "*.bbclass", "*.inc"):
         for names in re.findall(r"^inherit (.*)$", path.read_text(), re.MULTILINE):
-            for name in names.split():
-                if not (LAYER / "classes-recipe" / f"{name}.bbclass").exists():
-                    (folder / "classes" / f"{name}.bbclass").touch()
+            inherited.update(names.split())
+    for name in inherited:
+        if not (LAYER / "classes-recipe" / f"{name}.bbclass").exists():
+            (folder / "classes" / f"{name}.bbclass").write_text(CLASSES.get(name, ""))
 
 
 def parse(path, stubs, overrides="", **variables):

@@ -85,6 +85,37 @@ def test_the_edition_decides_which_greengrass(parse, edition, brings):
     assert "tpm2-abrmd" not in needs
 
 
+def renamed_in_an_allarch_group(d):
+    """The packages for which packaging ends with "An allarch packagegroup shouldn't depend on packages which
+    are dynamically renamed": debian.bbclass renames those of libraries, which by custom begin with lib."""
+    if not layer.bb.data.inherits_class("allarch", d):
+        return []
+    needs = d.getVar(f"RDEPENDS:{d.getVar('PN')}").split()
+    return [name for name in needs if name.startswith("lib")]
+
+
+@pytest.mark.parametrize("path", names(layer.files("packagegroup-*.bb")))
+def test_a_packagegroup_with_libraries_has_an_architecture(parse, path):
+    assert renamed_in_an_allarch_group(parse(path, TUNE_PKGARCH="cortexa72", **ON)) == []
+
+
+@pytest.mark.parametrize("head, needs, renamed", [
+    ("", "libp11", ["libp11"]),
+    ("", "firstboot", []),
+    ('PACKAGE_ARCH = "${MACHINE_ARCH}"\n', "libp11", []),
+])
+def test_the_check_of_packagegroups_sees_an_allarch_one(parse, tmp_path, head, needs, renamed):
+    group = tmp_path / "packagegroup-other.bb"
+    group.write_text(f'{head}inherit packagegroup\nRDEPENDS:${{PN}} = "{needs}"\n')
+    assert renamed_in_an_allarch_group(parse(group, MACHINE_ARCH="board")) == renamed
+
+
+@pytest.mark.parametrize("image", names(layer.files("tpm-greengrass-image*.bb")))
+def test_no_image_brings_a_mime_database_and_its_libraries(parse, image):
+    d = parse(image, BAD_RECOMMENDATIONS="busybox-syslog")
+    assert d.getVar("BAD_RECOMMENDATIONS").split() == ["busybox-syslog", "systemd-mime"]
+
+
 @pytest.mark.parametrize("variables, says", [
     ({"TPM_GREENGRASS_EDITION": "v3"}, "it can be none, nucleus, nucleus-lite"),
     ({"BBFILE_COLLECTIONS": "core"}, "needs the layer meta-aws"),

@@ -9,3 +9,6 @@ REQUIRED_DISTRO_FEATURES = "systemd tpm-greengrass"
 IMAGE_INSTALL = "packagegroup-core-boot packagegroup-tpm-greengrass ${CORE_IMAGE_EXTRA_INSTALL}"
 
 IMAGE_LINGUAS = ""
+
+# systemd recommends a desktop's database of MIME types, and with it glib-2.0, libxml2 and libpcre2.
+BAD_RECOMMENDATIONS += "systemd-mime"

@@ -1,6 +1,10 @@
 SUMMARY = "A TPM-backed AWS IoT Greengrass core device"
 DESCRIPTION = "firstboot, what it loads, what Greengrass reaches the key through, and the tools to look at all that. No Python and nothing of TPM 1.2."
 
+# Not "all", the class's default: debian.bbclass renames packages with a library in them (libp11 to libp11-3),
+# and what names those is bound to their architecture. The class looks when it is inherited.
+PACKAGE_ARCH = "${TUNE_PKGARCH}"
+
 inherit packagegroup features_check tpm_greengrass
 
 REQUIRED_DISTRO_FEATURES = "systemd tpm-greengrass"

@@ -118,11 +118,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn advance(layout: Layout, tcti: &str, goal: Goal) -> Result<()> {
+    // First the lock: what was read while another firstboot was at work may not be true any more.
+    let _lock = lock(&layout)?;
     match Device::open(layout.clone(), tcti) {
-        Ok(mut device) => {
-            let _lock = lock(&layout)?;
-            provision::run(&mut device, goal)
-        }
+        Ok(mut device) => provision::run(&mut device, goal),
         Err(e) => {
             report::publish_failure(&layout, &e);
             Err(e)
@@ -131,8 +130,8 @@ fn advance(layout: Layout, tcti: &str, goal: Goal) -> Result<()> {
 }
 
 fn reset(layout: Layout, tcti: &str) -> Result<()> {
+    let _lock = lock(&layout)?;
     let device = Device::open(layout, tcti)?;
-    let _lock = lock(&device.layout)?;
     // The rename comes first: with it the reset has happened, and what a power cut leaves of the
     // configuration is removed by the next start.
     device.identity.remove_staging()?;

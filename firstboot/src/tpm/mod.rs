@@ -79,11 +79,14 @@ fn parse_tcti(tcti: &str) -> Result<TctiNameConf> {
 /// The one place where a TPM response code becomes a sentence and an exit status.
 fn failed(what: &str, error: tss_esapi::Error) -> Error {
     use Tss2ResponseCodeKind as Kind;
-    let kind = match error {
-        tss_esapi::Error::Tss2Error(code) => code.kind(),
-        tss_esapi::Error::WrapperError(_) => None,
+    let code = match error {
+        tss_esapi::Error::Tss2Error(code) => code,
+        // tss-esapi could not make sense of what it was given, or got: no matter of the transport.
+        tss_esapi::Error::WrapperError(_) => {
+            return Error::other(format!("{what}: {error}"));
+        }
     };
-    let (exit, advice) = match kind {
+    let (exit, advice) = match code.kind() {
         Some(Kind::Failure) => (
             Exit::NoTpm,
             " (the TPM is in failure mode: its self-test failed. Switch the power off and on; if \
@@ -111,4 +114,16 @@ fn failed(what: &str, error: tss_esapi::Error) -> Error {
         Some(_) => (Exit::Other, ""),
     };
     Error::new(exit, format!("{what}: {error}{advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tss_esapi::WrapperErrorKind;
+
+    #[test]
+    fn data_that_makes_no_sense_is_not_a_missing_tpm() {
+        let garbled = tss_esapi::Error::WrapperError(WrapperErrorKind::WrongParamSize);
+        assert_eq!(failed("loading the key", garbled).exit, Exit::Other);
+    }
 }

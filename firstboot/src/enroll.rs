@@ -47,10 +47,10 @@ impl Device {
     /// deletes it after an hour), and another one is asked for.
     pub fn register_thing(&mut self, record: &Record) -> Result<()> {
         let Some((ownership, chain)) = self.kept(record)? else {
-            warn!(
-                "the certificate that was kept for registration is damaged: asking for another one"
-            );
-            return self.identity.forget_ownership();
+            self.identity.forget_ownership()?;
+            return self.ask_again(Error::other(
+                "the certificate that was kept for registration is damaged: another one is asked for",
+            ));
         };
         let parameters = self.template_parameters(record)?;
         let mut session = self.session()?;
@@ -67,13 +67,7 @@ impl Device {
                 session.close();
                 if !self.is_active(&chain, record)? {
                     self.identity.forget_ownership()?;
-                    let refused = rejection.error("registering the thing");
-                    // Once more in this process would be a loop.
-                    if self.enrolling.has_asked {
-                        return Err(refused);
-                    }
-                    warn!("{refused}");
-                    return Ok(());
+                    return self.ask_again(rejection.error("registering the thing"));
                 }
                 self.keep(ownership, None, None)?;
                 return Ok(());
@@ -81,6 +75,16 @@ impl Device {
         };
         self.keep(ownership, thing_name, device_configuration)?;
         session.close();
+        Ok(())
+    }
+
+    /// Another certificate may be asked for, in place of one that turned out to be of no use: once in a
+    /// process, as each costs the account one.
+    fn ask_again(&self, why: Error) -> Result<()> {
+        if self.enrolling.has_asked {
+            return Err(why);
+        }
+        warn!("{why}");
         Ok(())
     }
 

@@ -169,7 +169,8 @@ fn complete(device: &Device) -> Result<IdentityState> {
     let request_is_current = wanted.is_ok_and(|n| n == *request.subject())
         && record.evidence.is_some()
         && record.thing_name == settings.thing_name
-        && record.csr_sha256 == hexadecimal(&sha256(&request_pem));
+        && record.csr_sha256 == hexadecimal(&sha256(&request_pem))
+        && record.key_sha256 == key.fingerprint();
     let certificate = identity.certificate()?.filter(|chain| chain.is_for(&key));
     let verified = certificate.as_ref().and_then(|_| identity.verified());
     let configuration_is_written = match (&certificate, &verified) {

@@ -69,7 +69,7 @@ pub fn publish(device: &Device, state: &str, message: &str) {
 }
 
 fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
-    let mut last: Option<Step> = None;
+    let mut taken: Vec<Step> = Vec::new();
     let mut tpm = None;
     loop {
         let survey = Survey::take(device, tpm.take())?;
@@ -78,11 +78,8 @@ fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
         if beyond || matches!(step, Step::Stop(..) | Step::Wait(..) | Step::Done(_)) {
             return Ok(step);
         }
-        if last.as_ref() == Some(&step) {
-            return Err(Error::other(format!(
-                "{}: done, but nothing has changed. This is a defect of firstboot or of the storage",
-                step.describe()
-            )));
+        if let Some(why) = goes_round(&taken, &step) {
+            return Err(Error::other(why));
         }
         info!("{}: {}", step.state(), step.describe());
         take(device, &step, &survey)?;
@@ -92,8 +89,34 @@ fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
             (Step::MakeIdentity, Ok(known)) => Some(known.with_srk(device.identity.srk_name()?)),
             (_, known) => known.ok(),
         };
-        last = Some(step);
+        taken.push(step);
     }
+}
+
+/// A walk has at most this many steps: the longest that there is has about half of them.
+const MOST_STEPS: usize = 32;
+/// How often a step may come in one walk: a second time where another step has undone it, as when an
+/// identity is set aside after its access was put right.
+const MOST_REPEATS: usize = 2;
+
+/// Why the walk may not go on with this step: it would be taken again and again.
+fn goes_round(taken: &[Step], step: &Step) -> Option<String> {
+    if taken.last() == Some(step) {
+        return Some(format!(
+            "{}: done, but nothing has changed. This is a defect of firstboot or of the storage",
+            step.describe()
+        ));
+    }
+    let same = |other: &&Step| std::mem::discriminant(*other) == std::mem::discriminant(step);
+    let repeats = taken.iter().filter(same).count();
+    (repeats >= MOST_REPEATS || taken.len() >= MOST_STEPS).then(|| {
+        let way: Vec<_> = taken.iter().map(Step::describe).collect();
+        format!(
+            "going round in circles: {}, and now again: {}. This is a defect of firstboot or of the storage",
+            way.join("; "),
+            step.describe()
+        )
+    })
 }
 
 fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {

@@ -9,6 +9,7 @@ mod evidence;
 mod just_in_time;
 mod misbehaviour;
 mod network;
+mod records;
 mod repeated;
 mod secrets;
 mod settings;

@@ -1,0 +1,94 @@
+//! The identity's own records say something wrong: whatever is mended, AWS is asked for no more than one
+//! certificate in a run.
+
+use anyhow::{Context, Result};
+use image_tests::aws::{Call, Conduct, Options, Rejection};
+use image_tests::clients::KeyType;
+use serde_json::{Value, json};
+
+use crate::{Enrolling, exit};
+
+const RECORD: &str = "/var/lib/tpm2_pkcs11/request.json";
+const OWNERSHIP: &str = "/var/lib/tpm2_pkcs11/ownership.json";
+
+fn edit(enrolling: &Enrolling, file: &str, change: impl FnOnce(&mut Value)) -> Result<()> {
+    let mut document: Value = serde_json::from_str(&enrolling.device.read(file)?)?;
+    change(&mut document);
+    enrolling.device.write(file, document.to_string())
+}
+
+/// A certificate is kept, and its registration was put off.
+fn kept(enrolling: &Enrolling) -> Result<()> {
+    let later = Rejection::new(429, "Throttled", "later");
+    let core = &enrolling.site.core;
+    core.misbehave(Call::RegisterThing, 1, Conduct::Rejected(later));
+    enrolling.ends(exit::WAITING, "later")?;
+    enrolling.assert_certificates(1, 0);
+    assert!(enrolling.device.exists(OWNERSHIP));
+    Ok(())
+}
+
+#[test]
+fn a_record_of_another_key_costs_no_certificates() -> Result<()> {
+    let enrolling = Enrolling::new()?;
+    let key = enrolling.key()?;
+    edit(&enrolling, RECORD, |record| {
+        record["key_sha256"] = json!("00".repeat(32));
+    })?;
+    enrolling.ends_done()?;
+    enrolling.assert_certificates(1, 1);
+    assert_eq!(enrolling.key()?, key, "the record is right again");
+    Ok(())
+}
+
+/// Nothing but the record is wrong: the certificate that is kept stays good, with an RSA key as well.
+#[test]
+fn a_kept_certificate_survives_a_record_of_another_key() -> Result<()> {
+    let site = image_tests::aws::Site::with(Options::default())?;
+    let enrolling = Enrolling::at(site, "nucleus", KeyType::Rsa2048)?;
+    kept(&enrolling)?;
+    edit(&enrolling, RECORD, |record| {
+        let digits = record["key_sha256"].as_str().unwrap_or_default();
+        let turned: String = digits.chars().rev().collect();
+        record["key_sha256"] = json!(turned);
+    })?;
+    enrolling.ends(exit::DONE, "")?;
+    enrolling.assert_certificates(1, 1);
+    Ok(())
+}
+
+/// What is kept is of no use: one more certificate is asked for, and no third.
+#[test]
+fn a_kept_certificate_that_is_not_ours_costs_one_more() -> Result<()> {
+    let others = Enrolling::new()?;
+    others.ends_done()?;
+    for useless in [others.certificate()?, "no certificate".to_owned()] {
+        let enrolling = Enrolling::new()?;
+        kept(&enrolling)?;
+        edit(&enrolling, OWNERSHIP, |ownership| {
+            ownership["certificate_pem"] = json!(useless);
+        })?;
+        enrolling.ends_done()?;
+        enrolling.assert_certificates(2, 1);
+    }
+    Ok(())
+}
+
+/// A registration that goes on refusing the token of a certificate just made: one run asks once.
+#[test]
+fn a_token_that_is_always_refused_costs_one_certificate_a_run() -> Result<()> {
+    let enrolling = Enrolling::new()?;
+    let refused = Rejection::new(400, "InvalidCertificateOwnershipToken", "ownership token");
+    let core = &enrolling.site.core;
+    core.misbehave(Call::RegisterThing, 100, Conduct::Rejected(refused));
+    for runs in 1..=3 {
+        let outcome = enrolling.enroll()?;
+        assert_ne!(outcome.code, exit::DONE, "{}", outcome.stderr);
+        enrolling.assert_certificates(runs, 0);
+    }
+    enrolling.site.core.behave();
+    let status = enrolling.device.status()?;
+    let message = status["message"].as_str().context("no message")?;
+    assert!(message.contains("ownership token"), "{message}");
+    enrolling.ends_done()
+}

@@ -95,3 +95,10 @@ def parse(path, stubs, overrides="", **variables):
         path = base
     d.setVar("FILE", str(path))
     return bb.parse.handle(str(path), d)[""]
+
+
+def function(d, name):
+    """A Python task or function of a parsed file, as bitbake compiles it: a callable that takes `d`."""
+    context = dict(bb.utils.get_context())
+    exec(bb.utils.better_compile(f"def {name}(d):\n{d.getVar(name, False)}\n", name, d.getVar("FILE")), context)
+    return context[name]

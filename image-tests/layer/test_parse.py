@@ -57,16 +57,6 @@ def test_a_feature_adds_its_class_to_images(parse, variable, feature, inherited)
     assert (layer.LAYER / "classes-recipe" / f"{inherited}.bbclass").exists()
 
 
-def test_config_txt_loads_the_overlay_after_what_the_image_asks_for(parse):
-    recipe = f"{RPI}/recipes-bsp/bootfiles/rpi-config_git.bbappend"
-    mine = {"RPI_EXTRA_CONFIG": "gpio=17=op"}
-    assert parse(recipe, **mine).getVar("RPI_EXTRA_CONFIG") == "gpio=17=op"
-    on = parse(recipe, **mine, **ON)
-    assert on.getVar("RPI_EXTRA_CONFIG") == "gpio=17=op\\ndtoverlay=tpm-slb9670\\n"
-    slow = parse(recipe, **ON, TPM_SLB9670_OVERLAY="tpm-slb9670-ce0,speed=10000000")
-    assert "\\ndtoverlay=tpm-slb9670-ce0,speed=10000000\\n" in slow.getVar("RPI_EXTRA_CONFIG")
-
-
 def test_the_pi_5_gets_its_own_spi_controller(parse):
     kernel = f"{RPI}/recipes-kernel/linux/linux-raspberrypi_%.bbappend"
     assert parse(kernel).getVar("SRC_URI") is None

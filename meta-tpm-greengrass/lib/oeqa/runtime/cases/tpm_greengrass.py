@@ -50,3 +50,11 @@ class TpmGreengrassTest(OERuntimeTestCase):
     @OETestDepends(["ssh.SSHTest.test_ssh"])
     def test_no_shared_pin_is_in_the_image(self):
         self.run_on_target("! grep -q userPin /greengrass/v2/config/config.yaml")
+
+    @OEHasPackage(["greengrass-lite"])
+    @OETestDepends(["tpm_greengrass.TpmGreengrassTest.test_first_boot_made_the_identity"])
+    def test_components_cannot_read_the_pin(self):
+        """As whom they run, the last file says that ggconfigd reads."""
+        self.run_on_target("grep -q 'posixUser.*gg_component:gg_component' /etc/greengrass/config.d/greengrass-lite.yaml")
+        self.run_on_target("test -s /var/lib/tpm2_pkcs11/pin")
+        self.run_on_target("! su -s /bin/sh -c 'cat /var/lib/tpm2_pkcs11/pin' gg_component")

@@ -57,12 +57,24 @@ def test_a_feature_adds_its_class_to_images(parse, variable, feature, inherited)
     assert (layer.LAYER / "classes-recipe" / f"{inherited}.bbclass").exists()
 
 
-def test_the_pi_5_gets_its_own_spi_controller(parse):
-    kernel = f"{RPI}/recipes-kernel/linux/linux-raspberrypi_%.bbappend"
-    assert parse(kernel).getVar("SRC_URI") is None
-    assert parse(kernel, **ON).getVar("SRC_URI").split() == ["file://tpm-slb9670.cfg"]
-    five = parse(kernel, "raspberrypi5", **ON).getVar("SRC_URI").split()
-    assert five == ["file://tpm-slb9670.cfg", "file://tpm-slb9670-rp1.cfg"]
+KERNELS = names(layer.files("linux-raspberrypi*.bbappend"))
+# OVERRIDES of meta-raspberrypi's machines, as far as they count here: architecture, machine.
+MACHINES = {"aarch64:raspberrypi3-64": True, "aarch64:raspberrypi5": True, "aarch64:raspberrypi-armv8": True,
+            "arm:raspberrypi-armv7": False, "arm:raspberrypi4": False}
+
+
+@pytest.mark.parametrize("machine, may_be_a_pi_5", MACHINES.items())
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_each_kernel_has_the_spi_controllers_of_its_boards(parse, kernel, machine, may_be_a_pi_5):
+    assert parse(kernel, machine).getVar("SRC_URI") is None
+    fragments = parse(kernel, machine, **ON).getVar("SRC_URI").split()
+    assert fragments == ["file://tpm-slb9670.cfg"] + ["file://tpm-slb9670-rp1.cfg"] * may_be_a_pi_5
+
+
+def test_a_32_bit_image_for_all_boards_has_two_kernels():
+    """raspberrypi-armv7 builds linux-raspberrypi-v7 for its older boards."""
+    assert {path.rpartition("/")[2] for path in KERNELS} == {
+        "linux-raspberrypi_%.bbappend", "linux-raspberrypi-v7_%.bbappend"}
 
 
 @pytest.mark.parametrize("edition, brings", [("nucleus", {"greengrass-bin", "greengrass-plugin-pkcs11"}),

@@ -13,7 +13,6 @@ const INSTALLED: &[&str] = &[
     "/usr/bin/firstboot",
     "/usr/lib/firstboot/AmazonRootCA1.pem",
     "/usr/lib/firstboot/firstboot.json",
-    "/usr/lib/modules-load.d/firstboot.conf",
     "/usr/lib/systemd/system/boot.mount.d/10-firstboot.conf",
     "/usr/lib/systemd/system/dev-tpmrm0.device.d/10-firstboot.conf",
     "/usr/lib/systemd/system/firstboot-enroll.path",

@@ -86,7 +86,7 @@ install_settings[vardepvalue] = "${@firstboot_settings(d)}"
 
 SYSTEMD_SERVICE:${PN} = "firstboot.service firstboot-enroll.service firstboot-enroll.path"
 
-FILES:${PN} += "${nonarch_libdir}/firstboot ${nonarch_libdir}/modules-load.d ${nonarch_libdir}/tmpfiles.d ${systemd_system_unitdir}"
+FILES:${PN} += "${nonarch_libdir}/firstboot ${nonarch_libdir}/tmpfiles.d ${systemd_system_unitdir}"
 
 # tpm2-pkcs11 is the PKCS#11 module and libtss2-tcti-device the way to the kernel's driver: both are
 # loaded with dlopen. tpm2-tss has the udev rule and the group for /dev/tpmrm0. dosfstools and

@@ -46,6 +46,11 @@ class TpmGreengrassTest(OERuntimeTestCase):
     def test_status_is_json(self):
         json.loads(self.run_on_target("firstboot status --json"))
 
+    @OEHasPackage(["firstboot"])
+    @OETestDepends(["ssh.SSHTest.test_ssh"])
+    def test_no_module_is_asked_for_that_the_kernel_has_built_in(self):
+        self.run_on_target("! systemctl is-failed --quiet systemd-modules-load.service")
+
     @OEHasPackage(["greengrass-bin"])
     @OETestDepends(["ssh.SSHTest.test_ssh"])
     def test_no_shared_pin_is_in_the_image(self):

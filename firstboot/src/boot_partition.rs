@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use log::warn;
 use serde_json::Value;
 
-use crate::error::{Doing, Exit, Result};
+use crate::error::Result;
 use crate::files;
 use crate::layout::{BOOT, Layout};
+use crate::output;
 
 /// A certificate chain or a root certificate may have this many bytes.
 pub const MAX_CERTIFICATE: usize = 64 * 1024;
@@ -116,9 +117,7 @@ impl BootPartition {
     /// written is no reason to stop.
     pub fn publish_status(&self, status: &Value) {
         let attempt = || -> Result<()> {
-            let text = serde_json::to_string_pretty(status)
-                .doing(Exit::Other, || "cannot encode the status".into())?;
-            let text = format!("{text}\n");
+            let text = output::json_text(status)?;
             let path = self.path("status.json");
             if holds(&path, text.as_bytes()) {
                 return Ok(());

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use firstboot::cli;
 use firstboot::error::Exit;
+use firstboot::output;
 use log::{LevelFilter, error, warn};
 use nix::sys::stat::{Mode, umask};
 
@@ -27,20 +28,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line a record on standard error; the journal adds the time.
 fn start_log(verbose: bool) {
-    let level = if verbose {
-        LevelFilter::Debug
-    } else {
-        LevelFilter::Info
-    };
-    let logger = simple_logger::SimpleLogger::new()
-        .with_level(level)
-        // What goes wrong in there is said again, in the operator's words.
-        .with_module_level("tss_esapi", LevelFilter::Off);
-    if logger.init().is_err() {
-        eprintln!("firstboot: the log could not be started");
-    }
+    output::start_log(match verbose {
+        true => LevelFilter::Debug,
+        false => LevelFilter::Info,
+    });
     if !verbose {
         quieten_libraries();
     }

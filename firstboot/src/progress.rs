@@ -5,6 +5,8 @@ use std::time::Instant;
 use log::info;
 use sd_notify::NotifyState;
 
+use crate::error::printable;
+
 /// Says what is about to be done, does it, and says how long it took.
 ///
 /// `what` reads after "now": "making an RSA-2048 key in the TPM (tens of seconds on an SLB 9670)".
@@ -21,6 +23,8 @@ pub fn during<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T
 
 /// Tells systemd (`systemctl status`) what is going on; without systemd, nothing happens.
 pub fn status(what: &str) {
+    // A line feed would begin another assignment (sd_notify(3)).
+    let what = printable(what.to_owned());
     // A line that cannot be delivered is no reason to stop provisioning.
-    let _ = sd_notify::notify(&[NotifyState::Status(what)]);
+    let _ = sd_notify::notify(&[NotifyState::Status(&what)]);
 }

@@ -3,7 +3,6 @@
 //! Both are one JSON object, of which the text form is the rendering: what is in one is in the
 //! other. Names are stable; new ones may be added.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -11,8 +10,9 @@ use serde_json::{Map, Value, json};
 use crate::boot_partition::BootPartition;
 use crate::device::Device;
 use crate::enrollment::Offer;
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, Result};
 use crate::layout::{IDENTITY, Layout};
+use crate::output;
 use crate::provision::{self, Step};
 use crate::public_key::hexadecimal;
 use crate::survey::{IdentityState, Survey};
@@ -181,25 +181,14 @@ pub fn publish_failure(layout: &Layout, error: &Error) {
 
 /// Prints a report on standard output, for a program or for a person.
 pub fn print(report: &Value, as_json: bool) -> Result<()> {
-    let mut text = if as_json {
-        serde_json::to_string_pretty(report)
-            .doing(Exit::Other, || "cannot encode the report".into())?
-    } else {
-        let mut lines = Vec::new();
-        if let Value::Object(object) = report {
-            render(object, 0, &mut lines);
-        }
-        lines.join("\n")
-    };
-    text.push('\n');
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // A reader that has seen enough (`| head`) is no failure.
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::new(
-            Exit::CannotWrite,
-            format!("cannot write the report: {e}"),
-        )),
-        _ => Ok(()),
+    if as_json {
+        return output::print_json(report);
     }
+    let mut lines = Vec::new();
+    if let Value::Object(object) = report {
+        render(object, 0, &mut lines);
+    }
+    output::print_lines(lines)
 }
 
 fn render(object: &Map<String, Value>, depth: usize, lines: &mut Vec<String>) {

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -32,14 +32,23 @@ pub fn finish(command: &mut Command) -> Result<Finished> {
     let output = command
         .output()
         .with_context(|| format!("cannot start {}", command_line(command)))?;
-    let status = output.status;
     Ok(Finished {
-        code: status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+        code: exit_code(output.status),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
+}
+
+/// Runs a program to its end, with nobody who reads what it says: both outputs are pipes whose other end is closed.
+pub fn finish_unread(command: &mut Command) -> Result<i32> {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let status = command
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .status()
+        .with_context(|| format!("cannot start {}", command_line(command)))?;
+    Ok(exit_code(status))
 }
 
 /// Runs a program that has to succeed; its standard output.
@@ -55,6 +64,12 @@ pub fn succeed(command: &mut Command) -> Result<String> {
         );
     }
     Ok(finished.stdout)
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 /// A command for a message: without its environment, in which clients are given PINs.

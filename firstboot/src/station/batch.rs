@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::request::{REPLY, Request};
 use super::wrapping::Certificates;
 use crate::attestation::{Contents, MAX_REPLY, Reply};
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result};
 use crate::files;
 use crate::public_key::{hexadecimal, sha256};
 
@@ -82,9 +82,7 @@ impl Bench {
             match self.answer(path, &mut names) {
                 Ok(true) => outcome.written += 1,
                 Ok(false) => outcome.answered_before += 1,
-                Err(Stop::Refused(reason)) => {
-                    outcome.refused.push((path.clone(), printable(reason)))
-                }
+                Err(Stop::Refused(reason)) => outcome.refused.push((path.clone(), reason)),
                 Err(Stop::Failed(error)) => return Err(error),
             }
             progress.done(count);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use super::commands;
+use crate::output;
 
 /// Turns certificate requests of firstboot into certificates that only their TPMs can open.
 #[derive(Debug, Parser)]
@@ -146,7 +147,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("firstboot-station: {e}");
+            output::say(&format!("firstboot-station: {e}"));
             e.into()
         }
     }

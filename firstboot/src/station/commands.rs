@@ -14,6 +14,7 @@ use super::request::records;
 use super::signer::KeySource;
 use super::wrapping::Certificates;
 use crate::error::{Error, Exit, Result};
+use crate::output;
 use crate::public_key::{hexadecimal, sha256};
 
 /// Certificates of the operator's CA.
@@ -42,22 +43,18 @@ pub(super) fn inspect(files: &[PathBuf], tpms: &Tpms) -> Result<()> {
     };
     let mut bad = 0;
     for path in files {
-        println!("{}", path.display());
-        let (lines, verdict) = inspect::describe(path, policy.as_ref());
-        for (name, value) in lines {
-            println!("  {name:<20} {value}");
-        }
-        match verdict {
-            Ok(()) if policy.is_some() => println!("  {:<20} good", "verdict"),
-            Ok(()) => println!(
-                "  {:<20} well-formed; --vendor-ca checks its TPM",
-                "verdict"
-            ),
-            Err(reason) => {
-                println!("  {:<20} refused: {reason}", "verdict");
-                bad += 1;
-            }
-        }
+        let (mut lines, verdict) = inspect::describe(path, policy.as_ref());
+        bad += usize::from(verdict.is_err());
+        let verdict = match verdict {
+            Ok(()) if policy.is_some() => "good".into(),
+            Ok(()) => "well-formed; --vendor-ca checks its TPM".into(),
+            Err(reason) => format!("refused: {reason}"),
+        };
+        lines.push(("verdict", verdict));
+        let lines = lines
+            .into_iter()
+            .map(|(name, value)| format!("  {name:<20} {value}"));
+        output::print_lines(std::iter::once(path.display().to_string()).chain(lines))?;
     }
     refusal(bad, files.len())
 }
@@ -84,20 +81,22 @@ fn answer(answering: &Answering, authority: Authority, source: Source) -> Result
     let issuer = sha256(&bench.authority.certificate()?);
     let outcome = bench.run(&records)?;
     for (path, reason) in &outcome.refused {
-        eprintln!("refused: {}: {reason}", path.display());
+        output::say(&format!("refused: {}: {reason}", path.display()));
     }
-    println!(
-        "{} requests: {} replies written to {}, {} answered before, {} refused",
-        records.len(),
-        outcome.written,
-        answering.out.display(),
-        outcome.answered_before,
-        outcome.refused.len()
-    );
-    println!(
-        "signed by {}, which devices want in enrollment.issuers",
-        hexadecimal(&issuer)
-    );
+    output::print_lines([
+        format!(
+            "{} requests: {} replies written to {}, {} answered before, {} refused",
+            records.len(),
+            outcome.written,
+            answering.out.display(),
+            outcome.answered_before,
+            outcome.refused.len()
+        ),
+        format!(
+            "signed by {}, which devices want in enrollment.issuers",
+            hexadecimal(&issuer)
+        ),
+    ])?;
     refusal(outcome.refused.len(), records.len())
 }
 

@@ -8,27 +8,21 @@ use super::check::{self, Policy};
 use super::ek_certificate::EkCertificate;
 use super::request::{REPLY, Request};
 use crate::attestation::{MAX_REPLY, PublicArea, Reply};
-use crate::error::printable;
 use crate::files;
 use crate::public_key::{hexadecimal, sha256};
 
+/// What is in a file: what each part is called, and what it is.
+pub(super) type Lines = Vec<(&'static str, String)>;
+
 /// Describes a file, and says what is wrong with it: with a policy, all that `issue` would say.
-pub(super) fn describe(
-    path: &Path,
-    policy: Option<&Policy>,
-) -> (Vec<(&'static str, String)>, Result<(), String>) {
+pub(super) fn describe(path: &Path, policy: Option<&Policy>) -> (Lines, Result<(), String>) {
     let mut lines = Vec::new();
     let verdict = match path.to_string_lossy().ends_with(REPLY) {
         true => reply(path, &mut lines),
         false => request(path, policy, &mut lines),
     };
-    let lines = lines
-        .into_iter()
-        .map(|(name, value)| (name, printable(value)));
-    (lines.collect(), verdict.map_err(printable))
+    (lines, verdict)
 }
-
-type Lines = Vec<(&'static str, String)>;
 
 fn request(path: &Path, policy: Option<&Policy>, lines: &mut Lines) -> Result<(), String> {
     let request = Request::read(path)?;

@@ -7,6 +7,7 @@ mod clients;
 mod command_line;
 mod configuration;
 mod nothing_to_do;
+mod output;
 mod reset;
 mod secrets;
 mod states;

@@ -6,6 +6,7 @@ mod device;
 mod end_to_end;
 mod impostors;
 mod make_credential;
+mod output;
 mod refusals;
 mod secrets;
 mod thousand;

@@ -1,4 +1,4 @@
-//! Greengrass V1, which left maintenance in June 2023 but still runs in the field.
+//! Greengrass V1, which AWS ended on 2026-10-07; cores in the field still have to be set up again.
 //!
 //! Source: AWS IoT Greengrass V1 developer guide, "Hardware security integration"; not tried against
 //! a V1 core. The token is found by its label; certificates have to be files.
@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Content, Document, Facts, Form, MAX_SIZE, key_uri};
 use crate::files::Access;
+use crate::settings::aws;
 use crate::token::TOKEN_LABEL;
 
 const CONFIG: &str = "/greengrass/config/config.json";
@@ -21,17 +22,27 @@ pub(super) static FORM: Form = Form {
     limit: MAX_SIZE,
 };
 
+/// What Greengrass's endpoint begins with: Beijing's has a form of its own (AWS IoT Greengrass endpoints and
+/// quotas, "AWS IoT Greengrass V1 operations").
+fn service(region: &str) -> &'static str {
+    match region {
+        "cn-north-1" => "greengrass.ats",
+        _ => "greengrass-ats",
+    }
+}
+
 fn documents(facts: &Facts<'_>) -> Vec<Document> {
     let settings = facts.settings;
     let region = &settings.aws_region;
+    let partition = aws::partition(region);
     let ours = json!({
         "coreThing": {
             "thingArn": format!(
-                "arn:aws:iot:{region}:{}:thing/{}",
-                settings.aws_account_id, facts.thing_name
+                "arn:{}:iot:{region}:{}:thing/{}",
+                partition.name, settings.aws_account_id, facts.thing_name
             ),
             "iotHost": settings.iot_data_endpoint,
-            "ggHost": format!("greengrass-ats.iot.{region}.amazonaws.com"),
+            "ggHost": format!("{}.iot.{region}.{}", service(region), partition.domain),
         },
         "crypto": {
             "PKCS11": {

@@ -28,6 +28,9 @@ pub enum Goal {
 
 /// Walks until there is nothing left to do, and says how things stand on the boot partition.
 pub fn run(device: &mut Device, goal: Goal) -> Result<()> {
+    for remark in &device.settings.remarks {
+        warn!("{remark}");
+    }
     let result = walk(device, goal);
     let (state, message) = match &result {
         Ok(step) => (step.state(), step.describe()),

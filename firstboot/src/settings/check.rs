@@ -1,6 +1,6 @@
 //! Refusing settings that cannot work, and replacing the placeholders in the thing's name.
 
-use super::{Edition, Settings, Subject};
+use super::{Settings, Subject, expand};
 use crate::board;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
@@ -9,51 +9,26 @@ use crate::layout::Layout;
 const MAX_THING_NAME: usize = 128;
 
 /// An attribute of a subject name may have this many characters (RFC 5280 appendix A.1, ub-*: the
-/// strictest of them, for the organization).
+/// strictest of them, for the organization and for the common name).
 const MAX_NAME_ATTRIBUTE: usize = 64;
 
 impl Settings {
     /// Replaces the placeholders and refuses what cannot work.
     pub(super) fn check(&mut self, layout: &Layout) -> Result<()> {
-        self.thing_name = expand(&self.thing_name, layout)?;
+        self.thing_name = expand(&self.thing_name, "thing_name", |placeholder| {
+            board_value(placeholder, "thing_name", layout)
+        })?;
         check_thing_name(&self.thing_name).map_err(Error::settings)?;
+        if self.thing_name.len() > MAX_NAME_ATTRIBUTE {
+            self.remarks.push(format!(
+                "thing_name has {} characters; as the common name of the request it should have {MAX_NAME_ATTRIBUTE} at \
+                 most (RFC 5280), and a CA may refuse it: take a shorter one",
+                self.thing_name.len()
+            ));
+        }
         self.enrollment.check(&self.thing_name, layout)?;
         self.subject.check()?;
-        let greengrass = &self.greengrass;
-        let v1 = greengrass.edition == Edition::V1;
-        let host = "-.";
-        for (name, value, needed, signs) in [
-            ("aws_region", &greengrass.aws_region, true, "-"),
-            (
-                "iot_data_endpoint",
-                &greengrass.iot_data_endpoint,
-                true,
-                host,
-            ),
-            (
-                "iot_credential_endpoint",
-                &greengrass.iot_credential_endpoint,
-                !v1,
-                host,
-            ),
-            // AWS IoT API reference, CreateRoleAlias, roleAlias: `[\w=,@-]+`.
-            ("iot_role_alias", &greengrass.iot_role_alias, !v1, "_=,@-"),
-            ("aws_account_id", &greengrass.aws_account_id, v1, ""),
-        ] {
-            if value.is_empty() && needed {
-                return Err(Error::settings(format!(
-                    "greengrass.{name} is missing or empty: set it in firstboot.json on the boot partition"
-                )));
-            }
-            if let Some(odd) = value
-                .chars()
-                .find(|&c| !c.is_ascii_alphanumeric() && !signs.contains(c))
-            {
-                return Err(Error::settings(format!(
-                    "greengrass.{name}: {value:?} has {odd:?} in it, which cannot be"
-                )));
-            }
-        }
+        self.remarks.extend(self.greengrass.check()?);
         Ok(())
     }
 }
@@ -106,24 +81,18 @@ pub fn check_thing_name(name: &str) -> std::result::Result<(), String> {
     }
 }
 
-fn expand(name: &str, layout: &Layout) -> Result<String> {
-    let mut name = name.to_owned();
-    type Source = fn(&Layout) -> Option<String>;
-    let sources: [(&str, Source); 2] = [
-        ("${serial}", board::serial),
-        ("${machine_id}", board::machine_id),
-    ];
-    for (placeholder, source) in sources {
-        if name.contains(placeholder) {
-            let value = source(layout).ok_or_else(|| {
-                Error::settings(format!(
-                    "thing_name uses {placeholder}, and this board has none; use another placeholder or a plain name"
-                ))
-            })?;
-            name = name.replace(placeholder, &value);
-        }
-    }
-    Ok(name)
+/// What the board has for a placeholder in the setting at `path`; `None` for one that the board knows nothing of.
+pub(super) fn board_value(name: &str, path: &str, layout: &Layout) -> Result<Option<String>> {
+    let value = match name {
+        "serial" => board::serial(layout),
+        "machine_id" => board::machine_id(layout),
+        _ => return Ok(None),
+    };
+    value.map(Some).ok_or_else(|| {
+        Error::settings(format!(
+            "{path} uses ${{{name}}}, and this board has none; use another placeholder or a plain value"
+        ))
+    })
 }
 
 #[cfg(test)]

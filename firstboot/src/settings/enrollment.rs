@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::check::board_value;
 use super::expand;
 use crate::attestation::{Fingerprint, fingerprint};
-use crate::board;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 
@@ -171,18 +171,10 @@ fn placeholder_value(
     path: &str,
     layout: &Layout,
 ) -> Result<Option<String>> {
-    let value = match name {
-        "thing_name" => Some(thing_name.to_owned()),
-        "serial" => board::serial(layout),
-        "machine_id" => board::machine_id(layout),
-        later if LATER.contains(&later) => Some(format!("${{{later}}}")),
-        _ => return Ok(None),
-    };
-    match value {
-        Some(value) => Ok(Some(value)),
-        None => Err(Error::settings(format!(
-            "{path} uses ${{{name}}}, and this board has none; use another placeholder or a plain value"
-        ))),
+    match name {
+        "thing_name" => Ok(Some(thing_name.to_owned())),
+        later if LATER.contains(&later) => Ok(Some(format!("${{{later}}}"))),
+        board => board_value(board, path, layout),
     }
 }
 

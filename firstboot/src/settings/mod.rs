@@ -2,8 +2,10 @@
 //!
 //! Here is what can be set; `read` puts both files together, `check` refuses what cannot work.
 
+pub mod aws;
 mod check;
 mod enrollment;
+mod greengrass;
 mod placeholders;
 mod read;
 
@@ -34,6 +36,9 @@ pub struct Settings {
     pub greengrass: Greengrass,
     /// Where the image keeps its libraries. Only the image's own file may say so.
     pub platform: Platform,
+    /// What the operator should know of them, although they can be worked with.
+    #[serde(skip)]
+    pub remarks: Vec<String>,
 }
 
 /// What the request's subject name has beside the thing name (CN). Named as in RFC 4514 §3.
@@ -101,7 +106,7 @@ pub enum Edition {
     /// V2, in C.
     #[default]
     NucleusLite,
-    /// V1, which left maintenance in June 2023.
+    /// V1, which AWS ended on 2026-10-07.
     V1,
 }
 

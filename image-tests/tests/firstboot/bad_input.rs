@@ -121,7 +121,52 @@ fn an_empty_region() -> Result<()> {
 fn an_endpoint_that_is_an_address_of_the_web() -> Result<()> {
     refuses(
         |s| s["greengrass"]["iot_data_endpoint"] = json!("https://abc.example"),
-        &["greengrass.iot_data_endpoint", "':'"],
+        &["greengrass.iot_data_endpoint", "a host name alone"],
+    )
+}
+
+/// Each is well-formed; together they lead nowhere.
+#[test]
+fn addresses_that_do_not_agree() -> Result<()> {
+    type Change = fn(&mut Value);
+    let cases: [(Change, [&str; 2]); 4] = [
+        (
+            |s| s["greengrass"]["aws_region"] = json!("eu-central-2"),
+            ["greengrass.iot_data_endpoint", "another region"],
+        ),
+        (
+            |s| {
+                s["greengrass"]["iot_credential_endpoint"] =
+                    json!("data.credentials.iot-fips.us-west-2.amazonaws.com");
+            },
+            ["greengrass.iot_credential_endpoint", "another region"],
+        ),
+        (
+            |s| {
+                s["greengrass"]["iot_data_endpoint"] =
+                    s["greengrass"]["iot_credential_endpoint"].clone();
+            },
+            ["credentials endpoint", "iot:Data-ATS"],
+        ),
+        (
+            |s| {
+                s["greengrass"]["iot_data_endpoint"] =
+                    json!("greengrass.eu-central-1.amazonaws.com");
+            },
+            ["greengrass.iot_data_endpoint", "no endpoint of AWS IoT"],
+        ),
+    ];
+    for (change, words) in cases {
+        refuses(change, &words)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_city_is_no_region() -> Result<()> {
+    refuses(
+        |s| s["greengrass"]["aws_region"] = json!("Frankfurt"),
+        &["greengrass.aws_region", "eu-central-1"],
     )
 }
 
@@ -142,7 +187,8 @@ fn thing_names_that_are_none() -> Result<()> {
         ("a\u{7}b", "'\\u{7}'"),
         ("ü", "'ü'"),
         ("$(reboot)", "'$'"),
-        ("${mac}", "'$'"),
+        ("${mac}", "there is no such placeholder"),
+        ("gw-${serial", "without its"),
     ] {
         refuses(|s| s["thing_name"] = json!(name), &["thing_name", words])?;
     }

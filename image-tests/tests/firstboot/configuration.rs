@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::Result;
 use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
-use image_tests::device::Device;
+use image_tests::device::{Device, offline_settings};
 use serde_json::{Value, json};
 
 use crate::{assert_ends, device, exit, thing_name, usual};
@@ -106,6 +106,40 @@ fn v1() -> Result<()> {
         device.read("/var/lib/tpm2_pkcs11/certificate.pem")?
     );
     assert_eq!(mode(&device, V1)?, 0o600);
+    Ok(())
+}
+
+/// GovCloud and China: other ARNs, other domains, and Beijing's endpoint has its own form.
+#[test]
+fn v1_in_other_partitions() -> Result<()> {
+    for (region, arn, host, data) in [
+        (
+            "us-gov-east-1",
+            "arn:aws-us-gov:iot:us-gov-east-1:",
+            "greengrass-ats.iot.us-gov-east-1.amazonaws.com",
+            "abc123-ats.iot.us-gov-east-1.amazonaws.com",
+        ),
+        (
+            "cn-north-1",
+            "arn:aws-cn:iot:cn-north-1:",
+            "greengrass.ats.iot.cn-north-1.amazonaws.com.cn",
+            "abc123.ats.iot.cn-north-1.amazonaws.com.cn",
+        ),
+    ] {
+        let device = Device::unprovisioned()?;
+        let mut settings = offline_settings("v1", KeyType::EccP256);
+        settings["greengrass"]["aws_region"] = json!(region);
+        settings["greengrass"]["iot_data_endpoint"] = json!(data);
+        settings["greengrass"]["iot_credential_endpoint"] = json!("");
+        device.settings(&settings)?;
+        device.enroll_with(&Authority::new()?)?;
+        let thing = &json(&device, V1)?["coreThing"];
+        assert_eq!(
+            thing["thingArn"],
+            format!("{arn}123456789012:thing/{}", thing_name())
+        );
+        assert_eq!(thing["ggHost"], host);
+    }
     Ok(())
 }
 
@@ -255,7 +289,7 @@ fn the_edition_can_be_changed() -> Result<()> {
     let device = enrolled("nucleus")?;
     let group = |path: &str| -> Result<u32> { Ok(fs::metadata(device.path(path))?.gid()) };
     assert_eq!(group("/var/lib/tpm2_pkcs11/pin")?, 0);
-    let settings = image_tests::device::offline_settings("nucleus-lite", KeyType::EccP256);
+    let settings = offline_settings("nucleus-lite", KeyType::EccP256);
     device.settings(&settings)?;
     device.succeed(&["enroll"])?;
     assert!(device.exists(LITE));

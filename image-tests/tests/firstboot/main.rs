@@ -10,6 +10,7 @@ mod nothing_to_do;
 mod output;
 mod reset;
 mod secrets;
+mod settings;
 mod states;
 mod units;
 mod users;

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use log::warn;
 use serde_json::Value;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
 use crate::layout::{BOOT, Layout};
 use crate::output;
+use crate::text;
 
 /// A certificate chain or a root certificate may have this many bytes.
 pub const MAX_CERTIFICATE: usize = 64 * 1024;
@@ -50,7 +51,8 @@ impl BootPartition {
 
     /// The operator's root certificate, if there is one.
     pub fn root_ca(&self) -> Result<Option<Vec<u8>>> {
-        files::read(&self.path("root-ca.pem"), MAX_CERTIFICATE)
+        let content = text::read(&self.path("root-ca.pem"), MAX_CERTIFICATE);
+        content.map_err(|e| Error::settings(e.to_string()))
     }
 
     /// The claim certificate and its key: what a whole fleet shows to get certificates of its own.

@@ -8,11 +8,11 @@ use zeroize::Zeroizing;
 use crate::boot_partition::BootPartition;
 use crate::enrollment::fleet::Session;
 use crate::error::{Doing, Error, Exit, Result};
-use crate::files;
 use crate::greengrass::{self, Facts};
 use crate::identity::{Identity, Plan, Record};
 use crate::layout::{IMAGE_ROOT_CA, Layout};
 use crate::settings::Settings;
+use crate::text;
 use crate::tpm::{Identification, Srk, Tpm};
 use crate::x509::{self, Chain};
 use crate::{progress, secret};
@@ -114,7 +114,7 @@ impl Device {
         slot: u64,
         work: impl FnOnce(&Facts<'_>) -> Result<T>,
     ) -> Result<T> {
-        let certificate = chain.pem()?;
+        let certificate = chain.pem();
         work(&Facts {
             settings: &self.settings.greengrass,
             platform: &self.settings.platform,
@@ -192,8 +192,8 @@ impl Device {
 
 /// The operator's root certificates, or else the image's.
 fn root_ca(layout: &Layout, boot: &BootPartition) -> Result<Vec<u8>> {
-    let checked = |pem: Vec<u8>, path: std::path::PathBuf| match x509::check_roots(&pem) {
-        Ok(()) => Ok(pem),
+    let checked = |content: Vec<u8>, path: std::path::PathBuf| match x509::roots(&content) {
+        Ok(pem) => Ok(pem.into_bytes()),
         Err(why) => Err(Error::settings(format!(
             "{} holds no PEM certificate: {why}",
             path.display()
@@ -203,7 +203,7 @@ fn root_ca(layout: &Layout, boot: &BootPartition) -> Result<Vec<u8>> {
         return checked(pem, boot.path("root-ca.pem"));
     }
     let path = layout.at(IMAGE_ROOT_CA);
-    let pem = files::read(&path, MAX_ROOT_CA)
+    let pem = text::read(&path, MAX_ROOT_CA)
         .doing(Exit::Settings, || "no root certificate".into())?
         .ok_or_else(|| {
             Error::settings(format!(

@@ -46,7 +46,7 @@ impl Device {
     /// certificate is tried: an active one has been registered. Otherwise it is worth nothing (AWS IoT
     /// deletes it after an hour), and another one is asked for.
     pub fn register_thing(&mut self, record: &Record) -> Result<()> {
-        let Some((ownership, chain)) = self.kept(record)? else {
+        let Some((ownership, chain)) = self.kept()? else {
             self.identity.forget_ownership()?;
             return self.ask_again(Error::other(
                 "the certificate that was kept for registration is damaged: another one is asked for",
@@ -120,11 +120,12 @@ impl Device {
     }
 
     /// The certificate that is kept, if it is whole and for our key.
-    fn kept(&self, record: &Record) -> Result<Option<(Ownership, Chain)>> {
+    fn kept(&self) -> Result<Option<(Ownership, Chain)>> {
+        let [request, _] = self.identity.request_files()?;
+        let key = Request::parse(&request)?.public_key()?;
         Ok(self.identity.ownership()?.and_then(|ownership| {
-            let chain = Chain::parse(ownership.certificate_pem.as_bytes()).ok()?;
-            (chain.key_fingerprint() == Some(record.key_sha256.clone()))
-                .then_some((ownership, chain))
+            let chain = Chain::parse(ownership.certificate_pem.as_bytes(), &key, &[]).ok()?;
+            Some((ownership, chain))
         }))
     }
 

@@ -12,7 +12,7 @@
 //! | 3 | [`provision`] (what is next), [`survey`] (what is there), [`report`] (what people are shown) |
 //! | 2 | [`device`] and its `enroll` and `opening`, [`identity`], [`enrollment`], [`greengrass`] |
 //! | 1 | [`tpm`], [`token`], [`x509`], [`settings`], [`boot_partition`], [`board`] |
-//! | ground | [`attestation`] (its formats), [`files`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`progress`], [`json`], [`output`], [`error`] |
+//! | ground | [`attestation`] (its formats), [`files`], [`text`], [`pem`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`progress`], [`json`], [`output`], [`error`] |
 
 pub mod attestation;
 pub mod board;
@@ -32,6 +32,7 @@ pub mod layout;
 mod libcrypto;
 mod opening;
 pub mod output;
+pub mod pem;
 pub mod progress;
 pub mod provision;
 pub mod public_key;
@@ -41,6 +42,7 @@ pub mod settings;
 #[cfg(feature = "station")]
 pub mod station;
 pub mod survey;
+pub mod text;
 pub mod token;
 pub mod tpm;
 pub mod x509;

@@ -24,7 +24,7 @@ impl Device {
                 if self.identity.certificate()?.as_ref() != Some(&chain) {
                     self.identity.accept(&chain)?;
                 }
-                self.identity.note_opened_reply(&wrapped.sha256)
+                self.identity.note_opened_reply(&wrapped.sha256, &chain)
             }
             Err(e) if e.exit == Exit::Other => {
                 self.refused_reply = Some((wrapped.sha256.clone(), e.to_string()));
@@ -53,10 +53,12 @@ impl Device {
                 "what the TPM has made of it is no key".into()
             })?;
         let pem = wrapped.reply.open(credential).map_err(Error::other)?;
-        let chain = Chain::parse(&pem).map_err(Error::other)?;
         let [request, _] = self.identity.request_files()?;
         let key = Request::parse(&request)?.public_key()?;
-        match chain.check(&key, &record.thing_name, Clock::read()) {
+        // Whoever has sealed it is one of enrollment.issuers; the certificate may be anybody's, AWS IoT's for example.
+        let chain = Chain::parse(&pem, &key, &[]).map_err(Error::other)?;
+        let accepted = self.identity.certificate()?.filter(|a| a.is_for(&key));
+        match chain.check_successor(accepted.as_ref(), &key, &record.thing_name, Clock::read()) {
             Verdict::Good => {}
             Verdict::GoodBut(remark) => warn!("{remark}"),
             Verdict::Bad(why) => return Err(Error::other(format!("the certificate in it: {why}"))),

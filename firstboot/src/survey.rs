@@ -201,8 +201,8 @@ fn complete(device: &Device) -> Result<IdentityState> {
 fn is_registered(device: &Device, key: &PublicKey) -> bool {
     let registration = device.identity.registration().ok().flatten();
     registration
-        .and_then(|registration| registration.certificate())
-        .is_some_and(|chain| chain.is_for(key))
+        .and_then(|registration| registration.certificate(key))
+        .is_some()
 }
 
 /// What enrollment offers beside the certificate that has been accepted.
@@ -223,7 +223,7 @@ fn offer(
         (Method::Offline, _) => {
             // Where its certificate is gone, a reply is to be opened again.
             let opened = match accepted {
-                Some(_) => identity.opened_reply()?,
+                Some(accepted) => identity.opened_reply(accepted)?,
                 None => None,
             };
             let refused = device.refused_reply.as_ref();
@@ -232,6 +232,7 @@ fn offer(
                 key,
                 evidence: record.evidence.as_ref(),
                 issuers: &settings.enrollment.issuers,
+                accepted,
                 opened: opened.as_deref(),
                 refused: refused.map(|(sha256, why)| (sha256.as_str(), why.as_str())),
             };

@@ -51,6 +51,8 @@ subjectAltName = DNS:elsewhere.example
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
     Now,
+    /// Since later than `Now`'s beginning.
+    Recent,
     Expired,
     NotYet,
 }
@@ -60,6 +62,7 @@ impl Validity {
         match self {
             // Since long ago, as a device without a clock may believe in an old date.
             Self::Now => &["-startdate", "20200101000000Z", "-days", "3650"],
+            Self::Recent => &["-startdate", "20230101000000Z", "-days", "3650"],
             Self::Expired => &[
                 "-startdate",
                 "20200101000000Z",

@@ -5,8 +5,8 @@ use super::{Offer, Wrapped};
 use crate::attestation::{Evidence, Fingerprint, MAX_REPLY, PublicArea, Reply};
 use crate::boot_partition::{BootPartition, MAX_CERTIFICATE};
 use crate::clock::Clock;
-use crate::files;
 use crate::public_key::{PublicKey, hexadecimal, sha256};
+use crate::text;
 use crate::x509::{Chain, Verdict};
 
 /// The device that the certificate has to be for.
@@ -19,7 +19,9 @@ pub struct Wanted<'a> {
     pub evidence: Option<&'a Evidence>,
     /// Whose replies it takes.
     pub issuers: &'a [Fingerprint],
-    /// SHA-256 of the reply that its certificate came in.
+    /// The certificate that has been accepted.
+    pub accepted: Option<&'a Chain>,
+    /// SHA-256 of the reply that it came in.
     pub opened: Option<&'a str>,
     /// SHA-256 of a reply that could not be opened, and why.
     pub refused: Option<(&'a str, &'a str)>,
@@ -30,26 +32,44 @@ pub struct Wanted<'a> {
 pub fn offer(boot: &BootPartition, wanted: &Wanted<'_>, clock: Clock) -> Offer {
     let path = boot.certificate_path(wanted.thing_name);
     let refused = |why: String| Offer::Refused(format!("{}: {why}", path.display()));
-    let pem = match files::read(&path, MAX_CERTIFICATE) {
-        Ok(Some(pem)) => pem,
+    let content = match text::read(&path, MAX_CERTIFICATE) {
+        Ok(Some(content)) => content,
         Ok(None) => return reply(boot, wanted),
         Err(e) => return Offer::Refused(e.to_string()),
     };
-    let chain = match Chain::parse(&pem) {
+    let (key, thing_name) = (wanted.key, wanted.thing_name);
+    // At each boot with nothing to do: no signature is verified again.
+    if let Some(accepted) = wanted.accepted.filter(|a| a.is_all_of(&content)) {
+        return match accepted.check(key, thing_name, clock) {
+            Verdict::Bad(why) => refused(why),
+            Verdict::Good | Verdict::GoodBut(_) => nothing_new(),
+        };
+    }
+    let chain = match Chain::parse(&content, key, wanted.issuers) {
         Ok(chain) => chain,
         Err(why) => return refused(why),
     };
-    match chain.check(wanted.key, wanted.thing_name, clock) {
-        Verdict::Good => Offer::Certificate(Box::new(chain), None),
-        Verdict::GoodBut(remark) => Offer::Certificate(Box::new(chain), Some(remark)),
-        Verdict::Bad(why) => refused(why),
+    let remark = match chain.check_successor(wanted.accepted, key, thing_name, clock) {
+        Verdict::Good => None,
+        Verdict::GoodBut(remark) => Some(remark),
+        Verdict::Bad(why) => return refused(why),
+    };
+    if wanted.accepted == Some(&chain) {
+        return nothing_new();
     }
+    let remarks: Vec<String> = remark.into_iter().chain(chain.remark()).collect();
+    let remark = (!remarks.is_empty()).then(|| remarks.join("; "));
+    Offer::Certificate(Box::new(chain), remark)
+}
+
+fn nothing_new() -> Offer {
+    Offer::Nothing("a newer certificate".into())
 }
 
 fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
     let path = boot.reply_path(wanted.thing_name);
     let refused = |why: &str| Offer::Refused(format!("{}: {why}", path.display()));
-    let text = match files::read(&path, MAX_REPLY) {
+    let text = match text::read(&path, MAX_REPLY) {
         Ok(Some(text)) => text,
         Ok(None) => {
             let [request, _] = boot.request_paths(wanted.thing_name);
@@ -63,7 +83,7 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
     };
     let sha256 = hexadecimal(&sha256(&text));
     if wanted.opened == Some(&sha256) {
-        return Offer::Nothing("a newer certificate".into());
+        return nothing_new();
     }
     match wanted.refused {
         Some((refused_sha256, why)) if refused_sha256 == sha256 => return refused(why),

@@ -31,12 +31,12 @@ impl Identity {
     /// be read is an error: what was made of it is not taken away for that.
     pub fn certificate(&self) -> Result<Option<Chain>> {
         let pem = files::read(&self.directory.join(CERTIFICATE), MAX_FILE)?;
-        Ok(pem.and_then(|pem| Chain::parse(&pem).ok()))
+        Ok(pem.and_then(|pem| Chain::stored(&pem)))
     }
 
     /// Accepts a certificate: from now on the token has to hold it.
     pub fn accept(&self, chain: &Chain) -> Result<()> {
-        self.write(CERTIFICATE, chain.pem()?.as_bytes())
+        self.write(CERTIFICATE, chain.pem().as_bytes())
     }
 
     /// Makes the token hold the accepted certificate, and notes what it holds.
@@ -44,7 +44,7 @@ impl Identity {
         let library = Library::open(&self.store)?;
         let slot = token_slot(&library)?;
         let login = library.login(slot, &self.pin()?)?;
-        let (leaf, issuers) = chain.objects()?;
+        let (leaf, issuers) = chain.objects();
         login.set_certificates(&leaf, &issuers)?;
         drop(login);
         drop(library);

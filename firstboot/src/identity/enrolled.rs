@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::{Identity, MAX_FILE, OWNERSHIP, REGISTRATION};
 use crate::error::{Doing, Error, Exit, Result};
 use crate::files::{self, Access};
+use crate::public_key::PublicKey;
 use crate::settings::check_thing_name;
 use crate::x509::Chain;
 
@@ -46,9 +47,9 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// The registered certificate, if it is one.
-    pub fn certificate(&self) -> Option<Chain> {
-        Chain::parse(self.certificate_pem.as_bytes()).ok()
+    /// The registered certificate, if it is one for this key.
+    pub fn certificate(&self, key: &PublicKey) -> Option<Chain> {
+        Chain::parse(self.certificate_pem.as_bytes(), key, &[]).ok()
     }
 }
 

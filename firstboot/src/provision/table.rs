@@ -340,7 +340,7 @@ fn weak_rsa_keys_are_not_made_but_ecc_keys_are() {
 #[allow(clippy::unwrap_used)]
 fn after_the_certificate_come_token_and_configuration() {
     let settings = Settings::default();
-    let chain = crate::x509::Chain::parse(include_bytes!("test-certificate.pem")).unwrap();
+    let chain = crate::x509::Chain::stored(include_bytes!("test-certificate.pem")).unwrap();
     let mut survey = awaiting();
     identity(&mut survey, |i| {
         i.offer = Offer::Certificate(Box::new(chain.clone()), None);
@@ -386,7 +386,7 @@ fn a_reply_is_opened_before_and_after_there_is_a_certificate() {
         reply: Reply::parse(reply.to_string().as_bytes()).unwrap(),
         sha256: String::new(),
     });
-    let chain = crate::x509::Chain::parse(include_bytes!("test-certificate.pem")).unwrap();
+    let chain = crate::x509::Chain::stored(include_bytes!("test-certificate.pem")).unwrap();
     let settings = Settings::default();
     let mut survey = awaiting();
     identity(&mut survey, |i| i.offer = Offer::Reply(wrapped.clone()));

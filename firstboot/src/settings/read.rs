@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::Settings;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::json::lay_over;
 use crate::layout::{BOOT, IMAGE_SETTINGS, Layout};
+use crate::text;
 
 /// A settings file may have this many bytes: a few hundred are usual.
 const MAX_SIZE: usize = 64 * 1024;
@@ -21,19 +21,17 @@ impl Settings {
         let mut merged = Value::Object(serde_json::Map::new());
         let mut found = false;
         for (path, trusted) in [(&image, true), (&operator, false)] {
-            let content = files::read(path, MAX_SIZE).map_err(|e| {
+            let content = text::read(path, MAX_SIZE).map_err(|e| {
                 Error::settings(format!("{e}. A settings file is a small JSON file"))
             })?;
-            let Some(content) = content else { continue };
+            let Some(text) = content else { continue };
             found = true;
             let at = |e: serde_json::Error| Error::settings(format!("{}: {e}", path.display()));
-            // Windows editors put a byte order mark in front.
-            let text = content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&content);
             // Once by itself, so that an error has this file's path, line and column …
-            let _: Self =
-                with_path(text).map_err(|e| Error::settings(format!("{}: {e}", path.display())))?;
+            let _: Self = with_path(&text)
+                .map_err(|e| Error::settings(format!("{}: {e}", path.display())))?;
             // … and once as plain JSON, to override key by key.
-            let tree: Value = serde_json::from_slice(text).map_err(at)?;
+            let tree: Value = serde_json::from_slice(&text).map_err(at)?;
             if has_list(&tree, &[]) {
                 return Err(Error::settings(format!(
                     "{}: there is a list in it ([ ]); settings have names",

@@ -4,7 +4,6 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use openssl::x509::X509;
 use zeroize::Zeroizing;
 
 use super::check::Attested;
@@ -13,7 +12,6 @@ use crate::boot_partition::MAX_CERTIFICATE;
 use crate::clock::Clock;
 use crate::error::{Doing, Exit, Result};
 use crate::files;
-use crate::public_key::hexadecimal;
 use crate::x509::{Chain, Verdict};
 
 /// Where the certificates are.
@@ -66,18 +64,14 @@ impl Certificates {
             Self::Directory(path) => from(&path.join(request.file_name(CERTIFICATE)))?,
         };
         let refused = |why: String| format!("its certificate is refused: {why}");
-        let chain = Chain::parse(&pem).map_err(refused)?;
+        let chain = Chain::parse(&pem, &attested.key, &[]).map_err(refused)?;
         match chain.check(&attested.key, &request.record.thing_name, Clock::read()) {
             Verdict::Good | Verdict::GoodBut(_) => {}
             Verdict::Bad(why) => return Err(refused(why)),
         }
-        let pem = chain.pem().map_err(|e| e.to_string())?;
-        let leaf = X509::from_pem(pem.as_bytes());
-        let serial = leaf.and_then(|leaf| leaf.serial_number().to_bn());
-        let serial = serial.map_err(|e| refused(e.to_string()))?;
         Ok((
-            Zeroizing::new(pem.into_bytes()),
-            hexadecimal(&serial.to_vec()),
+            Zeroizing::new(chain.pem().into_bytes()),
+            chain.summary().serial,
         ))
     }
 }

@@ -1,318 +1,340 @@
-//! Certificates from outside: parsed, put in order, and checked before anything believes them.
+//! A certificate as it came: its bytes, and where in them the fields are.
+//!
+//! Not x509-cert's, which refuses what is not DER to the last bit: an unsorted SET, a BOOLEAN that is 1, a long form
+//! of a short length, a serial number below zero. Certificates with these are in use, and OpenSSL verifies them. What
+//! counts is that OpenSSL can verify these very bytes; so they are never written anew. Not OpenSSL's either, whose
+//! first certificate in a process costs 7 million instructions: as much as a boot with nothing to do.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use openssl::x509::X509;
-use x509_cert::Certificate;
-use x509_cert::der::oid::AssociatedOid;
-use x509_cert::der::oid::db::rfc4519::CN;
-use x509_cert::der::pem::LineEnding;
-use x509_cert::der::{Decode, Encode, EncodePem};
-use x509_cert::ext::pkix::BasicConstraints;
-use x509_cert::name::Name;
+use x509_cert::der::DateTime;
 
+use super::name;
 use crate::certificate_der::CertificateDer;
-use crate::clock::Clock;
-use crate::error::{Doing, Exit, Result, printable};
-use crate::public_key::PublicKey;
 
-/// A device certificate and the certificates of its issuers, each issued by the next.
+/// A certificate. Two are equal when their bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain {
-    leaf: Certificate,
-    issuers: Vec<Certificate>,
+pub struct Certificate {
+    der: Vec<u8>,
+    serial_number: Range<usize>,
+    issuer: Range<usize>,
+    subject: Range<usize>,
+    key: Range<usize>,
+    signature: Range<usize>,
+    /// Since the epoch; what begins before that begins with it.
+    pub(super) not_before: Duration,
+    pub(super) not_after: Duration,
+    /// basicConstraints with cA (RFC 5280 §4.2.1.9).
+    pub(super) is_authority: bool,
 }
 
-/// What the check of a certificate ends with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It may enter the token.
-    Good,
-    /// It may enter the token, but the operator should know this.
-    GoodBut(String),
-    /// It may not, because of this.
-    Bad(String),
+/// Identifier octets (X.690 §8.1.2, RFC 5280 §4.1).
+pub(super) mod tag {
+    pub const BOOLEAN: u8 = 0x01;
+    pub const INTEGER: u8 = 0x02;
+    pub const BIT_STRING: u8 = 0x03;
+    pub const OCTET_STRING: u8 = 0x04;
+    pub const OBJECT_IDENTIFIER: u8 = 0x06;
+    pub const UTC_TIME: u8 = 0x17;
+    pub const GENERALIZED_TIME: u8 = 0x18;
+    pub const SEQUENCE: u8 = 0x30;
+    pub const SET: u8 = 0x31;
+    pub const VERSION: u8 = 0xA0;
+    pub const EXTENSIONS: u8 = 0xA3;
 }
 
-impl Chain {
-    /// Reads PEM with one device certificate and, in any order, its issuers. Text outside the
-    /// PEM blocks and CRLF are fine. The error says what is wrong, for the operator.
-    pub fn parse(pem: &[u8]) -> std::result::Result<Self, String> {
-        let mut leaves = Vec::new();
-        let mut authorities = Vec::new();
-        for block in blocks(pem)? {
-            let der = decoded(&block)?;
-            let certificate = Certificate::from_der(&der).map_err(|e| format!("{DAMAGED}: {e}"))?;
-            // Written again in other bytes, its signature would be worth nothing.
-            if certificate.to_der() != Ok(der) {
-                return Err(format!("{DAMAGED}: it is not DER"));
-            }
-            if is_authority(&certificate) {
-                authorities.push(certificate);
-            } else {
-                leaves.push(certificate);
-            }
-        }
-        let leaf = match leaves.len() {
-            1 => leaves.remove(0),
-            0 if authorities.is_empty() => return Err("there is no certificate in it".into()),
-            0 => return Err("there are only CA certificates in it, none for a device".into()),
-            n => {
-                return Err(format!(
-                    "there are {n} device certificates in it; one is wanted"
-                ));
-            }
-        };
-        let mut issuers: Vec<Certificate> = Vec::new();
-        while let Some(next) = {
-            let last = issuers.last().unwrap_or(&leaf);
-            authorities.iter().position(|c| has_issued(c, last))
-        } {
-            issuers.push(authorities.remove(next));
-        }
-        match authorities.first() {
-            None => Ok(Self { leaf, issuers }),
-            Some(stray) => Err(printable(format!(
-                "the CA certificate of \"{}\" does not belong to the device certificate's chain",
-                stray.tbs_certificate().subject()
-            ))),
-        }
+/// id-ce-basicConstraints, 2.5.29.19 (RFC 5280 §4.2.1.9).
+const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1D, 0x13];
+
+impl Certificate {
+    /// Reads a certificate, all of these bytes; nothing where they are none.
+    pub fn parse(der: Vec<u8>) -> Option<Self> {
+        let (outer, rest) = Elements::new(&der, 0..der.len()).take(tag::SEQUENCE)?;
+        rest.end()?;
+        let (tbs, outer) = outer.inside(&der).take(tag::SEQUENCE)?;
+        let (_, outer) = outer.take(tag::SEQUENCE)?;
+        let (signature, outer) = outer.take(tag::BIT_STRING)?;
+        outer.end()?;
+
+        let tbs = tbs.inside(&der);
+        let tbs = tbs.take(tag::VERSION).map_or(tbs, |(_, after)| after);
+        let (serial_number, tbs) = tbs.take(tag::INTEGER)?;
+        let (_, tbs) = tbs.take(tag::SEQUENCE)?;
+        let (issuer, tbs) = tbs.take(tag::SEQUENCE)?;
+        let (validity, tbs) = tbs.take(tag::SEQUENCE)?;
+        let (subject, tbs) = tbs.take(tag::SEQUENCE)?;
+        let (key, tbs) = tbs.take(tag::SEQUENCE)?;
+        let validity = validity.inside(&der);
+        let (not_before, validity) = validity.next()?;
+        let (not_after, validity) = validity.next()?;
+        validity.end()?;
+
+        Some(Self {
+            not_before: moment(not_before.tag, &der[not_before.content])?,
+            not_after: moment(not_after.tag, &der[not_after.content])?,
+            is_authority: has_authority(&der, tbs)?,
+            serial_number: serial_number.whole,
+            issuer: issuer.whole,
+            subject: subject.whole,
+            key: key.whole,
+            signature: signature.whole,
+            der,
+        })
     }
 
-    /// Whether the certificate is for this key.
-    pub fn is_for(&self, key: &PublicKey) -> bool {
-        let spki = self
-            .leaf
-            .tbs_certificate()
-            .subject_public_key_info()
-            .to_der();
-        spki.is_ok_and(|spki| spki == key.spki())
+    /// Its bytes.
+    pub fn der(&self) -> &[u8] {
+        &self.der
     }
 
-    /// The SHA-256 of the certificate's key, as [`PublicKey::fingerprint`] has it.
-    pub fn key_fingerprint(&self) -> Option<String> {
-        let tbs = self.leaf.tbs_certificate();
-        let spki = tbs.subject_public_key_info().to_der().ok()?;
-        Some(PublicKey::from_spki(spki).fingerprint())
+    /// Its key: the DER of a SubjectPublicKeyInfo.
+    pub fn key(&self) -> &[u8] {
+        &self.der[self.key.clone()]
     }
 
-    /// Checks that the certificate is for this key and this thing, and valid now.
-    pub fn check(&self, key: &PublicKey, thing_name: &str, clock: Clock) -> Verdict {
-        if !self.is_for(key) {
-            return Verdict::Bad(format!(
-                "it is for another key than this device's (SHA-256 {}): was it made from this \
-                 device's current request?",
-                key.fingerprint()
-            ));
-        }
-        let tbs = self.leaf.tbs_certificate();
-        if let Some(name) = self.common_name()
-            && name != thing_name
-            && name != AWS_COMMON_NAME
-        {
-            return Verdict::Bad(printable(format!(
-                "it is for \"{name}\", and this thing's name is \"{thing_name}\""
-            )));
-        }
-        validity(
-            tbs.validity().not_before.to_unix_duration(),
-            tbs.validity().not_after.to_unix_duration(),
-            clock,
+    /// Issuer and serial number, which no other certificate has (RFC 5280 §4.1.2.2).
+    pub(super) fn identifier(&self) -> (&[u8], &[u8]) {
+        (
+            &self.der[self.issuer.clone()],
+            &self.der[self.serial_number.clone()],
         )
     }
 
+    /// The signature, a BIT STRING.
+    pub(super) fn signature(&self) -> &[u8] {
+        &self.der[self.signature.clone()]
+    }
+
+    /// Its subject in words.
+    pub fn subject(&self) -> String {
+        name::words(&self.der[self.subject.clone()])
+    }
+
+    /// Its issuer in words.
+    pub fn issuer(&self) -> String {
+        name::words(&self.der[self.issuer.clone()])
+    }
+
     /// The subject's common name.
-    pub fn common_name(&self) -> Option<String> {
-        common_name(self.leaf.tbs_certificate().subject())
+    pub(super) fn common_name(&self) -> Option<String> {
+        name::common_name(&self.der[self.subject.clone()])
     }
 
-    /// Subject, and the end of its validity (RFC 3339), for people.
-    pub fn describe(&self) -> String {
-        let tbs = self.leaf.tbs_certificate();
-        let end = tbs.validity().not_after.to_date_time();
-        let issuers = match self.issuers.len() {
-            0 => String::new(),
-            n => format!(", with {n} of its issuers"),
-        };
-        printable(format!("{}, valid until {end}{issuers}", tbs.subject()))
+    /// The octets of the serial number.
+    pub(super) fn serial_number(&self) -> &[u8] {
+        let whole = self.serial_number.clone();
+        let content = Elements::new(&self.der, whole).next();
+        content.map_or(&[], |(element, _)| &self.der[element.content])
     }
 
-    /// Leaf first, then its issuers, as RFC 7468 text.
-    pub fn pem(&self) -> Result<String> {
-        self.all()
-            .map(|c| c.to_pem(LineEnding::LF))
-            .collect::<std::result::Result<String, _>>()
-            .doing(Exit::Other, || "cannot encode the certificate".into())
-    }
-
-    /// As the token holds them: the leaf, and its issuers.
-    pub fn objects(&self) -> Result<(CertificateDer, Vec<CertificateDer>)> {
-        let mut objects = self
-            .all()
-            .map(object)
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .doing(Exit::Other, || "cannot encode the certificate".into())?;
-        let leaf = objects.remove(0);
-        Ok((leaf, objects))
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Certificate> {
-        std::iter::once(&self.leaf).chain(&self.issuers)
-    }
-}
-
-/// The common name that AWS IoT gives to certificates for keys that it made itself
-/// (CreateKeysAndCertificate); from a CSR it keeps the requested name.
-const AWS_COMMON_NAME: &str = "AWS IoT Certificate";
-
-fn object(certificate: &Certificate) -> x509_cert::der::Result<CertificateDer> {
-    let tbs = certificate.tbs_certificate();
-    Ok(CertificateDer {
-        value: certificate.to_der()?,
-        subject: tbs.subject().to_der()?,
-        issuer: tbs.issuer().to_der()?,
-        serial_number: tbs.serial_number().to_der()?,
-    })
-}
-
-/// The CERTIFICATE blocks of a PEM text, base64 in one line each; anything else that is labelled is
-/// refused, above all a private key.
-pub(super) fn blocks(pem: &[u8]) -> std::result::Result<Vec<String>, String> {
-    let text = std::str::from_utf8(pem).map_err(|_| "it is not a PEM text file".to_owned())?;
-    let mut found = Vec::new();
-    let mut block: Option<String> = None;
-    for line in text.lines().map(str::trim) {
-        if let Some(label) = line
-            .strip_prefix("-----BEGIN ")
-            .and_then(|l| l.strip_suffix("-----"))
-        {
-            if label != "CERTIFICATE" {
-                return Err(printable(format!(
-                    "there is a {label} in it; only certificates belong here"
-                )));
-            }
-            block = Some(String::new());
-        } else if line == "-----END CERTIFICATE-----" {
-            found.extend(block.take());
-        } else if let Some(open) = &mut block {
-            open.push_str(line);
+    /// As PKCS#11 stores it.
+    pub(super) fn object(&self) -> CertificateDer {
+        let part = |range: &Range<usize>| self.der[range.clone()].to_vec();
+        CertificateDer {
+            value: self.der.clone(),
+            subject: part(&self.subject),
+            issuer: part(&self.issuer),
+            serial_number: part(&self.serial_number),
         }
     }
-    match block {
-        Some(_) => Err("its last CERTIFICATE block has no end".into()),
-        None => Ok(found),
-    }
 }
 
-pub(super) const DAMAGED: &str = "a CERTIFICATE block is damaged";
-
-/// What is in one of [`blocks`].
-pub(super) fn decoded(block: &str) -> std::result::Result<Vec<u8>, String> {
-    // OpenSSL takes a padding character that is not at the end for an A.
-    match block.trim_end_matches('=').contains('=') {
-        true => None,
-        false => openssl::base64::decode_block(block).ok(),
+/// What is after the key: unique identifiers, which nobody uses, and extensions.
+fn has_authority(der: &[u8], mut after_key: Elements<'_>) -> Option<bool> {
+    let mut found = false;
+    while let Some((element, rest)) = after_key.next() {
+        after_key = rest;
+        if element.tag != tag::EXTENSIONS {
+            continue;
+        }
+        let (extensions, end) = element.inside(der).take(tag::SEQUENCE)?;
+        end.end()?;
+        let mut extensions = extensions.inside(der);
+        while let Some((extension, rest)) = extensions.next() {
+            extensions = rest;
+            let (id, value) = extension.inside(der).take(tag::OBJECT_IDENTIFIER)?;
+            let value = value.take(tag::BOOLEAN).map_or(value, |(_, after)| after);
+            let (value, _) = value.take(tag::OCTET_STRING)?;
+            if der[id.content] == BASIC_CONSTRAINTS {
+                let (constraints, _) = value.inside(der).take(tag::SEQUENCE)?;
+                let authority = constraints.inside(der).take(tag::BOOLEAN);
+                found |= authority.is_some_and(|(a, _)| der[a.content].iter().any(|b| *b != 0));
+            }
+        }
+        extensions.end()?;
     }
-    .ok_or_else(|| DAMAGED.to_owned())
+    after_key.end()?;
+    Some(found)
 }
 
-/// basicConstraints with cA (RFC 5280 §4.2.1.9).
-fn is_authority(certificate: &Certificate) -> bool {
-    certificate
-        .tbs_certificate()
-        .extensions()
-        .into_iter()
-        .flatten()
-        .filter(|e| e.extn_id == BasicConstraints::OID)
-        .any(|e| BasicConstraints::from_der(e.extn_value.as_bytes()).is_ok_and(|b| b.ca))
-}
-
-/// Whether name and signature of a certificate are its issuer's.
-fn has_issued(issuer: &Certificate, certificate: &Certificate) -> bool {
-    if issuer.tbs_certificate().subject() != certificate.tbs_certificate().issuer() {
-        return false;
-    }
-    let openssl = |c: &Certificate| X509::from_der(&c.to_der().ok()?).ok();
-    let verify = || {
-        let key = openssl(issuer)?.public_key().ok()?;
-        openssl(certificate)?.verify(&key).ok()
+/// A time (RFC 5280 §4.1.2.5), and the forms of X.690 §11.7 and §11.8 that only BER has: no seconds, an offset.
+fn moment(tag: u8, text: &[u8]) -> Option<Duration> {
+    let text = std::str::from_utf8(text).ok().filter(|t| t.is_ascii())?;
+    let years = match tag {
+        tag::UTC_TIME => 2,
+        tag::GENERALIZED_TIME => 4,
+        _ => return None,
     };
-    verify() == Some(true)
+    let zone = text.find(['Z', '+', '-'])?;
+    let (digits, zone) = text.split_at(zone);
+    let number = |at: Range<usize>| -> Option<u16> {
+        let digits = digits.get(at)?;
+        let all = digits.bytes().all(|c| c.is_ascii_digit());
+        all.then(|| digits.parse().ok())?
+    };
+    let pair = |nth: usize| number(years + 2 * nth..years + 2 * nth + 2).map(|n| n as u8);
+    let year = match number(0..years)? {
+        year if years == 4 => year,
+        year if year >= 50 => 1900 + year,
+        year => 2000 + year,
+    };
+    let seconds = match digits.len() - years {
+        8 => 0,
+        10 => pair(4)?,
+        _ => return None,
+    };
+    if year < 1970 {
+        return Some(Duration::ZERO);
+    }
+    let local = DateTime::new(year, pair(0)?, pair(1)?, pair(2)?, pair(3)?, seconds).ok()?;
+    let local = local.unix_duration();
+    let offset = |text: &str| -> Option<Duration> {
+        let minutes = text.get(2..4)?.parse::<u64>().ok()?;
+        let hours = text.get(..2)?.parse::<u64>().ok()?;
+        (text.len() == 4).then(|| Duration::from_secs(3600 * hours + 60 * minutes))
+    };
+    match zone.split_at_checked(1)? {
+        ("Z", "") => Some(local),
+        ("+", ahead) => Some(local.saturating_sub(offset(ahead)?)),
+        ("-", behind) => local.checked_add(offset(behind)?),
+        _ => None,
+    }
 }
 
-/// The common name as text. One in another encoding comes out garbled, and is no thing's name then.
-fn common_name(name: &Name) -> Option<String> {
-    let attribute = name.iter().find(|a| a.oid == CN)?;
-    Some(String::from_utf8_lossy(attribute.value.value()).into_owned())
+/// An element of DER: its identifier, and where all of it and its content are.
+pub(super) struct Element {
+    pub(super) tag: u8,
+    pub(super) whole: Range<usize>,
+    pub(super) content: Range<usize>,
 }
 
-/// An undisciplined clock runs behind: what it calls expired has expired, and what it calls not
-/// yet valid shows that it is behind.
-fn validity(not_before: Duration, not_after: Duration, clock: Clock) -> Verdict {
-    let days = |d: Duration| d.as_secs() / (24 * 60 * 60);
-    if clock.now > not_after {
-        let doubt = if clock.synchronised {
-            ""
-        } else {
-            " (the clock is not synchronised; if its date is wrong, set it)"
-        };
-        return Verdict::Bad(format!(
-            "it expired {} days ago{doubt}",
-            days(clock.now - not_after)
-        ));
+/// Elements of DER one after the other (X.690 §8.1), each of definite length, in whatever form the length is.
+#[derive(Clone, Copy)]
+pub(super) struct Elements<'a> {
+    der: &'a [u8],
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Elements<'a> {
+    pub(super) fn new(der: &'a [u8], within: Range<usize>) -> Self {
+        Self {
+            der,
+            at: within.start,
+            end: within.end,
+        }
     }
-    if clock.now < not_before {
-        let ahead = days(not_before - clock.now);
-        return if clock.synchronised {
-            Verdict::Bad(format!("it is not valid before {ahead} days from now"))
-        } else {
-            Verdict::GoodBut(format!(
-                "the clock is not synchronised and at least {ahead} days behind the certificate's \
-                 beginning: no TLS connection will succeed before it is set"
-            ))
+
+    /// The next element, and what is after it; nothing at the end, or where it is none.
+    pub(super) fn next(self) -> Option<(Element, Self)> {
+        let [tag, length, after @ ..] = self.der.get(self.at..self.end)? else {
+            return None;
         };
+        // Tags of more than one octet are in no certificate.
+        if tag & 0x1F == 0x1F {
+            return None;
+        }
+        let (octets, length) = match length {
+            0..=0x7F => (0, usize::from(*length)),
+            // 0x80, a length that is found at the end, is not DER by any reading.
+            0x81..=0x84 => {
+                let octets = usize::from(length & 0x7F);
+                let number = after.get(..octets)?.iter();
+                (octets, number.fold(0, |n, b| n << 8 | usize::from(*b)))
+            }
+            _ => return None,
+        };
+        let start = self.at + 2 + octets;
+        let end = start.checked_add(length).filter(|end| *end <= self.end)?;
+        let element = Element {
+            tag: *tag,
+            whole: self.at..end,
+            content: start..end,
+        };
+        Some((element, Self { at: end, ..self }))
     }
-    Verdict::Good
+
+    /// The next element if it has this tag, and what is after it.
+    pub(super) fn take(self, tag: u8) -> Option<(Element, Self)> {
+        self.next().filter(|(element, _)| element.tag == tag)
+    }
+
+    /// Whether nothing is left.
+    pub(super) fn end(self) -> Option<()> {
+        (self.at == self.end).then_some(())
+    }
+}
+
+impl Element {
+    /// The elements in it.
+    pub(super) fn inside<'a>(&self, der: &'a [u8]) -> Elements<'a> {
+        Elements::new(der, self.content.clone())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const DAY: u64 = 24 * 60 * 60;
-
-    fn at(day: u64, synchronised: bool) -> Verdict {
-        let clock = Clock {
-            now: Duration::from_secs(day * DAY),
-            synchronised,
-        };
-        validity(
-            Duration::from_secs(100 * DAY),
-            Duration::from_secs(200 * DAY),
-            clock,
-        )
-    }
-
     #[test]
-    fn validity_is_judged_with_the_clock_in_mind() {
-        assert_eq!(at(150, true), Verdict::Good);
-        assert_eq!(at(150, false), Verdict::Good);
-        assert!(matches!(at(201, true), Verdict::Bad(_)));
-        assert!(matches!(at(201, false), Verdict::Bad(_)));
-        assert!(matches!(at(99, true), Verdict::Bad(_)));
-        assert!(matches!(at(0, false), Verdict::GoodBut(_)));
-    }
-
-    #[test]
-    fn what_is_no_chain_is_refused_with_the_reason() {
-        let refused = |pem: &str| Chain::parse(pem.as_bytes()).err().unwrap_or_default();
-        assert!(refused("").contains("no certificate"));
-        assert!(refused("-----BEGIN PRIVATE KEY-----\n").contains("PRIVATE KEY"));
-        assert!(refused("-----BEGIN CERTIFICATE-----\nAAAA\n").contains("no end"));
-        assert!(
-            refused("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n")
-                .contains("damaged")
+    fn times_in_each_form_are_one_moment() {
+        let noon = Some(Duration::from_secs(1_704_110_400));
+        for text in [
+            "240101120000Z",
+            "2401011200Z",
+            "240101133000+0130",
+            "240101103000-0130",
+        ] {
+            assert_eq!(moment(tag::UTC_TIME, text.as_bytes()), noon, "{text}");
+            let long = format!("20{text}");
+            assert_eq!(moment(tag::GENERALIZED_TIME, long.as_bytes()), noon);
+        }
+        assert_eq!(
+            moment(tag::UTC_TIME, b"500101000000Z"),
+            Some(Duration::ZERO)
         );
-        assert!(Chain::parse(&[0xFF, 0xFE]).is_err());
+        for bad in ["", "Z", "240101120000", "24010112000Z", "241301120000Z"] {
+            assert_eq!(moment(tag::UTC_TIME, bad.as_bytes()), None, "{bad}");
+        }
+        for bad in [
+            "2401011200+1",
+            "2401011200Zx",
+            "24-101120000Z",
+            "+40101120000Z",
+        ] {
+            assert_eq!(moment(tag::UTC_TIME, bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn elements_end_where_their_container_does() {
+        let one = |der: &[u8]| Elements::new(der, 0..der.len()).next().is_some();
+        assert!(one(&[0x04, 0x01, 0xFF]));
+        assert!(
+            one(&[0x04, 0x82, 0x00, 0x01, 0xFF]),
+            "a long form of a short length"
+        );
+        for bad in [
+            &[][..],
+            &[0x04],
+            &[0x04, 0x02, 0xFF],
+            &[0x30, 0x80, 0, 0],
+            &[0x1F, 0x20, 0],
+            &[0x04, 0x84, 0xFF, 0xFF, 0xFF, 0xFF],
+            &[0x04, 0x85, 0, 0, 0, 0, 0],
+        ] {
+            assert!(!one(bad), "{bad:x?}");
+        }
     }
 }

@@ -3,8 +3,6 @@
 //! The DER is written here because the tools at hand get it wrong: tpm2-openssl puts a NULL
 //! parameter into ecdsa-with-SHA256, which strict parsers refuse (facts/greengrass.md §0).
 
-use std::str::FromStr;
-
 use x509_cert::attr::Attributes;
 use x509_cert::der::asn1::{Any, BitString, Null, ObjectIdentifier};
 use x509_cert::der::pem::LineEnding;
@@ -20,27 +18,6 @@ use crate::public_key::{KeyType, PublicKey, Scheme};
 const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 /// sha256WithRSAEncryption; parameters NULL (RFC 4055 §5).
 const SHA256_WITH_RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
-
-/// A subject name from its attributes, most specific first, such as `[("CN", "gateway-1"), ("O",
-/// "Example")]`; the short names are those of RFC 4514 §3. The error says what is wrong.
-pub fn name(attributes: &[(&str, &str)]) -> std::result::Result<Name, String> {
-    let text: Vec<String> = attributes
-        .iter()
-        .map(|(key, value)| format!("{key}={}", escape(value)))
-        .collect();
-    Name::from_str(&text.join(",")).map_err(|e| format!("{}: {e}", text.join(",")))
-}
-
-/// RFC 4514 §2.4: what would end or change a value gets a backslash.
-fn escape(value: &str) -> String {
-    value
-        .chars()
-        .flat_map(|c| {
-            let special = ",+\"\\<>;=#".contains(c);
-            special.then_some('\\').into_iter().chain([c])
-        })
-        .collect()
-}
 
 /// A certificate request.
 pub struct Request {
@@ -131,6 +108,7 @@ mod tests {
     use openssl::rsa::Rsa;
     use openssl::sign::Signer;
 
+    use super::super::name;
     use super::*;
 
     fn keys() -> [PKey<Private>; 2] {

@@ -41,6 +41,7 @@ fn dates(validity: Validity) -> [&'static str; 2] {
     match validity {
         Validity::Now => ["20200101000000Z", "20491231235959Z"],
         Validity::Expired => ["20200101000000Z", "20210101000000Z"],
+        Validity::Recent => ["20230101000000Z", "20491231235959Z"],
         Validity::NotYet => ["20480101000000Z", "20491231235959Z"],
     }
 }

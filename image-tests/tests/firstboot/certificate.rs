@@ -59,6 +59,11 @@ impl Awaiting {
         Ok(())
     }
 
+    /// The accepted certificate and its chain.
+    fn kept(&self) -> Result<String> {
+        self.device.read("/var/lib/tpm2_pkcs11/certificate.pem")
+    }
+
     fn objects(&self) -> Result<String> {
         pkcs11_tool::list(&self.device.identity(KeyType::EccP256)?)
     }
@@ -107,11 +112,16 @@ fn garbage() -> Result<()> {
     awaiting.refuses(&cut.replace("CERTIFICATE", "PRIVATE KEY"), "PRIVATE KEY")
 }
 
+/// The old one with the new one below it, as who keeps a file of all of them has it.
 #[test]
-fn two_of_devices() -> Result<()> {
+fn of_two_of_this_device_the_newer_is_taken() -> Result<()> {
     let awaiting = Awaiting::new()?;
-    let pem = awaiting.signed()? + &awaiting.signed()?;
-    awaiting.refuses(&pem, "there are 2 device certificates in it")
+    let request = awaiting.device.request()?;
+    let old = awaiting.authority.sign_valid(&request, Validity::Expired)?;
+    let new = awaiting.authority.sign_valid(&request, Validity::Recent)?;
+    awaiting.accepts(&format!("{new}{old}"))?;
+    assert_eq!(awaiting.kept()?, new);
+    Ok(())
 }
 
 #[test]
@@ -122,15 +132,20 @@ fn only_the_authoritys_own() -> Result<()> {
 }
 
 #[test]
-fn one_with_a_stray_authority() -> Result<()> {
+fn a_stray_authority_is_left_out_and_named() -> Result<()> {
     let awaiting = Awaiting::new()?;
     let request = awaiting.device.request()?;
     let chain = awaiting.authority.sign_by_intermediate(&request)?;
     // The leaf of one chain with the intermediate of another.
-    let intermediate = &chain[chain.find("-----END").unwrap_or(0)..];
-    let start = intermediate.find("-----BEGIN").unwrap_or(0);
-    let pem = awaiting.signed()? + &intermediate[start..];
-    awaiting.refuses(&pem, "does not belong to the device certificate's chain")
+    let intermediate = &chain[chain.rfind("-----BEGIN").unwrap_or(0)..];
+    let leaf = awaiting.signed()?;
+    awaiting
+        .device
+        .drop_certificate(&format!("{intermediate}{leaf}"))?;
+    let outcome = awaiting.device.run(&["enroll"])?;
+    assert_ends(&outcome, exit::DONE, "left out: CN=Operator Issuing CA");
+    assert_eq!(awaiting.kept()?, leaf);
+    Ok(())
 }
 
 #[test]

@@ -69,7 +69,7 @@ const CLOCK: Clock = Clock {
 
 /// Reads this file: a chain, or a reason for an operator. Whether the device would accept it.
 fn judge(fixture: &Fixture, pem: &[u8]) -> Checked<bool> {
-    let chain = match Chain::parse(pem) {
+    let chain = match Chain::parse(pem, &fixture.key, &[]) {
         Ok(chain) => chain,
         Err(why) => {
             assert_printable(&why)?;
@@ -79,13 +79,16 @@ fn judge(fixture: &Fixture, pem: &[u8]) -> Checked<bool> {
     assert_printable(&chain.describe())?;
     // Written and read again it is the same, and made of certificates that were there, byte for byte: a
     // signature is only good for those.
-    let written = chain.pem().or_fail()?;
-    prop_assert_eq!(Chain::parse(written.as_bytes()), Ok(chain.clone()));
+    let written = chain.pem();
+    prop_assert_eq!(Chain::stored(written.as_bytes()), Some(chain.clone()));
+    prop_assert!(chain.is_all_of(written.as_bytes()));
+    let again = Chain::parse(written.as_bytes(), &fixture.key, &[]);
+    prop_assert_eq!(again, Ok(chain.clone()));
     let given = certificates(pem);
     for certificate in certificates(written.as_bytes()) {
         prop_assert!(given.contains(&certificate), "a certificate was changed");
     }
-    let (leaf, _) = chain.objects().or_fail()?;
+    let (leaf, _) = chain.objects();
     match chain.check(&fixture.key, THING, CLOCK) {
         Verdict::Bad(why) => {
             assert_printable(&why)?;

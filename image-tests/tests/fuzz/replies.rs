@@ -105,6 +105,7 @@ fn judge(tree: &Tree, text: &[u8]) -> Checked<bool> {
     let path = format!("/boot/firstboot/certificates/{THING}.reply.json");
     tree.write(&path, text)?;
     let wanted = Wanted {
+        accepted: None,
         thing_name: THING,
         key: &fixture.key,
         evidence: Some(&fixture.evidence),

@@ -54,8 +54,7 @@ pub fn offer(
     key: &PublicKey,
 ) -> Offer {
     if let Ok(Some(registration)) = identity.registration()
-        && let Some(chain) = registration.certificate()
-        && chain.is_for(key)
+        && let Some(chain) = registration.certificate(key)
     {
         return Offer::Certificate(Box::new(chain), None);
     }
@@ -137,8 +136,8 @@ impl Session {
                 Created::parse(&payload).map_err(|why| answered(what, &why))?
             }
         };
-        let chain =
-            Chain::parse(created.certificate_pem.as_bytes()).map_err(|why| answered(what, &why))?;
+        let chain = Chain::parse(created.certificate_pem.as_bytes(), key, &[])
+            .map_err(|why| answered(what, &why))?;
         let clock = clock(settings);
         let clock = Clock {
             now: clock.now + CLOCK_SKEW,
@@ -190,7 +189,7 @@ pub fn is_active(
     key: OpenKey,
     kind: KeyType,
 ) -> Result<bool> {
-    let (leaf, issuers) = chain.objects()?;
+    let (leaf, issuers) = chain.objects();
     let chain: Vec<Vec<u8>> = std::iter::once(leaf)
         .chain(issuers)
         .map(|c| c.value)

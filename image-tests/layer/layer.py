@@ -34,6 +34,7 @@ RELEASE = {
     "libdir": "${prefix}/lib",
     "nonarch_libdir": "${prefix}/lib",
     "localstatedir": "/var",
+    "sysconfdir": "/etc",
     "systemd_system_unitdir": "${prefix}/lib/systemd/system",
     "BP": "${BPN}-${PV}",
     "BPN": "${PN}",

@@ -1,6 +1,7 @@
 """oelint-adv finds nothing for the release. What is switched off, and why, stands here; a suppression
 of a single line stands in that line."""
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -29,3 +30,9 @@ def test_the_layer_is_clean():
     result = subprocess.run([tool, "--quiet", "--release", "wrynose", *arguments, *files],
                             capture_output=True, text=True, cwd=layer.LAYER)
     assert result.returncode == 0, result.stderr + result.stdout
+
+
+def test_nobody_is_told_to_write_to_an_address_that_cannot_exist():
+    """RFC 2606 keeps these names for examples: nobody ever gets a report that is sent there."""
+    for page in (layer.LAYER / "README.md", layer.LAYER / "SECURITY.md", layer.REPOSITORY / "README.md"):
+        assert re.findall(r"\S+@\S+\.(?:example|invalid|test)\b", page.read_text()) == [], page

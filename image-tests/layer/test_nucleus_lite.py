@@ -7,7 +7,7 @@ import yaml
 import layer
 
 RECIPE = "dynamic-layers/meta-aws/recipes-iot/aws-iot-greengrass/greengrass-lite_%.bbappend"
-ON = {"DISTRO_FEATURES": "systemd tpm-greengrass", "sysconfdir": "/etc"}
+ON = {"DISTRO_FEATURES": "systemd tpm-greengrass"}
 OURS = "gg_component:gg_component"
 
 # What meta-aws installs as config.d/greengrass-lite.yaml (wrynose), and the same in other words.

@@ -46,15 +46,15 @@ def test_images_inherit_nothing_without_a_feature(parse):
 @pytest.mark.parametrize(
     "variable, feature, inherited",
     [
-        ("DISTRO_FEATURES", "tpm-greengrass", "firstboot_card"),
-        ("MACHINE_FEATURES", "tpm-slb9670", "tpm_slb9670_card"),
-        ("MACHINE_FEATURES", "tpm-swtpm", "tpm_swtpm_qemu"),
+        ("DISTRO_FEATURES", "tpm-greengrass", ["firstboot_card", "firstboot_state"]),
+        ("MACHINE_FEATURES", "tpm-slb9670", ["tpm_slb9670_card"]),
+        ("MACHINE_FEATURES", "tpm-swtpm", ["tpm_swtpm_qemu"]),
     ],
 )
-def test_a_feature_adds_its_class_to_images(parse, variable, feature, inherited):
+def test_a_feature_adds_its_classes_to_images(parse, variable, feature, inherited):
     d = parse("conf/layer.conf", **{variable: feature})
-    assert d.getVar("IMAGE_CLASSES").split() == [inherited]
-    assert (layer.LAYER / "classes-recipe" / f"{inherited}.bbclass").exists()
+    assert d.getVar("IMAGE_CLASSES").split() == inherited
+    assert all((layer.LAYER / "classes-recipe" / f"{name}.bbclass").exists() for name in inherited)
 
 
 KERNELS = names(layer.files("linux-raspberrypi*.bbappend"))

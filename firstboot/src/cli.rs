@@ -8,6 +8,7 @@ use log::info;
 
 use crate::device::Device;
 use crate::error::{Doing, Error, Exit, Result};
+use crate::identity::Contents;
 use crate::layout::{Layout, RUN};
 use crate::provision::{self, Goal};
 use crate::settings::Edition;
@@ -89,14 +90,19 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Back to unprovisioned: set the identity aside, remove the configuration that it wrote
+    /// Back to unprovisioned: give the identity up, remove the configuration that it wrote
     #[command(after_help = "\
-The identity is kept as /var/lib/tpm2_pkcs11.orphan-N, the latest two of them. The TPM keeps its
-storage root key. The next `firstboot provision` makes another key.
+Destroys the identity's PIN, and with it every use of its key. What is left of the identity is kept
+for root as /var/lib/tpm2_pkcs11.orphan-N, the latest two of them. The TPM keeps its storage root key.
+The next `firstboot provision` makes another key.
 
 Example:
   systemctl stop greengrass-lite.target && firstboot reset && systemctl restart firstboot")]
-    Reset,
+    Reset {
+        /// Keep the PIN: root can go on using the key that is set aside
+        #[arg(long)]
+        keep: bool,
+    },
 }
 
 /// Carries the command out.
@@ -113,7 +119,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             let mut tpm = Tpm::connect(&arguments.tcti, &layout)?;
             report::print(&report::tpm(&mut tpm)?, json)
         }
-        Command::Reset => reset(layout, &arguments.tcti),
+        Command::Reset { keep } => reset(layout, &arguments.tcti, keep),
     }
 }
 
@@ -129,17 +135,33 @@ fn advance(layout: Layout, tcti: &str, goal: Goal) -> Result<()> {
     }
 }
 
-fn reset(layout: Layout, tcti: &str) -> Result<()> {
+fn reset(layout: Layout, tcti: &str, keep_pin: bool) -> Result<()> {
     let _lock = lock(&layout)?;
     let device = Device::open(layout, tcti)?;
-    // The rename comes first: with it the reset has happened, and what a power cut leaves of the
+    // The identity comes first: with it the reset has happened, and what a power cut leaves of the
     // configuration is removed by the next start.
     device.identity.remove_staging()?;
-    if device.identity.exists()? {
-        let aside = device.identity.set_aside()?;
-        info!("the identity is kept as {}", aside.display());
-    } else {
+    if !device.identity.exists()? {
         info!("there is no identity");
+    } else {
+        match device.identity.contents()? {
+            Contents::Nothing => info!("there is no identity"),
+            Contents::Others(what) => info!("there is no identity: {what}"),
+            Contents::Both(what) => {
+                return Err(Error::other(format!(
+                    "{what}: nothing was changed. Remove or move what is not firstboot's \
+                     (`tpm2_ptool rmtoken`), then reset"
+                )));
+            }
+            Contents::Ours => {
+                let aside = device.identity.give_up(keep_pin)?;
+                info!("the identity is kept as {}", aside.display());
+                info!(
+                    "its PIN is {}",
+                    if keep_pin { "in there" } else { "destroyed" }
+                );
+            }
+        }
     }
     for edition in Edition::ALL {
         if greengrass::is_ours(&device.layout, edition) {

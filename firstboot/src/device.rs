@@ -11,11 +11,12 @@ use crate::error::{Doing, Error, Exit, Result};
 use crate::greengrass::{self, Facts};
 use crate::identity::{Identity, Plan, Record};
 use crate::layout::{IMAGE_ROOT_CA, Layout};
+use crate::root_key::Findings;
+use crate::secret;
 use crate::settings::Settings;
 use crate::text;
 use crate::tpm::{Identification, Srk, Tpm};
 use crate::x509::{self, Chain};
-use crate::{progress, secret};
 
 /// A root certificate file may have this many bytes: AWS's bundle of five has 6 KB.
 const MAX_ROOT_CA: usize = 64 * 1024;
@@ -38,6 +39,7 @@ pub struct Device {
     pub(crate) refused_reply: Option<(String, String)>,
     pub(crate) root_ca: Vec<u8>,
     pub(crate) enrolling: Enrolling,
+    pub(crate) findings: Findings,
     tpm: Option<Tpm>,
 }
 
@@ -84,6 +86,7 @@ impl Device {
             claim_stays: None,
             refused_reply: None,
             enrolling: Enrolling::default(),
+            findings: Findings::default(),
             tpm: None,
         })
     }
@@ -96,6 +99,11 @@ impl Device {
         self.tpm
             .as_mut()
             .ok_or_else(|| Error::other("the TPM is not open"))
+    }
+
+    /// Closes the TPM: the next use opens it again.
+    pub(crate) fn reconnect(&mut self) {
+        self.tpm = None;
     }
 
     /// The thing's name: with fleet provisioning the one that the template has made, as soon as it is known.
@@ -129,8 +137,8 @@ impl Device {
     /// Makes the identity below the storage root key, and that, too, where there is none.
     pub fn make_identity(&mut self, srk: &Srk, tpm: &Identification) -> Result<()> {
         let name = match srk {
-            Srk::Present { name } => name.clone(),
-            _ => progress::during("making the storage root key", || self.tpm()?.make_srk())?,
+            Srk::Present { name, .. } => name.clone(),
+            _ => self.make_root_key()?,
         };
         let ek = self.tpm()?.ek_certificate()?;
         if let Err(why) = &ek {

@@ -10,6 +10,8 @@ pub const WORKSHOP: &str = "/run/firstboot/token";
 pub const STAGING: &str = "/var/lib/tpm2_pkcs11.new";
 /// Identities that were set aside: `IDENTITY` with this and a number appended.
 pub const ORPHAN_SUFFIX: &str = ".orphan-";
+/// The Name of a storage key at 0x81000001 that was found to have an authorization value.
+pub const ROOT_KEY_WITH_AUTH: &str = "/var/lib/firstboot/root-key-with-auth";
 /// What the operator and the device exchange, on the FAT partition.
 pub const BOOT: &str = "/boot/firstboot";
 /// The image's default settings.

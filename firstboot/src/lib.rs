@@ -10,7 +10,7 @@
 //! |---|---|
 //! | top | `main`, [`cli`]; `station`, a program of its own for the operator's bench (feature `station`) |
 //! | 3 | [`provision`] (what is next), [`survey`] (what is there), [`report`] (what people are shown) |
-//! | 2 | [`device`] and its `enroll` and `opening`, [`identity`], [`enrollment`], [`greengrass`] |
+//! | 2 | [`device`] and its `enroll`, `opening` and [`root_key`], [`identity`], [`enrollment`], [`greengrass`] |
 //! | 1 | [`tpm`], [`token`], [`x509`], [`settings`], [`boot_partition`], [`board`] |
 //! | ground | [`attestation`] (its formats), [`files`], [`text`], [`pem`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`progress`], [`json`], [`output`], [`error`] |
 
@@ -37,6 +37,7 @@ pub mod progress;
 pub mod provision;
 pub mod public_key;
 pub mod report;
+pub mod root_key;
 pub mod secret;
 pub mod settings;
 #[cfg(feature = "station")]

@@ -1,7 +1,9 @@
 //! What is there now: the TPM, the identity directory, the boot partition, the configuration.
 //!
-//! Looking changes nothing, loads no PKCS#11 library and logs in nowhere. Where an identity is
-//! committed, it costs three TPM commands.
+//! Looking changes nothing, loads no PKCS#11 library, logs in nowhere and authorizes nothing in the TPM. Where an
+//! identity is committed, it costs three TPM commands.
+
+use std::path::PathBuf;
 
 use crate::clock::Clock;
 use crate::device::Device;
@@ -9,8 +11,9 @@ use crate::enrollment::offline::{self, Wanted};
 use crate::enrollment::{Offer, fleet};
 use crate::error::{Doing, Exit, Result};
 use crate::greengrass;
-use crate::identity::Record;
+use crate::identity::{Contents, Record};
 use crate::public_key::{PublicKey, hexadecimal, sha256};
+use crate::root_key::Findings;
 use crate::settings::Method;
 use crate::tpm::{Identification, Lockout, Srk, Tpm};
 use crate::x509::{Chain, Request};
@@ -24,6 +27,13 @@ pub struct Survey {
     pub interrupted: bool,
     /// The identity.
     pub identity: IdentityState,
+    /// The Names of the storage root keys of identities that were set aside and can be taken back, and where they are.
+    /// Looked for only where the identity does not fit the TPM.
+    pub set_aside: Vec<(String, PathBuf)>,
+    /// What steps have found out about the storage root key.
+    pub findings: Findings,
+    /// Why an identity would not outlast the power; looked at only where there is none.
+    pub volatile: Option<String>,
     /// The configuration of some edition names our key.
     pub configuration_is_ours: bool,
 }
@@ -33,8 +43,7 @@ pub struct Survey {
 pub struct TpmState {
     /// Dictionary-attack protection.
     pub lockout: Lockout,
-    /// What is at 0x81000001. Whether it can be a parent was examined only where there is no
-    /// identity yet.
+    /// What is at 0x81000001.
     pub srk: Srk,
     /// Vendor and firmware; asked for only where there is no identity yet.
     pub identification: Option<Identification>,
@@ -45,6 +54,8 @@ pub struct TpmState {
 pub enum IdentityState {
     /// There is none.
     Absent,
+    /// What is there is not ours, or not ours alone; in words.
+    Foreign(String),
     /// It cannot be used; why.
     Defective(String),
     /// tpm2-pkcs11 was interrupted while it upgraded the store.
@@ -91,7 +102,7 @@ impl Survey {
         } else if device.identity.has_torn_upgrade() {
             IdentityState::TornUpgrade
         } else if let Some(defect) = device.identity.defect()? {
-            IdentityState::Defective(defect)
+            defective(device, defect)?
         } else {
             complete(device)?
         };
@@ -105,9 +116,18 @@ impl Survey {
             Err(e) if e.exit == Exit::NoTpm => Err(e.to_string()),
             Err(e) => return Err(e),
         };
+        let srk = tpm.as_ref().ok().map(|tpm| &tpm.srk);
+        let fits = matches!((&identity, srk), (IdentityState::Complete(c), Some(srk)) if srk.is(&c.srk_name));
         let has_certificate =
             matches!(&identity, IdentityState::Complete(c) if c.certificate.is_some());
         Ok(Self {
+            set_aside: if fits {
+                Vec::new()
+            } else {
+                device.identity.returnable()
+            },
+            findings: device.findings(srk.filter(|_| !fits)),
+            volatile: None,
             tpm,
             interrupted,
             identity,
@@ -119,32 +139,35 @@ impl Survey {
 }
 
 impl TpmState {
-    fn take(tpm: &mut Tpm, examine: bool) -> Result<Self> {
-        let lockout = tpm.lockout()?;
-        // In lockout the examination would fail, and there is nothing to be done with its result.
-        let examine = examine && !lockout.locked;
+    fn take(tpm: &mut Tpm, blank: bool) -> Result<Self> {
         Ok(Self {
-            srk: if examine {
-                tpm.examined_srk()?
-            } else {
-                tpm.srk()?
-            },
-            identification: if examine {
+            lockout: tpm.lockout()?,
+            srk: tpm.srk()?,
+            identification: if blank {
                 Some(tpm.identification()?)
             } else {
                 None
             },
-            lockout,
         })
     }
 
     /// The same once an identity has been made below the storage root key of this Name, which has served for that.
     pub fn with_srk(self, name: String) -> Self {
         Self {
-            srk: Srk::Present { name },
+            srk: Srk::Present { name, no_da: true },
             ..self
         }
     }
+}
+
+/// What there is instead of an identity: what is not ours is not touched, whatever is wrong with it.
+fn defective(device: &Device, defect: String) -> Result<IdentityState> {
+    Ok(match device.identity.contents()? {
+        Contents::Nothing => IdentityState::Absent,
+        Contents::Ours => IdentityState::Defective(defect),
+        Contents::Others(what) => IdentityState::Foreign(what),
+        Contents::Both(what) => IdentityState::Foreign(format!("{what}; and of ours, {defect}")),
+    })
 }
 
 fn complete(device: &Device) -> Result<IdentityState> {

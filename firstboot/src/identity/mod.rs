@@ -11,8 +11,10 @@
 //! | `registration.json` | fleet provisioning: the thing's name as the template made it, and the certificate |
 //! | `opened.json` | which wrapped reply the certificate came in: saves opening it at each boot |
 //! | `verified.json` | what the token was last seen to hold: saves opening it at each boot |
+//! | `reset` | given up by `firstboot reset`: does not come back |
 
 mod certificate;
+mod contents;
 mod enrolled;
 mod make;
 mod opened;
@@ -32,6 +34,7 @@ use crate::secret::Pin;
 use crate::token::{DATABASE, Library, OpenKey, Store, StoredKey};
 
 pub use certificate::Verified;
+pub use contents::Contents;
 pub use enrolled::{Ownership, Registration};
 pub use make::Plan;
 
@@ -121,6 +124,9 @@ impl Identity {
     /// The first essential file that is missing or empty, if any. A file that cannot be looked at is
     /// an error, not a defect: an identity is not given up for a failing disk or a missing right.
     pub fn defect(&self) -> Result<Option<String>> {
+        if self.directory.join(upkeep::GIVEN_UP).exists() {
+            return Ok(Some("`firstboot reset` was interrupted".into()));
+        }
         for name in ESSENTIAL {
             let path = self.directory.join(name);
             match fs::metadata(&path) {

@@ -1,30 +1,113 @@
-//! What becomes of identities: set aside when the TPM cannot serve them any more, repaired when the
-//! PKCS#11 library was interrupted.
+//! What becomes of identities: set aside when the TPM cannot serve them any more, taken back when it can, given up by
+//! `firstboot reset`, repaired when the PKCS#11 library was interrupted.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{DATABASE, Identity};
+use super::contents::other_tokens;
+use super::{CERTIFICATE, DATABASE, ESSENTIAL, Identity, PIN, SRK_NAME};
 use crate::error::Result;
-use crate::files;
+use crate::files::{self, Access};
 use crate::layout::ORPHAN_SUFFIX;
 
 /// Identities set aside that are kept: enough to look at what went wrong, too few to fill a disk.
 const ORPHANS_KEPT: usize = 2;
+/// In an identity that `firstboot reset` has given up: it does not come back by itself. What it says is whether the PIN
+/// goes or stays.
+pub(super) const GIVEN_UP: &str = "reset";
+const KEEP_PIN: &[u8] = b"keep the PIN\n";
+const DESTROY_PIN: &[u8] = b"destroy the PIN\n";
+/// For root alone: what is set aside is nobody's any more.
+const ASIDE: Access = Access {
+    mode: 0o700,
+    group: Some(0),
+};
 
 impl Identity {
-    /// Sets the identity aside, and forgets the oldest of those that were set aside before.
+    /// Sets the identity aside, for root alone, and forgets the least of those that were set aside before. The PIN
+    /// stays with it, since the identity may come back with its TPM; but not where a reset was interrupted that was
+    /// to destroy it.
     pub fn set_aside(&self) -> Result<PathBuf> {
-        let orphans = self.orphans();
-        let next = orphans.last().map_or(1, |(number, _)| number + 1);
+        let given_up = files::read(&self.directory.join(GIVEN_UP), DESTROY_PIN.len());
+        if given_up.is_ok_and(|content| content.is_some_and(|content| content != KEEP_PIN)) {
+            files::overwrite_and_remove(&self.directory.join(PIN))?;
+        }
+        let aside = self.move_aside()?;
+        self.forget_superfluous(&aside)?;
+        Ok(aside)
+    }
+
+    /// Gives the identity up: sets it aside in such a way that it does not come back by itself, and destroys its PIN,
+    /// without which nobody can use the key, unless that is to be kept. The mark comes first: with it the reset has
+    /// happened, and what a power cut leaves of it is done by the next start.
+    pub fn give_up(&self, keep_pin: bool) -> Result<PathBuf> {
+        let mark = if keep_pin { KEEP_PIN } else { DESTROY_PIN };
+        files::write(&self.directory.join(GIVEN_UP), mark, Some(Access::PRIVATE))?;
+        self.set_aside()
+    }
+
+    /// Puts an identity that was set aside back into its place. What is there is set aside first, and nothing is
+    /// forgotten for it: a power cut between the two renames leaves none, and the next start takes this one back.
+    pub fn take_back(&self, orphan: &Path) -> Result<()> {
+        if self.exists()? {
+            self.move_aside()?;
+        }
+        files::rename(orphan, &self.directory)
+    }
+
+    /// Those that were set aside and can come back, by the Name of the storage root key that they need, the latest
+    /// first.
+    pub fn returnable(&self) -> Vec<(String, PathBuf)> {
+        self.orphans()
+            .into_iter()
+            .rev()
+            .filter(|(_, path)| is_returnable(path))
+            .filter_map(|(_, path)| {
+                // As long as a Name can be, in hexadecimal digits.
+                let name = files::read(&path.join(SRK_NAME), 2 * (2 + 64)).ok()??;
+                Some((String::from_utf8(name).ok()?, path))
+            })
+            .collect()
+    }
+
+    fn move_aside(&self) -> Result<PathBuf> {
+        let next = self.orphans().last().map_or(1, |(number, _)| number + 1);
         let mut name = self.directory.clone().into_os_string();
         name.push(format!("{ORPHAN_SUFFIX}{next}"));
         let aside = PathBuf::from(name);
-        files::rename(&self.directory, &aside)?;
-        for (_, old) in orphans.iter().rev().skip(ORPHANS_KEPT - 1) {
-            files::remove_tree(old)?;
+        // What is no directory may be somebody's link to one.
+        if self.directory.symlink_metadata().is_ok_and(|m| m.is_dir()) {
+            files::set_access(&self.directory, ASIDE)?;
         }
+        files::rename(&self.directory, &aside)?;
         Ok(aside)
+    }
+
+    /// Removes what is too much: never what holds a token of somebody else's, never one with a certificate for one
+    /// without, and rather one that cannot come back than one that can.
+    fn forget_superfluous(&self, latest: &Path) -> Result<()> {
+        let mut ours: Vec<_> = self
+            .orphans()
+            .into_iter()
+            // What cannot be read may hold anything.
+            .filter(|(_, path)| other_tokens(path).is_ok_and(|others| others.is_empty()))
+            .map(|(number, path)| {
+                let has_certificate = path.join(CERTIFICATE).exists();
+                (has_certificate, is_returnable(&path), number, path)
+            })
+            .collect();
+        ours.sort();
+        let too_many = ours.len().saturating_sub(ORPHANS_KEPT);
+        for (.., path) in ours.into_iter().take(too_many) {
+            if path == latest {
+                log::warn!(
+                    "{} is not kept: those from before are worth more",
+                    path.display()
+                );
+            }
+            files::remove_tree(&path)?;
+        }
+        Ok(())
     }
 
     /// Identities that were set aside, oldest first.
@@ -49,14 +132,15 @@ impl Identity {
     }
 
     /// Whether an upgrade of the store's schema by tpm2-pkcs11 1.10 was interrupted: it leaves
-    /// copies behind, and then refuses to run for ever.
+    /// copies behind, and then refuses to run for ever. Of a store that is ours.
     pub fn has_torn_upgrade(&self) -> bool {
         [".bak", ".old"]
             .iter()
             .any(|suffix| self.database(suffix).exists())
+            && self.has_files_of_ours()
     }
 
-    /// Puts an interrupted upgrade right (facts/tpm2-pkcs11.md §1, bug B): the original back into
+    /// Puts an interrupted upgrade right (tpm2-pkcs11 1.10, src/lib/db.c): the original back into
     /// its place if it was moved away, the copies removed. The library then upgrades again.
     pub fn repair_upgrade(&self) -> Result<()> {
         let original = self.database("");
@@ -73,4 +157,11 @@ impl Identity {
     pub(super) fn database(&self, suffix: &str) -> PathBuf {
         self.directory.join(format!("{DATABASE}{suffix}"))
     }
+}
+
+/// Whether an identity that was set aside is complete, and was not given up.
+fn is_returnable(orphan: &Path) -> bool {
+    let is_there =
+        |name: &&str| fs::metadata(orphan.join(name)).is_ok_and(|m| m.is_file() && m.len() > 0);
+    ESSENTIAL.iter().all(is_there) && !orphan.join(GIVEN_UP).exists()
 }

@@ -2,6 +2,7 @@
 //! again. No file says how far it got, so that there is none to be wrong after a power cut.
 
 mod next;
+mod root_key;
 mod step;
 #[cfg(test)]
 mod table;
@@ -88,7 +89,13 @@ fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
         take(device, &step, &survey)?;
         tpm = match (&step, survey.tpm) {
             // to be looked at again, or with other eyes
-            (Step::ResetLockout | Step::SetAside(_), _) => None,
+            (
+                Step::ResetLockout
+                | Step::RestoreRootKey(_)
+                | Step::ConfirmLoss
+                | Step::SetAside(_),
+                _,
+            ) => None,
             (Step::MakeIdentity, Ok(known)) => Some(known.with_srk(device.identity.srk_name()?)),
             (_, known) => known.ok(),
         };
@@ -128,6 +135,14 @@ fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
         Step::RemoveStaging => device.identity.remove_staging(),
         Step::RepairStore => device.identity.repair_upgrade(),
         Step::ResetLockout => tpm::reset_lockout(&device.tcti),
+        Step::ExaminePrimaries => device.examine_primaries(),
+        Step::TryRootKey => match &survey.tpm {
+            Ok(tpm) => device.try_root_key(&tpm.srk),
+            Err(_) => Ok(()),
+        },
+        Step::RestoreRootKey(name) => device.restore_root_key(name),
+        Step::ConfirmLoss => device.confirm_loss(),
+        Step::TakeBack(orphan) => device.identity.take_back(orphan),
         Step::SetAside(_) => {
             let aside = device.identity.set_aside()?;
             warn!("the old identity is kept as {}", aside.display());

@@ -1,11 +1,12 @@
 //! What is next, as a pure function. `table` tests it.
 
+use super::root_key;
 use super::step::{AWAITING, Step};
 use crate::enrollment::Offer;
 use crate::error::Exit;
 use crate::public_key::KeyType;
 use crate::settings::Settings;
-use crate::survey::{IdentityState, Survey};
+use crate::survey::{IdentityState, Survey, TpmState};
 use crate::tpm::Srk;
 
 /// The next step: a pure function of what is wanted and what is there.
@@ -33,29 +34,26 @@ pub fn next(settings: &Settings, survey: &Survey) -> Step {
         );
     }
     if let Srk::Foreign(what) = &tpm.srk {
-        return Step::Stop(
-            "ForeignPrimary",
-            Exit::Other,
-            format!(
-                "the TPM has {what} at 0x81000001, where the storage root key belongs. Nothing is \
-                 evicted unasked: if nobody needs it, `tpm2_evictcontrol -c 0x81000001` removes it"
-            ),
-        );
+        return Step::Stop("ForeignPrimary", Exit::Other, root_key::foreign(what));
     }
     let identity = match &survey.identity {
         IdentityState::TornUpgrade => return Step::RepairStore,
         IdentityState::Defective(why) => return Step::SetAside(why.clone()),
-        IdentityState::Absent => return from_blank(settings, survey),
-        IdentityState::Complete(identity) => identity,
-    };
-    match &tpm.srk {
-        Srk::Present { name } if *name == identity.srk_name => {}
-        Srk::Present { .. } => {
-            return Step::SetAside(
-                "it was made by another TPM, or before this one was cleared".into(),
+        IdentityState::Foreign(what) => {
+            return Step::Stop(
+                "ForeignStore",
+                Exit::Other,
+                format!(
+                    "{what}. Other programs' tokens are left alone, and firstboot needs that directory for itself: \
+                     move their store (and set TPM2_PKCS11_STORE for them), then start firstboot again"
+                ),
             );
         }
-        _ => return Step::SetAside("its storage root key is gone: the TPM was cleared".into()),
+        IdentityState::Absent => return from_blank(settings, survey, tpm),
+        IdentityState::Complete(identity) => identity,
+    };
+    if !tpm.srk.is(&identity.srk_name) {
+        return root_key::missing(&identity.srk_name, survey, tpm);
     }
     if !identity.access_is_right {
         return Step::SetAccess;
@@ -105,10 +103,14 @@ pub fn next(settings: &Settings, survey: &Survey) -> Step {
     }
 }
 
-fn from_blank(settings: &Settings, survey: &Survey) -> Step {
-    let Ok(tpm) = &survey.tpm else {
-        return Step::Done(None);
-    };
+fn from_blank(settings: &Settings, survey: &Survey, tpm: &TpmState) -> Step {
+    if let Some(why) = &survey.volatile {
+        return Step::Stop("VolatileStorage", Exit::CannotWrite, why.clone());
+    }
+    // Before anything of its configuration is taken away: it may come back.
+    if let Some(step) = root_key::take_back(survey, tpm) {
+        return step;
+    }
     if survey.configuration_is_ours {
         return Step::RemoveConfiguration;
     }
@@ -134,5 +136,5 @@ fn from_blank(settings: &Settings, survey: &Survey) -> Step {
                 .into(),
         );
     }
-    Step::MakeIdentity
+    root_key::usable(survey, tpm).unwrap_or(Step::MakeIdentity)
 }

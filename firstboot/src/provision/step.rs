@@ -1,5 +1,7 @@
 //! The steps, and what people are told about each.
 
+use std::path::PathBuf;
+
 use crate::enrollment::Wrapped;
 use crate::error::Exit;
 use crate::x509::Chain;
@@ -21,6 +23,16 @@ pub enum Step {
     RepairStore,
     /// Reset the counter of failed tries.
     ResetLockout,
+    /// Ask the TPM which storage root keys it can make.
+    ExaminePrimaries,
+    /// Try whether the storage root key takes an empty authorization value.
+    TryRootKey,
+    /// Make the storage root key of this Name again.
+    RestoreRootKey(String),
+    /// Ask again whether the identity's storage root key is gone.
+    ConfirmLoss,
+    /// Take an identity back that was set aside here.
+    TakeBack(PathBuf),
     /// Set an identity aside that this TPM cannot serve.
     SetAside(String),
     /// Take a configuration away that belongs to no identity.
@@ -77,8 +89,12 @@ impl Step {
             Self::RemoveStaging => "Interrupted",
             Self::RepairStore => "StoreUpgradeCut",
             Self::ResetLockout => "LockedOut",
-            Self::SetAside(_) => "Orphaned",
-            Self::RemoveConfiguration | Self::MakeIdentity => "Blank",
+            Self::ExaminePrimaries
+            | Self::RestoreRootKey(_)
+            | Self::ConfirmLoss
+            | Self::TakeBack(_)
+            | Self::SetAside(_) => "Orphaned",
+            Self::TryRootKey | Self::RemoveConfiguration | Self::MakeIdentity => "Blank",
             Self::SetAccess
             | Self::RenewRequest
             | Self::PublishRequest
@@ -99,6 +115,15 @@ impl Step {
             Self::RemoveStaging => "removing an identity whose making was interrupted".into(),
             Self::RepairStore => "repairing a token store whose upgrade was interrupted".into(),
             Self::ResetLockout => "resetting the TPM's count of failed tries".into(),
+            Self::ExaminePrimaries => "asking the TPM which storage root key it makes".into(),
+            Self::TryRootKey => {
+                "trying whether the storage root key has an authorization value".into()
+            }
+            Self::RestoreRootKey(_) => "making the identity's storage root key again".into(),
+            Self::ConfirmLoss => "asking the TPM again for the identity's storage root key".into(),
+            Self::TakeBack(path) => {
+                format!("taking back the identity of this TPM, {}", path.display())
+            }
             Self::SetAside(why) => format!("setting the identity aside: {why}"),
             Self::RemoveConfiguration => "removing the configuration of an earlier identity".into(),
             Self::MakeIdentity => "making the identity: token, key, request".into(),

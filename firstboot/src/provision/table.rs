@@ -6,6 +6,7 @@ use crate::enrollment::{Offer, Wrapped};
 use crate::error::Exit;
 use crate::identity::Record;
 use crate::public_key::KeyType;
+use crate::root_key::Findings;
 use crate::settings::Settings;
 use crate::settings::{Edition, Greengrass};
 use crate::survey::{Complete, TpmState};
@@ -21,9 +22,7 @@ fn awaiting() -> Survey {
                 max_tries: 32,
                 ..Lockout::default()
             },
-            srk: Srk::Present {
-                name: "000b01".into(),
-            },
+            srk: key("000b01"),
             identification: None,
         }),
         interrupted: false,
@@ -49,14 +48,61 @@ fn awaiting() -> Survey {
             claim_is_spent: false,
             claim_stays: None,
         })),
+        set_aside: Vec::new(),
+        findings: Findings::default(),
+        volatile: None,
         configuration_is_ours: false,
     }
 }
 
+/// A storage key of this Name, with noDA.
+fn key(name: &str) -> Srk {
+    Srk::Present {
+        name: name.into(),
+        no_da: true,
+    }
+}
+
+/// Without an identity, below a key that takes an empty authorization value.
 fn blank() -> Survey {
     let mut survey = awaiting();
     survey.identity = IdentityState::Absent;
+    survey.findings.empty_auth = Some(("000b01".into(), true));
     survey
+}
+
+/// Its storage root key is gone, and the TPM makes another one.
+fn cleared() -> Survey {
+    let mut survey = awaiting();
+    tpm(&mut survey, |t| t.srk = Srk::Absent);
+    survey.findings.primaries = Some(vec!["000b02".into(), "000b03".into()]);
+    survey
+}
+
+/// Another storage root key is there, and the TPM makes that one.
+fn swapped() -> Survey {
+    let mut survey = cleared();
+    tpm(&mut survey, |t| t.srk = key("000b02"));
+    survey.findings.empty_auth = Some(("000b02".into(), true));
+    survey
+}
+
+/// A key without noDA is there that was not tried; so many tries of so many are used up, and only somebody else can
+/// reset them.
+fn protected(survey: &mut Survey, counter: u32, max_tries: u32) {
+    survey.findings.empty_auth = None;
+    tpm(survey, |t| {
+        t.srk = Srk::Present {
+            name: "000b01".into(),
+            no_da: false,
+        };
+        t.lockout.lockout_auth_set = true;
+        (t.lockout.counter, t.lockout.max_tries) = (counter, max_tries);
+    });
+}
+
+fn set_aside(survey: &mut Survey, name: &str) {
+    survey.set_aside = vec![(name.into(), "/orphan-1".into())];
 }
 
 fn tpm(survey: &mut Survey, change: impl FnOnce(&mut TpmState)) {
@@ -195,24 +241,181 @@ const TABLE: &[Row] = &[
         "setting the identity aside: pin is missing",
     ),
     (
-        "TPM cleared",
+        "defective, and others' tokens beside it",
+        awaiting,
+        |s| s.identity = IdentityState::Foreign("not ours".into()),
+        "ForeignStore",
+        "not ours. Other programs",
+    ),
+    (
+        "storage root key gone",
         awaiting,
         |s| tpm(s, |t| t.srk = Srk::Absent),
+        "Orphaned",
+        "asking the TPM which",
+    ),
+    (
+        "storage root key gone, the TPM makes it",
+        cleared,
+        |s| s.findings.primaries = Some(vec!["000b00".into(), "000b01".into()]),
+        "Orphaned",
+        "making the identity's storage root key again",
+    ),
+    (
+        "storage root key gone, the TPM makes it, another one is there",
+        swapped,
+        |s| s.findings.primaries = Some(vec!["000b01".into()]),
+        "ForeignPrimary",
+        "the TPM has another storage key",
+    ),
+    (
+        "storage root key gone, owner authorization set",
+        cleared,
+        |s| {
+            s.findings.primaries = None;
+            tpm(s, |t| t.lockout.owner_auth_set = true)
+        },
+        "Orphaned",
+        "the identity's storage root key is gone",
+    ),
+    (
+        "TPM cleared, as far as it was heard",
+        cleared,
+        |_| {},
+        "Orphaned",
+        "asking the TPM again",
+    ),
+    (
+        "TPM cleared",
+        cleared,
+        |s| s.findings.lost = Some("000b01".into()),
         "Orphaned",
         "setting the identity aside: its storage root key is gone",
     ),
     (
+        "TPM swapped, as far as it was heard",
+        swapped,
+        |_| {},
+        "Orphaned",
+        "asking the TPM again",
+    ),
+    (
+        "TPM swapped, and its key was not tried",
+        swapped,
+        |s| s.findings.empty_auth = None,
+        "Blank",
+        "trying whether",
+    ),
+    (
+        "TPM swapped, and its key has an authorization value",
+        swapped,
+        |s| s.findings.empty_auth = Some(("000b02".into(), false)),
+        "ForeignPrimary",
+        "the TPM has a storage key with an authorization value",
+    ),
+    (
         "TPM swapped",
-        awaiting,
-        |s| {
-            tpm(s, |t| {
-                t.srk = Srk::Present {
-                    name: "000b02".into(),
-                }
-            })
-        },
+        swapped,
+        |s| s.findings.lost = Some("000b01".into()),
         "Orphaned",
         "setting the identity aside: it was made by another TPM",
+    ),
+    (
+        "another identity was lost",
+        swapped,
+        |s| s.findings.lost = Some("000b07".into()),
+        "Orphaned",
+        "asking the TPM again",
+    ),
+    (
+        "TPM swapped back",
+        swapped,
+        |s| set_aside(s, "000b02"),
+        "Orphaned",
+        "taking back the identity",
+    ),
+    (
+        "TPM swapped back, its storage root key gone",
+        cleared,
+        |s| set_aside(s, "000b02"),
+        "Orphaned",
+        "making the identity's storage root key again",
+    ),
+    (
+        "TPM swapped, what was set aside is of a third",
+        swapped,
+        |s| set_aside(s, "000b09"),
+        "Orphaned",
+        "asking the TPM again",
+    ),
+    (
+        "blank, what was set aside fits",
+        blank,
+        |s| {
+            set_aside(s, "000b01");
+            s.configuration_is_ours = true
+        },
+        "Orphaned",
+        "taking back the identity",
+    ),
+    (
+        "blank, what was set aside does not fit",
+        blank,
+        |s| set_aside(s, "000b09"),
+        "Blank",
+        "making the identity",
+    ),
+    (
+        "blank, no storage root key, something set aside",
+        blank,
+        |s| {
+            tpm(s, |t| t.srk = Srk::Absent);
+            set_aside(s, "000b09")
+        },
+        "Orphaned",
+        "asking the TPM which",
+    ),
+    (
+        "blank, a key that was not tried",
+        blank,
+        |s| s.findings.empty_auth = None,
+        "Blank",
+        "trying whether",
+    ),
+    (
+        "blank, a key that was not tried and costs a try",
+        blank,
+        |s| protected(s, 0, 3),
+        "Blank",
+        "trying whether",
+    ),
+    (
+        "blank, a try would be the last but one",
+        blank,
+        |s| protected(s, 1, 3),
+        "ForeignPrimary",
+        "the TPM has a storage key at 0x81000001, and whether",
+    ),
+    (
+        "blank, somebody else's store",
+        blank,
+        |s| s.identity = IdentityState::Foreign("not ours".into()),
+        "ForeignStore",
+        "not ours. Other programs",
+    ),
+    (
+        "blank, storage that does not last",
+        blank,
+        |s| s.volatile = Some("in memory".into()),
+        "VolatileStorage",
+        "in memory",
+    ),
+    (
+        "enrolled, storage that does not last",
+        awaiting,
+        |s| s.volatile = Some("in memory".into()),
+        "AwaitingCertificate",
+        "the certificate",
     ),
     (
         "owner and modes",

@@ -1,7 +1,8 @@
 //! The PKCS#11 token: made, opened, logged into. Every use of cryptoki on the device is in this folder.
 //!
 //! `objects` makes and finds what is in it: key pair, certificates. `pss` records that the TPM's
-//! RSA-PSS signatures are usable. `stored` reads the key from the store without the library.
+//! RSA-PSS signatures are usable. `stored` reads the key from the store without the library,
+//! `tokens` which tokens it has.
 //!
 //! What tpm2-pkcs11 does under each call was measured in facts/tpm2-pkcs11.md §1: C_Initialize
 //! costs 11 TPM commands a slot, C_Login 4, and each login that is followed by a power cut one
@@ -10,6 +11,7 @@
 mod objects;
 mod pss;
 mod stored;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +29,7 @@ use crate::secret::Pin;
 
 pub use pss::record as record_pss;
 pub use stored::StoredKey;
+pub use tokens::Tokens;
 
 /// The token's label: Greengrass v1 and every PKCS#11 URI find the token by it.
 pub const TOKEN_LABEL: &str = "greengrass";

@@ -246,7 +246,7 @@ impl Drop for Channel<'_> {
 }
 
 /// The bytes of a TPM2B (Part 2 §10.4), of which there has to be one.
-fn content(bytes: &[u8]) -> Result<&[u8]> {
+pub(super) fn content(bytes: &[u8]) -> Result<&[u8]> {
     match bytes {
         [high, low, rest @ ..] if rest.len() == usize::from(u16::from_be_bytes([*high, *low])) => {
             Ok(rest)

@@ -1,14 +1,15 @@
 //! The TPM itself. Every use of tss-esapi is in this folder.
 //!
 //! `missing` says why there is none, `probe` what it is and how it is; `endorsement` reads its maker's certificate,
-//! `srk` looks after the storage root key, `handles` explains what is persistent, `lockout` ends a dictionary-attack
-//! lockout, `activation` opens what was encrypted for a key in this TPM.
+//! `srk` looks after the storage root key, `parent` tries what is below it, `handles` explains what is persistent,
+//! `lockout` ends a dictionary-attack lockout, `activation` opens what was encrypted for a key in this TPM.
 
 mod activation;
 mod endorsement;
 mod handles;
 mod lockout;
 mod missing;
+mod parent;
 mod probe;
 mod srk;
 

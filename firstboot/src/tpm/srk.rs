@@ -3,7 +3,7 @@
 //! The handle is the one that the TCG reserves for it (TCG TPM v2.0 Provisioning Guidance, reserved
 //! handles). tpm2-pkcs11 takes whatever lies there, unseen, and makes one of its own only
 //! where there is none; firstboot makes it first, with noDA set, so that neither its use nor a
-//! power cut after its use adds a dictionary-attack try (facts/tpm2-pkcs11.md §4).
+//! power cut after its use adds a dictionary-attack try.
 
 use tss_esapi::attributes::ObjectAttributes;
 use tss_esapi::constants::response_code::Tss2ResponseCodeKind as Kind;
@@ -15,37 +15,65 @@ use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::resource_handles::{Hierarchy, Provision};
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
-    EccPoint, EccScheme, KeyDerivationFunctionScheme, Private, Public, PublicBuilder,
+    EccPoint, EccScheme, KeyDerivationFunctionScheme, Public, PublicBuilder,
     PublicEccParametersBuilder, SymmetricDefinitionObject,
 };
 
 use super::{Tpm, failed};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Result};
 use crate::public_key::hexadecimal;
 
 /// Where the storage root key lies.
 pub const HANDLE: u32 = TPM2_PERSISTENT_FIRST + 1;
+
+/// The templates of storage root keys that can be made again, by their noDA. With it: ours, which is also systemd's
+/// (src/shared/tpm2-util.c, `tpm2_get_best_srk_template`), so that both get the same key from the same TPM, whoever
+/// comes first. Without it: tpm2-pkcs11's own (src/lib/tpm.c), which it makes where there is none.
+pub(super) const TEMPLATES: [bool; 2] = [true, false];
 
 /// What is at [`HANDLE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Srk {
     /// Nothing.
     Absent,
-    /// An object with this Name (TPM 2.0 Part 1, §16), in hexadecimal.
+    /// A storage key that cannot leave the TPM.
     Present {
-        /// nameAlg and digest of the public area: another key, another Name.
+        /// Its Name (TPM 2.0 Part 1, §16), in hexadecimal: nameAlg and digest of the public area. Another
+        /// key, another Name.
         name: String,
+        /// noDA: a wrong authorization value costs no dictionary-attack try.
+        no_da: bool,
     },
     /// Something that cannot serve as the parent of an identity, in words.
     Foreign(String),
 }
 
+impl Srk {
+    /// Whether it is the key of this Name.
+    pub fn is(&self, wanted: &str) -> bool {
+        matches!(self, Self::Present { name, .. } if name == wanted)
+    }
+}
+
 impl Tpm {
-    /// Whether there is a key, and its Name: two TPM commands, or one where there is none.
+    /// What is there: two TPM commands, or one where there is nothing. Whether the key has an authorization value
+    /// cannot be seen; [`Tpm::srk_has_empty_auth`] tries.
     pub fn srk(&mut self) -> Result<Srk> {
-        Ok(match self.read_srk()? {
-            Some((_, _, name)) => Srk::Present { name },
-            None => Srk::Absent,
+        let Some(object) = self.open_srk()? else {
+            return Ok(Srk::Absent);
+        };
+        // The Name as the TPM says it. Esys_TR_GetName would save a command, but computes the Name, and a process's
+        // first digest takes OpenSSL 3 million instructions.
+        let (public, name, _) = self
+            .context
+            .read_public(object)
+            .map_err(|e| failed("cannot read the object at 0x81000001", e))?;
+        Ok(match objection(&public) {
+            Some(objection) => Srk::Foreign(objection),
+            None => Srk::Present {
+                name: hexadecimal(name.value()),
+                no_da: describe(&public).1.no_da(),
+            },
         })
     }
 
@@ -56,38 +84,6 @@ impl Tpm {
             .tr_get_name(object)
             .map_err(|e| failed("cannot read the storage root key's Name", e))?;
         Ok(hexadecimal(name.value()))
-    }
-
-    /// As [`Tpm::srk`], and also whether the object can be the parent of an identity: a restricted
-    /// decryption key that cannot leave the TPM, with an empty authorization value. One TPM
-    /// command more; and where the object is protected against dictionary attacks and has an
-    /// authorization value, one try of those.
-    pub fn examined_srk(&mut self) -> Result<Srk> {
-        let Some((key, public, name)) = self.read_srk()? else {
-            return Ok(Srk::Absent);
-        };
-        if let Some(objection) = objection(&public) {
-            return Ok(Srk::Foreign(objection));
-        }
-        if !self.has_empty_auth(key, public)? {
-            return Ok(Srk::Foreign(
-                "a storage key with an authorization value".into(),
-            ));
-        }
-        Ok(Srk::Present { name })
-    }
-
-    /// The object, its public area, and its Name as the TPM says it. Esys_TR_GetName would save a command, but
-    /// computes the Name, and a process's first digest takes OpenSSL 3 million instructions.
-    fn read_srk(&mut self) -> Result<Option<(KeyHandle, Public, String)>> {
-        let Some(object) = self.open_srk()? else {
-            return Ok(None);
-        };
-        let (public, name, _) = self
-            .context
-            .read_public(object)
-            .map_err(|e| failed("cannot read the object at 0x81000001", e))?;
-        Ok(Some((object, public, hexadecimal(name.value()))))
     }
 
     /// The object, if there is one: one TPM command.
@@ -101,65 +97,70 @@ impl Tpm {
         }
     }
 
-    /// Makes the storage root key and leaves it at [`HANDLE`]. Its Name.
-    ///
-    /// The template is the one that systemd uses for its own (src/shared/tpm2-util.c,
-    /// `tpm2_get_best_srk_template`): both get the same key from the same TPM, whoever comes first.
-    pub fn make_srk(&mut self) -> Result<String> {
-        self.context
-            .set_sessions((Some(AuthSession::Password), None, None));
-        let made = self.make_srk_with_session();
-        self.context.clear_sessions();
-        made
+    /// The Names of the storage root keys that this TPM makes, ours first. A primary key is derived from the
+    /// hierarchy's seed and its template (Part 1, §27.2): until the TPM is cleared, the same template makes the same
+    /// key. Nothing stays in the TPM. Two TPM commands for each, with the owner hierarchy's empty authorization value.
+    pub fn primary_names(&mut self) -> Result<Vec<String>> {
+        TEMPLATES
+            .into_iter()
+            .map(|no_da| self.with_primary(no_da, |tpm, primary| tpm.name(primary.into())))
+            .collect()
     }
 
-    fn make_srk_with_session(&mut self) -> Result<String> {
-        let public = template()
+    /// Makes the storage root key and leaves it at [`HANDLE`]. Its Name.
+    pub fn make_srk(&mut self) -> Result<String> {
+        self.with_primary(true, Self::persist)
+    }
+
+    /// Makes the storage root key of this Name again and leaves it at [`HANDLE`].
+    pub fn restore_srk(&mut self, wanted: &str) -> Result<()> {
+        for no_da in TEMPLATES {
+            let found = self.with_primary(no_da, |tpm, primary| {
+                let found = tpm.name(primary.into())? == wanted;
+                if found {
+                    tpm.persist(primary)?;
+                }
+                Ok(found)
+            })?;
+            if found {
+                return Ok(());
+            }
+        }
+        Err(Error::other(
+            "the TPM does not make the storage root key that it made just before",
+        ))
+    }
+
+    /// Does something with a primary key that is gone afterwards.
+    pub(super) fn with_primary<T>(
+        &mut self,
+        no_da: bool,
+        work: impl FnOnce(&mut Self, KeyHandle) -> Result<T>,
+    ) -> Result<T> {
+        let public = template(no_da)
             .map_err(|e| Error::other(format!("the storage root key's template: {e}")))?;
         let primary = self
             .context
-            .create_primary(Hierarchy::Owner, public, None, None, None, None)
+            .execute_with_session(Some(AuthSession::Password), |context| {
+                context.create_primary(Hierarchy::Owner, public, None, None, None, None)
+            })
             .map_err(|e| failed("cannot make the storage root key", e))?
             .key_handle;
-        let persistent = self
-            .context
-            .evict_control(
-                Provision::Owner,
-                primary.into(),
-                Persistent::Persistent(handle()?),
-            )
-            .map_err(|e| failed("cannot make the storage root key persistent", e));
+        let done = work(self, primary);
         // With or without success: transient memory is scarce where there is no resource manager.
         let _ = self.context.flush_context(primary.into());
-        self.name(persistent?)
+        done
     }
 
-    /// Whether the key can be used with an empty authorization value: tries to load an object that
-    /// is none. The TPM checks the authorization (Part 3, §5.6) before it looks at the parameters
-    /// (§5.8), so what it complains about tells.
-    fn has_empty_auth(&mut self, key: KeyHandle, public: Public) -> Result<bool> {
-        let nothing = Private::try_from(vec![0; 64])
-            .map_err(|e| Error::other(format!("cannot make an empty private area: {e}")))?;
-        let refused = self
+    fn persist(&mut self, primary: KeyHandle) -> Result<String> {
+        let handle = Persistent::Persistent(handle()?);
+        let persistent = self
             .context
             .execute_with_session(Some(AuthSession::Password), |context| {
-                context.load(key, nothing, public)
-            });
-        match refused {
-            Err(tss_esapi::Error::Tss2Error(code)) => match code.kind() {
-                Some(Kind::AuthFail | Kind::BadAuth) => Ok(false),
-                Some(Kind::Lockout | Kind::Failure) => Err(failed(
-                    "cannot test the storage root key's authorization value",
-                    tss_esapi::Error::Tss2Error(code),
-                )),
-                _ => Ok(true),
-            },
-            Err(other) => Err(failed("cannot test the storage root key", other)),
-            Ok(_) => Err(Error::new(
-                Exit::NoTpm,
-                "the TPM loaded an object that is none: it cannot be trusted with a key",
-            )),
-        }
+                context.evict_control(Provision::Owner, primary.into(), handle)
+            })
+            .map_err(|e| failed("cannot make the storage root key persistent", e))?;
+        self.name(persistent)
     }
 }
 
@@ -206,15 +207,15 @@ pub(super) fn purpose(attributes: ObjectAttributes) -> &'static str {
     }
 }
 
-/// ECC P-256 with AES-128-CFB, fixedTPM | fixedParent | sensitiveDataOrigin | userWithAuth | noDA |
-/// restricted | decrypt, everything else empty.
-fn template() -> tss_esapi::Result<Public> {
+/// ECC P-256 with AES-128-CFB, fixedTPM | fixedParent | sensitiveDataOrigin | userWithAuth | restricted | decrypt
+/// and, by [`TEMPLATES`], noDA; everything else empty.
+pub(super) fn template(no_da: bool) -> tss_esapi::Result<Public> {
     let attributes = ObjectAttributes::builder()
         .with_fixed_tpm(true)
         .with_fixed_parent(true)
         .with_sensitive_data_origin(true)
         .with_user_with_auth(true)
-        .with_no_da(true)
+        .with_no_da(no_da)
         .with_restricted(true)
         .with_decrypt(true)
         .build()?;

@@ -62,6 +62,7 @@ impl Enrolled {
             },
             srk: Srk::Present {
                 name: self.srk_name.clone(),
+                no_da: true,
             },
             identification: None,
         };

@@ -31,6 +31,32 @@ pub fn slot(identity: &Identity) -> Result<u64> {
     bail!("no token {:?} in: {listing}", identity.token)
 }
 
+/// The labels of the tokens in the store.
+pub fn token_labels(identity: &Identity) -> Result<Vec<String>> {
+    let listing = succeed(pkcs11_tool(identity).arg("--list-slots"))?;
+    let labels = listing.lines().filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == "token label").then(|| value.trim().to_owned())
+    });
+    Ok(labels.collect())
+}
+
+/// Makes another token in the store, as a program would that knows nothing of firstboot.
+pub fn make_token(identity: &Identity, label: &str) -> Result<()> {
+    const SO_PIN: [&str; 2] = ["--so-pin", "12345678"];
+    let blank = token_labels(identity)?.len().to_string();
+    let mut make = pkcs11_tool(identity);
+    make.args(["--init-token", "--slot-index", &blank, "--label", label]);
+    succeed(make.args(SO_PIN)).context("cannot make a token")?;
+    let mut set_pin = pkcs11_tool(identity);
+    set_pin.args(["--token-label", label, "--login", "--login-type", "so"]);
+    set_pin
+        .args(SO_PIN)
+        .args(["--init-pin", "--pin", "12345678"]);
+    succeed(&mut set_pin).context("cannot set a token's PIN")?;
+    Ok(())
+}
+
 /// Everything in the token, as the tool prints it.
 pub fn list(identity: &Identity) -> Result<String> {
     succeed(logged_in(identity)?.arg("--list-objects"))

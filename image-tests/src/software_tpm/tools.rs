@@ -93,18 +93,22 @@ impl SoftwareTpm {
         self.run(&command).map(drop)
     }
 
+    /// Gives one wrong auth value.
+    pub fn use_up_one_try(&self) -> Result<()> {
+        self.make_decoy()?;
+        self.attempt(&["tpm2_create", "-C", "decoy", "-P", "wrong"])?;
+        self.flush()
+    }
+
+    fn make_decoy(&self) -> Result<()> {
+        let decoy = ["-C", "n", "-p", "right", "-c", "decoy"];
+        self.run(&[&["tpm2_createprimary"], &decoy[..]].concat())?;
+        self.flush()
+    }
+
     /// Gives wrong auth values until the TPM takes no more.
     pub fn use_up_tries(&self) -> Result<()> {
-        self.run(&[
-            "tpm2_createprimary",
-            "-C",
-            "n",
-            "-p",
-            "right",
-            "-c",
-            "decoy",
-        ])?;
-        self.flush()?;
+        self.make_decoy()?;
         // One try more than there are: an attempt that the TPM refuses for another reason is seen here.
         for _ in 0..=self.max_tries()? {
             if self.in_lockout()? {

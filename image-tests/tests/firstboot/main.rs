@@ -9,9 +9,11 @@ mod configuration;
 mod nothing_to_do;
 mod output;
 mod reset;
+mod root_key;
 mod secrets;
 mod settings;
 mod states;
+mod store;
 mod units;
 mod users;
 

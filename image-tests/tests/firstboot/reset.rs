@@ -1,6 +1,7 @@
 //! Starting over, again and again: the TPM does not fill up, and neither does the disk.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::Result;
 use image_tests::authority::Authority;
@@ -71,5 +72,65 @@ fn reset_needs_no_tpm() -> Result<()> {
     device.tpm.pull_the_plug();
     device.succeed(&["reset"])?;
     assert!(!device.exists("/var/lib/tpm2_pkcs11"));
+    Ok(())
+}
+
+/// Without its PIN nobody uses the key any more, and nobody but root sees what is left.
+#[test]
+fn reset_destroys_the_pin_and_keeps_the_rest_for_root() -> Result<()> {
+    const ORPHAN: &str = "/var/lib/tpm2_pkcs11.orphan-1";
+    let device = usual()?;
+    device.enroll_with(&Authority::new()?)?;
+    device.succeed(&["reset"])?;
+    assert!(!device.exists(format!("{ORPHAN}/pin")));
+    assert!(device.exists(format!("{ORPHAN}/certificate.pem")));
+    let metadata = fs::metadata(device.path(ORPHAN))?;
+    assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o700, 0));
+    Ok(())
+}
+
+#[test]
+fn reset_keep_leaves_a_key_that_root_can_use() -> Result<()> {
+    const ORPHAN: &str = "/var/lib/tpm2_pkcs11.orphan-1";
+    let device = usual()?;
+    device.succeed(&["provision"])?;
+    let pin = device.identity(KeyType::EccP256)?.pin()?;
+    device.succeed(&["reset", "--keep"])?;
+    let mut kept = device.identity(KeyType::EccP256)?;
+    kept.store = device.path(ORPHAN);
+    kept.pin_file = kept.store.join("pin");
+    assert_eq!(kept.pin()?, pin);
+    pkcs11_tool::sign_and_verify(&kept)?;
+    let metadata = fs::metadata(device.path(ORPHAN))?;
+    assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o700, 0));
+    Ok(())
+}
+
+/// What was given up does not come back, though it fits the TPM.
+#[test]
+fn after_a_reset_there_is_another_key() -> Result<()> {
+    for reset in [&["reset"][..], &["reset", "--keep"]] {
+        let device = usual()?;
+        device.enroll_with(&Authority::new()?)?;
+        let before = fs::read(device.request()?)?;
+        device.succeed(reset)?;
+        device.succeed(&["provision"])?;
+        assert_ne!(fs::read(device.request()?)?, before, "{reset:?}");
+    }
+    Ok(())
+}
+
+/// The power went when nothing but the mark was there: the next start does what is left.
+#[test]
+fn an_interrupted_reset_is_ended() -> Result<()> {
+    for (mark, keeps) in [("destroy the PIN\n", false), ("keep the PIN\n", true)] {
+        let device = usual()?;
+        device.enroll_with(&Authority::new()?)?;
+        device.write("/var/lib/tpm2_pkcs11/reset", mark)?;
+        assert_ends(&device.run(&["enroll"])?, exit::WAITING, "was interrupted");
+        let pin = "/var/lib/tpm2_pkcs11.orphan-1/pin";
+        assert_eq!(device.exists(pin), keeps, "{mark}");
+        assert!(!device.exists("/etc/greengrass/config.yaml"));
+    }
     Ok(())
 }

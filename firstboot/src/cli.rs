@@ -1,16 +1,17 @@
 //! The command line: what can be asked for, and how each command is carried out.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 use log::info;
 
 use crate::device::Device;
 use crate::error::{Doing, Error, Exit, Result};
 use crate::identity::Contents;
 use crate::layout::{Layout, RUN};
-use crate::provision::{self, Goal};
+use crate::provision::{self, Goal, State};
 use crate::settings::Edition;
 use crate::tpm::Tpm;
 use crate::{files, greengrass, report};
@@ -33,15 +34,9 @@ pub struct Arguments {
     /// The device's file tree: a prefix for every path
     #[arg(long, global = true, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
-    /// How the TPM is reached
-    #[arg(
-        long,
-        global = true,
-        value_name = "TCTI",
-        env = "TPM2_PKCS11_TCTI",
-        default_value = "device:/dev/tpmrm0"
-    )]
-    pub tcti: String,
+    /// How the TPM is reached; without --root, device:/dev/tpmrm0 where nothing else is said
+    #[arg(long, global = true, value_name = "TCTI", env = "TPM2_PKCS11_TCTI")]
+    pub tcti: Option<String>,
     /// Say more
     #[arg(long, short, global = true)]
     pub verbose: bool,
@@ -105,39 +100,67 @@ Example:
     },
 }
 
+/// The device's own TPM, behind the kernel's resource manager.
+const TPM: &str = "device:/dev/tpmrm0";
+
+impl Arguments {
+    /// How the TPM is reached. Another root than this machine's is a card in a reader, to which this machine's TPM
+    /// does not belong: then only who names a TPM means one.
+    fn tcti(&self) -> Option<&str> {
+        match &self.tcti {
+            Some(tcti) => Some(tcti),
+            None => is_this_machine(&self.root).then_some(TPM),
+        }
+    }
+
+    /// Why a command cannot be carried out without a TPM that has been named.
+    fn objection(&self) -> Option<String> {
+        if self.tcti().is_some() || matches!(self.command, Command::Status { .. }) {
+            return None;
+        }
+        Some(format!(
+            "{} is not this machine's root, and this machine's TPM is not that device's: only `firstboot status` \
+             works on a card in a reader. Where a TPM does belong to it, say which by --tcti or TPM2_PKCS11_TCTI",
+            self.root.display()
+        ))
+    }
+}
+
+fn is_this_machine(root: &Path) -> bool {
+    root.canonicalize().is_ok_and(|root| root == Path::new("/"))
+}
+
 /// Carries the command out.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    let tcti = arguments.tcti();
     let root = std::path::absolute(&arguments.root).doing(Exit::Settings, || {
         format!("--root {}", arguments.root.display())
     })?;
-    let layout = Layout::new(root);
+    let layout = match tcti {
+        Some(_) => Layout::new(root),
+        None => Layout::of_card(root),
+    };
     match arguments.command {
-        Command::Provision => advance(layout, &arguments.tcti, Goal::Request),
-        Command::Enroll => advance(layout, &arguments.tcti, Goal::Greengrass),
-        Command::Status { json } => report::print(&report::status(&layout, &arguments.tcti), json),
+        Command::Provision => advance(layout, tcti, Goal::Request),
+        Command::Enroll => advance(layout, tcti, Goal::Greengrass),
+        Command::Status { json } => report::print(&report::status(layout, tcti), json),
         Command::Tpm { json } => {
-            let mut tpm = Tpm::connect(&arguments.tcti, &layout)?;
+            let mut tpm = Tpm::connect(tcti.unwrap_or(TPM), &layout)?;
             report::print(&report::tpm(&mut tpm)?, json)
         }
-        Command::Reset { keep } => reset(layout, &arguments.tcti, keep),
+        Command::Reset { keep } => reset(layout, tcti, keep),
     }
 }
 
-fn advance(layout: Layout, tcti: &str, goal: Goal) -> Result<()> {
+fn advance(layout: Layout, tcti: Option<&str>, goal: Goal) -> Result<()> {
     // First the lock: what was read while another firstboot was at work may not be true any more.
     let _lock = lock(&layout)?;
-    match Device::open(layout.clone(), tcti) {
-        Ok(mut device) => provision::run(&mut device, goal),
-        Err(e) => {
-            report::publish_failure(&layout, &e);
-            Err(e)
-        }
-    }
+    provision::run(&mut Device::open(layout, tcti), goal)
 }
 
-fn reset(layout: Layout, tcti: &str, keep_pin: bool) -> Result<()> {
+fn reset(layout: Layout, tcti: Option<&str>, keep_pin: bool) -> Result<()> {
     let _lock = lock(&layout)?;
-    let device = Device::open(layout, tcti)?;
+    let device = Device::open(layout, tcti);
     // The identity comes first: with it the reset has happened, and what a power cut leaves of the
     // configuration is removed by the next start.
     device.identity.remove_staging()?;
@@ -171,7 +194,7 @@ fn reset(layout: Layout, tcti: &str, keep_pin: bool) -> Result<()> {
     }
     provision::publish(
         &device,
-        "Blank",
+        State::Blank,
         "reset: `firstboot provision` makes a new identity",
     );
     Ok(())
@@ -200,7 +223,11 @@ fn lock(layout: &Layout) -> Result<File> {
 pub fn parse() -> std::result::Result<Arguments, u8> {
     /// EX_USAGE of sysexits(3).
     const USAGE: u8 = 64;
-    Arguments::try_parse().map_err(|e| {
+    let checked = Arguments::try_parse().and_then(|arguments| match arguments.objection() {
+        None => Ok(arguments),
+        Some(why) => Err(Arguments::command().error(ErrorKind::MissingRequiredArgument, why)),
+    });
+    checked.map_err(|e| {
         // Nothing can be done where standard error is closed.
         let _ = e.print();
         if e.use_stderr() { USAGE } else { 0 }

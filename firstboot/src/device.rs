@@ -13,7 +13,7 @@ use crate::identity::{Identity, Plan, Record};
 use crate::layout::{IMAGE_ROOT_CA, Layout};
 use crate::root_key::Findings;
 use crate::secret;
-use crate::settings::Settings;
+use crate::settings::{Platform, Settings};
 use crate::text;
 use crate::tpm::{Identification, Srk, Tpm};
 use crate::x509::{self, Chain};
@@ -25,22 +25,60 @@ const MAX_ROOT_CA: usize = 64 * 1024;
 pub struct Device {
     /// Where its files are.
     pub layout: Layout,
-    /// What its operator wants.
-    pub settings: Settings,
+    /// What is wanted of it, or why that cannot be told.
+    pub inputs: Result<Inputs>,
     /// Its identity directory.
     pub identity: Identity,
     /// Its boot partition.
     pub boot: BootPartition,
-    /// How its TPM is reached.
-    pub tcti: String,
+    /// How its TPM is reached, if it is to be looked at.
+    pub tcti: Option<String>,
     /// Why the claim pair could not be removed from the boot partition.
     pub claim_stays: Option<String>,
+    /// Why the request could not be put onto the boot partition, although the device is in service.
+    pub request_stays: Option<String>,
     /// SHA-256 of a reply that could not be opened, and why.
     pub(crate) refused_reply: Option<(String, String)>,
-    pub(crate) root_ca: Vec<u8>,
     pub(crate) enrolling: Enrolling,
     pub(crate) findings: Findings,
     tpm: Option<Tpm>,
+}
+
+/// What operator and image want, read and checked.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// The settings.
+    pub settings: Settings,
+    /// The root certificates of AWS's endpoints, PEM.
+    pub root_ca: Vec<u8>,
+    /// The group that reads the identity beside root.
+    group: Option<u32>,
+}
+
+impl Inputs {
+    fn is_fleet(&self) -> bool {
+        self.settings.enrollment.is_fleet()
+    }
+
+    fn read(layout: &Layout, boot: &BootPartition) -> Result<Self> {
+        let settings = Settings::read(layout)?;
+        let root_ca = root_ca(layout, boot)?;
+        let group = match greengrass::group(settings.greengrass.edition) {
+            None => Some(0),
+            Some(name) => Some(layout.group(name).ok_or_else(|| {
+                Error::settings(format!(
+                    "there is no group {name}, as which this edition's daemons run: is the \
+                     edition in firstboot.json the one that is installed?"
+                ))
+            })?),
+        };
+        debug!("identity readable by group {group:?}");
+        Ok(Self {
+            settings,
+            root_ca,
+            group,
+        })
+    }
 }
 
 /// What enrolling over the network has open.
@@ -55,46 +93,51 @@ pub(crate) struct Enrolling {
 }
 
 impl Device {
-    /// Reads what the operator wants, all of it: whatever is wrong with that is said before anything
-    /// is touched.
-    pub fn open(layout: Layout, tcti: &str) -> Result<Self> {
-        let settings = Settings::read(&layout)?;
+    /// Reads what is wanted, all of it, before anything is touched. Where something is wrong with that, the
+    /// device can still be looked at.
+    pub fn open(layout: Layout, tcti: Option<&str>) -> Self {
         let boot = BootPartition::new(&layout);
-        let root_ca = root_ca(&layout, &boot)?;
-        let group = match greengrass::group(settings.greengrass.edition) {
-            None => Some(0),
-            Some(name) => Some(layout.group(name).ok_or_else(|| {
-                Error::settings(format!(
-                    "there is no group {name}, as which this edition's daemons run: is the \
-                     edition in firstboot.json the one that is installed?"
-                ))
-            })?),
+        let mut inputs = Inputs::read(&layout, &boot);
+        let (module, group) = match &inputs {
+            Ok(inputs) => (inputs.settings.platform.pkcs11_module.clone(), inputs.group),
+            Err(_) => (Platform::default().pkcs11_module, None),
         };
-        debug!("identity readable by group {group:?}");
-        Ok(Self {
-            identity: Identity::new(
-                &layout,
-                settings.platform.pkcs11_module.clone(),
-                tcti,
-                group,
-            ),
+        let identity = Identity::new(&layout, module, tcti.unwrap_or_default(), group);
+        // With fleet provisioning, the thing's name is no setting.
+        if inputs.as_ref().is_ok_and(Inputs::is_fleet)
+            && let Err(e) = identity.registration()
+        {
+            inputs = Err(e);
+        }
+        Self {
+            identity,
             boot,
-            root_ca,
+            inputs,
             layout,
-            settings,
-            tcti: tcti.to_owned(),
+            tcti: tcti.map(str::to_owned),
             claim_stays: None,
+            request_stays: None,
             refused_reply: None,
             enrolling: Enrolling::default(),
             findings: Findings::default(),
             tpm: None,
-        })
+        }
+    }
+
+    /// What is wanted: for the steps, none of which is taken where that cannot be told.
+    pub fn inputs(&self) -> Result<&Inputs> {
+        self.inputs.as_ref().map_err(Clone::clone)
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> Result<&Settings> {
+        Ok(&self.inputs()?.settings)
     }
 
     /// The TPM, opened at the first use.
     pub fn tpm(&mut self) -> Result<&mut Tpm> {
         if self.tpm.is_none() {
-            self.tpm = Some(Tpm::connect(&self.tcti, &self.layout)?);
+            self.tpm = Some(Tpm::connect(self.tcti()?, &self.layout)?);
         }
         self.tpm
             .as_mut()
@@ -106,13 +149,58 @@ impl Device {
         self.tpm = None;
     }
 
-    /// The thing's name: with fleet provisioning the one that the template has made, as soon as it is known.
-    pub fn thing_name(&self) -> Result<String> {
-        let registered = match self.settings.enrollment.is_fleet() {
+    /// How the TPM is reached.
+    pub fn tcti(&self) -> Result<&str> {
+        self.tcti
+            .as_deref()
+            .ok_or_else(|| Error::other("nobody has said which TPM is meant"))
+    }
+
+    /// The name under which a certificate is in service: the one that AWS IoT Core has registered, else the
+    /// one in the certificate. Where that names none, it is for the wanted one.
+    pub fn name_of(&self, chain: &Chain) -> Result<String> {
+        let registered = self.registered_name(Some(chain))?;
+        Ok(match registered.or_else(|| chain.thing_name()) {
+            Some(name) => name,
+            None => self.settings()?.thing_name.clone(),
+        })
+    }
+
+    /// The name that the certificate is for, where the thing is to have another one by now.
+    pub fn outdated_name(&self, chain: &Chain) -> Result<Option<String>> {
+        if self.registered_name(Some(chain))?.is_some() {
+            return Ok(None);
+        }
+        let wanted = &self.settings()?.thing_name;
+        Ok(chain.thing_name().filter(|name| name != wanted))
+    }
+
+    /// The thing's name as the template has made it, if this is the certificate that was registered. With fleet
+    /// provisioning there is no other.
+    fn registered_name(&self, chain: Option<&Chain>) -> Result<Option<String>> {
+        let registration = match self.settings()?.enrollment.is_fleet() {
             true => self.identity.registration()?,
-            false => None,
+            false => {
+                let kept = self.identity.registration().ok().flatten();
+                kept.filter(|kept| chain.is_some_and(|chain| kept.is_of(chain)))
+            }
         };
-        Ok(registered.map_or_else(|| self.settings.thing_name.clone(), |r| r.thing_name))
+        Ok(registration.map(|registration| registration.thing_name))
+    }
+
+    /// The thing's name as far as it is known: the certificate's, else the wanted one, else the request's.
+    pub fn thing_name(&self) -> Option<String> {
+        let certificate = self.identity.certificate().ok().flatten();
+        let named = match (&certificate, &self.inputs) {
+            (Some(chain), Ok(_)) => self.name_of(chain).ok(),
+            (Some(chain), Err(_)) => chain.thing_name(),
+            (None, Ok(inputs)) => Some(match self.registered_name(None) {
+                Ok(Some(name)) => name,
+                _ => inputs.settings.thing_name.clone(),
+            }),
+            (None, Err(_)) => None,
+        };
+        named.or_else(|| self.identity.record().map(|record| record.thing_name))
     }
 
     /// Calls `work` with everything that a Greengrass configuration is made of.
@@ -123,14 +211,17 @@ impl Device {
         work: impl FnOnce(&Facts<'_>) -> Result<T>,
     ) -> Result<T> {
         let certificate = chain.pem();
+        let Inputs {
+            settings, root_ca, ..
+        } = self.inputs()?;
         work(&Facts {
-            settings: &self.settings.greengrass,
-            platform: &self.settings.platform,
-            thing_name: &self.thing_name()?,
+            settings: &settings.greengrass,
+            platform: &settings.platform,
+            thing_name: &self.name_of(chain)?,
             slot,
             pin: &self.identity.pin()?,
             certificate: &certificate,
-            root_ca: &self.root_ca,
+            root_ca,
         })
     }
 
@@ -146,7 +237,7 @@ impl Device {
         }
         let entropy = Zeroizing::new(self.tpm()?.random(2 * secret::ENTROPY)?);
         self.identity
-            .make(self.plan(tpm.to_string(), ek, &name, &entropy))
+            .make(self.plan(tpm.to_string(), ek, &name, &entropy)?)
     }
 
     /// Asks for the certificate again, under the name that is wanted now, or with what an older firstboot left out.
@@ -159,7 +250,7 @@ impl Device {
             // An older firstboot has made the request.
             None => self.tpm()?.ek_certificate()?,
         };
-        let mut plan = self.plan(record.tpm.clone(), ek, "", &[]);
+        let mut plan = self.plan(record.tpm.clone(), ek, "", &[])?;
         plan.key = record.key;
         self.identity.renew_request(plan)
     }
@@ -168,7 +259,7 @@ impl Device {
     pub fn publish_request(&self) -> Result<()> {
         let [request, record] = self.identity.request_files()?;
         self.boot
-            .publish_request(&self.settings.thing_name, [&request, &record])
+            .publish_request(&self.settings()?.thing_name, [&request, &record])
     }
 
     fn plan<'a>(
@@ -177,9 +268,9 @@ impl Device {
         ek: std::result::Result<Vec<u8>, String>,
         srk_name: &'a str,
         entropy: &'a [u8],
-    ) -> Plan<'a> {
-        let settings = &self.settings;
-        Plan {
+    ) -> Result<Plan<'a>> {
+        let settings = self.settings()?;
+        Ok(Plan {
             key: settings.key,
             subject: settings.subject.with_common_name(&settings.thing_name),
             record: Record {
@@ -194,7 +285,7 @@ impl Device {
             ek,
             srk_name,
             entropy,
-        }
+        })
     }
 }
 
@@ -207,7 +298,8 @@ fn root_ca(layout: &Layout, boot: &BootPartition) -> Result<Vec<u8>> {
             path.display()
         ))),
     };
-    if let Some(pem) = boot.root_ca()? {
+    let operators = boot.root_ca();
+    if let Some(pem) = operators.map_err(|e| Error::settings(e.to_string()))? {
         return checked(pem, boot.path("root-ca.pem"));
     }
     let path = layout.at(IMAGE_ROOT_CA);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use log::{info, warn};
 
 use crate::attestation::encoding::to_base64;
-use crate::device::Device;
+use crate::device::{Device, Inputs};
 use crate::enrollment::fleet::{self, Registering, Session};
 use crate::error::{Doing, Error, Exit, Result};
 use crate::identity::{Ownership, Record, Registration};
@@ -24,7 +24,7 @@ impl Device {
         self.template_parameters(record)?;
         let mut session = self.session()?;
         let created =
-            session.create_certificate(&self.settings, &request, &key, &record.thing_name)?;
+            session.create_certificate(self.settings()?, &request, &key, &record.thing_name)?;
         info!(
             "AWS IoT Core has issued certificate {}",
             created.certificate_id
@@ -55,7 +55,7 @@ impl Device {
         let parameters = self.template_parameters(record)?;
         let mut session = self.session()?;
         let registering = session.register_thing(
-            &self.settings.enrollment.template_name,
+            &self.settings()?.enrollment.template_name,
             &ownership.certificate_ownership_token,
             &parameters,
         )?;
@@ -95,13 +95,14 @@ impl Device {
         device_configuration: Option<serde_json::Map<String, serde_json::Value>>,
     ) -> Result<()> {
         let thing_name_is_assumed = thing_name.is_none();
+        let wanted = &self.settings()?.thing_name;
         let thing_name = thing_name.unwrap_or_else(|| {
             warn!(
-                "certificate {} is registered, and the thing's name was not heard: it is taken to be {}, \
+                "certificate {} is registered, and the thing's name was not heard: it is taken to be {wanted}, \
                  as the settings say",
-                ownership.certificate_id, self.settings.thing_name
+                ownership.certificate_id
             );
-            self.settings.thing_name.clone()
+            wanted.clone()
         });
         info!("registered as {thing_name}");
         self.identity.keep_registration(&Registration {
@@ -116,7 +117,10 @@ impl Device {
     fn is_active(&self, chain: &Chain, record: &Record) -> Result<bool> {
         info!("is the certificate active already? Trying it with the TPM's key");
         let key = self.identity.open_key()?;
-        fleet::is_active(&self.settings, &self.root_ca, chain, key, record.key)
+        let Inputs {
+            settings, root_ca, ..
+        } = self.inputs()?;
+        fleet::is_active(settings, root_ca, chain, key, record.key)
     }
 
     /// The certificate that is kept, if it is whole and for our key.
@@ -133,7 +137,12 @@ impl Device {
     fn session(&mut self) -> Result<Session> {
         match self.enrolling.session.take() {
             Some(session) => Ok(session),
-            None => Session::open(&self.settings, &self.boot, &self.root_ca),
+            None => {
+                let Inputs {
+                    settings, root_ca, ..
+                } = self.inputs()?;
+                Session::open(settings, &self.boot, root_ca)
+            }
         }
     }
 
@@ -153,7 +162,7 @@ impl Device {
                 ))
             })
         };
-        let wanted = self.settings.enrollment.template_parameters.clone();
+        let wanted = self.settings()?.enrollment.template_parameters.clone();
         let complete: BTreeMap<_, _> = wanted
             .into_iter()
             .map(|(key, value)| {

@@ -29,7 +29,7 @@ pub enum Exit {
 }
 
 /// What was being done, to what, what went wrong, and what can be done about it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     /// The process's exit status.
     pub exit: Exit,

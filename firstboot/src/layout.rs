@@ -25,12 +25,29 @@ pub const RUN: &str = "/run/firstboot";
 #[derive(Clone, Debug)]
 pub struct Layout {
     root: PathBuf,
+    is_card: bool,
 }
 
 impl Layout {
     /// A device's file tree at `root`; `/` on the device itself.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            is_card: false,
+        }
+    }
+
+    /// A device's file tree without the device: its card in a reader.
+    pub fn of_card(root: impl Into<PathBuf>) -> Self {
+        Self {
+            is_card: true,
+            ..Self::new(root)
+        }
+    }
+
+    /// Whether the device itself is elsewhere.
+    pub fn is_card(&self) -> bool {
+        self.is_card
     }
 
     /// Where the device's `absolute` path is to be found here.

@@ -7,27 +7,24 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::boot_partition::BootPartition;
 use crate::device::Device;
 use crate::enrollment::Offer;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layout::{IDENTITY, Layout};
 use crate::output;
-use crate::provision::{self, Step};
+use crate::provision::{self, State, Step};
 use crate::public_key::hexadecimal;
 use crate::survey::{IdentityState, Survey};
 use crate::tpm::Tpm;
 
 /// What is there, and what is next. Never fails: what cannot be looked at is named.
-pub fn status(layout: &Layout, tcti: &str) -> Value {
-    let mut report = match Device::open(layout.clone(), tcti).and_then(|mut device| {
-        let survey = Survey::take(&mut device, None)?;
-        Ok(describe(&device, &survey))
-    }) {
-        Ok(report) => report,
-        Err(e) => json!({ "state": "Error", "next": e.to_string() }),
+pub fn status(layout: Layout, tcti: Option<&str>) -> Value {
+    let mut device = Device::open(layout, tcti);
+    let mut report = match Survey::take(&mut device, None) {
+        Ok(survey) => describe(&device, &survey),
+        Err(e) => json!({ "state": State::Error, "next": e.to_string() }),
     };
-    let obstacles = obstacles(layout, tcti);
+    let obstacles = obstacles(&device.layout, tcti);
     if !obstacles.is_empty() {
         report["obstacles"] = json!(obstacles);
     }
@@ -35,10 +32,9 @@ pub fn status(layout: &Layout, tcti: &str) -> Value {
 }
 
 fn describe(device: &Device, survey: &Survey) -> Value {
-    let step = provision::next(&device.settings, survey);
-    let thing_name = device.thing_name();
+    let step = provision::next(provision::wanted(device), survey);
     let mut report = json!({
-        "thing_name": thing_name.unwrap_or_else(|_| device.settings.thing_name.clone()),
+        "thing_name": device.thing_name(),
         "state": step.state(),
         "next": match step {
             Step::Done(None) => "nothing".to_owned(),
@@ -46,7 +42,7 @@ fn describe(device: &Device, survey: &Survey) -> Value {
         },
     });
     report["enrollment"] = enrollment(device);
-    if let Ok(tpm) = &survey.tpm {
+    if let Some(Ok(tpm)) = &survey.tpm {
         report["failed_tries"] = json!(format!(
             "{} of {}",
             tpm.lockout.counter, tpm.lockout.max_tries
@@ -67,7 +63,9 @@ fn describe(device: &Device, survey: &Survey) -> Value {
         report["request"] = json!(request);
         if let Some(certificate) = &identity.certificate {
             report["certificate"] = json!(certificate.describe());
-            report["edition"] = json!(device.settings.greengrass.edition);
+            if let Ok(settings) = device.settings() {
+                report["edition"] = json!(settings.greengrass.edition);
+            }
             report["configuration"] = json!(if identity.configuration_is_written {
                 "written"
             } else {
@@ -92,7 +90,10 @@ fn describe(device: &Device, survey: &Survey) -> Value {
 
 /// How a certificate is got, and how far that has come. Never the ownership token itself.
 pub fn enrollment(device: &Device) -> Value {
-    let wanted = &device.settings.enrollment;
+    let Ok(settings) = device.settings() else {
+        return Value::Null;
+    };
+    let wanted = &settings.enrollment;
     let mut report = json!({ "method": wanted.method });
     if wanted.is_fleet() {
         report["template_name"] = json!(wanted.template_name);
@@ -115,7 +116,7 @@ pub fn enrollment(device: &Device) -> Value {
 
 /// What keeps the calling user from using the token. OpenSSL reports all of these as "No such
 /// file or directory" for the PKCS#11 URI (facts/guest.md).
-fn obstacles(layout: &Layout, tcti: &str) -> Vec<String> {
+fn obstacles(layout: &Layout, tcti: Option<&str>) -> Vec<String> {
     let identity = layout.at(IDENTITY);
     let mut obstacles = Vec::new();
     let mut try_open = |path: &Path, why: &str| {
@@ -133,7 +134,7 @@ fn obstacles(layout: &Layout, tcti: &str) -> Vec<String> {
             "the token's PIN: is this user in its group?",
         );
     }
-    if let Some(device) = tcti.strip_prefix("device:") {
+    if let Some(device) = tcti.and_then(|tcti| tcti.strip_prefix("device:")) {
         try_open(Path::new(device), "the TPM: is this user in the group tss?");
     }
     if let Some(locks) = std::env::var_os("PKCS11_SQL_LOCK") {
@@ -168,15 +169,6 @@ pub fn tpm(tpm: &mut Tpm) -> Result<Value> {
         );
     }
     Ok(report)
-}
-
-/// Settings that cannot be read are reported where the operator looks, too.
-pub fn publish_failure(layout: &Layout, error: &Error) {
-    BootPartition::new(layout).publish_status(&json!({
-        "state": "Error",
-        "message": error.to_string(),
-        "firstboot": env!("CARGO_PKG_VERSION"),
-    }));
 }
 
 /// Prints a report on standard output, for a program or for a person.

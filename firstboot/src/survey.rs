@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use crate::clock::Clock;
-use crate::device::Device;
+use crate::device::{Device, Inputs};
 use crate::enrollment::offline::{self, Wanted};
 use crate::enrollment::{Offer, fleet};
 use crate::error::{Doing, Exit, Result};
@@ -14,15 +14,16 @@ use crate::greengrass;
 use crate::identity::{Contents, Record};
 use crate::public_key::{PublicKey, hexadecimal, sha256};
 use crate::root_key::Findings;
-use crate::settings::Method;
+use crate::settings::{Method, Settings};
 use crate::tpm::{Identification, Lockout, Srk, Tpm};
 use crate::x509::{Chain, Request};
 
 /// All that [`crate::provision::next`] decides by.
 #[derive(Clone, Debug)]
 pub struct Survey {
-    /// The TPM, or why there is none.
-    pub tpm: std::result::Result<TpmState, String>,
+    /// The TPM, or why there is none. `None` where it was not looked at: nobody has said which TPM is this
+    /// card's, or nothing would come of it.
+    pub tpm: Option<std::result::Result<TpmState, String>>,
     /// The making of an identity was interrupted.
     pub interrupted: bool,
     /// The identity.
@@ -85,7 +86,9 @@ pub struct Complete {
     pub token_is_verified: bool,
     /// An ownership token is kept that has done its service.
     pub ownership_is_spent: bool,
-    /// The configuration is what it should be.
+    /// The name that the accepted certificate is for, where that is not the thing's any more.
+    pub is_for_another_name: Option<String>,
+    /// The configuration is what it should be; where nobody can tell how that is, some edition's is complete.
     pub configuration_is_written: bool,
     /// The fleet's claim certificate or its key lies on the boot partition, and is not needed any more.
     pub claim_is_spent: bool,
@@ -107,34 +110,53 @@ impl Survey {
             complete(device)?
         };
         let blank = matches!(identity, IdentityState::Absent);
+        // Of interest only where there is nothing that a configuration could be about.
+        let has_certificate =
+            matches!(&identity, IdentityState::Complete(c) if c.certificate.is_some());
+        let configuration_is_ours = !has_certificate
+            && device.inputs.as_ref().is_ok_and(|inputs| {
+                greengrass::is_ours(&device.layout, inputs.settings.greengrass.edition)
+            });
+        let mut survey = Self {
+            tpm: None,
+            set_aside: Vec::new(),
+            findings: Findings::default(),
+            volatile: None,
+            interrupted,
+            identity,
+            configuration_is_ours,
+        };
+        if device.tcti.is_none() || (device.inputs.is_err() && !survey.is_enrolled()) {
+            return Ok(survey);
+        }
         let looked = match known {
             Some(known) => Ok(known),
             None => device.tpm().and_then(|tpm| TpmState::take(tpm, blank)),
         };
-        let tpm = match looked {
+        survey.tpm = Some(match looked {
             Ok(state) => Ok(state),
             Err(e) if e.exit == Exit::NoTpm => Err(e.to_string()),
             Err(e) => return Err(e),
-        };
-        let srk = tpm.as_ref().ok().map(|tpm| &tpm.srk);
-        let fits = matches!((&identity, srk), (IdentityState::Complete(c), Some(srk)) if srk.is(&c.srk_name));
-        let has_certificate =
-            matches!(&identity, IdentityState::Complete(c) if c.certificate.is_some());
-        Ok(Self {
-            set_aside: if fits {
-                Vec::new()
-            } else {
-                device.identity.returnable()
-            },
-            findings: device.findings(srk.filter(|_| !fits)),
-            volatile: None,
-            tpm,
-            interrupted,
-            identity,
-            // Of interest only where there is nothing that a configuration could be about.
-            configuration_is_ours: !has_certificate
-                && greengrass::is_ours(&device.layout, device.settings.greengrass.edition),
-        })
+        });
+        let srk = survey
+            .tpm
+            .as_ref()
+            .and_then(|tpm| tpm.as_ref().ok())
+            .map(|tpm| &tpm.srk);
+        let fits = matches!((&survey.identity, srk), (IdentityState::Complete(c), Some(srk)) if srk.is(&c.srk_name));
+        survey.findings = device.findings(srk.filter(|_| !fits));
+        if !fits {
+            survey.set_aside = device.identity.returnable();
+        }
+        Ok(survey)
+    }
+
+    /// Whether nothing is missing for Greengrass to run: identity, accepted certificate, a token that holds it,
+    /// and a configuration.
+    pub fn is_enrolled(&self) -> bool {
+        matches!(&self.identity, IdentityState::Complete(identity) if identity.certificate.is_some()
+            && identity.token_is_verified
+            && identity.configuration_is_written)
     }
 }
 
@@ -173,7 +195,6 @@ fn defective(device: &Device, defect: String) -> Result<IdentityState> {
 fn complete(device: &Device) -> Result<IdentityState> {
     let Device {
         layout,
-        settings,
         identity,
         boot,
         ..
@@ -188,35 +209,58 @@ fn complete(device: &Device) -> Result<IdentityState> {
         Ok(parsed) => parsed,
         Err(e) => return Ok(IdentityState::Defective(e.to_string())),
     };
+    let certificate = identity.certificate()?.filter(|chain| chain.is_for(&key));
+    let verified = certificate.as_ref().and_then(|_| identity.verified());
+    // What stands, whatever is wanted …
+    let standing = Complete {
+        srk_name: identity.srk_name()?,
+        access_is_right: true,
+        request_is_current: true,
+        request_is_published: true,
+        offer: Offer::Nothing(String::new()),
+        token_is_verified: verified.is_some(),
+        ownership_is_spent: false,
+        is_for_another_name: None,
+        configuration_is_written: verified.is_some() && greengrass::is_complete(layout),
+        claim_is_spent: false,
+        claim_stays: None,
+        certificate,
+        record,
+    };
+    // … and how it differs from that.
+    let Ok(Inputs { settings, .. }) = &device.inputs else {
+        return Ok(IdentityState::Complete(Box::new(standing)));
+    };
+    let record = &standing.record;
+    let certificate = standing.certificate.as_ref();
     let wanted = crate::x509::name(&settings.subject.with_common_name(&settings.thing_name));
     let request_is_current = wanted.is_ok_and(|n| n == *request.subject())
         && record.evidence.is_some()
         && record.thing_name == settings.thing_name
         && record.csr_sha256 == hexadecimal(&sha256(&request_pem))
         && record.key_sha256 == key.fingerprint();
-    let certificate = identity.certificate()?.filter(|chain| chain.is_for(&key));
-    let verified = certificate.as_ref().and_then(|_| identity.verified());
-    let configuration_is_written = match (&certificate, &verified) {
+    let configuration_is_written = match (certificate, &verified) {
         (Some(chain), Some(verified)) => device.with_facts(chain, verified.slot, |facts| {
             greengrass::is_written(layout, facts)
         })?,
         _ => false,
     };
     Ok(IdentityState::Complete(Box::new(Complete {
-        srk_name: identity.srk_name()?,
         access_is_right: identity.access_is_right(),
         request_is_current,
-        request_is_published: boot
-            .request_is_published(&settings.thing_name, [&request_pem, &record_json]),
-        offer: offer(device, &key, &record, certificate.as_ref())?,
+        request_is_published: device.request_stays.is_some()
+            || boot.request_is_published(&settings.thing_name, [&request_pem, &record_json]),
+        offer: offer(device, settings, &key, record, certificate)?,
         ownership_is_spent: identity.has_ownership()
             && (certificate.is_some() || is_registered(device, &key)),
+        is_for_another_name: certificate
+            .map(|chain| device.outdated_name(chain))
+            .transpose()?
+            .flatten(),
+        configuration_is_written,
         claim_is_spent: certificate.is_some() && settings.enrollment.is_fleet() && boot.has_claim(),
         claim_stays: device.claim_stays.clone(),
-        token_is_verified: verified.is_some(),
-        configuration_is_written,
-        certificate,
-        record,
+        ..standing
     })))
 }
 
@@ -231,16 +275,12 @@ fn is_registered(device: &Device, key: &PublicKey) -> bool {
 /// What enrollment offers beside the certificate that has been accepted.
 fn offer(
     device: &Device,
+    settings: &Settings,
     key: &PublicKey,
     record: &Record,
     accepted: Option<&Chain>,
 ) -> Result<Offer> {
-    let Device {
-        settings,
-        identity,
-        boot,
-        ..
-    } = device;
+    let Device { identity, boot, .. } = device;
     let nothing_new = || Offer::Nothing("a newer certificate".into());
     let offer = match (settings.enrollment.method, accepted) {
         (Method::Offline, _) => {

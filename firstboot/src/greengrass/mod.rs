@@ -3,6 +3,7 @@
 //! A document is written whole and atomically. Where another tool has put something of its own into
 //! the same file, that stays; what is ours wins.
 
+mod complete;
 mod document;
 mod nucleus;
 mod nucleus_lite;
@@ -20,6 +21,8 @@ use crate::layout::Layout;
 use crate::secret::Pin;
 use crate::settings::{Edition, Greengrass, Platform};
 use crate::token::{OBJECT_LABEL, TOKEN_LABEL};
+
+pub use complete::is_complete;
 
 /// A configuration file of another's making may have this many bytes.
 const MAX_SIZE: usize = 1024 * 1024;
@@ -71,6 +74,8 @@ enum Content {
 struct Form {
     /// The file that names the key: where it has our URI, the configuration is ours.
     main: &'static str,
+    /// The files that it goes with.
+    beside: &'static [&'static str],
     /// JSON pointer to that URI.
     key_uri: &'static str,
     /// Everything to write, the main file last.

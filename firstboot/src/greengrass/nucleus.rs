@@ -16,6 +16,7 @@ const ROOT_CA: &str = "/greengrass/v2/root-ca.pem";
 
 pub(super) static FORM: Form = Form {
     main: CONFIG,
+    beside: &[ROOT_CA],
     key_uri: "/system/privateKeyPath",
     documents,
     // The nucleus reads config.yaml only where it has no transaction log from an earlier start

@@ -19,6 +19,7 @@ const OPENSSL: &str = "/etc/greengrass/openssl.cnf";
 
 pub(super) static FORM: Form = Form {
     main: CONFIG,
+    beside: &[ROOT_CA, OPENSSL],
     key_uri: "/system/privateKeyPath",
     documents,
     // Values in ggconfigd's database are newer than those of the file, and win.

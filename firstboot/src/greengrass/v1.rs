@@ -16,6 +16,7 @@ const ROOT_CA: &str = "/greengrass/certs/root.ca.pem";
 
 pub(super) static FORM: Form = Form {
     main: CONFIG,
+    beside: &[ROOT_CA, CERTIFICATE],
     key_uri: "/crypto/principals/IoTCertificate/privateKeyPath",
     documents,
     superseded: &[],

@@ -51,6 +51,12 @@ impl Registration {
     pub fn certificate(&self, key: &PublicKey) -> Option<Chain> {
         Chain::parse(self.certificate_pem.as_bytes(), key, &[]).ok()
     }
+
+    /// Whether this is the certificate that was registered.
+    pub fn is_of(&self, chain: &Chain) -> bool {
+        Chain::stored(self.certificate_pem.as_bytes())
+            .is_some_and(|registered| registered.fingerprint() == chain.fingerprint())
+    }
 }
 
 impl Identity {

@@ -176,6 +176,11 @@ impl Identity {
         Ok([self.read(REQUEST)?, self.read(RECORD)?])
     }
 
+    /// The record of the request, if there is one that can be read.
+    pub fn record(&self) -> Option<Record> {
+        serde_json::from_slice(&self.read(RECORD).ok()?).ok()
+    }
+
     /// The user PIN.
     pub fn pin(&self) -> Result<Pin> {
         Pin::parse(self.read(PIN)?)

@@ -3,6 +3,7 @@
 
 mod next;
 mod root_key;
+mod state;
 mod step;
 #[cfg(test)]
 mod table;
@@ -12,10 +13,12 @@ use serde_json::json;
 
 use crate::device::Device;
 use crate::error::{Error, Exit, Result};
+use crate::settings::Settings;
 use crate::survey::{IdentityState, Survey, TpmState};
 use crate::{greengrass, progress, report, tpm};
 
 pub use next::next;
+pub use state::State;
 pub use step::Step;
 
 /// How far to go.
@@ -29,17 +32,26 @@ pub enum Goal {
 
 /// Walks until there is nothing left to do, and says how things stand on the boot partition.
 pub fn run(device: &mut Device, goal: Goal) -> Result<()> {
-    for remark in &device.settings.remarks {
+    for remark in wanted(device).map_or(&[][..], |settings| &settings.remarks) {
         warn!("{remark}");
     }
-    let result = walk(device, goal);
+    let mut result = walk(device, goal);
+    // Settings that turn out not to work are as good as none: a device in service stays there.
+    if let Err(e) = &result
+        && e.exit == Exit::Settings
+        && device.inputs.is_ok()
+    {
+        device.inputs = Err(e.clone());
+        result = walk(device, goal);
+    }
+    let is_fleet = |device: &Device| device.settings().is_ok_and(|s| s.enrollment.is_fleet());
     let (state, message) = match &result {
         Ok(step) => (step.state(), step.describe()),
         // AWS IoT Core was asked in vain.
-        Err(e) if e.exit == Exit::Waiting && device.settings.enrollment.is_fleet() => {
-            (Step::RegisterThing.state(), e.to_string())
+        Err(e) if e.exit == Exit::Waiting && is_fleet(device) => {
+            (State::AwaitingCertificate, e.to_string())
         }
-        Err(e) => ("Error", e.to_string()),
+        Err(e) => (State::Error, e.to_string()),
     };
     progress::status(&message);
     publish(device, state, &message);
@@ -50,7 +62,7 @@ pub fn run(device: &mut Device, goal: Goal) -> Result<()> {
             Ok(())
         }
         Step::Wait(_, what) => Err(Error::new(Exit::Waiting, format!("waiting: {what}"))),
-        Step::Done(Some(remark)) => {
+        Step::Done(Some(remark)) | Step::Serve(_, remark) => {
             warn!("{remark}");
             Ok(())
         }
@@ -62,11 +74,11 @@ pub fn run(device: &mut Device, goal: Goal) -> Result<()> {
 }
 
 /// Says on the boot partition how things stand.
-pub fn publish(device: &Device, state: &str, message: &str) {
+pub fn publish(device: &Device, state: State, message: &str) {
     device.boot.publish_status(&json!({
         "state": state,
         "message": message,
-        "thing_name": device.thing_name().unwrap_or_else(|_| device.settings.thing_name.clone()),
+        "thing_name": device.thing_name(),
         "enrollment": report::enrollment(device),
         "firstboot": env!("CARGO_PKG_VERSION"),
     }));
@@ -77,9 +89,9 @@ fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
     let mut tpm = None;
     loop {
         let survey = Survey::take(device, tpm.take())?;
-        let step = next(&device.settings, &survey);
+        let step = next(wanted(device), &survey);
         let beyond = goal == Goal::Request && step.is_enrollment();
-        if beyond || matches!(step, Step::Stop(..) | Step::Wait(..) | Step::Done(_)) {
+        if beyond || step.is_end() {
             return Ok(step);
         }
         if let Some(why) = goes_round(&taken, &step) {
@@ -87,7 +99,7 @@ fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
         }
         info!("{}: {}", step.state(), step.describe());
         take(device, &step, &survey)?;
-        tpm = match (&step, survey.tpm) {
+        tpm = match (&step, survey.tpm.and_then(std::result::Result::ok)) {
             // to be looked at again, or with other eyes
             (
                 Step::ResetLockout
@@ -96,8 +108,8 @@ fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
                 | Step::SetAside(_),
                 _,
             ) => None,
-            (Step::MakeIdentity, Ok(known)) => Some(known.with_srk(device.identity.srk_name()?)),
-            (_, known) => known.ok(),
+            (Step::MakeIdentity, Some(known)) => Some(known.with_srk(device.identity.srk_name()?)),
+            (_, known) => known,
         };
         taken.push(step);
     }
@@ -129,16 +141,34 @@ fn goes_round(taken: &[Step], step: &Step) -> Option<String> {
     })
 }
 
+/// What is wanted of the device, or why that cannot be told.
+pub fn wanted(device: &Device) -> std::result::Result<&Settings, &Error> {
+    device.inputs.as_ref().map(|inputs| &inputs.settings)
+}
+
+/// Puts the request onto the boot partition. Where the device is in service, a card that cannot be written is no
+/// reason to take it out of that.
+fn publish_request(device: &mut Device, survey: &Survey) -> Result<()> {
+    match device.publish_request() {
+        Err(e) if survey.is_enrolled() => {
+            warn!("{e}");
+            device.request_stays = Some(e.to_string());
+            Ok(())
+        }
+        done => done,
+    }
+}
+
 fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
     match step {
-        Step::Stop(..) | Step::Wait(..) | Step::Done(_) => Ok(()),
+        Step::Stop(..) | Step::Wait(..) | Step::Serve(..) | Step::Done(_) => Ok(()),
         Step::RemoveStaging => device.identity.remove_staging(),
         Step::RepairStore => device.identity.repair_upgrade(),
-        Step::ResetLockout => tpm::reset_lockout(&device.tcti),
+        Step::ResetLockout => tpm::reset_lockout(device.tcti()?),
         Step::ExaminePrimaries => device.examine_primaries(),
         Step::TryRootKey => match &survey.tpm {
-            Ok(tpm) => device.try_root_key(&tpm.srk),
-            Err(_) => Ok(()),
+            Some(Ok(tpm)) => device.try_root_key(&tpm.srk),
+            _ => Ok(()),
         },
         Step::RestoreRootKey(name) => device.restore_root_key(name),
         Step::ConfirmLoss => device.confirm_loss(),
@@ -149,25 +179,25 @@ fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
             Ok(())
         }
         Step::RemoveConfiguration => {
-            greengrass::remove(&device.layout, device.settings.greengrass.edition)
+            greengrass::remove(&device.layout, device.settings()?.greengrass.edition)
         }
         Step::MakeIdentity => match &survey.tpm {
-            Ok(TpmState {
+            Some(Ok(TpmState {
                 srk,
                 identification: Some(tpm),
                 ..
-            }) => device.make_identity(srk, tpm),
+            })) => device.make_identity(srk, tpm),
             _ => Err(Error::other("the TPM was not examined")),
         },
         Step::SetAccess => device.identity.set_access(),
         Step::RenewRequest => match &survey.identity {
             IdentityState::Complete(identity) => {
                 device.renew_request(&identity.record)?;
-                device.publish_request()
+                publish_request(device, survey)
             }
             _ => Ok(()),
         },
-        Step::PublishRequest => device.publish_request(),
+        Step::PublishRequest => publish_request(device, survey),
         Step::AskForCertificate | Step::RegisterThing | Step::OpenReply(_) => {
             let IdentityState::Complete(identity) = &survey.identity else {
                 return Ok(());

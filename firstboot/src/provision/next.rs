@@ -1,47 +1,39 @@
 //! What is next, as a pure function. `table` tests it.
 
 use super::root_key;
-use super::step::{AWAITING, Step};
+use super::{State, Step};
 use crate::enrollment::Offer;
-use crate::error::Exit;
+use crate::error::{Error, Exit};
 use crate::public_key::KeyType;
 use crate::settings::Settings;
 use crate::survey::{IdentityState, Survey, TpmState};
 use crate::tpm::Srk;
 
-/// The next step: a pure function of what is wanted and what is there.
-pub fn next(settings: &Settings, survey: &Survey) -> Step {
+/// The next step: a pure function of what is wanted (or why that cannot be told) and what is there.
+pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey) -> Step {
+    if let Err(why) = wanted
+        && !survey.is_enrolled()
+    {
+        return Step::Stop(State::Error, why.exit, why.to_string());
+    }
+    // Nothing is concluded from a TPM that was not looked at.
     let tpm = match &survey.tpm {
-        Ok(tpm) => tpm,
-        Err(why) => return Step::Stop("NoTpm", Exit::NoTpm, why.clone()),
+        None => None,
+        Some(Ok(tpm)) => Some(tpm),
+        Some(Err(why)) => return Step::Stop(State::NoTpm, Exit::NoTpm, why.clone()),
     };
     if survey.interrupted {
         return Step::RemoveStaging;
     }
-    let lockout = &tpm.lockout;
-    if lockout.counter > 0 && !lockout.lockout_auth_set {
-        return Step::ResetLockout;
-    }
-    if lockout.locked {
-        return Step::Wait(
-            "LockedOut",
-            format!(
-                "the TPM is in dictionary-attack lockout ({} of {} tries) and its lockout authorization \
-                 is set, so that firstboot cannot end it: wait {} s for one try, or reset it with that \
-                 authorization (tpm2_dictionarylockout -c -p …)",
-                lockout.counter, lockout.max_tries, lockout.interval_seconds
-            ),
-        );
-    }
-    if let Srk::Foreign(what) = &tpm.srk {
-        return Step::Stop("ForeignPrimary", Exit::Other, root_key::foreign(what));
+    if let Some(step) = tpm.and_then(tpm_first) {
+        return step;
     }
     let identity = match &survey.identity {
         IdentityState::TornUpgrade => return Step::RepairStore,
         IdentityState::Defective(why) => return Step::SetAside(why.clone()),
         IdentityState::Foreign(what) => {
             return Step::Stop(
-                "ForeignStore",
+                State::ForeignStore,
                 Exit::Other,
                 format!(
                     "{what}. Other programs' tokens are left alone, and firstboot needs that directory for itself: \
@@ -49,11 +41,19 @@ pub fn next(settings: &Settings, survey: &Survey) -> Step {
                 ),
             );
         }
-        IdentityState::Absent => return from_blank(settings, survey, tpm),
+        IdentityState::Absent => return from_blank(wanted, survey, tpm),
         IdentityState::Complete(identity) => identity,
     };
-    if !tpm.srk.is(&identity.srk_name) {
+    if let Some(tpm) = tpm
+        && !tpm.srk.is(&identity.srk_name)
+    {
         return root_key::missing(&identity.srk_name, survey, tpm);
+    }
+    if let Err(why) = wanted {
+        return Step::Serve(
+            State::Error,
+            format!("{why}. Greengrass runs on with the configuration that it has"),
+        );
     }
     if !identity.access_is_right {
         return Step::SetAccess;
@@ -76,10 +76,11 @@ pub fn next(settings: &Settings, survey: &Survey) -> Step {
             Offer::Reply(wrapped) => Step::OpenReply(wrapped.clone()),
             Offer::Request => Step::AskForCertificate,
             Offer::Registration => Step::RegisterThing,
-            Offer::Nothing(what) => Step::Wait(AWAITING, what.clone()),
-            Offer::Refused(why) => {
-                Step::Wait(AWAITING, format!("the certificate is refused: {why}"))
-            }
+            Offer::Nothing(what) => Step::Wait(State::AwaitingCertificate, what.clone()),
+            Offer::Refused(why) => Step::Wait(
+                State::AwaitingCertificate,
+                format!("the certificate is refused: {why}"),
+            ),
         };
     };
     let remark = match &identity.offer {
@@ -94,6 +95,24 @@ pub fn next(settings: &Settings, survey: &Survey) -> Step {
     if !identity.configuration_is_written {
         return Step::WriteConfiguration(Box::new(certificate.clone()));
     }
+    if let Some(named) = &identity.is_for_another_name {
+        if !identity.request_is_published {
+            return Step::PublishRequest;
+        }
+        let awaited = match &identity.offer {
+            Offer::Refused(why) => format!("the one for the new name is refused: {why}"),
+            Offer::Nothing(what) => what.clone(),
+            _ => "one for the new name is awaited".into(),
+        };
+        return Step::Serve(
+            State::AwaitingCertificate,
+            format!(
+                "the certificate is for \"{named}\", and the thing is to be called \"{}\". Greengrass runs on \
+                 under the old name until a certificate for the new one is there: {awaited}",
+                identity.record.thing_name
+            ),
+        );
+    }
     match &identity.claim_stays {
         _ if !identity.claim_is_spent => Step::Done(remark),
         None => Step::RemoveClaim,
@@ -103,23 +122,53 @@ pub fn next(settings: &Settings, survey: &Survey) -> Step {
     }
 }
 
-fn from_blank(settings: &Settings, survey: &Survey, tpm: &TpmState) -> Step {
+/// What the TPM needs before anything else, or what keeps it from being used.
+fn tpm_first(tpm: &TpmState) -> Option<Step> {
+    let lockout = &tpm.lockout;
+    if lockout.counter > 0 && !lockout.lockout_auth_set {
+        return Some(Step::ResetLockout);
+    }
+    if lockout.locked {
+        return Some(Step::Wait(
+            State::LockedOut,
+            format!(
+                "the TPM is in dictionary-attack lockout ({} of {} tries) and its lockout authorization \
+                 is set, so that firstboot cannot end it: wait {} s for one try, or reset it with that \
+                 authorization (tpm2_dictionarylockout -c -p …)",
+                lockout.counter, lockout.max_tries, lockout.interval_seconds
+            ),
+        ));
+    }
+    if let Srk::Foreign(what) = &tpm.srk {
+        return Some(Step::Stop(
+            State::ForeignPrimary,
+            Exit::Other,
+            root_key::foreign(what),
+        ));
+    }
+    None
+}
+
+fn from_blank(wanted: Result<&Settings, &Error>, survey: &Survey, tpm: Option<&TpmState>) -> Step {
     if let Some(why) = &survey.volatile {
-        return Step::Stop("VolatileStorage", Exit::CannotWrite, why.clone());
+        return Step::Stop(State::VolatileStorage, Exit::CannotWrite, why.clone());
     }
     // Before anything of its configuration is taken away: it may come back.
-    if let Some(step) = root_key::take_back(survey, tpm) {
+    if let Some(step) = tpm.and_then(|tpm| root_key::take_back(survey, tpm)) {
         return step;
     }
     if survey.configuration_is_ours {
         return Step::RemoveConfiguration;
     }
+    let Some(tpm) = tpm else {
+        return Step::MakeIdentity;
+    };
     if let Some(tpm) = &tpm.identification
-        && settings.key == KeyType::Rsa2048
+        && wanted.is_ok_and(|settings| settings.key == KeyType::Rsa2048)
         && tpm.has_roca_flaw()
     {
         return Step::Stop(
-            "Blank",
+            State::Blank,
             Exit::Settings,
             format!(
                 "this TPM ({tpm}) makes RSA keys that can be factored (ROCA, CVE-2017-15361): set \
@@ -129,7 +178,7 @@ fn from_blank(settings: &Settings, survey: &Survey, tpm: &TpmState) -> Step {
     }
     if tpm.srk == Srk::Absent && tpm.lockout.owner_auth_set {
         return Step::Stop(
-            "Blank",
+            State::Blank,
             Exit::Other,
             "the TPM's owner hierarchy has an authorization value and there is no storage root key at \
              0x81000001: make one with that authorization, or clear the TPM (tpm2_clear)"

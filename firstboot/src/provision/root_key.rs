@@ -1,13 +1,11 @@
 //! What is next where the storage root key is not the identity's, or is to be: an identity is not given up for an
 //! answer of the TPM that nobody has vouched for.
 
-use super::step::Step;
+use super::{State, Step};
 use crate::error::Exit;
 use crate::layout::ROOT_KEY_WITH_AUTH;
 use crate::survey::{Survey, TpmState};
 use crate::tpm::Srk;
-
-const FOREIGN: &str = "ForeignPrimary";
 
 /// What is said of an object that is in the storage root key's place.
 pub(super) fn foreign(what: &str) -> String {
@@ -31,7 +29,7 @@ pub(super) fn missing(wanted: &str, survey: &Survey, tpm: &TpmState) -> Step {
         return match tpm.srk {
             Srk::Absent => Step::RestoreRootKey(wanted.to_owned()),
             _ => Step::Stop(
-                FOREIGN,
+                State::ForeignPrimary,
                 Exit::Other,
                 format!(
                     "{}; firstboot then puts the storage root key of this device's identity back",
@@ -46,7 +44,7 @@ pub(super) fn missing(wanted: &str, survey: &Survey, tpm: &TpmState) -> Step {
     let why = match tpm.srk {
         Srk::Absent if tpm.lockout.owner_auth_set => {
             return Step::Stop(
-                "Orphaned",
+                State::Orphaned,
                 Exit::Other,
                 "the identity's storage root key is gone from 0x81000001, and the TPM's owner hierarchy has an \
                  authorization value, without which firstboot cannot make it again: make it with that authorization \
@@ -102,11 +100,11 @@ pub(super) fn usable(survey: &Survey, tpm: &TpmState) -> Option<Step> {
                      {ROOT_KEY_WITH_AUTH}"
                 );
             }
-            Some(Step::Stop(FOREIGN, Exit::Other, why))
+            Some(Step::Stop(State::ForeignPrimary, Exit::Other, why))
         }
         None if *no_da || lockout.counter + 2 < lockout.max_tries => Some(Step::TryRootKey),
         None => Some(Step::Wait(
-            FOREIGN,
+            State::ForeignPrimary,
             format!(
                 "the TPM has a storage key at 0x81000001, and whether it has an authorization value takes a try to \
                  find out, which is not made with {} of {} tries used up: wait {} s for each try to be forgotten, or \

@@ -2,21 +2,20 @@
 
 use std::path::PathBuf;
 
+use super::State;
 use crate::enrollment::Wrapped;
 use crate::error::Exit;
 use crate::x509::Chain;
 
-/// The state in which a certificate is all that is missing.
-pub(super) const AWAITING: &str = "AwaitingCertificate";
-
-/// What to do next. One of these at a time; the names of the design's states are in
-/// [`Step::state`].
+/// What to do next. One of these at a time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Stop: this cannot be put right here.
-    Stop(&'static str, Exit, String),
+    Stop(State, Exit, String),
     /// Stop for now: this will be put right by somebody else, or by time.
-    Wait(&'static str, String),
+    Wait(State, String),
+    /// Leave the device in service as it is, although something is wrong or awaited.
+    Serve(State, String),
     /// Remove an interrupted identity.
     RemoveStaging,
     /// Repair a store whose upgrade was interrupted.
@@ -69,7 +68,7 @@ impl Step {
     /// Whether the step comes after the request: for `firstboot enroll`, not for `provision`.
     pub(super) fn is_enrollment(&self) -> bool {
         match self {
-            Self::Wait(state, _) => *state == AWAITING,
+            Self::Wait(state, _) => *state == State::AwaitingCertificate,
             Self::AskForCertificate
             | Self::RegisterThing
             | Self::ForgetOwnership
@@ -82,19 +81,27 @@ impl Step {
         }
     }
 
-    /// The design's name for the state in which this step is due.
-    pub fn state(&self) -> &'static str {
+    /// Whether the walk ends here.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(
+            self,
+            Self::Stop(..) | Self::Wait(..) | Self::Serve(..) | Self::Done(_)
+        )
+    }
+
+    /// The state in which this step is due.
+    pub fn state(&self) -> State {
         match self {
-            Self::Stop(state, ..) | Self::Wait(state, _) => state,
-            Self::RemoveStaging => "Interrupted",
-            Self::RepairStore => "StoreUpgradeCut",
-            Self::ResetLockout => "LockedOut",
+            Self::Stop(state, ..) | Self::Wait(state, _) | Self::Serve(state, _) => *state,
+            Self::RemoveStaging => State::Interrupted,
+            Self::RepairStore => State::StoreUpgradeCut,
+            Self::ResetLockout => State::LockedOut,
             Self::ExaminePrimaries
             | Self::RestoreRootKey(_)
             | Self::ConfirmLoss
             | Self::TakeBack(_)
-            | Self::SetAside(_) => "Orphaned",
-            Self::TryRootKey | Self::RemoveConfiguration | Self::MakeIdentity => "Blank",
+            | Self::SetAside(_) => State::Orphaned,
+            Self::TryRootKey | Self::RemoveConfiguration | Self::MakeIdentity => State::Blank,
             Self::SetAccess
             | Self::RenewRequest
             | Self::PublishRequest
@@ -102,16 +109,16 @@ impl Step {
             | Self::RegisterThing
             | Self::ForgetOwnership
             | Self::OpenReply(_)
-            | Self::Accept(..) => AWAITING,
-            Self::FillToken(_) | Self::WriteConfiguration(_) => "Unconfigured",
-            Self::RemoveClaim | Self::Done(_) => "Done",
+            | Self::Accept(..) => State::AwaitingCertificate,
+            Self::FillToken(_) | Self::WriteConfiguration(_) => State::Unconfigured,
+            Self::RemoveClaim | Self::Done(_) => State::Done,
         }
     }
 
     /// What the step does, or what it waits for.
     pub fn describe(&self) -> String {
         match self {
-            Self::Stop(_, _, why) | Self::Wait(_, why) => why.clone(),
+            Self::Stop(_, _, why) | Self::Wait(_, why) | Self::Serve(_, why) => why.clone(),
             Self::RemoveStaging => "removing an identity whose making was interrupted".into(),
             Self::RepairStore => "repairing a token store whose upgrade was interrupted".into(),
             Self::ResetLockout => "resetting the TPM's count of failed tries".into(),

@@ -125,9 +125,8 @@ impl Chain {
         if !self.is_for(key) {
             return Verdict::Bad(other_key(key));
         }
-        if let Some(name) = self.common_name()
+        if let Some(name) = self.thing_name()
             && name != thing_name
-            && name != AWS_COMMON_NAME
         {
             return Verdict::Bad(printable(format!(
                 "it is for \"{name}\", and this thing's name is \"{thing_name}\""
@@ -139,6 +138,11 @@ impl Chain {
     /// The subject's common name.
     pub fn common_name(&self) -> Option<String> {
         self.leaf.common_name()
+    }
+
+    /// The thing that it names, if it names one: AWS's own certificates are for whatever they are attached to.
+    pub fn thing_name(&self) -> Option<String> {
+        self.common_name().filter(|name| name != AWS_COMMON_NAME)
     }
 
     /// Subject, and the end of its validity (RFC 3339), for people.

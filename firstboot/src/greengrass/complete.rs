@@ -1,0 +1,47 @@
+//! Whether there is a configuration that Greengrass can run with, where nobody can say what is wanted of it.
+
+use super::{form, is_ours};
+use crate::layout::Layout;
+use crate::settings::Edition;
+
+/// Whether some edition's configuration is complete: its main file names our key, and the files that it goes
+/// with are there. The main file is written last and removed first, so that it never stands for those of an
+/// earlier identity.
+pub fn is_complete(layout: &Layout) -> bool {
+    Edition::ALL.into_iter().any(|edition| {
+        let has_content = |path: &&str| {
+            layout
+                .at(path)
+                .metadata()
+                .is_ok_and(|file| file.is_file() && file.len() > 0)
+        };
+        is_ours(layout, edition) && form(edition).beside.iter().all(has_content)
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::Facts;
+    use super::*;
+    use crate::secret::Pin;
+    use crate::settings::{Greengrass, Platform};
+
+    #[test]
+    fn every_document_counts() {
+        for edition in Edition::ALL {
+            let form = form(edition);
+            let documents = (form.documents)(&Facts {
+                settings: &Greengrass::default(),
+                platform: &Platform::default(),
+                thing_name: "",
+                slot: 0,
+                pin: &Pin::parse(b"-".to_vec()).unwrap(),
+                certificate: "",
+                root_ca: &[],
+            });
+            let paths: Vec<_> = documents.iter().map(|document| document.path).collect();
+            assert_eq!(paths, [form.beside, &[form.main]].concat(), "{edition}");
+        }
+    }
+}

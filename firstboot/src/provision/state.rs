@@ -1,0 +1,49 @@
+//! How a device can stand: one list, for `status`, for `status.json` and for the help text.
+
+use std::fmt;
+
+use serde::Serialize;
+
+macro_rules! states {
+    ($($name:ident => $meaning:literal,)*) => {
+        /// How a device stands. The names are published, and stay.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+        pub enum State {
+            $(#[doc = $meaning] $name,)*
+        }
+
+        impl State {
+            /// Every state.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// What it means, and what is to be done about it.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => $meaning,)*
+                }
+            }
+        }
+    };
+}
+
+states! {
+    Blank => "no identity yet: `firstboot provision` makes one, or says what keeps it from that",
+    Interrupted => "the making of an identity was cut short: the next start removes what is left and begins again",
+    AwaitingCertificate => "have the request signed; or the certificate was refused, or AWS IoT Core said no: the message says why",
+    Unconfigured => "the certificate is accepted: `firstboot enroll` fills the token and writes the configuration",
+    Done => "Greengrass is configured; the message may have a remark",
+    NoTpm => "no TPM answers: check overlay, SPI, and the board on the header",
+    LockedOut => "too many failed tries, and the TPM's lockout authorization is somebody else's: wait, or reset it with that",
+    ForeignPrimary => "another program's object is where the storage root key belongs: remove it if nobody needs it",
+    ForeignStore => "other programs' tokens are where the identity belongs, and are left alone: move their store",
+    VolatileStorage => "what would be made here is gone after the next boot: mount something that lasts",
+    Orphaned => "this TPM cannot serve the identity: the next start sets it aside and makes another",
+    StoreUpgradeCut => "an upgrade of the token store was cut short: the next start repairs it",
+    Error => "the message says what, and what to do: usually a mistake in firstboot.json, with line and column",
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}

@@ -7,7 +7,7 @@ use anyhow::Result;
 use firstboot::device::Device;
 use firstboot::error::Error;
 use firstboot::layout::Layout;
-use firstboot::provision::{Step, next};
+use firstboot::provision::{Step, next, wanted};
 use firstboot::survey::{IdentityState, Survey, TpmState};
 use firstboot::tpm::{Lockout, Srk};
 use image_tests::authority::Authority;
@@ -49,7 +49,7 @@ impl Enrolled {
 
     /// Looks, and says what is next. Owner and modes are taken to be right: a test changes them.
     pub fn look(&self) -> std::result::Result<Step, Error> {
-        let mut device = Device::open(Layout::new(self.device.root()), "none")?;
+        let mut device = Device::open(Layout::new(self.device.root()), Some("none"));
         let tpm = TpmState {
             lockout: Lockout {
                 counter: 0,
@@ -70,7 +70,7 @@ impl Enrolled {
         if let IdentityState::Complete(identity) = &mut survey.identity {
             identity.access_is_right = true;
         }
-        Ok(next(&device.settings, &survey))
+        Ok(next(wanted(&device), &survey))
     }
 
     /// The same with other bytes in a file of the identity.

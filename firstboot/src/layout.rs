@@ -16,8 +16,8 @@ pub const ROOT_KEY_WITH_AUTH: &str = "/var/lib/firstboot/root-key-with-auth";
 pub const BOOT: &str = "/boot/firstboot";
 /// The image's default settings.
 pub const IMAGE_SETTINGS: &str = "/usr/lib/firstboot/firstboot.json";
-/// The root certificate that is used when the operator gives none.
-pub const IMAGE_ROOT_CA: &str = "/usr/lib/firstboot/AmazonRootCA1.pem";
+/// The root certificates that are used when the operator gives none: the five of Amazon Trust Services.
+pub const IMAGE_ROOT_CA: &str = "/usr/lib/firstboot/AmazonTrustServices.pem";
 /// Lock files: our own, and the PKCS#11 library's.
 pub const RUN: &str = "/run/firstboot";
 

@@ -106,7 +106,14 @@ pub fn what_is(content: &[u8]) -> &'static str {
 mod tests {
     use super::*;
 
-    const AMAZON: &[u8] = include_bytes!("../../conf/AmazonRootCA1.pem");
+    const BUNDLE: &[u8] = include_bytes!("../../conf/AmazonTrustServices.pem");
+
+    /// The first of the bundle, as a file of its own.
+    fn amazon() -> Vec<u8> {
+        let text = String::from_utf8_lossy(BUNDLE);
+        let end = text.match_indices("-----BEGIN").nth(1);
+        BUNDLE[..end.map_or(0, |(at, _)| at)].to_vec()
+    }
 
     fn refused(content: &[u8]) -> String {
         certificates(content).err().unwrap_or_default()
@@ -114,16 +121,17 @@ mod tests {
 
     #[test]
     fn a_certificate_is_read_in_each_form_and_once() {
-        let der = certificates(AMAZON)
+        let amazon = &*amazon();
+        let der = certificates(amazon)
             .map(|found| found[0].der().to_vec())
             .unwrap_or_default();
-        let text = String::from_utf8_lossy(AMAZON);
+        let text = String::from_utf8_lossy(amazon);
         let answer = serde_json::json!({ "certificateId": "0", "certificatePem": text });
         for content in [
             der.clone(),
             [der.as_slice(), &der].concat(),
-            [b"# Autorit\xE9\r\n", AMAZON, b"\n", AMAZON].concat(),
-            [b"\xEF\xBB\xBF", AMAZON].concat(),
+            [b"# Autorit\xE9\r\n", amazon, b"\n", amazon].concat(),
+            [b"\xEF\xBB\xBF", amazon].concat(),
             text.replace('\n', "\\n").into_bytes(),
             text.replace("CERTIFICATE", "X509 CERTIFICATE").into_bytes(),
             answer.to_string().into_bytes(),
@@ -143,7 +151,7 @@ mod tests {
     fn what_is_no_certificate_is_named() {
         let answer = r#"{"certificatePem": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
             "keyPair": {"PrivateKey": "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----"}}"#;
-        let cut = &AMAZON[..AMAZON.len() / 2];
+        let cut = &BUNDLE[..BUNDLE.len() / 2];
         for (content, why) in [
             (&b""[..], "it is empty"),
             (b"\r\n", "it is empty"),

@@ -135,6 +135,11 @@ impl Chain {
         validity(self.leaf.not_before, self.leaf.not_after, clock)
     }
 
+    /// When it expired (RFC 3339, UTC), if it has.
+    pub fn expired(&self, clock: Clock) -> Option<String> {
+        (clock.now > self.leaf.not_after).then(|| date(self.leaf.not_after))
+    }
+
     /// The subject's common name.
     pub fn common_name(&self) -> Option<String> {
         self.leaf.common_name()

@@ -14,15 +14,34 @@ pub fn roots(content: &[u8]) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::public_key::{hexadecimal, sha256};
 
-    const AMAZON: &[u8] = include_bytes!("../../conf/AmazonRootCA1.pem");
+    const AMAZON: &[u8] = include_bytes!("../../conf/AmazonTrustServices.pem");
 
     #[test]
-    fn one_root_stays_as_it_is_and_a_commented_bundle_loses_its_comments() {
+    fn a_bundle_stays_as_it_is_and_loses_comments_and_copies() {
         let amazon = String::from_utf8_lossy(AMAZON);
         assert_eq!(roots(AMAZON).as_deref(), Ok(&*amazon));
         let bundle = [b"# Autorit\xE9\r\n".as_slice(), AMAZON, b"\n", AMAZON].concat();
         assert_eq!(roots(&bundle).as_deref(), Ok(&*amazon));
+    }
+
+    /// As Amazon Trust Services publishes them (www.amazontrust.com/repository).
+    #[test]
+    fn the_five_roots_of_amazon_trust_services_are_these() {
+        const FINGERPRINTS: [&str; 5] = [
+            "8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e",
+            "1ba5b2aa8c65401a82960118f80bec4f62304d83cec4713a19c39c011ea46db4",
+            "18ce6cfe7bf14e60b2e347b8dfe868cb31d02ebb3ada271569f50343b46db3a4",
+            "e35d28419ed02025cfa69038cd623962458da5c695fbdea3c22b0bfb25897092",
+            "568d6905a2c88708a4b3025190edcfedb1974a606a13c6e5290fcb2ae63edab5",
+        ];
+        let found = certificates(AMAZON).unwrap_or_default();
+        let found: Vec<String> = found
+            .iter()
+            .map(|c| hexadecimal(&sha256(c.der())))
+            .collect();
+        assert_eq!(found, FINGERPRINTS);
     }
 
     #[test]

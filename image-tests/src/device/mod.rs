@@ -90,8 +90,8 @@ impl Device {
             settings::of_the_image()?,
         )?;
         device.write(
-            "/usr/lib/firstboot/AmazonRootCA1.pem",
-            include_bytes!("../../../firstboot/conf/AmazonRootCA1.pem"),
+            "/usr/lib/firstboot/AmazonTrustServices.pem",
+            include_bytes!("../../../firstboot/conf/AmazonTrustServices.pem"),
         )?;
         let User { uid, gid } = device.greengrass_user();
         let users = format!("root:x:0:0::/root:/bin/sh\nggcore:x:{uid}:{gid}::/:/bin/false\n");

@@ -149,7 +149,7 @@ fn amazons_root_is_the_default() -> Result<()> {
     device.succeed(&["provision"])?;
     device.drop_certificate(&Authority::new()?.sign(&device.request()?)?)?;
     device.succeed(&["enroll"])?;
-    let amazon = device.read("/usr/lib/firstboot/AmazonRootCA1.pem")?;
+    let amazon = device.read("/usr/lib/firstboot/AmazonTrustServices.pem")?;
     assert_eq!(device.read("/etc/greengrass/root-ca.pem")?, amazon);
     Ok(())
 }

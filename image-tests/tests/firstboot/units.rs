@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// Everything that `make -C firstboot install` lays down, and nothing else.
 const INSTALLED: &[&str] = &[
     "/usr/bin/firstboot",
-    "/usr/lib/firstboot/AmazonRootCA1.pem",
+    "/usr/lib/firstboot/AmazonTrustServices.pem",
     "/usr/lib/firstboot/firstboot.json",
     "/usr/lib/systemd/system/boot.mount.d/10-firstboot.conf",
     "/usr/lib/systemd/system/dev-tpmrm0.device.d/10-firstboot.conf",

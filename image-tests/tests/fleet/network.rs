@@ -83,7 +83,7 @@ fn the_server_is_somebody_else() -> Result<()> {
         (expired, "cannot be believed"),
         (not_yet, "cannot be believed"),
         (client, "cannot be believed"),
-        (foreign, "not issued by the root certificate"),
+        (foreign, "leads up to \"CN=Operator Root CA\""),
     ] {
         let core = IotCore::serve(&pair, memory.clone())?;
         let site = Site::before(Arc::clone(&root), core)?;
@@ -100,7 +100,7 @@ fn the_server_is_somebody_else() -> Result<()> {
 fn without_the_operators_root_only_amazon_is_believed() -> Result<()> {
     let enrolling = Enrolling::new()?;
     enrolling.device.remove("/boot/firstboot/root-ca.pem")?;
-    enrolling.ends(exit::WAITING, "not issued by the root certificate")
+    enrolling.ends(exit::WAITING, "CN=Amazon Root CA 3,O=Amazon,C=US; ")
 }
 
 #[test]

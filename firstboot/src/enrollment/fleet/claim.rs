@@ -1,12 +1,11 @@
 //! The claim certificate and its key, from the boot partition: what the whole fleet shows to AWS IoT Core
 //! so that each device gets a certificate of its own.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use log::warn;
-use openssl::asn1::Asn1Time;
 use openssl::pkey::{PKey, Private};
-use openssl::x509::X509;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::{Zeroize, Zeroizing};
@@ -14,8 +13,12 @@ use zeroize::{Zeroize, Zeroizing};
 use super::connection::certified;
 use super::failure::waiting;
 use crate::boot_partition::{BootPartition, MAX_CERTIFICATE};
+use crate::clock::Clock;
 use crate::error::{Doing, Error, Exit, Result};
-use crate::files;
+use crate::pem;
+use crate::public_key::PublicKey;
+use crate::text;
+use crate::x509::{Chain, certificates, what_is};
 
 /// A private key's PEM may have this many bytes: RSA with 4096 bits has 3.2 KB.
 const MAX_KEY: usize = 16 * 1024;
@@ -26,9 +29,9 @@ const ENCRYPTED: [&[u8]; 2] = [b"ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTE
 pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
     let [certificate_path, key_path] = boot.claim_paths();
     let reading = |e: Error| Error::settings(e.to_string());
-    let certificate = files::read(&certificate_path, MAX_CERTIFICATE).map_err(reading)?;
-    let key = files::read(&key_path, MAX_KEY).map_err(reading)?;
-    let (Some(certificate), Some(key)) = (certificate, key.map(Zeroizing::new)) else {
+    let certificate = text::read(&certificate_path, MAX_CERTIFICATE).map_err(reading)?;
+    let key = text::read_secret(&key_path, MAX_KEY).map_err(reading)?;
+    let (Some(certificate), Some(key)) = (certificate, key) else {
         return Err(waiting(missing(boot)));
     };
     if let Some(path) = boot.readable_claim_key() {
@@ -38,41 +41,27 @@ pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
             path.display()
         );
     }
-    let chain = X509::stack_from_pem(&certificate)
-        .ok()
-        .filter(|chain| !chain.is_empty())
-        .ok_or_else(|| {
-            Error::settings(format!(
-                "{} holds no PEM certificate",
-                certificate_path.display()
-            ))
-        })?;
-    let key = private_key(&key)
-        .map_err(|why| Error::settings(format!("{}: {why}", key_path.display())))?;
-    let leaf = &chain[0];
-    if !leaf.public_key().is_ok_and(|public| public.public_eq(&key)) {
-        return Err(Error::settings(format!(
+    let wrong = |path: &Path, why: &str| Error::settings(format!("{}: {why}", path.display()));
+    certificates(&certificate).map_err(|why| wrong(&certificate_path, &why))?;
+    let key = private_key(&key).map_err(|why| wrong(&key_path, &why))?;
+    let public = key
+        .public_key_to_der()
+        .doing(Exit::Settings, || key_path.display().to_string())?;
+    let chain = Chain::parse(&certificate, &PublicKey::from_spki(public), &[]).map_err(|_| {
+        Error::settings(format!(
             "{} is not the key of {}",
             key_path.display(),
             certificate_path.display()
-        )));
-    }
-    if Asn1Time::days_from_now(0).is_ok_and(|now| leaf.not_after() < now) {
+        ))
+    })?;
+    if let Some(end) = chain.expired(Clock::read()) {
         return Err(Error::settings(format!(
-            "{} expired on {}: put a new claim pair onto the boot partition",
+            "{} expired on {end}: put a new claim pair onto the boot partition",
             certificate_path.display(),
-            leaf.not_after()
         )));
     }
-    let chain = chain
-        .iter()
-        .map(|c| c.to_der())
-        .collect::<std::result::Result<_, _>>()
-        .doing(Exit::Settings, || certificate_path.display().to_string())?;
-    certified(
-        chain,
-        signing_key(&key).doing(Exit::Settings, || key_path.display().to_string())?,
-    )
+    let key = signing_key(&key).doing(Exit::Settings, || key_path.display().to_string())?;
+    Ok(certified(&chain, key))
 }
 
 /// What the operator has to do where there is no pair.
@@ -85,9 +74,9 @@ pub fn missing(boot: &BootPartition) -> String {
     )
 }
 
-/// PKCS#1, SEC1 or PKCS#8, in PEM and in clear. The error says what is wrong.
-fn private_key(pem: &[u8]) -> std::result::Result<PKey<Private>, String> {
-    let has = |marker: &[u8]| pem.windows(marker.len()).any(|w| w == marker);
+/// PKCS#1, SEC1 or PKCS#8, in PEM or DER and in clear. The error says what is wrong.
+fn private_key(content: &[u8]) -> std::result::Result<PKey<Private>, String> {
+    let has = |marker: &[u8]| content.windows(marker.len()).any(|w| w == marker);
     if ENCRYPTED.iter().any(|marker| has(marker)) {
         return Err(
             "the key is encrypted, and nobody is there to type its password. Put it there in clear \
@@ -95,9 +84,24 @@ fn private_key(pem: &[u8]) -> std::result::Result<PKey<Private>, String> {
                 .into(),
         );
     }
-    // An empty password, so that nothing is asked on the console.
-    PKey::private_key_from_pem_passphrase(pem, b"")
-        .map_err(|_| "it holds no private key in PEM (PKCS#1, SEC1 or PKCS#8)".into())
+    let none = || {
+        format!(
+            "it holds no private key (PKCS#1, SEC1 or PKCS#8, in PEM): it is {}",
+            what_is(content)
+        )
+    };
+    // Its parameters may come before an elliptic curve's key, and a certificate beside it.
+    let block = pem::blocks(content)?
+        .into_iter()
+        .find(|block| block.label.ends_with("PRIVATE KEY"));
+    let der = match &block {
+        Some(block) => block.decode().ok_or("the private key is damaged")?,
+        None => Zeroizing::new(content.to_vec()),
+    };
+    PKey::private_key_from_der(&der).map_err(|_| match block {
+        Some(_) => "the private key is damaged, or of an unknown kind".into(),
+        None => none(),
+    })
 }
 
 fn signing_key(

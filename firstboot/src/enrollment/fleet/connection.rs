@@ -1,5 +1,5 @@
 //! The way to AWS IoT Core: TCP, perhaps through an HTTP proxy, and TLS 1.2 or 1.3 with a client
-//! certificate. The server is verified, by name, against one root certificate file.
+//! certificate. The server is verified, by name, against one file of root certificates.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -10,12 +10,14 @@ use log::debug;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::failure::{self, waiting};
 use super::mqtt::Stream;
-use crate::error::{Doing, Error, Exit, Result};
+use super::server::Verifier;
+use crate::error::{Doing, Exit, Result};
 use crate::settings::Settings;
+use crate::x509::Chain;
 
 /// How long all addresses of a name together may take to answer.
 const CONNECTING: Duration = Duration::from_secs(15);
@@ -68,22 +70,14 @@ pub fn connect(
 
 fn configuration(root_ca: &[u8], certificate: CertifiedKey, port: u16) -> Result<ClientConfig> {
     let setting_up = || "cannot set up TLS".to_owned();
-    let mut roots = RootCertStore::empty();
-    let certificates =
-        openssl::x509::X509::stack_from_pem(root_ca).doing(Exit::Settings, setting_up)?;
-    for root in certificates {
-        let der = root.to_der().doing(Exit::Settings, setting_up)?;
-        roots
-            .add(CertificateDer::from(der))
-            .doing(Exit::Settings, || {
-                "the root certificate cannot be used".into()
-            })?;
-    }
     let provider = Arc::new(rustls_openssl::default_provider());
+    let verifier = Verifier::new(root_ca, Arc::clone(&provider))?;
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .doing(Exit::Other, setting_up)?
-        .with_root_certificates(roots)
+        // By its own rules, only with a better refusal.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)));
     config.resumption = Resumption::disabled();
     if port == ALPN_PORT {
@@ -184,13 +178,8 @@ impl Write for Timed {
 }
 
 /// The certificate chain and its key, as TLS shows them.
-pub fn certified(
-    chain: Vec<Vec<u8>>,
-    key: Arc<dyn rustls::sign::SigningKey>,
-) -> Result<CertifiedKey> {
-    if chain.is_empty() {
-        return Err(Error::other("there is no certificate to show"));
-    }
-    let chain = chain.into_iter().map(CertificateDer::from).collect();
-    Ok(CertifiedKey::new(chain, key))
+pub fn certified(chain: &Chain, key: Arc<dyn rustls::sign::SigningKey>) -> CertifiedKey {
+    let (leaf, issuers) = chain.objects();
+    let all = std::iter::once(leaf).chain(issuers);
+    CertifiedKey::new(all.map(|c| CertificateDer::from(c.value)).collect(), key)
 }

@@ -7,9 +7,10 @@
 use std::io;
 
 use mqtt_proto::v3::ConnectReturnCode;
-use rustls::{AlertDescription, CertificateError, Error as TlsError};
+use rustls::{AlertDescription, CertificateError, Error as TlsError, OtherError};
 use serde::Deserialize;
 
+use super::server::UnknownRoot;
 use crate::error::{Error, Exit};
 
 /// So much of an error message from elsewhere is shown.
@@ -153,14 +154,20 @@ fn refused(what: &str, error: &TlsError) -> Error {
         TlsError::InvalidCertificate(why) => format!(
             "{what}: the server cannot be believed: {}",
             match why {
-                CertificateError::UnknownIssuer | CertificateError::BadSignature =>
-                    "its certificate is not issued by the root certificate (root-ca.pem on the boot \
-                     partition, or Amazon Root CA 1); is greengrass.iot_data_endpoint the one of type \
-                     iot:Data-ATS, and is no proxy in between?"
-                        .to_owned(),
+                CertificateError::Other(OtherError(why)) => match why.downcast_ref() {
+                    Some(UnknownRoot { theirs, ours }) => format!(
+                        "its certificate leads up to {:?}, and the root certificates here (root-ca.pem on the boot \
+                         partition, or else the image's) are {:?}. Is greengrass.iot_data_endpoint the one of type \
+                         iot:Data-ATS, and is no proxy in between? Otherwise put the server's root into root-ca.pem",
+                        shown(theirs),
+                        shown(&ours.join("; ")),
+                    ),
+                    None => shown(&why.to_string()),
+                },
                 CertificateError::NotValidForName
                 | CertificateError::NotValidForNameContext { .. } =>
-                    "its certificate is for another name than greengrass.iot_data_endpoint".to_owned(),
+                    "its certificate is for another name than greengrass.iot_data_endpoint"
+                        .to_owned(),
                 why => shown(&why.to_string()),
             }
         ),

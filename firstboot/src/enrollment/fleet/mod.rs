@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `claim` | the certificate pair on the boot partition that the whole fleet shows |
 //! | `connection`, `mqtt` | TCP, TLS, MQTT: with limits on time and size |
+//! | `server` | whether the other side is AWS IoT Core |
 //! | `answers` | what is asked, and what may be answered |
 //! | `failure` | what went wrong, and what the operator can do |
 //! | `tpm_key` | TLS client authentication with our own key, to see whether a certificate is active |
@@ -17,6 +18,7 @@ pub mod claim;
 mod connection;
 mod failure;
 pub mod mqtt;
+mod server;
 mod tpm_key;
 
 use std::collections::BTreeMap;
@@ -189,14 +191,9 @@ pub fn is_active(
     key: OpenKey,
     kind: KeyType,
 ) -> Result<bool> {
-    let (leaf, issuers) = chain.objects();
-    let chain: Vec<Vec<u8>> = std::iter::once(leaf)
-        .chain(issuers)
-        .map(|c| c.value)
-        .collect();
     let key = Arc::new(tpm_key::TpmKey::new(key, kind));
     for _ in 0..CLOSINGS {
-        let certified = connection::certified(chain.clone(), key.clone())?;
+        let certified = connection::certified(chain, key.clone());
         let connection = connection::connect(settings, root_ca, certified)?;
         match Client::connect(connection, &settings.thing_name) {
             Ok(client) => {

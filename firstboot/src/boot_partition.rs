@@ -49,6 +49,19 @@ impl BootPartition {
             .join(format!("{}.reply.json", file_name(thing_name)))
     }
 
+    /// What lies where the certificate is expected, by name, in order.
+    pub fn certificate_names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path("certificates"));
+        let name = |entry: std::io::Result<std::fs::DirEntry>| {
+            Some(entry.ok()?.file_name().to_string_lossy().into_owned())
+        };
+        let mut names: Vec<String> = entries.into_iter().flatten().filter_map(name).collect();
+        // What a Mac leaves on every card.
+        names.retain(|name| !name.starts_with('.'));
+        names.sort();
+        names
+    }
+
     /// The operator's root certificate, if there is one.
     pub fn root_ca(&self) -> Result<Option<Vec<u8>>> {
         let content = text::read(&self.path("root-ca.pem"), MAX_CERTIFICATE);

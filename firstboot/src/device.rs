@@ -293,10 +293,7 @@ impl Device {
 fn root_ca(layout: &Layout, boot: &BootPartition) -> Result<Vec<u8>> {
     let checked = |content: Vec<u8>, path: std::path::PathBuf| match x509::roots(&content) {
         Ok(pem) => Ok(pem.into_bytes()),
-        Err(why) => Err(Error::settings(format!(
-            "{} holds no PEM certificate: {why}",
-            path.display()
-        ))),
+        Err(why) => Err(Error::settings(format!("{}: {why}", path.display()))),
     };
     let operators = boot.root_ca();
     if let Some(pem) = operators.map_err(|e| Error::settings(e.to_string()))? {

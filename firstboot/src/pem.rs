@@ -118,8 +118,8 @@ mod tests {
 
     #[test]
     fn blocks_are_found_wherever_their_markers_stand() {
-        let [one, two] = [&b"one, \xFB\xEF\xFF"[..], &[7; 100]].map(|der| encode("X", der));
-        let wanted = [&b"one, \xFB\xEF\xFF"[..], &[7; 100]];
+        let [one, two] = [&b"\xFB\xEF\xBE\xFF\xFF\xFF"[..], &[7; 100]].map(|der| encode("X", der));
+        let wanted = [&b"\xFB\xEF\xBE\xFF\xFF\xFF"[..], &[7; 100]];
         let json = serde_json::json!({ "a": one, "b": two }).to_string();
         assert!(one.contains("++//"), "{one}");
         for text in [

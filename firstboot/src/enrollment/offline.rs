@@ -5,9 +5,14 @@ use super::{Offer, Wrapped};
 use crate::attestation::{Evidence, Fingerprint, MAX_REPLY, PublicArea, Reply};
 use crate::boot_partition::{BootPartition, MAX_CERTIFICATE};
 use crate::clock::Clock;
+use crate::error::printable;
+use crate::files;
 use crate::public_key::{PublicKey, hexadecimal, sha256};
 use crate::text;
-use crate::x509::{Chain, Verdict};
+use crate::x509::{Chain, Verdict, certificates, what_is};
+
+/// So many files that lie in the certificate's place are named.
+const NAMES_SHOWN: usize = 3;
 
 /// The device that the certificate has to be for.
 pub struct Wanted<'a> {
@@ -71,12 +76,14 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
     let refused = |why: &str| Offer::Refused(format!("{}: {why}", path.display()));
     let text = match text::read(&path, MAX_REPLY) {
         Ok(Some(text)) => text,
+        Ok(None) if wanted.accepted.is_some() => return nothing_new(),
         Ok(None) => {
             let [request, _] = boot.request_paths(wanted.thing_name);
             return Offer::Nothing(format!(
-                "have {} signed and put the certificate to {}",
+                "have {} signed and put the certificate to {}{}",
                 request.display(),
-                boot.certificate_path(wanted.thing_name).display()
+                boot.certificate_path(wanted.thing_name).display(),
+                instead(boot, wanted),
             ));
         }
         Err(e) => return Offer::Refused(e.to_string()),
@@ -92,6 +99,37 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
     match checked(&text, wanted) {
         Ok(reply) => Offer::Reply(Box::new(Wrapped { reply, sha256 })),
         Err(why) => refused(&why),
+    }
+}
+
+/// What lies there in place of the certificate, for who has put it there: the first names, this thing's before others',
+/// and what each is.
+fn instead(boot: &BootPartition, wanted: &Wanted<'_>) -> String {
+    let path = boot.certificate_path(wanted.thing_name);
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let mut names = boot.certificate_names();
+    names.sort_by_key(|name| !name.starts_with(&*stem));
+    let what = |name: &String| match files::read(&path.with_file_name(name), MAX_CERTIFICATE) {
+        Ok(Some(content)) => match certificates(&content) {
+            Ok(found) if found.iter().any(|c| c.key() == wanted.key.spki()) => {
+                "this device's certificate: rename it"
+            }
+            _ => what_is(&content),
+        },
+        _ => "no file that can be read",
+    };
+    let mut shown: Vec<String> = names
+        .iter()
+        .take(NAMES_SHOWN)
+        .map(|name| format!("{name} ({})", what(name)))
+        .collect();
+    match names.len().saturating_sub(NAMES_SHOWN) {
+        0 => {}
+        more => shown.push(format!("and {more} more")),
+    }
+    match shown.is_empty() {
+        true => String::new(),
+        false => printable(format!("; what lies there now: {}", shown.join(", "))),
     }
 }
 

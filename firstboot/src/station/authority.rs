@@ -23,6 +23,7 @@ use super::request::file;
 use super::signer::{KeySource, Signer};
 use crate::error::{Doing, Error, Exit, Result};
 use crate::public_key::{KeyType, PublicKey, Scheme, hexadecimal};
+use crate::x509;
 
 /// A CA certificate with its issuers has at most this many bytes.
 const MAX_CHAIN: usize = 64 * 1024;
@@ -58,10 +59,16 @@ impl Authority {
         let unusable =
             |why: &str| Error::settings(format!("--ca: {}: {why}", certificates.display()));
         let pem = file(certificates, MAX_CHAIN)?;
-        let stack = X509::stack_from_pem(&pem).map_err(|e| unusable(&e.to_string()))?;
+        let found = x509::certificates(&pem).map_err(|why| unusable(&why))?;
+        let parse = |c: &x509::Certificate| X509::from_der(c.der());
+        let stack: Vec<X509> = found
+            .iter()
+            .map(parse)
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|e| unusable(&e.to_string()))?;
         let certificate = stack
             .first()
-            .ok_or_else(|| unusable("there is no certificate (PEM) in it"))?;
+            .ok_or_else(|| unusable("there is no certificate in it"))?;
         let public = certificate
             .public_key()
             .map_err(|e| unusable(&e.to_string()))?;

@@ -8,8 +8,8 @@ use super::check::{self, Policy};
 use super::ek_certificate::EkCertificate;
 use super::request::{REPLY, Request};
 use crate::attestation::{MAX_REPLY, PublicArea, Reply};
-use crate::files;
 use crate::public_key::{hexadecimal, sha256};
+use crate::text;
 
 /// What is in a file: what each part is called, and what it is.
 pub(super) type Lines = Vec<(&'static str, String)>;
@@ -52,7 +52,7 @@ fn request(path: &Path, policy: Option<&Policy>, lines: &mut Lines) -> Result<()
 }
 
 fn reply(path: &Path, lines: &mut Lines) -> Result<(), String> {
-    let text = match files::read(path, MAX_REPLY) {
+    let text = match text::read(path, MAX_REPLY) {
         Ok(Some(text)) => text,
         Ok(None) => return Err("there is no such file".into()),
         Err(e) => return Err(e.to_string()),

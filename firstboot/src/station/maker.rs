@@ -11,6 +11,7 @@ use openssl::x509::{X509, X509StoreContext};
 
 use super::request::{directory, file};
 use crate::error::{Doing, Error, Exit, Result, printable};
+use crate::x509::certificates;
 
 /// What CA certificates are called, PEM or DER.
 const ENDS: [&str; 4] = [".pem", ".crt", ".cer", ".der"];
@@ -103,15 +104,9 @@ impl Makers {
 
 fn read(path: &Path) -> Result<Vec<X509>> {
     let content = file(path, MAX_FILE)?;
-    let parsed = match content.starts_with(&[0x30]) {
-        true => X509::from_der(&content).map(|certificate| vec![certificate]),
-        false => X509::stack_from_pem(&content),
-    };
-    match parsed {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(Error::settings(format!(
-            "--vendor-ca: {} holds no certificate (PEM or DER)",
-            path.display()
-        ))),
-    }
+    let unusable = |why: &str| Error::settings(format!("--vendor-ca: {}: {why}", path.display()));
+    let found = certificates(&content).map_err(|why| unusable(&why))?;
+    let parsed: std::result::Result<Vec<X509>, _> =
+        found.iter().map(|c| X509::from_der(c.der())).collect();
+    parsed.map_err(|e| unusable(&e.to_string()))
 }

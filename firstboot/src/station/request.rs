@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::attestation::Evidence;
 use crate::error::{Doing, Error, Exit, Result};
-use crate::files;
 use crate::identity::Record;
 use crate::settings::check_thing_name;
+use crate::text;
 
 /// A record or a CSR has at most this many bytes: with an RSA key and its EK certificate, some 4,000.
 const MAX_FILE: usize = 64 * 1024;
@@ -31,7 +31,7 @@ pub(super) struct Request {
 impl Request {
     /// Reads a request by the name of its record. The error says why it cannot be one.
     pub(super) fn read(record: &Path) -> std::result::Result<Self, String> {
-        let text = match files::read(record, MAX_FILE) {
+        let text = match text::read(record, MAX_FILE) {
             Ok(Some(text)) => text,
             Ok(None) => return Err("there is no such file".into()),
             Err(e) => return Err(e.to_string()),
@@ -43,7 +43,7 @@ impl Request {
             format!("it says nothing of its TPM (made by an older firstboot, or by none?): {e}")
         })?;
         let path = csr_path(record);
-        let csr = match files::read(&path, MAX_FILE) {
+        let csr = match text::read(&path, MAX_FILE) {
             Ok(Some(csr)) => csr,
             Ok(None) => return Err(format!("{} is missing beside it", path.display())),
             Err(e) => return Err(e.to_string()),

@@ -11,7 +11,7 @@ use super::request::{CERTIFICATE, Request};
 use crate::boot_partition::MAX_CERTIFICATE;
 use crate::clock::Clock;
 use crate::error::{Doing, Exit, Result};
-use crate::files;
+use crate::text;
 use crate::x509::{Chain, Verdict};
 
 /// Where the certificates are.
@@ -53,7 +53,7 @@ impl Certificates {
         request: &Request,
         attested: &Attested,
     ) -> std::result::Result<(Zeroizing<Vec<u8>>, String), String> {
-        let from = |path: &Path| match files::read(path, MAX_CERTIFICATE) {
+        let from = |path: &Path| match text::read(path, MAX_CERTIFICATE) {
             Ok(Some(pem)) => Ok(Zeroizing::new(pem)),
             Ok(None) => Err(format!("there is no certificate {}", path.display())),
             Err(e) => Err(e.to_string()),

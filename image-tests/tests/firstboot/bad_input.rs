@@ -278,7 +278,10 @@ fn a_subject_that_is_none() -> Result<()> {
 fn a_root_certificate_that_is_none() -> Result<()> {
     let device = usual()?;
     device.write("/boot/firstboot/root-ca.pem", "not a certificate")?;
-    assert_refused(&device, &["root-ca.pem holds no PEM certificate"])
+    assert_refused(
+        &device,
+        &["root-ca.pem: there is no certificate in it: it is text without PEM"],
+    )
 }
 
 #[test]

@@ -222,6 +222,7 @@ impl Device {
             pin: &self.identity.pin()?,
             certificate: &certificate,
             root_ca,
+            configured: self.identity.configured(),
         })
     }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use nix::unistd::{Uid, geteuid};
 
 use crate::error::{Doing, Error, Exit, Result};
 
@@ -17,8 +18,13 @@ use crate::error::{Doing, Error, Exit, Result};
 pub struct Access {
     /// Permission bits, e.g. 0o440.
     pub mode: u32,
-    /// The group; the owner is always the user that runs `firstboot` (root).
+    /// The group; the owner is always root.
     pub group: Option<u32>,
+}
+
+/// The owner that files have to have. Whoever is not root can give nothing away, and is shown what root will see.
+fn owner() -> Option<Uid> {
+    geteuid().is_root().then_some(Uid::from_raw(0))
 }
 
 impl Access {
@@ -62,8 +68,7 @@ pub fn place(path: &Path, content: &[u8], access: Option<Access>) -> Result<()> 
             .open(&new)?;
         file.write_all(content)?;
         if let Some(access) = access {
-            fchown(&file, None, access.group)?;
-            file.set_permissions(Permissions::from_mode(access.mode))?;
+            give(&file, access)?;
         }
         file.sync_all()?;
         fs::rename(&new, path)
@@ -73,12 +78,19 @@ pub fn place(path: &Path, content: &[u8], access: Option<Access>) -> Result<()> 
     })
 }
 
-/// Changes group and mode of `path`, durably.
+/// Changes owner, group and mode of the file or directory at `path`, durably. A symbolic link is refused: what it
+/// leads to is another's.
 pub fn set_access(path: &Path, access: Access) -> Result<()> {
     let attempt = || -> io::Result<()> {
-        let file = File::open(path)?;
-        fchown(&file, None, access.group)?;
-        file.set_permissions(Permissions::from_mode(access.mode))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+            .open(path)
+            .map_err(|e| match e.raw_os_error() {
+                Some(libc::ELOOP) => io::Error::other("it is a symbolic link"),
+                _ => e,
+            })?;
+        give(&file, access)?;
         file.sync_all()
     };
     attempt().doing(Exit::CannotWrite, || {
@@ -86,10 +98,19 @@ pub fn set_access(path: &Path, access: Access) -> Result<()> {
     })
 }
 
-/// Whether `path` has this mode and group. Without a group, any will do.
+/// The owner first: the one before could open the file again under a new mode.
+fn give(file: &File, access: Access) -> io::Result<()> {
+    fchown(file, owner().map(Uid::as_raw), access.group)?;
+    file.set_permissions(Permissions::from_mode(access.mode))
+}
+
+/// Whether `path` itself, not what a link leads to, has this owner, mode and group. Without a group, any will do.
 pub fn has_access(path: &Path, access: Access) -> bool {
     fs::symlink_metadata(path).is_ok_and(|m| {
-        m.mode() & 0o7777 == access.mode && access.group.is_none_or(|group| m.gid() == group)
+        !m.is_symlink()
+            && m.mode() & 0o7777 == access.mode
+            && owner().is_none_or(|owner| m.uid() == owner.as_raw())
+            && access.group.is_none_or(|group| m.gid() == group)
     })
 }
 

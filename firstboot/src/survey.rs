@@ -241,7 +241,8 @@ fn complete(device: &Device) -> Result<IdentityState> {
         && record.key_sha256 == key.fingerprint();
     let configuration_is_written = match (certificate, &verified) {
         (Some(chain), Some(verified)) => device.with_facts(chain, verified.slot, |facts| {
-            greengrass::is_written(layout, facts)
+            Ok(facts.configured.as_ref() == Some(&facts.mark())
+                && greengrass::is_written(layout, facts)?)
         })?,
         _ => false,
     };

@@ -39,6 +39,7 @@ mod tests {
                 pin: &Pin::parse(b"-".to_vec()).unwrap(),
                 certificate: "",
                 root_ca: &[],
+                configured: None,
             });
             let paths: Vec<_> = documents.iter().map(|document| document.path).collect();
             assert_eq!(paths, [form.beside, &[form.main]].concat(), "{edition}");

@@ -88,15 +88,24 @@ pub fn lay_over(mut there: Value, ours: Value, defaults: Value) -> Value {
     result
 }
 
-/// What remains of `tree` without the leaves that `places` has; `None` where nothing does.
+/// What remains of `tree` without the leaves that `places` has, whatever their values; `None` where nothing does.
 pub fn without(tree: Value, places: &Value) -> Option<Value> {
+    prune(tree, places, &|_, _| true)
+}
+
+/// What remains of `tree` without the leaves that are as `defaults` has them: another value is another's.
+pub fn without_defaults(tree: Value, defaults: &Value) -> Option<Value> {
+    prune(tree, defaults, &|there, default| there == default)
+}
+
+fn prune(tree: Value, places: &Value, goes: &dyn Fn(&Value, &Value) -> bool) -> Option<Value> {
     match (tree, places) {
         (Value::Object(tree), Value::Object(places)) => {
             let rest: Map<String, Value> = tree
                 .into_iter()
                 .filter_map(|(key, value)| {
                     let value = match places.get(&key) {
-                        Some(places) => without(value, places)?,
+                        Some(places) => prune(value, places, goes)?,
                         None => value,
                     };
                     Some((key, value))
@@ -104,7 +113,25 @@ pub fn without(tree: Value, places: &Value) -> Option<Value> {
                 .collect();
             (!rest.is_empty()).then_some(Value::Object(rest))
         }
-        _ => None,
+        (leaf, place) => (!leaf.is_null() && !goes(&leaf, place)).then_some(leaf),
+    }
+}
+
+/// The leaves of `wanted` that `there` has not, or otherwise: path and wanted value.
+pub fn changes(there: &Value, wanted: &Value) -> Vec<(Vec<String>, Value)> {
+    match wanted {
+        Value::Object(wanted) => wanted
+            .iter()
+            .flat_map(|(key, wanted)| {
+                let mut below = changes(there.get(key).unwrap_or(&Value::Null), wanted);
+                for (path, _) in &mut below {
+                    path.insert(0, key.clone());
+                }
+                below
+            })
+            .collect(),
+        leaf if leaf == there => Vec::new(),
+        leaf => vec![(Vec::new(), leaf.clone())],
     }
 }
 
@@ -152,5 +179,22 @@ mod tests {
         let places = json!({"a": {"b": 0}, "c": {"d": 0}});
         assert_eq!(without(tree, &places), Some(json!({"c": {"e": 3}})));
         assert_eq!(without(json!({"a": {"b": 1}}), &places), None);
+    }
+
+    #[test]
+    fn a_default_that_was_changed_stays() {
+        let tree = json!({"a": {"b": 1, "c": 2}, "d": 3});
+        let defaults = json!({"a": {"b": 1, "c": 7}, "e": 5});
+        let rest = without_defaults(tree, &defaults);
+        assert_eq!(rest, Some(json!({"a": {"c": 2}, "d": 3})));
+    }
+
+    #[test]
+    fn changes_have_their_paths() {
+        let there = json!({"a": {"b": 1, "c": 2}});
+        let wanted = json!({"a": {"b": 1, "c": 3, "d": 4}});
+        let found = changes(&there, &wanted);
+        let path = |key: &str| vec!["a".to_owned(), key.to_owned()];
+        assert_eq!(found, [(path("c"), json!(3)), (path("d"), json!(4))]);
     }
 }

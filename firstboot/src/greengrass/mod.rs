@@ -1,15 +1,18 @@
 //! What Greengrass reads: one file here for each edition, each a list of [`Document`]s.
 //!
 //! A document is written whole and atomically. Where another tool has put something of its own into
-//! the same file, that stays; what is ours wins.
+//! the same file, that stays; what is ours wins. What Greengrass has made of a configuration, such as the
+//! record of all that the cloud has deployed, outlives every change but one: that of the identity.
 
 mod complete;
+mod derived;
 mod document;
 mod nucleus;
 mod nucleus_lite;
+mod tlog;
 mod v1;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use log::{info, warn};
 use serde_json::Value;
@@ -43,6 +46,16 @@ pub struct Facts<'a> {
     pub certificate: &'a str,
     /// The root certificate of the endpoints.
     pub root_ca: &'a [u8],
+    /// What this identity was configured as before: an earlier [`Facts::mark`].
+    pub configured: Option<String>,
+}
+
+impl Facts<'_> {
+    /// What an identity is configured as, to be kept beside it once the configuration is written: where `/etc` is
+    /// made anew by an update, nothing else tells whose the state is that Greengrass has made.
+    pub fn mark(&self) -> String {
+        format!("{} {}", self.settings.edition, self.thing_name)
+    }
 }
 
 /// A file of the configuration.
@@ -78,10 +91,14 @@ struct Form {
     beside: &'static [&'static str],
     /// JSON pointer to that URI.
     key_uri: &'static str,
+    /// JSON pointers to what else makes the identity: with another value there, it is another device's state.
+    identity: &'static [&'static str],
     /// Everything to write, the main file last.
     documents: fn(&Facts<'_>) -> Vec<Document>,
-    /// What would win over the new configuration: a directory and the beginnings of file names.
-    superseded: &'static [(&'static str, &'static [&'static str])],
+    /// What Greengrass itself makes of the configuration, and what would win over that of another identity.
+    derived: &'static [&'static str],
+    /// The transaction log that wins over the main file, where there is one.
+    log: Option<&'static str>,
     /// How large the main file may be.
     limit: usize,
 }
@@ -134,8 +151,12 @@ pub fn is_written(layout: &Layout, facts: &Facts<'_>) -> Result<bool> {
     Ok(true)
 }
 
-/// Writes everything, after removing what would win over it, and what was written for another
-/// edition: it may have the PIN in it.
+/// Writes what differs, after removing what was written for another edition: it may have the PIN in it.
+///
+/// What Greengrass has made of the configuration of another identity goes before the first file of this one is in
+/// its place, and the main file comes last: wherever the power is cut, the next start finds the old main file, or
+/// none, and does the same again. A transaction log is brought up to date before the main file is: until that is
+/// written, the difference is there to be seen.
 pub fn write(layout: &Layout, facts: &Facts<'_>) -> Result<()> {
     for other in Edition::ALL {
         if other != facts.settings.edition && is_ours(layout, other) {
@@ -144,25 +165,33 @@ pub fn write(layout: &Layout, facts: &Facts<'_>) -> Result<()> {
         }
     }
     let form = form(facts.settings.edition);
-    for path in superseded(layout, form) {
-        info!(
-            "removing {}, which belongs to an earlier identity",
-            path.display()
-        );
-        files::remove(&path)?;
-    }
+    let mut writes = Vec::new();
+    let mut changes = Vec::new();
+    let mut whose = Whose::Unknown;
     for document in (form.documents)(facts) {
         let path = layout.at(document.path);
-        if let Some(parent) = path.parent() {
-            files::make_directory(parent, 0o755)?;
-        }
+        let is_main = document.path == form.main;
         let content = match document.content {
-            Content::Bytes(bytes) => Zeroizing::new(bytes),
+            Content::Bytes(bytes) if matches!(files::read(&path, bytes.len()), Ok(Some(there)) if there == bytes) => {
+                None
+            }
+            Content::Bytes(bytes) => Some(Zeroizing::new(bytes)),
             Content::Tree { ours, defaults } => {
-                encode(&document::lay_over(existing(&path)?, ours, defaults))?
+                let there = existing(&path)?;
+                if is_main {
+                    whose = Whose::of(form, facts, &there, &ours);
+                    changes = document::changes(&there, &ours);
+                }
+                let wanted = document::lay_over(there.clone(), ours, defaults);
+                match wanted == there {
+                    true => None,
+                    false => Some(encode(&wanted)?),
+                }
             }
         };
-        if document.path == form.main && content.len() > form.limit {
+        if let Some(content) = content.as_ref().filter(|_| is_main)
+            && content.len() > form.limit
+        {
             return Err(Error::settings(format!(
                 "{} would have {} bytes; this edition reads only {}. Move what is not firstboot's \
                  into a file of its own",
@@ -171,31 +200,102 @@ pub fn write(layout: &Layout, facts: &Facts<'_>) -> Result<()> {
                 form.limit
             )));
         }
-        files::write(&path, &content, Some(document.access))?;
-        info!("wrote {}", path.display());
+        writes.push((path, document.access, content));
+    }
+    match (whose, form.log) {
+        (Whose::This, Some(log)) => tlog::amend(&layout.at(log), &changes)?,
+        (Whose::This, None) => {}
+        (Whose::Earlier, _) => {
+            derived::remove(layout, form.derived)?;
+            remove_unreadable(&layout.at(form.main))?;
+        }
+        (Whose::Unknown, _) => derived::set_aside(layout, form.derived)?,
+    }
+    for (path, access, content) in writes {
+        if let Some(parent) = path.parent() {
+            files::make_directory(parent, 0o755)?;
+        }
+        match content {
+            Some(content) => {
+                files::write(&path, &content, Some(access))?;
+                info!("wrote {}", path.display());
+            }
+            None if files::has_access(&path, access) => {}
+            None => {
+                files::set_access(&path, access)?;
+                info!("set owner and mode of {}", path.display());
+            }
+        }
     }
     Ok(())
 }
 
-/// Whether the edition's configuration names our key.
+/// Whose the state is that Greengrass has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// It belongs to the identity that is being configured.
+    This,
+    /// It belongs to an earlier identity of ours.
+    Earlier,
+    /// It belongs to somebody else, or nothing tells.
+    Unknown,
+}
+
+impl Whose {
+    /// The main file tells, before it is written. Where it is not there or names no identity (a template of the
+    /// image's does not), what tells is what this identity was configured as before.
+    fn of(form: &Form, facts: &Facts<'_>, there: &Value, wanted: &Value) -> Self {
+        let is_this = match identity(form, there) {
+            Some(named) => Some(named) == identity(form, wanted),
+            None => match &facts.configured {
+                Some(mark) => *mark == facts.mark(),
+                None => return Self::Unknown,
+            },
+        };
+        match is_this {
+            true => Self::This,
+            false if identity(form, there).is_none() || names_our_key(form, there) => Self::Earlier,
+            false => Self::Unknown,
+        }
+    }
+}
+
+/// The identity that a main file names, if it does.
+fn identity<'a>(form: &Form, tree: &'a Value) -> Option<Vec<&'a Value>> {
+    std::iter::once(&form.key_uri)
+        .chain(form.identity)
+        .map(|place| tree.pointer(place).filter(|value| **value != ""))
+        .collect()
+}
+
+/// Whether the edition's configuration names our key. In a file that cannot be read as a tree any more, the words count.
 pub fn is_ours(layout: &Layout, edition: Edition) -> bool {
     let form = form(edition);
-    files::read(&layout.at(form.main), MAX_SIZE)
-        .ok()
-        .flatten()
-        .and_then(|content| document::parse(&content).ok())
-        .and_then(|tree| Some(tree.pointer(form.key_uri)?.as_str()?.to_owned()))
-        .is_some_and(|uri| {
-            uri.starts_with("pkcs11:") && uri.contains(&format!("object={OBJECT_LABEL}"))
-        })
+    let content = files::read(&layout.at(form.main), MAX_SIZE).ok().flatten();
+    content.is_some_and(|content| match document::parse(&content) {
+        Ok(tree) => names_our_key(form, &tree),
+        Err(_) => has_words_of_ours(&content),
+    })
+}
+
+fn names_our_key(form: &Form, tree: &Value) -> bool {
+    let uri = tree.pointer(form.key_uri).and_then(Value::as_str);
+    uri.is_some_and(|uri| {
+        uri.starts_with("pkcs11:") && uri.contains(&format!("object={OBJECT_LABEL}"))
+    })
+}
+
+fn has_words_of_ours(content: &[u8]) -> bool {
+    let words = format!("object={OBJECT_LABEL}");
+    content
+        .windows(words.len())
+        .any(|window| window == words.as_bytes())
 }
 
 /// Takes out of the configuration what [`write`] put in, and what has been derived from it since.
 pub fn remove(layout: &Layout, edition: Edition) -> Result<()> {
     let form = form(edition);
-    for path in superseded(layout, form) {
-        files::remove(&path)?;
-    }
+    derived::remove(layout, form.derived)?;
     // The values do not matter here, only their places.
     let pin = Pin::parse(b"-".to_vec()).ok_or_else(|| Error::other("a PIN of one character"))?;
     let settings = Greengrass {
@@ -210,6 +310,7 @@ pub fn remove(layout: &Layout, edition: Edition) -> Result<()> {
         pin: &pin,
         certificate: "",
         root_ca: &[],
+        configured: None,
     };
     // The main file goes first: without it, the rest is not read.
     for document in (form.documents)(&facts).into_iter().rev() {
@@ -217,21 +318,35 @@ pub fn remove(layout: &Layout, edition: Edition) -> Result<()> {
         files::remove(&files::neighbour(&path))?;
         let rest = match document.content {
             Content::Bytes(_) => None,
-            Content::Tree { ours, defaults } => {
-                let places = document::lay_over(Value::Null, ours, defaults);
-                document::without(existing(&path)?, &places)
-            }
+            Content::Tree { ours, defaults } => document::without(existing(&path)?, &ours)
+                .and_then(|rest| document::without_defaults(rest, &defaults)),
         };
         match rest {
             None => files::remove(&path)?,
             Some(rest) => files::write(&path, &encode(&rest)?, Some(document.access))?,
         }
     }
-    Ok(())
+    remove_unreadable(&layout.at(form.main))
+}
+
+/// What [`existing`] has kept, where it was ours: the PIN is in it.
+fn remove_unreadable(main: &Path) -> Result<()> {
+    let aside = unreadable(main);
+    match files::read(&aside, MAX_SIZE) {
+        Ok(Some(content)) if has_words_of_ours(&content) => files::remove(&aside),
+        _ => Ok(()),
+    }
+}
+
+/// Where a file is kept that cannot be read.
+fn unreadable(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".unreadable");
+    aside.into()
 }
 
 /// What is in the file now. What cannot be read is kept beside it, not lost.
-fn existing(path: &std::path::Path) -> Result<Value> {
+fn existing(path: &Path) -> Result<Value> {
     let tree = match files::read(path, MAX_SIZE) {
         Ok(None) => return Ok(Value::Null),
         Ok(Some(content)) => {
@@ -240,37 +355,18 @@ fn existing(path: &std::path::Path) -> Result<Value> {
         Err(e) => Err(e),
     };
     tree.or_else(|e| {
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(".unreadable");
-        warn!("{e}; it is kept as {}", aside.to_string_lossy());
-        files::rename(path, std::path::Path::new(&aside))?;
+        let aside = unreadable(path);
+        warn!("{e}; it is kept as {}", aside.display());
+        files::rename(path, &aside)?;
         Ok(Value::Null)
     })
 }
 
 /// JSON with two spaces of indentation and no escaped solidus is YAML, too: libyaml's and
-/// Jackson's parsers read it alike (facts/greengrass.md §1e).
+/// Jackson's parsers read it alike.
 fn encode(tree: &Value) -> Result<Zeroizing<Vec<u8>>> {
     let mut text = serde_json::to_vec_pretty(tree)
         .doing(Exit::Other, || "cannot encode a configuration".into())?;
     text.push(b'\n');
     Ok(Zeroizing::new(text))
-}
-
-fn superseded(layout: &Layout, form: &Form) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for (directory, prefixes) in form.superseded {
-        for entry in std::fs::read_dir(layout.at(directory))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
-                found.push(entry.path());
-            }
-        }
-    }
-    found
 }

@@ -1,7 +1,7 @@
 //! Greengrass nucleus (V2, Java), with its PKCS#11 provider plugin.
 //!
 //! Sources: AWS IoT Greengrass V2 developer guide, "Hardware security integration"; the plugin's
-//! PKCS11CryptoKeyService.java; tried in facts/greengrass.md §1b and §2. The plugin reads `object`
+//! PKCS11CryptoKeyService.java. The plugin reads `object`
 //! and `type` of a URI and nothing else, takes a slot ID (neither index nor label), and wants the
 //! certificate in the token beside the key, under the same label.
 
@@ -18,10 +18,29 @@ pub(super) static FORM: Form = Form {
     main: CONFIG,
     beside: &[ROOT_CA],
     key_uri: "/system/privateKeyPath",
+    identity: &[
+        "/system/thingName",
+        "/services/aws.greengrass.crypto.Pkcs11Provider/configuration/slot",
+        "/services/aws.greengrass.crypto.Pkcs11Provider/configuration/userPin",
+    ],
     documents,
-    // The nucleus reads config.yaml only where it has no transaction log from an earlier start
-    // (KernelLifecycle.initConfigAndTlog), and falls back to bootstrap.tlog.
-    superseded: &[("/greengrass/v2/config", &["config.tlog", "bootstrap.tlog"])],
+    // The log, what it is made again from where it is damaged, the copies that the nucleus leaves of both
+    // (KernelLifecycle.initConfigAndTlog, CommitableFile, ConfigurationWriter), and the configuration as it was read
+    // last. A deployment under way wins over all of these (Kernel.parseArgs), and those before have copies of the PIN.
+    derived: &[
+        "/greengrass/v2/config/config.tlog",
+        "/greengrass/v2/config/config.tlog~",
+        "/greengrass/v2/config/config.tlog+",
+        "/greengrass/v2/config/config.tlog.old",
+        "/greengrass/v2/config/bootstrap.tlog",
+        "/greengrass/v2/config/bootstrap.tlog~",
+        "/greengrass/v2/config/bootstrap.tlog+",
+        "/greengrass/v2/config/effectiveConfig.yaml",
+        "/greengrass/v2/config/effectiveConfig.yaml~",
+        "/greengrass/v2/config/effectiveConfig.yaml+",
+        "/greengrass/v2/deployments",
+    ],
+    log: Some("/greengrass/v2/config/config.tlog"),
     limit: MAX_SIZE,
 };
 

@@ -1,7 +1,6 @@
 //! Greengrass nucleus lite (V2, C): OpenSSL with pkcs11-provider.
 //!
-//! Sources: aws-greengrass-lite docs/PKCS11_SUPPORT.md; tried in facts/greengrass.md §1d. Its
-//! daemons run as `ggcore`; the PIN reaches them as a file that the OpenSSL configuration names,
+//! Source: aws-greengrass-lite, docs/PKCS11_SUPPORT.md. Its daemons run as `ggcore`; the PIN reaches them as a file that the OpenSSL configuration names,
 //! and they find that configuration by OPENSSL_CONF (systemd drop-ins in `firstboot/systemd`).
 
 use serde_json::json;
@@ -21,10 +20,23 @@ pub(super) static FORM: Form = Form {
     main: CONFIG,
     beside: &[ROOT_CA, OPENSSL],
     key_uri: "/system/privateKeyPath",
+    identity: &["/system/thingName"],
     documents,
-    // Values in ggconfigd's database are newer than those of the file, and win.
-    superseded: &[("/var/lib/greengrass", &["config.db"])],
-    // ggconfigd cuts the file there without a word (facts/greengrass.md §1d).
+    // ggconfigd's database, its copy, and what SQLite makes beside each (ggconfigd's db_interface.c; SQLite, "Temporary
+    // Files Used By SQLite"). Values of the file win over those that came out of it before, so that a changed setting
+    // needs nothing here; those of deployments win over the file.
+    derived: &[
+        "/var/lib/greengrass/config.db",
+        "/var/lib/greengrass/config.db-journal",
+        "/var/lib/greengrass/config.db-wal",
+        "/var/lib/greengrass/config.db-shm",
+        "/var/lib/greengrass/config.db.backup",
+        "/var/lib/greengrass/config.db.backup-journal",
+        "/var/lib/greengrass/config.db.backup-wal",
+        "/var/lib/greengrass/config.db.backup-shm",
+    ],
+    log: None,
+    // ggconfigd cuts the file there without a word.
     limit: 8192,
 };
 

@@ -18,8 +18,10 @@ pub(super) static FORM: Form = Form {
     main: CONFIG,
     beside: &[ROOT_CA, CERTIFICATE],
     key_uri: "/crypto/principals/IoTCertificate/privateKeyPath",
+    identity: &["/coreThing/thingArn", "/crypto/PKCS11/slotUserPin"],
     documents,
-    superseded: &[],
+    derived: &[],
+    log: None,
     limit: MAX_SIZE,
 };
 

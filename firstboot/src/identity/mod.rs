@@ -10,10 +10,12 @@
 //! | `ownership.json` | fleet provisioning: an issued certificate and its ownership token, for root alone |
 //! | `registration.json` | fleet provisioning: the thing's name as the template made it, and the certificate |
 //! | `opened.json` | which wrapped reply the certificate came in: saves opening it at each boot |
+//! | `configured` | which edition and thing Greengrass was configured for |
 //! | `verified.json` | what the token was last seen to hold: saves opening it at each boot |
 //! | `reset` | given up by `firstboot reset`: does not come back |
 
 mod certificate;
+mod configured;
 mod contents;
 mod enrolled;
 mod make;
@@ -49,6 +51,7 @@ const VERIFIED: &str = "verified.json";
 const OWNERSHIP: &str = "ownership.json";
 const REGISTRATION: &str = "registration.json";
 const OPENED: &str = "opened.json";
+const CONFIGURED: &str = "configured";
 /// Nothing in an identity directory is near as large, but for the store.
 const MAX_FILE: usize = 64 * 1024;
 
@@ -156,9 +159,10 @@ impl Identity {
     }
 
     fn accesses(&self) -> Vec<(PathBuf, Access)> {
-        let files = ESSENTIAL
-            .iter()
-            .chain(&[CERTIFICATE, VERIFIED, REGISTRATION, OPENED]);
+        let files =
+            ESSENTIAL
+                .iter()
+                .chain(&[CERTIFICATE, VERIFIED, REGISTRATION, OPENED, CONFIGURED]);
         std::iter::once((self.directory.clone(), self.access(0o750)))
             .chain(files.map(|name| (self.directory.join(name), self.access(0o440))))
             .chain([(self.directory.join(OWNERSHIP), Access::PRIVATE)])

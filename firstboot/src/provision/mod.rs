@@ -223,7 +223,8 @@ fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
                 .ok_or_else(|| Error::other("the token changed meanwhile"))?
                 .slot;
             device.with_facts(chain, slot, |facts| {
-                greengrass::write(&device.layout, facts)
+                greengrass::write(&device.layout, facts)?;
+                device.identity.keep_configured(&facts.mark())
             })
         }
         Step::RemoveClaim => {

@@ -116,6 +116,7 @@ const EXPECTED_FILES: &str = "\
 755 root:root /usr/bin/firstboot
 750 root:ggcore /var/lib/tpm2_pkcs11
 440 root:ggcore /var/lib/tpm2_pkcs11/certificate.pem
+440 root:ggcore /var/lib/tpm2_pkcs11/configured
 440 root:ggcore /var/lib/tpm2_pkcs11/device.csr.pem
 440 root:ggcore /var/lib/tpm2_pkcs11/pin
 440 root:ggcore /var/lib/tpm2_pkcs11/request.json

@@ -206,8 +206,8 @@ fn what_the_image_has_configured_stays() -> Result<()> {
 
 /// Each of these would win over the new configuration.
 #[test]
-fn remains_of_an_older_identity_are_removed() -> Result<()> {
-    for (edition, directory, superseded, stays) in [
+fn what_an_unknown_identity_left_does_not_win() -> Result<()> {
+    for (edition, directory, derived, stays) in [
         (
             "nucleus",
             "/greengrass/v2/config",
@@ -216,27 +216,29 @@ fn remains_of_an_older_identity_are_removed() -> Result<()> {
                 "config.tlog~",
                 "bootstrap.tlog",
                 "bootstrap.tlog~",
+                "effectiveConfig.yaml",
             ][..],
-            "effectiveConfig.yaml",
+            "config.tlogs",
         ),
         (
             "nucleus-lite",
             "/var/lib/greengrass",
-            &["config.db", "config.db-journal"][..],
-            "other.db",
+            &["config.db", "config.db-journal", "config.db.backup"][..],
+            "config.database",
         ),
     ] {
         let device = device(edition, KeyType::EccP256)?;
-        for name in superseded.iter().chain([&stays]) {
+        for name in derived.iter().chain([&stays]) {
             device.write(format!("{directory}/{name}"), "old")?;
         }
         device.enroll_with(&Authority::new()?)?;
-        for name in superseded {
+        for name in derived {
             assert!(!device.exists(format!("{directory}/{name}")), "{name}");
+            assert_eq!(device.read(format!("{directory}/{name}.earlier"))?, "old");
         }
         assert!(device.exists(format!("{directory}/{stays}")));
         // What Greengrass makes of the new configuration is left alone.
-        let made = format!("{directory}/{}", superseded[0]);
+        let made = format!("{directory}/{}", derived[0]);
         device.write(&made, "new")?;
         device.succeed(&["enroll"])?;
         assert!(device.exists(&made));

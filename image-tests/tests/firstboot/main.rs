@@ -6,6 +6,7 @@ mod certificate;
 mod clients;
 mod command_line;
 mod configuration;
+mod deployments;
 mod nothing_to_do;
 mod output;
 mod reset;

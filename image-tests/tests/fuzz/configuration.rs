@@ -58,6 +58,7 @@ impl Configured {
             pin: &self.pin,
             certificate: "certificate",
             root_ca: b"root",
+            configured: None,
         }
     }
 

@@ -1,0 +1,66 @@
+//! What Greengrass itself has made of a configuration: removed or set aside when the identity changes.
+//!
+//! Nucleus lite's is in a directory of its daemons' user, who can put anything there. Nothing of that is followed, and
+//! what is no file never stops root: Greengrass does not read it either.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use log::{info, warn};
+
+use crate::error::Result;
+use crate::files;
+use crate::layout::Layout;
+
+/// Removes the state of an earlier identity: there are copies of its PIN in it.
+pub fn remove(layout: &Layout, places: &[&str]) -> Result<()> {
+    for path in found(layout, places) {
+        info!(
+            "removing {}, which belongs to an earlier identity",
+            path.display()
+        );
+        discard(&path)?;
+    }
+    Ok(())
+}
+
+/// Sets state aside that may be anybody's, where Greengrass does not look for it. The latest is kept.
+pub fn set_aside(layout: &Layout, places: &[&str]) -> Result<()> {
+    for path in found(layout, places) {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(".earlier");
+        let aside = PathBuf::from(aside);
+        warn!(
+            "{} was made for another identity; it is kept as {}",
+            path.display(),
+            aside.display()
+        );
+        let moved = discard(&aside).and_then(|()| files::rename(&path, &aside));
+        if let Err(e) = moved {
+            warn!("{e}; it is removed");
+            discard(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn found(layout: &Layout, places: &[&str]) -> Vec<PathBuf> {
+    let paths = places.iter().map(|place| layout.at(place));
+    paths
+        .filter(|path| path.symlink_metadata().is_ok())
+        .collect()
+}
+
+/// Removes a file, or a whole directory without following a link out of it.
+fn discard(path: &Path) -> Result<()> {
+    match path.symlink_metadata() {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Ok(metadata) if metadata.is_dir() => {
+            if let Err(e) = files::remove_tree(path) {
+                warn!("{e}; Greengrass has no use for it, so that it stays");
+            }
+            Ok(())
+        }
+        _ => files::remove(path),
+    }
+}

@@ -89,7 +89,8 @@ Examples:
     #[command(after_help = "\
 Destroys the identity's PIN, and with it every use of its key. What is left of the identity is kept
 for root as /var/lib/tpm2_pkcs11.orphan-N, the latest two of them. The TPM keeps its storage root key.
-The next `firstboot provision` makes another key.
+The next `firstboot provision` makes another key. What Greengrass has made of the
+configuration, such as its record of deployments, is removed with it.
 
 Example:
   systemctl stop greengrass-lite.target && firstboot reset && systemctl restart firstboot")]

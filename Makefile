@@ -89,6 +89,7 @@ lint:
 	cargo clippy --locked --all-targets --features station -- -D warnings
 	cd image-tests && cargo clippy --locked --all-targets -- -D warnings
 	shellcheck .ci/run image-tests/host-packages image-tests/layer/check
+	shellcheck firstboot/conf/bind-tpm
 	shellcheck image-tests/guest/build image-tests/guest/fetch image-tests/guest/configure
 	shellcheck image-tests/guest/files/usr/lib/stand-in/* image-tests/guest/editions/*/usr/lib/stand-in/*
 

@@ -12,15 +12,19 @@ use tempfile::TempDir;
 const INSTALLED: &[&str] = &[
     "/usr/bin/firstboot",
     "/usr/lib/firstboot/AmazonTrustServices.pem",
+    "/usr/lib/firstboot/bind-tpm",
     "/usr/lib/firstboot/firstboot.json",
     "/usr/lib/systemd/system/boot.mount.d/10-firstboot.conf",
     "/usr/lib/systemd/system/dev-tpmrm0.device.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/firstboot-again.service",
+    "/usr/lib/systemd/system/firstboot-bind.service",
     "/usr/lib/systemd/system/firstboot-enroll.path",
     "/usr/lib/systemd/system/firstboot-enroll.service",
     "/usr/lib/systemd/system/firstboot-enroll.timer",
     "/usr/lib/systemd/system/firstboot-fsck.service",
     "/usr/lib/systemd/system/firstboot-greengrass.target",
     "/usr/lib/systemd/system/firstboot.service",
+    "/usr/lib/systemd/system/ggl.aws.greengrass.TokenExchangeService.service.d/10-firstboot.conf",
     "/usr/lib/systemd/system/ggl.core.gg-fleet-statusd.service.d/10-firstboot.conf",
     "/usr/lib/systemd/system/ggl.core.ggconfigd.service.d/10-firstboot.conf",
     "/usr/lib/systemd/system/ggl.core.ggdeploymentd.service.d/10-firstboot.conf",
@@ -76,6 +80,11 @@ fn systemd_accepts_the_units() -> Result<()> {
             .args(["-an", &format!("{own}/.")])
             .arg(&units),
     )?;
+    // What units call by name.
+    let firstboot = root.path().join("usr/bin/firstboot");
+    for name in ["true", "sh", "grep"] {
+        fs::copy(&firstboot, firstboot.with_file_name(name))?;
+    }
     let service = "[Service]\nExecStart=/usr/bin/firstboot status\n";
     for name in [
         "greengrass",
@@ -83,6 +92,7 @@ fn systemd_accepts_the_units() -> Result<()> {
         "ggl.core.iotcored",
         "ggl.core.tesd",
         "ggl.core.ggipcd",
+        "ggl.aws.greengrass.TokenExchangeService",
     ] {
         fs::write(units.join(format!("{name}.service")), service)?;
     }
@@ -99,6 +109,9 @@ fn systemd_accepts_the_units() -> Result<()> {
         "firstboot-enroll.service",
         "firstboot-enroll.path",
         "firstboot-enroll.timer",
+        "firstboot-again.service",
+        "firstboot-bind.service",
+        "firstboot-fsck.service",
     ]);
     verify.args([
         "firstboot-greengrass.target",
@@ -106,6 +119,7 @@ fn systemd_accepts_the_units() -> Result<()> {
         "greengrass-lite.target",
         "ggl.core.iotcored.service",
         "ggl.core.ggipcd.service",
+        "ggl.aws.greengrass.TokenExchangeService.service",
     ]);
     let finished = finish(&mut verify)?;
     assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
@@ -126,6 +140,9 @@ fn the_sandbox_stays() -> Result<()> {
     for (unit, most) in [
         ("firstboot.service", 1.6),
         ("firstboot-enroll.service", 2.7),
+        ("firstboot-fsck.service", 1.0),
+        ("firstboot-bind.service", 1.0),
+        ("firstboot-again.service", 1.0),
     ] {
         let mut analyze = Command::new("systemd-analyze");
         analyze.args(["security", "--offline=true", "--no-pager"]);

@@ -24,6 +24,9 @@ pub enum Tpm {
     Present,
     /// Not fitted. The device tree says nothing of one, either.
     Absent,
+    /// No driver matches it, until somebody clears its `driver_override` (`late-tpm.service`) and has the kernel look
+    /// again.
+    Late,
     /// Its storage breaks before the kernel's first command: it goes into failure mode.
     Broken,
 }
@@ -35,6 +38,8 @@ pub struct Board {
     /// A TCP port of this machine's loopback that the guest reaches as broker.test:8883, and nothing else: where a
     /// test has a broker. The guest has no network otherwise.
     pub broker: Option<u16>,
+    /// The cable of that network is plugged in: see [`Running::plug_in`](super::Running::plug_in).
+    pub plugged_in: bool,
 }
 
 impl Default for Board {
@@ -43,6 +48,7 @@ impl Default for Board {
             tpm: Tpm::Present,
             overlay: Overlay::Right,
             broker: None,
+            plugged_in: true,
         }
     }
 }
@@ -90,6 +96,9 @@ impl Board {
             ));
             // Nothing boots from it, and its ROM is in a package of its own.
             qemu.args(["-device", "virtio-net-pci,netdev=broker,romfile="]);
+        }
+        if self.tpm == Tpm::Late {
+            line.push_str(" late-tpm");
         }
         qemu.args(["-append", &line]);
         Ok(qemu)

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,6 +26,10 @@ pub struct Running {
     /// Up to where the journal has been waited for.
     seen: usize,
     agent: BufReader<UnixStream>,
+    /// QEMU's own channel (QMP).
+    control: UnixStream,
+    /// How many times as fast an idle guest's clock runs (`guest/haste.c`).
+    haste: File,
     machine: Machine,
 }
 
@@ -38,7 +43,7 @@ impl Running {
         let at = |name: &str| machine.file(name);
         let swtpm = match machine.board.tpm {
             Tpm::Absent => None,
-            Tpm::Present | Tpm::Broken => Some(start_tpm(&machine, log)?),
+            Tpm::Present | Tpm::Late | Tpm::Broken => Some(start_tpm(&machine, log)?),
         };
         machine.board.device_tree(&at("dtb"))?;
         let mut qemu = machine.board.qemu(&at("dtb"))?;
@@ -58,6 +63,10 @@ impl Running {
             qemu.args(["-device", "tpm-tis-device,tpmdev=tpm0"]);
         }
         card(&mut qemu, machine.card.path(), log);
+        let haste = File::create(at("haste"))?;
+        haste.write_all_at(&1u32.to_ne_bytes(), 0)?;
+        qemu.env("LD_PRELOAD", built("haste.so")?);
+        qemu.env("HASTE", at("haste"));
         let said = File::create(at("qemu"))?;
         qemu.stdout(said.try_clone()?).stderr(said);
         let mut qemu = Background::start(&mut qemu)
@@ -80,15 +89,16 @@ impl Running {
                 format!("QEMU cannot be started: {said}")
             })
         };
+        say(&[&command("qmp_capabilities")])?;
         if machine.board.tpm == Tpm::Broken {
             // The TPM has power and has read its state, the processor stands still. Nothing can be written to
             // a directory that is gone.
-            say(&["qmp_capabilities"])?;
             std::fs::remove_dir_all(machine.tpm_state())?;
-            say(&["cont"])?;
-        } else {
-            say(&["qmp_capabilities", "cont"])?;
         }
+        if machine.board.broker.is_some() && !machine.board.plugged_in {
+            say(&[&cable(false)])?;
+        }
+        say(&[&command("cont")])?;
         let journal = Live::follow(report, File::create(at("journal"))?);
         // A command that does not end is to end the test.
         agent.set_read_timeout(Some(Duration::from_secs(900)))?;
@@ -98,8 +108,23 @@ impl Running {
             journal,
             seen: 0,
             agent: BufReader::new(agent),
+            control,
+            haste,
             machine,
         })
+    }
+
+    /// From now on, a guest that only waits waits a fraction of its time: this many times as fast, 1 as usual. What takes
+    /// other programs their time (the TPM, a broker) takes the guest as many times as long.
+    pub fn haste(&self, times: u32) -> Result<()> {
+        self.haste.write_all_at(&times.to_ne_bytes(), 0)?;
+        // Who sleeps already learns of it.
+        say(&self.control, &[&command("query-status")])
+    }
+
+    /// Plugs the cable of the broker's network in.
+    pub fn plug_in(&self) -> Result<()> {
+        say(&self.control, &[&cable(true)])
     }
 
     /// Waits until the start of a unit has ended, well or not.
@@ -288,12 +313,22 @@ fn card(qemu: &mut Command, image: &Path, log: Option<&WriteLog>) {
     qemu.args(["-device", "nvme,drive=card,serial=card"]);
 }
 
+/// A command of QMP without arguments.
+fn command(name: &str) -> String {
+    format!("{{\"execute\": \"{name}\"}}")
+}
+
+/// The command that plugs the cable of the broker's network in, or pulls it.
+fn cable(up: bool) -> String {
+    format!("{{\"execute\": \"set_link\", \"arguments\": {{\"name\": \"broker\", \"up\": {up}}}}}")
+}
+
 /// Tells QEMU something by its control protocol (QMP), and waits until it has been done.
 fn say(control: &UnixStream, commands: &[&str]) -> Result<()> {
     control.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut lines = BufReader::new(control.try_clone()?);
     for command in commands {
-        (&*control).write_all(format!("{{\"execute\": \"{command}\"}}\n").as_bytes())?;
+        (&*control).write_all(format!("{command}\n").as_bytes())?;
         let mut line = String::new();
         while !line.contains("\"return\"") {
             ensure!(!line.contains("\"error\""), "QEMU: {line}");

@@ -5,6 +5,7 @@ mod editions;
 mod first_boot;
 mod no_tpm;
 mod pulled_plugs;
+mod schedule;
 mod write_log;
 
 use anyhow::{Result, bail};

@@ -1,0 +1,200 @@
+//! A device that waits looks again by its schedule, whatever runs in between, and is never left with nothing that looks.
+//!
+//! The guest's own clock says when; `Running::haste` makes it go fast while nothing happens.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use image_tests::authority::Authority;
+use image_tests::aws::{CLAIM, Site, fleet_settings};
+use image_tests::clients::KeyType;
+use image_tests::machine::{Machine, Running, Tpm};
+use serde_json::json;
+
+use super::{certificate, flash, is_active, let_in, let_in_as, request, sign};
+
+const ENROLL: &str = "firstboot-enroll.service";
+const TIMER: &str = "firstboot-enroll.timer";
+const PATH: &str = "firstboot-enroll.path";
+
+/// firstboot-enroll.timer's, in seconds: five tries after the first failure, then one after the try before.
+const SCHEDULE: [u64; 5] = [10, 30, 60, 120, 300];
+const THEN: u64 = 900;
+/// RandomizedDelaySec= and AccuracySec= of the timer, and what a try takes the guest, hastened as it is.
+const LATER: u64 = 11 + 25;
+
+/// When the tries of enrollment have ended without success.
+fn failures(running: &Running) -> Vec<Duration> {
+    let journal = running.journal().of(ENROLL);
+    let failed = |result: &str| ["failed", "dependency"].contains(&result);
+    journal
+        .records()
+        .iter()
+        .filter(|record| record.started().is_some_and(failed))
+        .map(|record| record.time())
+        .collect()
+}
+
+/// Waits until enrollment has failed that many times since the boot.
+fn until_failures(running: Running, count: usize) -> Result<Running> {
+    let mut left = count - failures(&running).len();
+    let mut running = running;
+    while left > 0 {
+        running = running.until(ENROLL)?;
+        left = count.saturating_sub(failures(&running).len());
+    }
+    Ok(running)
+}
+
+/// Timer and path unit are there, and have been since the first failure.
+fn somebody_looks(running: &mut Running) -> Result<()> {
+    for unit in [TIMER, PATH] {
+        assert!(is_active(running, unit)?, "{unit}");
+    }
+    let journal = running.journal();
+    for unit in [
+        ENROLL,
+        TIMER,
+        PATH,
+        "firstboot.service",
+        "firstboot-again.service",
+    ] {
+        let of_unit = journal.of(unit);
+        for words in ["Stopped", "limit", "start request repeated"] {
+            let said = of_unit
+                .saying(words)
+                .map(|record| record.message().to_owned());
+            assert_eq!(said, None, "{unit}");
+        }
+    }
+    Ok(())
+}
+
+/// A client of ggconfigd's socket that knows nothing of firstboot, as a component or a person's command may be.
+fn a_client_that_does_not_give_up(running: &mut Running) -> Result<()> {
+    running
+        .succeed(
+            "systemd-run --quiet --unit=client -p Restart=always -p RestartSec=60 \
+             /usr/lib/stand-in/ask-ggconfigd client",
+        )
+        .map(drop)
+}
+
+#[test]
+fn six_tries_by_the_schedule_then_a_burst_of_files() -> Result<()> {
+    let authority = Authority::new()?;
+    let running = flash("nucleus-lite", &authority)?.boot()?;
+    let mut running = running.until("multi-user.target")?;
+    a_client_that_does_not_give_up(&mut running)?;
+    running.haste(60)?;
+    let mut running = until_failures(running, 2 + SCHEDULE.len())?;
+    running.haste(1)?;
+
+    let tries = failures(&running);
+    let first = *tries.first().context("no try")?;
+    for (at, due) in tries.iter().skip(1).zip(SCHEDULE) {
+        let after = (*at - first).as_secs();
+        assert!(
+            (due..=due + LATER).contains(&after),
+            "{due} s: {after} in {tries:?}"
+        );
+    }
+    let after = (tries[6] - tries[5]).as_secs();
+    assert!(
+        (THEN..=THEN + LATER).contains(&after),
+        "{THEN} s: {after} in {tries:?}"
+    );
+    eprintln!("tries: {tries:?}");
+    somebody_looks(&mut running)?;
+
+    // The certificate is the last of thirty files, made first and complete when the others are.
+    let asked = running.succeed(&format!("cat /boot/{}", request()))?;
+    let signed = sign(&authority, asked.as_bytes())?;
+    let to = format!("/boot/{}", certificate());
+    running.succeed(&format!(
+        "exec 9>{to}; for i in {{1..29}}; do echo $i >/boot/firstboot/certificates/$i.txt; sleep 0.1; done\n\
+         cat >&9 <<'END'\n{signed}END"
+    ))?;
+    somebody_looks(&mut running)?;
+    let mut running = let_in(running)?;
+    for unit in ["greengrass-lite.target", "ggl.core.ggconfigd.service"] {
+        assert!(is_active(&mut running, unit)?, "{unit}");
+    }
+    for client in ["client", "TokenExchangeService"] {
+        running.wait_for(client, |record| {
+            record.message() == format!("{client} has its answer")
+        })?;
+    }
+    somebody_looks(&mut running)?;
+
+    // By hand: Greengrass stops, and comes back.
+    running.succeed("systemctl restart firstboot-enroll.service")?;
+    let running = running.until_said("is let in")?;
+    running.power_off().map(drop)
+}
+
+#[test]
+fn a_network_that_comes_after_minutes_is_enough() -> Result<()> {
+    let site = Site::new()?;
+    let mut machine = Machine::flash("nucleus-lite")?;
+    machine.board.broker = Some(site.core.port());
+    machine.board.plugged_in = false;
+    let mut settings = fleet_settings("nucleus-lite", KeyType::EccP256, 8883);
+    settings["greengrass"]["iot_data_endpoint"] = json!("broker.test");
+    let card = &machine.card;
+    card.put("firstboot/firstboot.json", settings.to_string())?;
+    card.put("firstboot/root-ca.pem", site.root.certificate_pem()?)?;
+    for (path, pem) in CLAIM.iter().zip(site.core.claim()) {
+        card.put(path.trim_start_matches("/boot/"), pem)?;
+    }
+
+    let mut running = machine.boot()?.until("multi-user.target")?;
+    a_client_that_does_not_give_up(&mut running)?;
+    running.haste(60)?;
+    let mut running = until_failures(running, 4)?;
+    somebody_looks(&mut running)?;
+    running.haste(1)?;
+    running.plug_in()?;
+    running.succeed("timeout 60 /usr/lib/systemd/systemd-networkd-wait-online")?;
+    assert_eq!(site.core.counts().created, 0);
+    running.haste(60)?;
+    let (running, _) = running.until_record("the next try", |record| {
+        record.unit() == "firstboot.service" && record.message().starts_with("Starting")
+    })?;
+    running.haste(1)?;
+    let running = let_in_as(running, &format!("core-{}", image_tests::device::SERIAL))?;
+    running.power_off()?;
+    assert_eq!(site.core.counts().created, 1);
+    Ok(())
+}
+
+#[test]
+fn a_tpm_that_was_not_ready_is_bound_before_a_later_try() -> Result<()> {
+    let authority = Authority::new()?;
+    let mut machine = flash("nucleus-lite", &authority)?;
+    machine.board.tpm = Tpm::Late;
+    let mut running = machine.boot()?.until("multi-user.target")?;
+    assert_eq!(
+        running.journal().started("firstboot.service"),
+        Some("failed")
+    );
+    assert_eq!(running.journal().started(ENROLL), Some("dependency"));
+    somebody_looks(&mut running)?;
+    let bind = running.journal().of("firstboot-bind.service");
+    assert!(
+        bind.saying("No driver has started the TPM at c000000.tpm_tis (attempt 1 ")
+            .is_some(),
+        "{}",
+        bind.text()
+    );
+
+    // Ready: and nobody would have the driver look again.
+    running.succeed("echo >/sys/bus/platform/devices/c000000.tpm_tis/driver_override")?;
+    assert_ne!(running.run("test -e /dev/tpmrm0")?.code, 0);
+    let running = running.until_said("The kernel has started the TPM at c000000.tpm_tis")?;
+    let running = running.until("firstboot.service")?;
+    assert_eq!(running.journal().started("firstboot.service"), Some("done"));
+    let machine = running.until(ENROLL)?.power_off()?;
+    assert!(machine.card.read(&request())?.is_some());
+    Ok(())
+}

@@ -12,7 +12,7 @@
 //! | 3 | [`provision`] (what is next), [`survey`] (what is there), [`report`] (what people are shown) |
 //! | 2 | [`device`] and its `enroll`, `opening` and [`root_key`], [`identity`], [`enrollment`], [`greengrass`] |
 //! | 1 | [`tpm`], [`token`], [`x509`], [`settings`], [`boot_partition`], [`board`] |
-//! | ground | [`attestation`] (its formats), [`files`], [`text`], [`pem`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`progress`], [`json`], [`output`], [`error`] |
+//! | ground | [`attestation`] (its formats), [`files`], [`text`], [`pem`], [`layout`], [`secret`], [`public_key`], [`certificate_der`], [`clock`], [`durability`], [`progress`], [`json`], [`output`], [`error`] |
 
 pub mod attestation;
 pub mod board;
@@ -21,6 +21,7 @@ pub mod certificate_der;
 pub mod cli;
 pub mod clock;
 pub mod device;
+pub mod durability;
 mod enroll;
 pub mod enrollment;
 pub mod error;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::clock::Clock;
 use crate::device::{Device, Inputs};
+use crate::durability;
 use crate::enrollment::offline::{self, Wanted};
 use crate::enrollment::{Offer, fleet};
 use crate::error::{Doing, Exit, Result};
@@ -121,7 +122,11 @@ impl Survey {
             tpm: None,
             set_aside: Vec::new(),
             findings: Findings::default(),
-            volatile: None,
+            volatile: if blank {
+                durability::objection(&device.layout)
+            } else {
+                None
+            },
             interrupted,
             identity,
             configuration_is_ours,

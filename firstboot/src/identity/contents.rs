@@ -40,6 +40,8 @@ impl Identity {
             let entry = entry.map_err(|e| cannot_look_at(&self.directory, &e))?;
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
+        // What mkfs makes.
+        names.retain(|name| name != "lost+found");
         let others = other_tokens(&self.directory);
         if has_files_of_ours(&self.directory) {
             // A store that cannot be read keeps nobody waiting: it is set aside, and stays.

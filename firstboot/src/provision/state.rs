@@ -37,7 +37,7 @@ states! {
     ForeignPrimary => "another program's object is where the storage root key belongs: remove it if nobody needs it",
     ForeignStore => "other programs' tokens are where the identity belongs, and are left alone: move their store",
     VolatileStorage => "what would be made here is gone after the next boot: mount something that lasts",
-    Orphaned => "this TPM cannot serve the identity: the next start sets it aside and makes another",
+    Orphaned => "the TPM does not have the identity's storage root key: the next start makes it again, takes back the identity of this TPM, or makes another; or the message says what keeps it from that",
     StoreUpgradeCut => "an upgrade of the token store was cut short: the next start repairs it",
     Error => "the message says what, and what to do: usually a mistake in firstboot.json, with line and column",
 }

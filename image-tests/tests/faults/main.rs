@@ -4,8 +4,10 @@
 mod clients;
 mod disk;
 mod filesystem;
+mod mounts;
 mod provisioners;
 mod readers;
+mod volatile;
 
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;

@@ -127,6 +127,16 @@ impl BootPartition {
         files::sync_directory(&self.path("requests"))
     }
 
+    /// Removes request and record, each as far as it is what was published.
+    pub fn withdraw_request(&self, thing_name: &str, published: [&[u8]; 2]) -> Result<()> {
+        for (path, published) in self.request_paths(thing_name).iter().zip(published) {
+            if holds(path, published) {
+                files::remove(path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Tells the operator how things stand: `status.json`, written only where it says something
     /// new, so that a boot with nothing to do writes nothing. A boot partition that cannot be
     /// written is no reason to stop.

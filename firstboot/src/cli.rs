@@ -178,6 +178,7 @@ fn reset(layout: Layout, tcti: Option<&str>, keep_pin: bool) -> Result<()> {
                 )));
             }
             Contents::Ours => {
+                device.withdraw_request();
                 let aside = device.identity.give_up(keep_pin)?;
                 info!("the identity is kept as {}", aside.display());
                 info!(

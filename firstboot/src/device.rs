@@ -13,7 +13,7 @@ use crate::identity::{Identity, Plan, Record};
 use crate::layout::{IMAGE_ROOT_CA, Layout};
 use crate::root_key::Findings;
 use crate::secret;
-use crate::settings::{Platform, Settings};
+use crate::settings::{self, Platform, Settings};
 use crate::text;
 use crate::tpm::{Identification, Srk, Tpm};
 use crate::x509::{self, Chain};
@@ -241,8 +241,8 @@ impl Device {
             .make(self.plan(tpm.to_string(), ek, &name, &entropy)?)
     }
 
-    /// Asks for the certificate again, under the name that is wanted now, or with what an older firstboot left out.
-    pub fn renew_request(&mut self, record: &Record) -> Result<()> {
+    /// Another request, under the name that is wanted now, or with what an older firstboot left out.
+    pub fn sign_request(&mut self, record: &Record) -> Result<[Vec<u8>; 2]> {
         let ek = match &record.evidence {
             Some(evidence) => evidence.ek_certificate.clone().ok_or_else(|| {
                 let why = evidence.unattested.clone();
@@ -253,14 +253,31 @@ impl Device {
         };
         let mut plan = self.plan(record.tpm.clone(), ek, "", &[])?;
         plan.key = record.key;
-        self.identity.renew_request(plan)
+        self.identity.sign_request(&plan)
     }
 
-    /// Puts the request and its record onto the boot partition.
-    pub fn publish_request(&self) -> Result<()> {
-        let [request, record] = self.identity.request_files()?;
+    /// Takes the request of this identity off the boot partition: it is not wanted any more. A card that cannot be
+    /// written is no reason to stop.
+    pub fn withdraw_request(&self) {
+        let Ok([request, record]) = self.identity.request_files() else {
+            return;
+        };
+        let Ok(Record { thing_name, .. }) = serde_json::from_slice(&record) else {
+            return;
+        };
+        // Of a record that is damaged, the name could be a path to anywhere.
+        if settings::check_thing_name(&thing_name).is_err() {
+            return;
+        }
+        if let Err(e) = self.boot.withdraw_request(&thing_name, [&request, &record]) {
+            warn!("the old request stays on the boot partition: {e}");
+        }
+    }
+
+    /// Puts a request and its record onto the boot partition.
+    pub fn publish_request(&self, [request, record]: &[Vec<u8>; 2]) -> Result<()> {
         self.boot
-            .publish_request(&self.settings()?.thing_name, [&request, &record])
+            .publish_request(&self.settings()?.thing_name, [request, record])
     }
 
     fn plan<'a>(

@@ -47,6 +47,9 @@ fn describe(device: &Device, survey: &Survey) -> Value {
             "{} of {}",
             tpm.lockout.counter, tpm.lockout.max_tries
         ));
+        if let Some(warning) = tpm.lockout.warning() {
+            report["warning"] = json!(warning);
+        }
     }
     if let IdentityState::Complete(identity) = &survey.identity {
         let record = &identity.record;

@@ -102,14 +102,19 @@ impl Identity {
         })
     }
 
-    /// Asks for the certificate again, with the same key: the thing's name or the subject changed.
-    pub fn renew_request(&self, plan: Plan<'_>) -> Result<()> {
+    /// Another request for the same key, and its record: the thing's name or the subject changed. Nothing is kept yet.
+    pub fn sign_request(&self, plan: &Plan<'_>) -> Result<[Vec<u8>; 2]> {
         let library = Library::open(&self.store)?;
         let login = library.login(token_slot(&library)?, &self.pin()?)?;
         let key = login.public_key()?;
-        let (pem, record) = self.request(&plan, &key, &login)?;
-        self.write(REQUEST, pem.as_bytes())?;
-        self.write(RECORD, record.as_bytes())
+        let (pem, record) = self.request(plan, &key, &login)?;
+        Ok([pem.into_bytes(), record.into_bytes()])
+    }
+
+    /// Keeps a request and its record in place of those that are there.
+    pub fn keep_request(&self, [request, record]: &[Vec<u8>; 2]) -> Result<()> {
+        self.write(REQUEST, request)?;
+        self.write(RECORD, record)
     }
 
     fn request(&self, plan: &Plan<'_>, key: &PublicKey, login: &Login) -> Result<(String, String)> {

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::device::Device;
 use crate::error::{Error, Exit, Result};
+use crate::identity::Record;
 use crate::settings::Settings;
 use crate::survey::{IdentityState, Survey, TpmState};
 use crate::{greengrass, progress, report, tpm};
@@ -92,6 +93,13 @@ fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
         let step = next(wanted(device), &survey);
         let beyond = goal == Goal::Request && step.is_enrollment();
         if beyond || step.is_end() {
+            // Where it is done, that is among its remarks.
+            if !matches!(step, Step::Done(_))
+                && let Some(Ok(tpm)) = &survey.tpm
+                && let Some(warning) = tpm.lockout.warning()
+            {
+                warn!("{warning}");
+            }
             return Ok(step);
         }
         if let Some(why) = goes_round(&taken, &step) {
@@ -148,8 +156,8 @@ pub fn wanted(device: &Device) -> std::result::Result<&Settings, &Error> {
 
 /// Puts the request onto the boot partition. Where the device is in service, a card that cannot be written is no
 /// reason to take it out of that.
-fn publish_request(device: &mut Device, survey: &Survey) -> Result<()> {
-    match device.publish_request() {
+fn publish_request(device: &mut Device, survey: &Survey, request: &[Vec<u8>; 2]) -> Result<()> {
+    match device.publish_request(request) {
         Err(e) if survey.is_enrolled() => {
             warn!("{e}");
             device.request_stays = Some(e.to_string());
@@ -157,6 +165,18 @@ fn publish_request(device: &mut Device, survey: &Survey) -> Result<()> {
         }
         done => done,
     }
+}
+
+/// Asks for the certificate again, and takes back what was asked under another name, so that nobody certifies that,
+/// too. The boot partition comes first: as long as the identity has the old record, a power cut has all of this done
+/// once more.
+fn renew_request(device: &mut Device, survey: &Survey, record: &Record) -> Result<()> {
+    let new = device.sign_request(record)?;
+    publish_request(device, survey, &new)?;
+    if record.thing_name != device.settings()?.thing_name {
+        device.withdraw_request();
+    }
+    device.identity.keep_request(&new)
 }
 
 fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
@@ -172,8 +192,12 @@ fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
         },
         Step::RestoreRootKey(name) => device.restore_root_key(name),
         Step::ConfirmLoss => device.confirm_loss(),
-        Step::TakeBack(orphan) => device.identity.take_back(orphan),
+        Step::TakeBack(orphan) => {
+            device.withdraw_request();
+            device.identity.take_back(orphan)
+        }
         Step::SetAside(_) => {
+            device.withdraw_request();
             let aside = device.identity.set_aside()?;
             warn!("the old identity is kept as {}", aside.display());
             Ok(())
@@ -191,13 +215,13 @@ fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
         },
         Step::SetAccess => device.identity.set_access(),
         Step::RenewRequest => match &survey.identity {
-            IdentityState::Complete(identity) => {
-                device.renew_request(&identity.record)?;
-                publish_request(device, survey)
-            }
+            IdentityState::Complete(identity) => renew_request(device, survey, &identity.record),
             _ => Ok(()),
         },
-        Step::PublishRequest => publish_request(device, survey),
+        Step::PublishRequest => {
+            let request = device.identity.request_files()?;
+            publish_request(device, survey, &request)
+        }
         Step::AskForCertificate | Step::RegisterThing | Step::OpenReply(_) => {
             let IdentityState::Complete(identity) = &survey.identity else {
                 return Ok(());

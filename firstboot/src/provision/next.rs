@@ -113,13 +113,22 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey) -> Step {
             ),
         );
     }
-    match &identity.claim_stays {
-        _ if !identity.claim_is_spent => Step::Done(remark),
-        None => Step::RemoveClaim,
-        Some(why) => Step::Done(Some(format!(
+    let claim_stays = match &identity.claim_stays {
+        _ if !identity.claim_is_spent => None,
+        None => return Step::RemoveClaim,
+        Some(why) => Some(format!(
             "the fleet's claim pair is still on the boot partition: {why}"
-        ))),
-    }
+        )),
+    };
+    let remarks: Vec<_> = [
+        claim_stays,
+        remark,
+        tpm.and_then(|tpm| tpm.lockout.warning()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    Step::Done((!remarks.is_empty()).then(|| remarks.join("; ")))
 }
 
 /// What the TPM needs before anything else, or what keeps it from being used.

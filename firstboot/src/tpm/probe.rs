@@ -94,6 +94,26 @@ pub struct Lockout {
     pub owner_auth_set: bool,
 }
 
+impl Lockout {
+    /// What the owner should know before it is too late: tries that count, and which firstboot cannot reset.
+    pub fn warning(&self) -> Option<String> {
+        if self.counter == 0 || !self.lockout_auth_set {
+            return None;
+        }
+        let forgotten = match self.interval_seconds {
+            0 => "none is forgotten".to_owned(),
+            seconds => format!("one is forgotten every {seconds} s"),
+        };
+        Some(format!(
+            "{} of {} tries before the TPM's dictionary-attack lockout are used up, and firstboot cannot reset them, \
+             since somebody has set the lockout authorization. A wrong PIN counts, and so does a plug that is pulled \
+             while the key is in use; {forgotten}. Whoever has that authorization resets them with \
+             `tpm2_dictionarylockout -c -p …`",
+            self.counter, self.max_tries
+        ))
+    }
+}
+
 impl Tpm {
     /// The fixed properties: one TPM command.
     pub fn identification(&mut self) -> Result<Identification> {

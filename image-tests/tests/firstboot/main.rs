@@ -9,6 +9,7 @@ mod configuration;
 mod deployments;
 mod nothing_to_do;
 mod output;
+mod renamed;
 mod reset;
 mod root_key;
 mod secrets;

@@ -262,3 +262,22 @@ fn the_last_tries_are_left_to_their_owner() -> Result<()> {
     assert!(!device.exists(STORE));
     Ok(())
 }
+
+/// Tries that firstboot cannot reset are told of before they are used up; what waits for a certificate hears of it, too.
+#[test]
+fn tries_that_somebody_else_has_to_reset_are_told() -> Result<()> {
+    let device = usual()?;
+    device.succeed(&["provision"])?;
+    device.tpm.set_max_tries(8)?;
+    device.tpm.set_lockout_auth("theirs")?;
+    assert!(!device.run(&["provision"])?.stderr.contains("tries"));
+    device.tpm.use_up_one_try()?;
+    device.tpm.use_up_one_try()?;
+    let words = "2 of 8 tries before the TPM's dictionary-attack lockout";
+    assert_ends(&device.run(&["provision"])?, exit::DONE, words);
+    assert!(device.succeed(&["status"])?.contains(words));
+    device.enroll_with(&Authority::new()?)?;
+    let message = device.status()?["message"].to_string();
+    assert!(message.contains(words), "{message}");
+    Ok(())
+}

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Info, Pkcs11};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
-use cryptoki::slot::Slot;
+use cryptoki::slot::{Slot, SlotInfo, TokenInfo};
 use cryptoki::types::AuthPin;
 
 use super::pkcs11_uri::Pkcs11Uri;
@@ -88,26 +88,71 @@ impl TokenKey {
 fn slot(library: &Pkcs11, uri: &Pkcs11Uri) -> Result<Slot> {
     let listing = || "--key: cannot list the tokens".to_owned();
     let mut found = Vec::new();
-    for slot in library
-        .get_slots_with_initialized_token()
-        .doing(Exit::Settings, listing)?
-    {
-        let info = library
-            .get_token_info(slot)
-            .doing(Exit::Settings, listing)?;
-        if uri
-            .token
-            .as_deref()
-            .is_none_or(|wanted| info.label().trim_end() == wanted)
-        {
+    let mut there = Vec::new();
+    let slots = library.get_slots_with_initialized_token();
+    for slot in slots.doing(Exit::Settings, listing)? {
+        let token = Described::new(library, slot).doing(Exit::Settings, listing)?;
+        if uri.token.iter().all(|(name, value)| token.is(name, value)) {
             found.push(slot);
         }
+        there.push(format!(
+            "token={};serial={}",
+            token.info.label(),
+            token.info.serial_number()
+        ));
     }
     match found[..] {
         [slot] => Ok(slot),
         _ => Err(Error::settings(format!(
-            "--key: {} tokens fit the URI (token=…), not one",
-            found.len()
+            "--key: {} tokens fit the URI (token=…;serial=…), not one. There are: {}",
+            found.len(),
+            match there.is_empty() {
+                true => "none".into(),
+                false => there.join(", "),
+            }
         ))),
+    }
+}
+
+/// A token, with its slot and its library, as a URI speaks of them.
+struct Described {
+    slot: Slot,
+    info: TokenInfo,
+    slot_info: SlotInfo,
+    library: Info,
+}
+
+impl Described {
+    fn new(library: &Pkcs11, slot: Slot) -> cryptoki::error::Result<Self> {
+        Ok(Self {
+            slot,
+            info: library.get_token_info(slot)?,
+            slot_info: library.get_slot_info(slot)?,
+            library: library.get_library_info()?,
+        })
+    }
+
+    /// Whether this attribute (RFC 7512 §2.3) has this value. PKCS#11 fills texts up with blanks.
+    fn is(&self, attribute: &str, wanted: &str) -> bool {
+        let (info, slot, library) = (&self.info, &self.slot_info, &self.library);
+        let version = library.library_version();
+        let value = match attribute {
+            "token" => info.label(),
+            "manufacturer" => info.manufacturer_id(),
+            "serial" => info.serial_number(),
+            "model" => info.model(),
+            "slot-description" => slot.slot_description(),
+            "slot-manufacturer" => slot.manufacturer_id(),
+            "library-description" => library.library_description(),
+            "library-manufacturer" => library.manufacturer_id(),
+            "slot-id" => return wanted.parse() == Ok(self.slot.id()),
+            "library-version" => {
+                let (major, minor) = wanted.split_once('.').unwrap_or((wanted, "0"));
+                return major.parse() == Ok(version.major())
+                    && minor.parse() == Ok(version.minor());
+            }
+            _ => return false,
+        };
+        value.trim_end() == wanted
     }
 }

@@ -34,6 +34,10 @@ struct Hsm {
 
 impl Hsm {
     fn with(key: &PKey<Private>) -> Result<Self> {
+        Self::labelled(key, "Operator CA")
+    }
+
+    fn labelled(key: &PKey<Private>, label: &str) -> Result<Self> {
         let station = Station::new()?;
         let [tokens, configuration, pkcs8, certificate] =
             ["tokens", "softhsm2.conf", "key.pkcs8", "ca.pem"].map(|name| station.path(name));
@@ -49,7 +53,7 @@ impl Hsm {
             certificate,
             configuration,
         };
-        let pins = ["--pin", "1234", "--label", "Operator CA"];
+        let pins = ["--pin", "1234", "--label", label];
         succeed(
             hsm.softhsm()
                 .args(["--init-token", "--free", "--so-pin", "5678"])
@@ -57,14 +61,7 @@ impl Hsm {
         )?;
         succeed(
             hsm.softhsm()
-                .args([
-                    "--token",
-                    "Operator CA",
-                    "--pin",
-                    "1234",
-                    "--label",
-                    "signing",
-                ])
+                .args(["--token", label, "--pin", "1234", "--label", "signing"])
                 .args(["--id", "0a", "--import"])
                 .arg(&pkcs8),
         )?;
@@ -76,6 +73,21 @@ impl Hsm {
         let mut command = bounded("softhsm2-util");
         command.env("SOFTHSM2_CONF", &self.configuration);
         command
+    }
+
+    /// The key's URI, as p11tool prints it.
+    fn listed(&self) -> Result<String> {
+        let mut p11tool = bounded("p11tool");
+        p11tool
+            .env("SOFTHSM2_CONF", &self.configuration)
+            .env("GNUTLS_PIN", "1234");
+        p11tool.arg("--provider").arg(module()?);
+        let arguments = ["--batch", "--login", "--only-urls", "--list-privkeys"];
+        let urls = succeed(p11tool.args(arguments).arg("pkcs11:token=Operator%20CA"))?;
+        let mut urls = urls.lines().filter(|line| line.starts_with("pkcs11:"));
+        urls.next()
+            .map(str::to_owned)
+            .context("p11tool lists no key")
     }
 
     fn issue(&self, requests: &Path, key: &str, pin: &str) -> Result<Finished> {
@@ -142,6 +154,23 @@ fn the_key_never_leaves_its_token() -> Result<()> {
             let done = hsm.issue(&requests, &uri, "1234\n")?;
             assert_eq!(done.code, exit::DONE, "{done:?}");
         }
+        // As p11tool prints it, and parts of that.
+        let listed = hsm.listed()?;
+        let done = hsm.issue(&requests, &listed, "1234")?;
+        assert_eq!(done.code, exit::DONE, "{done:?}");
+        for attribute in [
+            "serial=0",
+            "model=SoftHSM%20v3",
+            "library-version=9.9",
+            "slot-id=1",
+        ] {
+            let done = hsm.issue(&requests, &format!("pkcs11:{attribute};id=%0A"), "1234")?;
+            assert_eq!(done.code, exit::SETTINGS, "{done:?}");
+            assert!(
+                done.stderr.contains("0 tokens") && done.stderr.contains("token=Operator"),
+                "{done:?}"
+            );
+        }
         // The station has looked at its own signatures; once more, by itself.
         let mut inspect = hsm.station.command(&["inspect"])?;
         inspect
@@ -149,6 +178,23 @@ fn the_key_never_leaves_its_token() -> Result<()> {
             .arg(hsm.station.out().join("gw-1.reply.json"));
         let shown = finish(&mut inspect)?;
         assert_eq!(shown.code, exit::DONE, "{shown:?}");
+    }
+    Ok(())
+}
+
+/// A name with what parts the attributes of a query, and what begins one.
+#[test]
+fn a_token_with_an_odd_name() -> Result<()> {
+    let hsm = Hsm::labelled(&p256()?, "R&D; CA?")?;
+    let requests = hsm.station.path("requests");
+    Paper::new("gw-1", &hsm.station.maker)?.write(&requests)?;
+    let module = module()?.display().to_string();
+    for uri in [
+        "pkcs11:token=R&D%3B%20CA%3F;id=%0A".to_owned(),
+        format!("pkcs11:token=R&D%3B%20CA%3F;object=signing?module-path={module}&x-vendor=1"),
+    ] {
+        let done = hsm.issue(&requests, &uri, "1234")?;
+        assert_eq!(done.code, exit::DONE, "{done:?}");
     }
     Ok(())
 }

@@ -80,6 +80,20 @@ impl BootPartition {
             .any(|path| path.symlink_metadata().is_ok())
     }
 
+    /// What to say of a claim pair where nothing uses it: the offline method leaves it alone, and it is good for
+    /// certificates of the whole fleet.
+    pub fn unused_claim(&self) -> Option<String> {
+        let [_, key] = self.claim_paths();
+        self.has_claim().then(|| {
+            format!(
+                "a claim certificate or its key lies on the boot partition, and enrollment.method is offline: nothing \
+                 uses it, and whoever has the card can ask for certificates with it. Remove {} and claim.cert.pem, or \
+                 set enrollment.method to fleet-provisioning",
+                key.display()
+            )
+        })
+    }
+
     /// Overwrites and removes the claim key and its certificate, the key first.
     pub fn remove_claim(&self) -> Result<()> {
         self.claim_paths()
@@ -162,8 +176,14 @@ fn holds(path: &Path, wanted: &[u8]) -> bool {
 
 /// The thing's name as FAT takes it: of the characters that a thing name may have, only the colon
 /// is not allowed there.
-fn file_name(thing_name: &str) -> String {
+pub fn file_name(thing_name: &str) -> String {
     thing_name.replace(':', "_")
+}
+
+/// The same as FAT compares names: upper and lower case are one. Things for which this is the same cannot both have
+/// their files on a card.
+pub fn fat_name(thing_name: &str) -> String {
+    file_name(thing_name).to_ascii_lowercase()
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::request::file;
 use super::signer::{KeySource, Signer};
+use super::stop::Stop;
 use crate::error::{Doing, Error, Exit, Result};
 use crate::public_key::{KeyType, PublicKey, Scheme, hexadecimal};
 use crate::x509;
@@ -30,6 +31,9 @@ const MAX_CHAIN: usize = 64 * 1024;
 /// Random bits of a serial number, below 20 bytes with their sign (RFC 5280 §4.1.2.2; 64 bits at least by the
 /// CA/Browser Forum's Baseline Requirements §7.1): nobody can guess what a certificate will be.
 const SERIAL_BITS: i32 = 127;
+/// A common name has at most this many characters (RFC 5280 appendix A.1, ub-common-name), a thing's name twice as
+/// many. OpenSSL makes no longer one.
+const MAX_COMMON_NAME: usize = 64;
 /// How far a certificate begins in the past, in seconds: a device's clock may be behind.
 const BACKDATED: i64 = 60 * 60;
 
@@ -141,12 +145,26 @@ impl Authority {
     }
 
     /// Issues a certificate for TLS clients (RFC 5280; AWS IoT Core developer guide, "X.509 client certificates").
-    /// The name is the station's choice: nothing of the CSR but its key gets in.
-    pub(super) fn issue(&self, key: &PublicKey, thing_name: &str, days: u32) -> Result<Issued> {
+    /// The name is the station's choice: nothing of the CSR but its key gets in. A name or key with which there is no
+    /// certificate is a refusal; that the CA does not sign is a failure.
+    pub(super) fn issue(
+        &self,
+        key: &PublicKey,
+        thing_name: &str,
+        days: u32,
+    ) -> std::result::Result<Issued, Stop> {
+        let length = thing_name.chars().count();
+        if length > MAX_COMMON_NAME {
+            return Err(Stop::Refused(format!(
+                "its thing name has {length} characters, and the common name of a certificate has at most \
+                 {MAX_COMMON_NAME} (RFC 5280): give the thing a shorter name, or have AWS IoT issue the certificate, \
+                 which names no thing, and wrap that"
+            )));
+        }
         let issuing = || "cannot make the certificate".to_owned();
         let (der, serial) = self
             .to_be_signed(key, thing_name, days)
-            .doing(Exit::Other, issuing)?;
+            .map_err(|e| Stop::Refused(format!("{}: {e}", issuing())))?;
         let der = Zeroizing::new(self.sign_again(&der)?);
         let leaf = X509::from_der(&der).and_then(|leaf| leaf.to_pem());
         let mut chain = Zeroizing::new(leaf.doing(Exit::Other, issuing)?);

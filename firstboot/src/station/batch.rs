@@ -1,6 +1,5 @@
 //! Many requests in one run: one that is refused does not stop the others, and is named at the end.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -9,10 +8,13 @@ use super::authority::Authority;
 use super::check::{Attested, Policy};
 use super::inventory::{Inventory, Line};
 use super::progress::Progress;
-use super::request::{REPLY, Request};
+use super::replies::Replies;
+use super::request::Request;
+use super::rivals::{Candidate, objections};
+use super::stop::Stop;
 use super::wrapping::Certificates;
-use crate::attestation::{Contents, MAX_REPLY, Reply};
-use crate::error::{Error, Result};
+use crate::attestation::{Contents, Reply};
+use crate::error::Error;
 use crate::files;
 use crate::public_key::{hexadecimal, sha256};
 
@@ -33,11 +35,11 @@ pub(super) struct Bench {
     /// Where the certificates come from.
     pub(super) source: Source,
     /// Where replies go.
-    pub(super) out: PathBuf,
+    pub(super) replies: Replies,
     /// Where it is noted.
     pub(super) inventory: Option<Inventory>,
-    /// Answer also what has been answered.
-    pub(super) again: bool,
+    /// Answer also what has been answered, and whoever had the name.
+    pub(super) force: bool,
 }
 
 /// What came of a run.
@@ -49,85 +51,99 @@ pub(super) struct Outcome {
     pub(super) answered_before: usize,
     /// Records that were refused, and why.
     pub(super) refused: Vec<(PathBuf, String)>,
-}
-
-/// Why there is no reply.
-enum Stop {
-    /// Because of this request.
-    Refused(String),
-    /// Because of the station: the next request would fare no better.
-    Failed(Error),
-}
-
-impl From<String> for Stop {
-    fn from(reason: String) -> Self {
-        Self::Refused(reason)
-    }
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
+    /// What has stopped the run, if it did not come to its end: the others were not tried.
+    pub(super) failed: Option<Error>,
 }
 
 impl Bench {
     /// Answers these requests, as far as they can be answered.
-    pub(super) fn run(&mut self, records: &[PathBuf]) -> Result<Outcome> {
-        files::make_directory(&self.out, 0o755)?;
-        let progress = Progress::of(records.len());
+    pub(super) fn run(&mut self, records: &[PathBuf]) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut names = BTreeSet::new();
+        let mut candidates = Vec::new();
+        let progress = Progress::of(records.len(), "checked");
         for (path, count) in records.iter().zip(1..) {
-            match self.answer(path, &mut names) {
-                Ok(true) => outcome.written += 1,
-                Ok(false) => outcome.answered_before += 1,
-                Err(Stop::Refused(reason)) => outcome.refused.push((path.clone(), reason)),
-                Err(Stop::Failed(error)) => return Err(error),
+            match self.examine(path) {
+                Ok(candidate) => candidates.push(candidate),
+                Err(reason) => outcome.refused.push((path.clone(), reason)),
             }
             progress.done(count);
         }
-        Ok(outcome)
+        drop(progress);
+        // Only what is good by itself can stand in another one's way: anybody can write a record.
+        let objections = objections(&candidates);
+        let progress = Progress::of(candidates.len(), "answered");
+        for ((candidate, objection), count) in candidates.iter().zip(objections).zip(1..) {
+            let answered = match objection {
+                Some(objection) => Err(Stop::Refused(objection)),
+                None => self.answer(&candidate.request, &candidate.attested),
+            };
+            match answered {
+                Ok(true) => outcome.written += 1,
+                Ok(false) => outcome.answered_before += 1,
+                Err(Stop::Refused(reason)) => {
+                    outcome.refused.push((candidate.path.clone(), reason));
+                }
+                Err(Stop::Failed(error)) => {
+                    outcome.failed = Some(error);
+                    break;
+                }
+            }
+            progress.done(count);
+        }
+        outcome
+    }
+
+    fn examine(&self, path: &Path) -> std::result::Result<Candidate, String> {
+        let request = Request::read(path)?;
+        let attested = self.policy.check(&request)?;
+        Ok(Candidate {
+            path: path.to_owned(),
+            request,
+            attested,
+        })
     }
 
     /// Whether a reply was written; otherwise there was one.
     fn answer(
         &mut self,
-        path: &Path,
-        names: &mut BTreeSet<String>,
+        request: &Request,
+        attested: &Attested,
     ) -> std::result::Result<bool, Stop> {
-        let request = Request::read(path)?;
-        let attested = self.policy.check(&request)?;
-        let name = request.file_name(REPLY);
-        if !names.insert(name.clone()) {
+        let target = self.replies.path(request);
+        if target.is_dir() {
             return Err(Stop::Refused(format!(
-                "another request in this run is for \"{}\", too",
-                request.record.thing_name
+                "its reply cannot be written: {} is a directory",
+                target.display()
             )));
         }
-        let target = self.out.join(name);
-        if !self.again && self.is_answered(&target, &request, &attested)? {
+        if !self.force && self.is_answered(request, attested)? {
             return Ok(false);
         }
-        let (chain, serial) = self.certificate(&request, &attested)?;
-        let reply = self.seal(&request, &attested, &chain)?;
+        let (chain, serial) = self.certificate(request, attested)?;
+        let reply = self.seal(request, attested, &chain)?;
         // A line too many does less harm than one too few.
         if let Some(inventory) = &mut self.inventory {
-            inventory.add(&line(&request, &attested, serial))?;
+            inventory.add(&line(request, attested, serial))?;
         }
         files::write(&target, reply.json()?.as_bytes(), None)?;
         Ok(true)
     }
 
-    /// Whether a reply of this CA for this very request is there.
-    fn is_answered(&self, target: &Path, request: &Request, attested: &Attested) -> Result<bool> {
-        let Ok(Some(text)) = files::read(target, MAX_REPLY) else {
-            return Ok(false);
-        };
+    /// Whether a reply of this CA for this very request is there. Refused if its name is somebody else's.
+    fn is_answered(
+        &self,
+        request: &Request,
+        attested: &Attested,
+    ) -> std::result::Result<bool, Stop> {
+        if let Some(inventory) = &self.inventory {
+            inventory.check(
+                &request.record.thing_name,
+                &hexadecimal(&attested.ek_sha256),
+                &attested.key.fingerprint(),
+            )?;
+        }
         let issuer = sha256(&self.authority.certificate()?);
-        let (name, ek) = (&attested.key_name, &attested.ek_sha256);
-        let thing = &request.record.thing_name;
-        Ok(Reply::parse(&text).is_ok_and(|reply| reply.check(&[issuer], thing, name, ek).is_ok()))
+        Ok(self.replies.have(request, attested, issuer)?)
     }
 
     fn certificate(

@@ -3,6 +3,7 @@
 //! What passes is not yet proved. The EK certificate is real, and the public area says that a TPM made the key; that
 //! both are in the same TPM, and that this TPM exists, is proved when the reply is opened.
 
+use openssl::nid::Nid;
 use openssl::x509::X509Req;
 
 use super::allow_list::AllowList;
@@ -99,8 +100,22 @@ pub(super) fn key(request: &Request) -> Result<PublicArea, String> {
     if !csr.verify(&csr_key).unwrap_or(false) {
         return Err("its CSR's signature is wrong".into());
     }
+    check_name(&csr, &record.thing_name)?;
     refuse_roca(&csr_key.rsa().ok(), "key")?;
     Ok(area)
+}
+
+/// The name that the key has signed for is the record's: whoever had the card can change that one alone.
+fn check_name(csr: &X509Req, thing_name: &str) -> Result<(), String> {
+    let mut names = csr.subject_name().entries_by_nid(Nid::COMMONNAME);
+    match (names.next(), names.next()) {
+        (Some(name), None) if name.data().as_slice() == thing_name.as_bytes() => Ok(()),
+        (Some(name), None) => Err(format!(
+            "its CSR is for \"{}\", its record for \"{thing_name}\": one of them was changed",
+            String::from_utf8_lossy(name.data().as_slice())
+        )),
+        _ => Err("its CSR's subject has none or several common names".into()),
+    }
 }
 
 fn refuse_roca(

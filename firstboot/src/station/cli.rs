@@ -35,7 +35,9 @@ enum Command {
     /// Check requests, issue certificates with the operator's CA, write the wrapped replies
     #[command(after_help = "\
 REQUESTS are <thing>.json with <thing>.csr.pem beside it, or directories of those. Whatever has a reply of
-this CA in DIR already is left alone, so that a run can be repeated.
+this CA in DIR already is left alone, so that a run can be repeated. Refused, besides what no known TPM vouches
+for: all requests of a run that are for one name or have one key; a name that a reply in DIR or a line of the
+inventory gives to another TPM or key (--force); a name of more than 64 characters.
 
 Examples:
   firstboot-station issue requests/ --out certificates/ --ca ca.pem --key ca.key --days 3650 \\
@@ -100,15 +102,16 @@ pub(super) struct Answering {
     /// The PKCS#11 library, if the URI has no module-path
     #[arg(long, value_name = "FILE")]
     pub(super) pkcs11_module: Option<PathBuf>,
-    /// Where <thing>.reply.json goes
+    /// Where <thing>.reply.json goes: a directory, and no symbolic link. Another run waits until this one is done
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
-    /// Adds a line for each certificate to this file: .csv, or .jsonl for AWS IoT's bulk registration
+    /// Adds a line for each certificate to this file, and refuses names that it gives to others: .csv, or .jsonl for
+    /// AWS IoT's bulk registration
     #[arg(long, value_name = "FILE")]
     pub(super) inventory: Option<PathBuf>,
-    /// Answer also what has its reply already
-    #[arg(long)]
-    pub(super) again: bool,
+    /// Answer also what has its reply already, and give a name to another TPM or key than before
+    #[arg(long, alias = "again")]
+    pub(super) force: bool,
     #[command(flatten)]
     pub(super) tpms: Tpms,
 }

@@ -10,6 +10,7 @@ use super::cli::{Answering, Tpms};
 use super::inspect;
 use super::inventory::Inventory;
 use super::maker::Makers;
+use super::replies::Replies;
 use super::request::records;
 use super::signer::KeySource;
 use super::wrapping::Certificates;
@@ -70,34 +71,40 @@ fn answer(answering: &Answering, authority: Authority, source: Source) -> Result
         policy: policy(&answering.tpms)?,
         authority,
         source,
-        out: answering.out.clone(),
+        replies: Replies::open(&answering.out)?,
         inventory: answering
             .inventory
             .as_deref()
             .map(Inventory::open)
             .transpose()?,
-        again: answering.again,
+        force: answering.force,
     };
     let issuer = sha256(&bench.authority.certificate()?);
-    let outcome = bench.run(&records)?;
+    let outcome = bench.run(&records);
     for (path, reason) in &outcome.refused {
         output::say(&format!("refused: {}: {reason}", path.display()));
     }
+    let refused = outcome.refused.len();
+    let mut summary = format!(
+        "{} requests: {} replies written to {}, {} answered before, {refused} refused",
+        records.len(),
+        outcome.written,
+        answering.out.display(),
+        outcome.answered_before,
+    );
+    let left = records.len() - outcome.written - outcome.answered_before - refused;
+    if left > 0 {
+        summary += &format!(", {left} left over: run it again for those");
+    }
+    let issuer = hexadecimal(&issuer);
     output::print_lines([
-        format!(
-            "{} requests: {} replies written to {}, {} answered before, {} refused",
-            records.len(),
-            outcome.written,
-            answering.out.display(),
-            outcome.answered_before,
-            outcome.refused.len()
-        ),
-        format!(
-            "signed by {}, which devices want in enrollment.issuers",
-            hexadecimal(&issuer)
-        ),
+        summary,
+        format!("signed by {issuer}, which devices want in enrollment.issuers"),
     ])?;
-    refusal(outcome.refused.len(), records.len())
+    match outcome.failed {
+        Some(error) => Err(error),
+        None => refusal(refused, records.len()),
+    }
 }
 
 fn refusal(refused: usize, of: usize) -> Result<()> {

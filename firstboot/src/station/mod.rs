@@ -7,7 +7,8 @@
 //! | module | what |
 //! |---|---|
 //! | [`cli`] | arguments, and the three commands |
-//! | `batch` | many requests: progress, what was refused, the inventory |
+//! | `batch`, `stop` | many requests: progress, what was refused and why |
+//! | `rivals`, `replies`, `lock` | requests that cannot both be right, names that are given away, runs that wait for one another |
 //! | `check` | every check of a request, each with its reason |
 //! | `ek_certificate`, `maker`, `allow_list`, `roca` | what the checks ask: about the EK's certificate, its issuers, whether it is one of ours, weak RSA keys |
 //! | `authority`, `signer`, `token_key`, `pkcs11_uri` | the operator's CA and its key, in a file or a token |
@@ -25,11 +26,15 @@ mod commands;
 mod ek_certificate;
 mod inspect;
 mod inventory;
+mod lock;
 mod maker;
 mod pkcs11_uri;
 mod progress;
+mod replies;
 mod request;
+mod rivals;
 mod roca;
 mod signer;
+mod stop;
 mod token_key;
 mod wrapping;

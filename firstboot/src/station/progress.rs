@@ -7,14 +7,16 @@ const WIDTH: usize = 40;
 
 /// The line; it goes away when this is dropped.
 pub(super) struct Progress {
+    what: &'static str,
     total: usize,
     shown: bool,
 }
 
 impl Progress {
-    /// Of so many.
-    pub(super) fn of(total: usize) -> Self {
+    /// Of so many that are to be `what`.
+    pub(super) fn of(total: usize, what: &'static str) -> Self {
         Self {
+            what,
             total,
             shown: total > 1 && stderr().is_terminal(),
         }
@@ -25,7 +27,12 @@ impl Progress {
         if self.shown {
             let bar = "#".repeat(WIDTH * count / self.total.max(1));
             // A terminal that has gone away is no reason to stop.
-            let _ = write!(stderr(), "\r[{bar:<WIDTH$}] {count}/{}", self.total);
+            let _ = write!(
+                stderr(),
+                "\r[{bar:<WIDTH$}] {count}/{} {}",
+                self.total,
+                self.what
+            );
         }
     }
 }

@@ -1,9 +1,15 @@
 //! What a card brings: `<thing>.json`, and `<thing>.csr.pem` beside it. Everything in them is the word of whoever
 //! had the card.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::attestation::Evidence;
+use crate::boot_partition::file_name;
 use crate::error::{Doing, Error, Exit, Result};
 use crate::identity::Record;
 use crate::settings::check_thing_name;
@@ -61,18 +67,13 @@ impl Request {
     }
 }
 
-/// Of the characters of a thing's name, FAT does not take the colon; the device writes `_` for it, too.
-fn file_name(thing_name: &str) -> String {
-    thing_name.replace(':', "_")
-}
-
 fn csr_path(record: &Path) -> PathBuf {
     let name = record.file_name().unwrap_or_default().to_string_lossy();
     let thing = name.strip_suffix(RECORD).unwrap_or(&name);
     record.with_file_name(format!("{thing}{CSR}"))
 }
 
-/// The records among these files and in these directories, in the order of their names.
+/// The records among these files and in these directories, in the order of their names, and none twice.
 pub(super) fn records(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in paths {
@@ -91,16 +92,27 @@ pub(super) fn records(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         }
         found.append(&mut in_it);
     }
+    let mut known = BTreeSet::new();
+    found.retain(|path| {
+        // The folder alone: what is a link in it stays one, and is refused.
+        let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+        folder.is_none_or(|folder| known.insert((folder, path.file_name().map(OsStr::to_owned))))
+    });
     Ok(found)
 }
 
-/// The files of a directory whose names are wanted, in the order of their names.
+/// The files of a directory whose names are wanted, in the order of their names; hidden ones are not: macOS puts
+/// `._name` beside each file on FAT.
 pub(super) fn directory(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let reading = || format!("cannot read {}", path.display());
     let mut found = Vec::new();
     for entry in path.read_dir().doing(Exit::NoInput, reading)? {
         let entry = entry.doing(Exit::NoInput, reading)?;
-        if entry.file_name().to_str().is_some_and(&wanted) {
+        let name = entry.file_name();
+        if name
+            .to_str()
+            .is_some_and(|name| !name.starts_with('.') && wanted(name))
+        {
             found.push(entry.path());
         }
     }
@@ -108,7 +120,7 @@ pub(super) fn directory(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Ve
     Ok(found)
 }
 
-/// A file that the operator has named on the command line, and that has to be there.
+/// A file that the operator has named on the command line, and that has to be there; text as UTF-8.
 pub(super) fn file(path: &Path, limit: usize) -> Result<Vec<u8>> {
     let no_input = |why: &str| {
         Error::new(
@@ -120,7 +132,13 @@ pub(super) fn file(path: &Path, limit: usize) -> Result<Vec<u8>> {
     if metadata.len() > limit as u64 {
         return Err(no_input(&format!("it has more than {limit} bytes")));
     }
-    std::fs::read(path).map_err(|e| no_input(&e.to_string()))
+    let mut content = Zeroizing::new(std::fs::read(path).map_err(|e| no_input(&e.to_string()))?);
+    Ok(match text::decode(&content) {
+        Cow::Owned(text) => text,
+        // Most files are what they should be: these are not copied.
+        Cow::Borrowed(text) if text.len() == content.len() => std::mem::take(&mut *content),
+        Cow::Borrowed(text) => text.to_vec(),
+    })
 }
 
 #[cfg(test)]

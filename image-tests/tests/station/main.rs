@@ -4,8 +4,10 @@
 mod commands;
 mod device;
 mod end_to_end;
+mod folders;
 mod impostors;
 mod make_credential;
+mod names;
 mod output;
 mod refusals;
 mod secrets;

@@ -105,7 +105,7 @@ fn serial_numbers_are_random() -> Result<()> {
     let inventory = station.path("fleet.csv");
     for _ in 0..8 {
         let mut issue = station.issuing(&requests)?;
-        let done = finish(issue.arg("--again").arg("--inventory").arg(&inventory))?;
+        let done = finish(issue.arg("--force").arg("--inventory").arg(&inventory))?;
         assert_eq!(done.code, exit::DONE, "{}: {done:?}", thing_name());
     }
     let table = std::fs::read_to_string(inventory)?;

@@ -69,7 +69,7 @@ fn a_certificate_that_the_device_would_refuse_is_refused_here() -> Result<()> {
     assert_eq!(done.code, exit::DONE, "{done:?}");
     fs::remove_file(&file)?;
     let mut again = station.answering("wrap", &device.path("/boot/firstboot/requests"))?;
-    let done = finish(again.arg("--again").arg("--certificate").arg(&certificates))?;
+    let done = finish(again.arg("--force").arg("--certificate").arg(&certificates))?;
     assert_eq!(done.code, exit::REFUSED, "{done:?}");
     assert!(done.stderr.contains("there is no certificate"), "{done:?}");
     Ok(())

@@ -1,0 +1,231 @@
+//! One name, one device: requests that cannot both be right, names that are given away, names with which there is no
+//! certificate. Each is a refusal of its own, and the others are done.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use image_tests::authority::Authority;
+use image_tests::clients::KeyType;
+use image_tests::process::{Finished, finish};
+use image_tests::software_tpm::Ek;
+use image_tests::station::{Paper, Station};
+use serde_json::{Value, json};
+
+use crate::commands::with_requests;
+use crate::end_to_end::device;
+use crate::exit;
+
+fn answered(station: &Station, name: &str) -> bool {
+    station.out().join(format!("{name}.reply.json")).exists()
+}
+
+#[track_caller]
+fn refuses(done: &Finished, file: &str, words: &str) {
+    assert_eq!(done.code, exit::REFUSED, "{done:?}");
+    let mut lines = done.stderr.lines();
+    let of_it = lines.find(|l| l.starts_with("refused: ") && l.contains(&format!("{file}: ")));
+    assert!(
+        of_it.is_some_and(|l| l.contains(words)),
+        "no {words:?}: {done:?}"
+    );
+}
+
+/// 65 to 128 characters are a thing's name, and no common name.
+#[test]
+fn a_name_that_is_too_long_for_a_certificate() -> Result<()> {
+    let (station, _) = with_requests(1)?;
+    let device = device(&station, KeyType::EccP256, Ek::P256)?;
+    let path = "/boot/firstboot/firstboot.json";
+    let mut settings: Value = serde_json::from_str(&device.read(path)?)?;
+    for (length, code) in [(64, exit::DONE), (65, exit::REFUSED), (128, exit::REFUSED)] {
+        let name = "n".repeat(length);
+        settings["thing_name"] = json!(name);
+        device.write(path, settings.to_string())?;
+        device.succeed(&["provision"])?;
+        let record = device.path(format!("/boot/firstboot/requests/{name}.json"));
+        let mut issue = station.issuing(&record)?;
+        let done = finish(issue.args(["--force".as_ref(), station.path("requests").as_os_str()]))?;
+        assert_eq!(done.code, code, "{done:?}");
+        assert_eq!(answered(&station, &name), length <= 64);
+        assert!(answered(&station, "gw-1"));
+        if length > 64 {
+            refuses(&done, &format!("{name}.json"), "at most 64");
+        }
+    }
+    // What others have issued all the same is wrapped.
+    let name = "n".repeat(128);
+    let request = |end: &str| device.path(format!("/boot/firstboot/requests/{name}.{end}"));
+    let certificate = station.path("issued.pem");
+    fs::write(&certificate, Authority::new()?.sign(&request("csr.pem"))?)?;
+    let record = request("json");
+    let mut wrap = station.answering("wrap", &record)?;
+    let done = finish(wrap.arg("--certificate").arg(certificate))?;
+    assert_eq!(done.code, exit::DONE, "{done:?}");
+    assert!(answered(&station, &name));
+    Ok(())
+}
+
+/// Whoever had the card can write another name into the record; into what the key has signed, nobody can.
+#[test]
+fn a_record_under_another_name_than_its_csr() -> Result<()> {
+    let (station, requests) = with_requests(2)?;
+    Paper::new("gw-3", &station.maker)?
+        .write_changed(&requests, |record| record["thing_name"] = json!("gw-4"))?;
+    let done = station.issue(&requests)?;
+    refuses(
+        &done,
+        "gw-3.json",
+        "its CSR is for \"gw-3\", its record for \"gw-4\"",
+    );
+    assert!(answered(&station, "gw-1") && answered(&station, "gw-2"));
+    assert!(!answered(&station, "gw-3") && !answered(&station, "gw-4"));
+    let mut inspect = station.command(&["inspect"])?;
+    let shown = finish(inspect.arg(requests.join("gw-3.json")))?;
+    assert_eq!(shown.code, exit::REFUSED, "{shown:?}");
+    Ok(())
+}
+
+/// None of them is answered, not even the one whose file comes first: which is right, nobody knows.
+#[test]
+fn requests_for_one_name() -> Result<()> {
+    let (station, requests) = with_requests(1)?;
+    let others = station.path("others");
+    for (folder, name) in [
+        (&requests, "gw-2"),
+        (&others, "gw-2"),
+        (&requests, "line:7"),
+        (&others, "LINE_7"),
+    ] {
+        Paper::new(name, &station.maker)?.write(folder)?;
+    }
+    let mut issue = station.issuing(&requests)?;
+    // --force is not for this.
+    let done = finish(issue.arg("--force").arg(&others))?;
+    for folder in [&requests, &others] {
+        let file = folder.join("gw-2.json").display().to_string();
+        refuses(
+            &done,
+            &file,
+            "another request in this run is for \"gw-2\", too",
+        );
+    }
+    refuses(
+        &done,
+        "line_7.json",
+        "\"LINE_7\", whose files have the same names on a card",
+    );
+    refuses(
+        &done,
+        "LINE_7.json",
+        "\"line:7\", whose files have the same names on a card",
+    );
+    assert!(done.stdout.contains("1 replies written") && done.stdout.contains("4 refused"));
+    assert!(answered(&station, "gw-1"), "{done:?}");
+    Ok(())
+}
+
+/// A record that is refused by itself stands in nobody's way: anybody can write one.
+#[test]
+fn a_forged_request_does_not_block_a_name() -> Result<()> {
+    let (station, requests) = with_requests(1)?;
+    let others = station.path("others");
+    let mut forged = Paper::new("gw-1", &station.maker)?;
+    forged.ek_certificate = None;
+    forged.write(&others)?;
+    let mut issue = station.issuing(&requests)?;
+    let done = finish(issue.arg(&others))?;
+    refuses(&done, "others/gw-1.json", "unattested");
+    assert!(answered(&station, "gw-1"));
+    Ok(())
+}
+
+/// What a renamed device has left on its card.
+#[test]
+fn requests_of_one_key() -> Result<()> {
+    let (station, requests) = with_requests(1)?;
+    let mut paper = Paper::new("before", &station.maker)?;
+    paper.write(&requests)?;
+    paper.thing = "after".into();
+    paper.write(&requests)?;
+    let done = station.issue(&requests)?;
+    refuses(&done, "before.json", "has the same key, for \"after\"");
+    refuses(&done, "after.json", "has the same key, for \"before\"");
+    assert!(answered(&station, "gw-1"));
+    fs::remove_file(requests.join("before.json"))?;
+    assert_eq!(station.issue(&requests)?.code, exit::DONE);
+    assert!(answered(&station, "after"));
+    Ok(())
+}
+
+#[test]
+fn one_request_that_is_named_twice() -> Result<()> {
+    let (station, requests) = with_requests(1)?;
+    let mut issue = station.issuing(&requests)?;
+    let done = finish(issue.args([requests.join("gw-1.json"), requests.join(".")]))?;
+    assert_eq!(done.code, exit::DONE, "{done:?}");
+    assert!(
+        done.stdout.contains("1 requests: 1 replies written"),
+        "{done:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_name_that_has_been_given_to_another_tpm() -> Result<()> {
+    let (station, requests) = with_requests(1)?;
+    assert_eq!(station.issue(&requests)?.code, exit::DONE);
+    let reply = |name: &str| fs::read(station.out().join(format!("{name}.reply.json")));
+    let first = reply("gw-1")?;
+    // The same name, and one that a card takes for the same.
+    for name in ["gw-1", "GW-1"] {
+        let others = station.path(&format!("of-{name}"));
+        Paper::new(name, &station.maker)?.write(&others)?;
+        let beside = format!("beside-{}", name.as_bytes()[0]);
+        Paper::new(&beside, &station.maker)?.write(&others)?;
+        let done = station.issue(&others)?;
+        refuses(
+            &done,
+            &format!("/{name}.json"),
+            "has been given to another TPM or key",
+        );
+        assert!(answered(&station, &beside));
+        assert_eq!(reply("gw-1")?, first);
+    }
+    let mut issue = station.issuing(&station.path("of-gw-1"))?;
+    assert_eq!(finish(issue.arg("--force"))?.code, exit::DONE);
+    assert_ne!(reply("gw-1")?, first);
+    Ok(())
+}
+
+/// Replies leave with their cards; the inventory stays on the bench.
+#[test]
+fn a_name_that_the_inventory_gives_to_another_tpm() -> Result<()> {
+    for form in ["csv", "jsonl"] {
+        let (station, requests) = with_requests(1)?;
+        let inventory = station.path("fleet").with_extension(form);
+        let issue = |requests: &Path, more: &[&str]| -> Result<Finished> {
+            let mut issue = station.issuing(requests)?;
+            issue.arg("--inventory").arg(&inventory).args(more);
+            finish(&mut issue)
+        };
+        assert_eq!(issue(&requests, &[])?.code, exit::DONE);
+        fs::remove_dir_all(station.out())?;
+        // The same device once more.
+        assert_eq!(issue(&requests, &[])?.code, exit::DONE);
+        fs::remove_dir_all(station.out())?;
+        let others = station.path("others");
+        Paper::new("Gw-1", &station.maker)?.write(&others)?;
+        let done = issue(&others, &[])?;
+        refuses(&done, "Gw-1.json", "has been given to another TPM or key");
+        assert_eq!(issue(&others, &["--force"])?.code, exit::DONE);
+        // From now on it is the other one's.
+        assert_eq!(issue(&others, &[])?.code, exit::DONE);
+        refuses(
+            &issue(&requests, &[])?,
+            "gw-1.json",
+            "has been given to another",
+        );
+    }
+    Ok(())
+}

@@ -171,8 +171,8 @@ fn the_key_of_one_device_and_the_endorsement_key_of_another() -> Result<()> {
 
 #[test]
 fn a_reply_on_another_device_s_card() -> Result<()> {
-    let station = Station::new()?;
     for ek in Ek::BOTH {
+        let station = Station::new()?;
         let a = device(&station, KeyType::EccP256, ek)?;
         let b = device(&station, KeyType::EccP256, ek)?;
         a.succeed(&["provision"])?;

@@ -10,7 +10,7 @@ use image_tests::station::{Paper, Station};
 use crate::exit;
 
 const REQUESTS: usize = 1000;
-/// Kilobytes that a run of any length may take: it holds one request at a time.
+/// Kilobytes that a run of any length may take: it holds the requests, some 10 KiB each.
 const MEMORY: u64 = 64 * 1024;
 
 #[test]

@@ -36,7 +36,7 @@ pub struct Survey {
     pub findings: Findings,
     /// Why an identity would not outlast the power; looked at only where there is none.
     pub volatile: Option<String>,
-    /// The configuration of some edition names our key.
+    /// The configuration names our key, but no identity that is there was ever configured: it is of an earlier one.
     pub configuration_is_ours: bool,
 }
 
@@ -111,10 +111,12 @@ impl Survey {
             complete(device)?
         };
         let blank = matches!(identity, IdentityState::Absent);
-        // Of interest only where there is nothing that a configuration could be about.
+        // Of interest only where there is nothing that a configuration could be about. Where only the certificate
+        // is damaged, it is still this identity's, with all that Greengrass has made of it.
         let has_certificate =
             matches!(&identity, IdentityState::Complete(c) if c.certificate.is_some());
         let configuration_is_ours = !has_certificate
+            && device.identity.configured().is_none()
             && device.inputs.as_ref().is_ok_and(|inputs| {
                 greengrass::is_ours(&device.layout, inputs.settings.greengrass.edition)
             });

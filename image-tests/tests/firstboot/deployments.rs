@@ -548,3 +548,32 @@ fn a_reset_leaves_what_was_unreadable_before() -> Result<()> {
     );
     Ok(())
 }
+
+/// Only the certificate is damaged: the identity is the same, and so is what belongs to it.
+#[test]
+fn a_bad_cell_in_the_certificate_costs_no_deployment() -> Result<()> {
+    for edition in ["nucleus", "nucleus-lite"] {
+        let (device, authority) = enrolled(edition)?;
+        let state = match edition {
+            "nucleus" => {
+                start_nucleus(&device)?;
+                TLOG
+            }
+            _ => {
+                start_lite(&device)?;
+                DATABASE
+            }
+        };
+        let before = fs::read(device.path(state))?;
+        fs::remove_dir_all(device.boot_file("certificates"))?;
+        fs::create_dir(device.boot_file("certificates"))?;
+        device.write("/var/lib/tpm2_pkcs11/certificate.pem", "\0\0\0\0")?;
+        device.succeed(&["provision"])?;
+        let outcome = device.run(&["enroll"])?;
+        assert_eq!(outcome.code, exit::WAITING, "{}", outcome.stderr);
+        device.drop_certificate(&authority.sign(&device.request()?)?)?;
+        boot(&device)?;
+        assert_eq!(fs::read(device.path(state))?, before, "{edition}");
+    }
+    Ok(())
+}

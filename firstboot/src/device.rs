@@ -61,7 +61,10 @@ impl Inputs {
     }
 
     fn read(layout: &Layout, boot: &BootPartition) -> Result<Self> {
-        let settings = Settings::read(layout)?;
+        let mut settings = Settings::read(layout)?;
+        if !settings.enrollment.is_fleet() {
+            settings.remarks.extend(boot.unused_claim());
+        }
         let root_ca = root_ca(layout, boot)?;
         let group = match greengrass::group(settings.greengrass.edition) {
             None => Some(0),

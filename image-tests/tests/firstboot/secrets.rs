@@ -6,7 +6,7 @@ use anyhow::Result;
 use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
 
-use crate::device;
+use crate::{device, exit, usual};
 
 #[test]
 fn the_pin_stays_where_it_belongs() -> Result<()> {
@@ -74,6 +74,34 @@ fn the_pin_stays_where_it_belongs() -> Result<()> {
                 assert_eq!(entry.mode & 0o007, 0, "{}", path.display());
             }
         }
+    }
+    Ok(())
+}
+
+/// Whoever has the card has the claim key: where nothing uses it, it is not to lie there unnoticed. It is the
+/// operator's, and stays.
+#[test]
+fn a_claim_pair_that_nothing_uses_is_told() -> Result<()> {
+    let device = usual()?;
+    let words = "enrollment.method is offline: nothing uses it";
+    let said = |command: &str, code: i32| -> Result<String> {
+        let outcome = device.run(&[command])?;
+        assert_eq!(outcome.code, code, "{}", outcome.stderr);
+        Ok(outcome.stdout + &outcome.stderr)
+    };
+    assert!(!said("provision", exit::DONE)?.contains(words));
+    for name in ["claim.key.pem", "claim.cert.pem"] {
+        let file = device.boot_file(name);
+        std::fs::write(&file, "the claim's secret")?;
+        for (command, code) in [("provision", exit::DONE), ("enroll", exit::WAITING)] {
+            let log = said(command, code)?;
+            let line = log.lines().find(|line| line.contains(words));
+            assert!(line.is_some_and(|line| line.starts_with("WARN")), "{log}");
+            assert!(!log.contains("secret"), "{log}");
+        }
+        assert_eq!(std::fs::read_to_string(&file)?, "the claim's secret");
+        std::fs::remove_file(file)?;
+        assert!(!said("enroll", exit::WAITING)?.contains(words));
     }
     Ok(())
 }

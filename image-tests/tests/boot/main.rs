@@ -1,5 +1,6 @@
 //! The image boots: a guest with the release's TPM stack, an unprovisioned TPM, and systemd in between.
 
+mod boot_partition;
 mod claim;
 mod editions;
 mod first_boot;

@@ -188,6 +188,15 @@ fn a_tpm_that_was_not_ready_is_bound_before_a_later_try() -> Result<()> {
         bind.text()
     );
 
+    // Somebody reloads systemd's configuration: the timer still waits, for a try that is due within its first two.
+    running.succeed("systemctl daemon-reload")?;
+    let shown = running.succeed(&format!("systemctl list-timers --no-legend {TIMER}"))?;
+    eprintln!("after a reload: {shown}");
+    assert!(
+        is_active(&mut running, TIMER)? && !shown.starts_with('-'),
+        "{shown}"
+    );
+
     // Ready: and nobody would have the driver look again.
     running.succeed("echo >/sys/bus/platform/devices/c000000.tpm_tis/driver_override")?;
     assert_ne!(running.run("test -e /dev/tpmrm0")?.code, 0);

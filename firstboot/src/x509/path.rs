@@ -69,6 +69,15 @@ impl<'a> Graph<'a> {
             }
             looking_at = Some(next);
         }
+        // An issuer's name without its signature is no stray certificate: one of the two is damaged, or another key's.
+        let named = |(_, c): &&(usize, X509)| c.issued(&leaf) == X509VerifyResult::OK;
+        if let (true, Some((at, _))) = (reached.is_empty(), candidates.iter().find(named)) {
+            return Err(printable(format!(
+                "its signature is not by {}, whose certificate is in the file and has its issuer's name: one of both is \
+                 damaged, or that CA has another key now",
+                others[*at].subject()
+            )));
+        }
         Ok(Self {
             leaf,
             others,

@@ -7,6 +7,7 @@ mod clients;
 mod command_line;
 mod configuration;
 mod deployments;
+mod encodings;
 mod nothing_to_do;
 mod output;
 mod renamed;
@@ -16,6 +17,8 @@ mod secrets;
 mod settings;
 mod states;
 mod store;
+mod successors;
+mod text_files;
 mod units;
 mod users;
 

@@ -122,7 +122,8 @@ pub(super) struct Tpms {
     /// Root and intermediate CA certificates of TPM makers: files or directories, PEM or DER; may be repeated
     #[arg(long, value_name = "PATH")]
     pub(super) vendor_ca: Vec<PathBuf>,
-    /// Take only these TPMs: a line each with the SHA-256 of the EK certificate and, if wanted, the thing's name
+    /// Take only these TPMs: a line each with the SHA-256 of the EK certificate and the thing's name. Without a name,
+    /// that TPM gets whatever name it asks for
     #[arg(long, value_name = "FILE")]
     pub(super) ek_allow_list: Option<PathBuf>,
 }

@@ -197,6 +197,29 @@ fn damaged_certificates() -> Checked {
     Ok(())
 }
 
+/// What editors, shells and tools make of a text does not change what is in it.
+#[test]
+fn each_form_is_judged_alike() -> Checked {
+    let fixture = fixture()?;
+    let blocks = vec(select(fixture.blocks.clone()), 0..5);
+    proptest!(cases(300), |(blocks in blocks, form in 0..5)| {
+        let text = blocks.concat();
+        let units = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            format!("\u{FEFF}{text}").encode_utf16().flat_map(bytes).collect()
+        };
+        let content = match form {
+            0 => units(u16::to_le_bytes),
+            1 => units(u16::to_be_bytes),
+            2 => format!("\u{FEFF}{text}").into_bytes(),
+            3 => text.replace('\n', "\\n").into_bytes(),
+            _ => text.replace("-----\n-----", "----------").into_bytes(),
+        };
+        let parse = |content: &[u8]| Chain::parse(content, &fixture.key, &[]).ok();
+        prop_assert_eq!(parse(&content), parse(text.as_bytes()));
+    });
+    Ok(())
+}
+
 /// Parts of one certificate in another.
 #[test]
 fn spliced_certificates() -> Checked {

@@ -1,8 +1,9 @@
 //! A reply is opened, and what is in it goes the way of a plain certificate.
 
 use anyhow::Result;
+use image_tests::authority::Validity;
 use image_tests::clients::{KeyType, pkcs11_tool};
-use image_tests::device::{Device, STORE};
+use image_tests::device::{Device, STORE, assert_ends};
 use image_tests::proxy::{Firmware, Options, Proxy, Slb9670};
 use image_tests::software_tpm::Ek;
 
@@ -198,5 +199,36 @@ fn only_enroll_opens_it() -> Result<()> {
     let next = device.succeed(&["status"])?;
     assert!(next.contains("opening the wrapped certificate"), "{next}");
     assert!(!device.exists(format!("{STORE}/certificate.pem")));
+    Ok(())
+}
+
+/// Whoever kept a copy of an older reply cannot bring its certificate back; in whatever form the newer one came.
+#[test]
+fn a_superseded_reply_does_not_come_back() -> Result<()> {
+    let desk = Desk::new()?;
+    let device = desk.provisioned()?;
+    let request = device.request()?;
+    let old = text(&desk.reply(&device)?)?;
+    drop_reply(&device, &old)?;
+    device.succeed(&["enroll"])?;
+    let recent = desk.operator.sign_valid(&request, Validity::Recent)?;
+    let newer = text(&desk.reply_with(&device, recent.as_bytes(), |_| {})?)?;
+    let units = newer.encode_utf16().flat_map(u16::to_be_bytes);
+    drop_reply(
+        &device,
+        [0xFE, 0xFF].into_iter().chain(units).collect::<Vec<u8>>(),
+    )?;
+    device.succeed(&["enroll"])?;
+    let kept = || device.read(format!("{STORE}/certificate.pem"));
+    assert_eq!(kept()?, recent);
+
+    drop_reply(&device, &old)?;
+    let outcome = device.run(&["enroll"])?;
+    assert_ends(&outcome, 0, "it is older");
+    assert_eq!(kept()?, recent);
+    // Back again, the newer one is nothing new.
+    drop_reply(&device, &newer)?;
+    device.succeed(&["enroll"])?;
+    assert_eq!(kept()?, recent);
     Ok(())
 }

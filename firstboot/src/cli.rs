@@ -63,13 +63,7 @@ Example:
   cp gateway-1.pem /boot/firstboot/certificates/ && firstboot enroll")]
     Enroll,
     /// Say what is there and what is next. Changes nothing
-    #[command(after_help = "\
-Also says what keeps the calling user from using the token.
-
-Examples:
-  firstboot status
-  sudo -u ggcore firstboot status
-  firstboot status --json | jq -r .state")]
+    #[command(after_help = status_help())]
     Status {
         /// JSON, with stable names
         #[arg(long)]
@@ -99,6 +93,28 @@ Example:
         #[arg(long)]
         keep: bool,
     },
+}
+
+fn status_help() -> String {
+    let states: String = State::ALL
+        .iter()
+        .map(|state| format!("  {state}\n      {}\n", state.meaning()))
+        .collect();
+    format!(
+        "\
+Also says what keeps the calling user from using the token, which files were refused or set aside, and how many
+failed tries the TPM counts. status.json on the boot partition has the same names.
+
+States, and what to do:
+{states}
+With --root and without --tcti, a card in a reader is looked at, and no TPM.
+
+Examples:
+  firstboot status
+  sudo -u ggcore firstboot status
+  firstboot status --json | jq -r .state
+  firstboot --root /mnt/card status"
+    )
 }
 
 /// The device's own TPM, behind the kernel's resource manager.
@@ -196,6 +212,7 @@ fn reset(layout: Layout, tcti: Option<&str>, keep_pin: bool) -> Result<()> {
     }
     provision::publish(
         &device,
+        None,
         State::Blank,
         "reset: `firstboot provision` makes a new identity",
     );

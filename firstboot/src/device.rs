@@ -9,7 +9,7 @@ use crate::boot_partition::BootPartition;
 use crate::enrollment::fleet::Session;
 use crate::error::{Doing, Error, Exit, Result};
 use crate::greengrass::{self, Facts};
-use crate::identity::{Identity, Plan, Record};
+use crate::identity::{Identity, Plan, RECORD_VERSION, Record};
 use crate::layout::{IMAGE_ROOT_CA, Layout};
 use crate::root_key::Findings;
 use crate::secret;
@@ -295,6 +295,7 @@ impl Device {
             key: settings.key,
             subject: settings.subject.with_common_name(&settings.thing_name),
             record: Record {
+                version: RECORD_VERSION,
                 thing_name: settings.thing_name.clone(),
                 serial: crate::board::serial(&self.layout).unwrap_or_default(),
                 tpm,

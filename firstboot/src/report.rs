@@ -5,97 +5,139 @@
 
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::device::Device;
 use crate::enrollment::Offer;
 use crate::error::Result;
+use crate::greengrass;
 use crate::layout::{IDENTITY, Layout};
 use crate::output;
 use crate::provision::{self, State, Step};
 use crate::public_key::hexadecimal;
+use crate::settings::Settings;
 use crate::survey::{IdentityState, Survey};
 use crate::tpm::Tpm;
+
+/// The version of what `firstboot status --json` and `status.json` say. Another version has other names, a new
+/// name alone is none.
+const VERSION: u32 = 1;
 
 /// What is there, and what is next. Never fails: what cannot be looked at is named.
 pub fn status(layout: Layout, tcti: Option<&str>) -> Value {
     let mut device = Device::open(layout, tcti);
     let mut report = match Survey::take(&mut device, None) {
         Ok(survey) => describe(&device, &survey),
-        Err(e) => json!({ "state": State::Error, "next": e.to_string() }),
+        Err(e) => {
+            let mut report = summary(&device, None, State::Error);
+            report["next"] = json!(e.to_string());
+            report
+        }
     };
-    let obstacles = obstacles(&device.layout, tcti);
-    if !obstacles.is_empty() {
-        report["obstacles"] = json!(obstacles);
+    add(&mut report, "obstacles", obstacles(&device.layout, tcti));
+    report
+}
+
+/// What both the command and the file on the boot partition say.
+pub fn summary(device: &Device, survey: Option<&Survey>, state: State) -> Value {
+    let settings = device.settings().ok();
+    let mut report = json!({
+        "version": VERSION,
+        "firstboot": env!("CARGO_PKG_VERSION"),
+        "thing_name": device.thing_name(),
+        "state": state,
+        "in_service": survey.is_some_and(|survey| survey.is_enrolled() && is_service(state)),
+    });
+    if let Some(settings) = settings {
+        report["enrollment"] = enrollment(device, settings);
+    }
+    let remarks = settings
+        .map(|settings| settings.remarks.clone())
+        .unwrap_or_default();
+    let tpm = survey.and_then(|survey| survey.tpm.as_ref()?.as_ref().ok());
+    let warnings = remarks
+        .into_iter()
+        .chain(tpm.and_then(|tpm| tpm.lockout.warning()));
+    add(&mut report, "warnings", warnings.collect());
+    let aside = device.identity.orphans().into_iter().map(|(_, path)| path);
+    let aside = aside.chain(greengrass::files_set_aside(&device.layout));
+    add(&mut report, "set_aside", aside.collect());
+    let Some(IdentityState::Complete(identity)) = survey.map(|survey| &survey.identity) else {
+        return report;
+    };
+    if let Some(certificate) = &identity.certificate {
+        report["certificate"] = json!(certificate.summary());
+    }
+    if identity.is_for_another_name.is_some() {
+        report["wanted_thing_name"] = json!(settings.map(|settings| &settings.thing_name));
+    }
+    if let Offer::Refused(refusal) = &identity.offer {
+        report["refused"] = json!([refusal]);
     }
     report
 }
 
+/// Whether Greengrass can run in this state, if nothing is missing for it.
+fn is_service(state: State) -> bool {
+    matches!(
+        state,
+        State::Done | State::AwaitingCertificate | State::Unconfigured | State::Error
+    )
+}
+
+/// Adds a list, if there is something in it.
+fn add<T: Serialize>(report: &mut Value, name: &str, list: Vec<T>) {
+    if !list.is_empty() {
+        report[name] = json!(list);
+    }
+}
+
 fn describe(device: &Device, survey: &Survey) -> Value {
     let step = provision::next(provision::wanted(device), survey);
-    let mut report = json!({
-        "thing_name": device.thing_name(),
-        "state": step.state(),
-        "next": match step {
-            Step::Done(None) => "nothing".to_owned(),
-            ref other => other.describe(),
-        },
+    let mut report = summary(device, Some(survey), step.state());
+    report["next"] = json!(match step {
+        Step::Done(None) => "nothing".to_owned(),
+        ref other => other.describe(),
     });
-    report["enrollment"] = enrollment(device);
-    if let Some(Ok(tpm)) = &survey.tpm {
-        report["failed_tries"] = json!(format!(
-            "{} of {}",
-            tpm.lockout.counter, tpm.lockout.max_tries
-        ));
-        if let Some(warning) = tpm.lockout.warning() {
-            report["warning"] = json!(warning);
+    match &survey.tpm {
+        Some(Ok(tpm)) => {
+            report["failed_tries"] = json!(tpm.lockout.counter);
+            report["max_tries"] = json!(tpm.lockout.max_tries);
+        }
+        Some(Err(_)) => {}
+        None => report["tpm_looked_at"] = json!(false),
+    }
+    let IdentityState::Complete(identity) = &survey.identity else {
+        return report;
+    };
+    let record = &identity.record;
+    report["tpm"] = json!(record.tpm);
+    report["key"] = json!(record.key);
+    report["key_sha256"] = json!(record.key_sha256);
+    if let Some(evidence) = &record.evidence {
+        match evidence.ek_sha256() {
+            Some(ek) => report["ek_sha256"] = json!(hexadecimal(&ek)),
+            None => report["unattested"] = json!(evidence.unattested),
         }
     }
-    if let IdentityState::Complete(identity) = &survey.identity {
-        let record = &identity.record;
-        report["tpm"] = json!(record.tpm);
-        report["key"] = json!(record.key);
-        report["key_sha256"] = json!(record.key_sha256);
-        if let Some(evidence) = &record.evidence {
-            match evidence.ek_sha256() {
-                Some(ek) => report["ek_sha256"] = json!(hexadecimal(&ek)),
-                None => report["unattested"] = json!(evidence.unattested),
-            }
+    let [request, _] = device.boot.request_paths(&record.thing_name);
+    report["request"] = json!(request);
+    if identity.certificate.is_some() {
+        if let Ok(settings) = device.settings() {
+            report["edition"] = json!(settings.greengrass.edition);
         }
-        let [request, _] = device.boot.request_paths(&record.thing_name);
-        report["request"] = json!(request);
-        if let Some(certificate) = &identity.certificate {
-            report["certificate"] = json!(certificate.describe());
-            if let Ok(settings) = device.settings() {
-                report["edition"] = json!(settings.greengrass.edition);
-            }
-            report["configuration"] = json!(if identity.configuration_is_written {
-                "written"
-            } else {
-                "to be written"
-            });
-        }
-        if let Offer::Refused(why) = &identity.offer {
-            report["refused_certificate"] = json!(why);
-        }
-    }
-    let orphans: Vec<_> = device
-        .identity
-        .orphans()
-        .into_iter()
-        .map(|(_, p)| p)
-        .collect();
-    if !orphans.is_empty() {
-        report["identities_set_aside"] = json!(orphans);
+        report["configuration"] = json!(if identity.configuration_is_written {
+            "written"
+        } else {
+            "to be written"
+        });
     }
     report
 }
 
 /// How a certificate is got, and how far that has come. Never the ownership token itself.
-pub fn enrollment(device: &Device) -> Value {
-    let Ok(settings) = device.settings() else {
-        return Value::Null;
-    };
+fn enrollment(device: &Device, settings: &Settings) -> Value {
     let wanted = &settings.enrollment;
     let mut report = json!({ "method": wanted.method });
     if wanted.is_fleet() {

@@ -3,6 +3,11 @@
 pub mod fleet;
 pub mod offline;
 
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
 use crate::attestation::Reply;
 use crate::x509::Chain;
 
@@ -13,6 +18,26 @@ pub struct Wrapped {
     pub reply: Reply,
     /// SHA-256 of its file, hexadecimal.
     pub sha256: String,
+}
+
+/// A file that was refused, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display().to_string();
+        // What could not be read says so itself.
+        match self.reason.contains(&path) {
+            true => f.write_str(&self.reason),
+            false => write!(f, "{path}: {}", self.reason),
+        }
+    }
 }
 
 /// What a method has found.
@@ -29,5 +54,5 @@ pub enum Offer {
     /// A certificate that only this TPM can open.
     Reply(Box<Wrapped>),
     /// A certificate that may not, and why.
-    Refused(String),
+    Refused(Refusal),
 }

@@ -1,7 +1,7 @@
 //! Enrollment without a network: the operator takes the request from the boot partition and puts
 //! the certificate there, or a reply that only this TPM can open.
 
-use super::{Offer, Wrapped};
+use super::{Offer, Refusal, Wrapped};
 use crate::attestation::{Evidence, Fingerprint, MAX_REPLY, PublicArea, Reply};
 use crate::boot_partition::{BootPartition, MAX_CERTIFICATE};
 use crate::clock::Clock;
@@ -36,11 +36,14 @@ pub struct Wanted<'a> {
 /// reply. Asks the TPM nothing.
 pub fn offer(boot: &BootPartition, wanted: &Wanted<'_>, clock: Clock) -> Offer {
     let path = boot.certificate_path(wanted.thing_name);
-    let refused = |why: String| Offer::Refused(format!("{}: {why}", path.display()));
+    let refused = |reason: String| {
+        let path = path.clone();
+        Offer::Refused(Refusal { path, reason })
+    };
     let content = match text::read(&path, MAX_CERTIFICATE) {
         Ok(Some(content)) => content,
         Ok(None) => return reply(boot, wanted),
-        Err(e) => return Offer::Refused(e.to_string()),
+        Err(e) => return refused(e.to_string()),
     };
     let (key, thing_name) = (wanted.key, wanted.thing_name);
     // At each boot with nothing to do: no signature is verified again.
@@ -73,7 +76,10 @@ fn nothing_new() -> Offer {
 
 fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
     let path = boot.reply_path(wanted.thing_name);
-    let refused = |why: &str| Offer::Refused(format!("{}: {why}", path.display()));
+    let refused = |reason: &str| {
+        let (path, reason) = (path.clone(), reason.to_owned());
+        Offer::Refused(Refusal { path, reason })
+    };
     let text = match text::read(&path, MAX_REPLY) {
         Ok(Some(text)) => text,
         Ok(None) if wanted.accepted.is_some() => return nothing_new(),
@@ -86,7 +92,7 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
                 instead(boot, wanted),
             ));
         }
-        Err(e) => return Offer::Refused(e.to_string()),
+        Err(e) => return refused(&e.to_string()),
     };
     let sha256 = hexadecimal(&sha256(&text));
     if wanted.opened == Some(&sha256) {

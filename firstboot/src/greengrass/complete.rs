@@ -1,6 +1,7 @@
 //! Whether there is a configuration that Greengrass can run with, where nobody can say what is wanted of it.
 
-use super::{form, is_ours};
+use super::{MAX_SIZE, document, form, names_our_key};
+use crate::files;
 use crate::layout::Layout;
 use crate::settings::Edition;
 
@@ -9,13 +10,16 @@ use crate::settings::Edition;
 /// earlier identity.
 pub fn is_complete(layout: &Layout) -> bool {
     Edition::ALL.into_iter().any(|edition| {
+        let form = form(edition);
+        let main = files::read(&layout.at(form.main), MAX_SIZE).ok().flatten();
+        let main = main.and_then(|content| document::parse(&content).ok());
         let has_content = |path: &&str| {
             layout
                 .at(path)
                 .metadata()
                 .is_ok_and(|file| file.is_file() && file.len() > 0)
         };
-        is_ours(layout, edition) && form(edition).beside.iter().all(has_content)
+        main.is_some_and(|tree| names_our_key(form, &tree)) && form.beside.iter().all(has_content)
     })
 }
 

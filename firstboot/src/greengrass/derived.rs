@@ -27,9 +27,7 @@ pub fn remove(layout: &Layout, places: &[&str]) -> Result<()> {
 /// Sets state aside that may be anybody's, where Greengrass does not look for it. The latest is kept.
 pub fn set_aside(layout: &Layout, places: &[&str]) -> Result<()> {
     for path in found(layout, places) {
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(".earlier");
-        let aside = PathBuf::from(aside);
+        let aside = earlier(&path);
         warn!(
             "{} was made for another identity; it is kept as {}",
             path.display(),
@@ -42,6 +40,13 @@ pub fn set_aside(layout: &Layout, places: &[&str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where state is kept that was set aside.
+pub fn earlier(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".earlier");
+    aside.into()
 }
 
 fn found(layout: &Layout, places: &[&str]) -> Vec<PathBuf> {

@@ -9,6 +9,7 @@ mod derived;
 mod document;
 mod nucleus;
 mod nucleus_lite;
+mod set_aside;
 mod tlog;
 mod v1;
 
@@ -26,6 +27,7 @@ use crate::settings::{Edition, Greengrass, Platform};
 use crate::token::{OBJECT_LABEL, TOKEN_LABEL};
 
 pub use complete::is_complete;
+pub use set_aside::files_set_aside;
 
 /// A configuration file of another's making may have this many bytes.
 const MAX_SIZE: usize = 1024 * 1024;

@@ -55,10 +55,17 @@ const CONFIGURED: &str = "configured";
 /// Nothing in an identity directory is near as large, but for the store.
 const MAX_FILE: usize = 64 * 1024;
 
+/// The version of a [`Record`]'s form.
+pub const RECORD_VERSION: u32 = 1;
+
 /// What an operator's inventory wants to know about a request. The same text lies in the identity
 /// directory and on the boot partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
+    /// The form's version, [`RECORD_VERSION`]; 0 in the record of an older firstboot. Another version has other
+    /// names, a new name alone is none.
+    #[serde(default)]
+    pub version: u32,
     /// The thing's name.
     pub thing_name: String,
     /// The board's serial number; empty where it has none.

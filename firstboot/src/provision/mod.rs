@@ -7,6 +7,8 @@ mod state;
 mod step;
 #[cfg(test)]
 mod table;
+#[cfg(test)]
+mod walks;
 
 use log::{info, warn};
 use serde_json::json;
@@ -47,7 +49,7 @@ pub fn run(device: &mut Device, goal: Goal) -> Result<()> {
     }
     let is_fleet = |device: &Device| device.settings().is_ok_and(|s| s.enrollment.is_fleet());
     let (state, message) = match &result {
-        Ok(step) => (step.state(), step.describe()),
+        Ok((step, _)) => (step.state(), step.describe()),
         // AWS IoT Core was asked in vain.
         Err(e) if e.exit == Exit::Waiting && is_fleet(device) => {
             (State::AwaitingCertificate, e.to_string())
@@ -55,8 +57,9 @@ pub fn run(device: &mut Device, goal: Goal) -> Result<()> {
         Err(e) => (State::Error, e.to_string()),
     };
     progress::status(&message);
-    publish(device, state, &message);
-    match result? {
+    let survey = result.as_ref().ok().map(|(_, survey)| survey);
+    publish(device, survey, state, &message);
+    match result?.0 {
         Step::Stop(_, exit, why) => Err(Error::new(exit, why)),
         step if goal == Goal::Request && step.is_enrollment() => {
             info!("provisioned; next: {message}");
@@ -74,18 +77,14 @@ pub fn run(device: &mut Device, goal: Goal) -> Result<()> {
     }
 }
 
-/// Says on the boot partition how things stand.
-pub fn publish(device: &Device, state: State, message: &str) {
-    device.boot.publish_status(&json!({
-        "state": state,
-        "message": message,
-        "thing_name": device.thing_name(),
-        "enrollment": report::enrollment(device),
-        "firstboot": env!("CARGO_PKG_VERSION"),
-    }));
+/// Says on the boot partition how things stand: after a walk, with what it has seen last.
+pub fn publish(device: &Device, survey: Option<&Survey>, state: State, message: &str) {
+    let mut status = report::summary(device, survey, state);
+    status["message"] = json!(message);
+    device.boot.publish_status(&status);
 }
 
-fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
+fn walk(device: &mut Device, goal: Goal) -> Result<(Step, Survey)> {
     let mut taken: Vec<Step> = Vec::new();
     let mut tpm = None;
     loop {
@@ -100,7 +99,7 @@ fn walk(device: &mut Device, goal: Goal) -> Result<Step> {
             {
                 warn!("{warning}");
             }
-            return Ok(step);
+            return Ok((step, survey));
         }
         if let Some(why) = goes_round(&taken, &step) {
             return Err(Error::other(why));

@@ -2,7 +2,7 @@
 
 use super::{State, Step, next};
 use crate::attestation::Reply;
-use crate::enrollment::{Offer, Wrapped};
+use crate::enrollment::{Offer, Refusal, Wrapped};
 use crate::error::Exit;
 use crate::identity::Record;
 use crate::public_key::KeyType;
@@ -15,7 +15,7 @@ use crate::tpm::Srk;
 use crate::tpm::{Identification, Lockout};
 
 /// A device with nothing left to do, but for the certificate.
-fn awaiting() -> Survey {
+pub(super) fn awaiting() -> Survey {
     Survey {
         tpm: Some(Ok(TpmState {
             lockout: Lockout {
@@ -32,6 +32,7 @@ fn awaiting() -> Survey {
             request_is_current: true,
             request_is_published: true,
             record: Record {
+                version: 1,
                 thing_name: "gw-1".into(),
                 serial: String::new(),
                 tpm: String::new(),
@@ -61,6 +62,13 @@ fn key(name: &str) -> Srk {
     Srk::Present {
         name: name.into(),
         no_da: true,
+    }
+}
+
+fn expired() -> Refusal {
+    Refusal {
+        path: "gw-1.pem".into(),
+        reason: "expired".into(),
     }
 }
 
@@ -449,9 +457,9 @@ const TABLE: &[Row] = &[
     (
         "certificate refused",
         awaiting,
-        |s| identity(s, |i| i.offer = Offer::Refused("expired".into())),
+        |s| identity(s, |i| i.offer = Offer::Refused(expired())),
         "AwaitingCertificate",
-        "the certificate is refused: expired",
+        "the certificate is refused: gw-1.pem: expired",
     ),
     (
         "AWS IoT Core can be asked",
@@ -563,8 +571,8 @@ fn after_the_certificate_come_token_and_configuration() {
     );
     identity(&mut survey, |i| i.configuration_is_written = true);
     assert_eq!(next(Ok(&settings), &survey), Step::Done(None));
-    identity(&mut survey, |i| i.offer = Offer::Refused("expired".into()));
-    let remark = "a new certificate is refused: expired".to_owned();
+    identity(&mut survey, |i| i.offer = Offer::Refused(expired()));
+    let remark = "a new certificate is refused: gw-1.pem: expired".to_owned();
     assert_eq!(next(Ok(&settings), &survey), Step::Done(Some(remark)));
     identity(&mut survey, |i| i.claim_is_spent = true);
     assert_eq!(next(Ok(&settings), &survey), Step::RemoveClaim);
@@ -579,20 +587,7 @@ fn after_the_certificate_come_token_and_configuration() {
 #[test]
 #[allow(clippy::unwrap_used)]
 fn a_reply_is_opened_before_and_after_there_is_a_certificate() {
-    let base64 = |count| crate::attestation::encoding::to_base64(&vec![0; count]);
-    let sized = |count: u16| {
-        let bytes = [&count.to_be_bytes()[..], &vec![0; count.into()]].concat();
-        crate::attestation::encoding::to_base64(&bytes)
-    };
-    let reply = serde_json::json!({
-        "version": 1, "thing_name": "gw-1", "key_name": "00".repeat(34),
-        "ek_certificate_sha256": "00".repeat(32), "credential_blob": sized(68), "secret": sized(68),
-        "nonce": base64(12), "ciphertext": base64(17), "issuer": "", "signature": "",
-    });
-    let wrapped = Box::new(Wrapped {
-        reply: Reply::parse(reply.to_string().as_bytes()).unwrap(),
-        sha256: String::new(),
-    });
+    let wrapped = wrapped();
     let chain = crate::x509::Chain::stored(include_bytes!("test-certificate.pem")).unwrap();
     let settings = Settings::default();
     let mut survey = awaiting();
@@ -603,4 +598,23 @@ fn a_reply_is_opened_before_and_after_there_is_a_certificate() {
     assert!(step.is_enrollment(), "firstboot provision does not open it");
     identity(&mut survey, |i| i.certificate = Some(chain));
     assert_eq!(next(Ok(&settings), &survey), step);
+}
+
+/// A wrapped reply of which only the form is right.
+#[allow(clippy::unwrap_used)]
+pub(super) fn wrapped() -> Box<Wrapped> {
+    let base64 = |count| crate::attestation::encoding::to_base64(&vec![0; count]);
+    let sized = |count: u16| {
+        let bytes = [&count.to_be_bytes()[..], &vec![0; count.into()]].concat();
+        crate::attestation::encoding::to_base64(&bytes)
+    };
+    let reply = serde_json::json!({
+        "version": 1, "thing_name": "gw-1", "key_name": "00".repeat(34),
+        "ek_certificate_sha256": "00".repeat(32), "credential_blob": sized(68), "secret": sized(68),
+        "nonce": base64(12), "ciphertext": base64(17), "issuer": "", "signature": "",
+    });
+    Box::new(Wrapped {
+        reply: Reply::parse(reply.to_string().as_bytes()).unwrap(),
+        sha256: String::new(),
+    })
 }

@@ -10,7 +10,7 @@ mod placeholders;
 mod read;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -126,7 +126,7 @@ impl fmt::Display for Edition {
 }
 
 /// Where the image keeps what firstboot and Greengrass load.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Platform {
     /// libtpm2_pkcs11.so
@@ -136,15 +136,21 @@ pub struct Platform {
 }
 
 impl Default for Platform {
-    /// The first that exists of the places where Yocto and Debian put them; Yocto's otherwise.
     fn default() -> Self {
+        Self::found(|path| path.exists())
+    }
+}
+
+impl Platform {
+    /// The first that exists of the places where Yocto and Debian put them; Yocto's otherwise.
+    pub(crate) fn found(exists: impl Fn(&Path) -> bool) -> Self {
         let first = |places: [&str; 3]| {
             let mut paths = places.into_iter().map(PathBuf::from);
             let usual = paths.next().unwrap_or_default();
-            if usual.exists() {
+            if exists(&usual) {
                 return usual;
             }
-            paths.find(|p| p.exists()).unwrap_or(usual)
+            paths.find(|path| exists(path)).unwrap_or(usual)
         };
         Self {
             pkcs11_module: first([

@@ -2,9 +2,9 @@
 //! line and column, before the TPM or the disk is touched. The boot partition's is hostile: it
 //! cannot say which library is loaded.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::Settings;
+use super::{Platform, Settings};
 use crate::error::{Error, Result};
 use crate::json::lay_over;
 use crate::layout::{BOOT, IMAGE_SETTINGS, Layout};
@@ -18,7 +18,11 @@ impl Settings {
     pub fn read(layout: &Layout) -> Result<Self> {
         let image = layout.at(IMAGE_SETTINGS);
         let operator = layout.at(BOOT).join("firstboot.json");
-        let mut merged = Value::Object(serde_json::Map::new());
+        // A card's libraries are those of the card, not this machine's.
+        let mut merged = match layout.is_card() {
+            true => json!({ "platform": Platform::found(|path| layout.at(path).exists()) }),
+            false => json!({}),
+        };
         let mut found = false;
         for (path, trusted) in [(&image, true), (&operator, false)] {
             let content = text::read(path, MAX_SIZE).map_err(|e| {

@@ -1,9 +1,11 @@
 //! The command line: help with examples, exit statuses, JSON that can be piped.
 
 use anyhow::Result;
+use firstboot::provision::State;
 use image_tests::authority::Authority;
 use image_tests::clients::openssl;
 use image_tests::device::Device;
+use image_tests::process::{Finished, finish};
 use serde_json::{Value, json};
 
 use crate::{assert_ends, exit, thing_name, usual};
@@ -69,6 +71,172 @@ fn status_describes_each_stage() -> Result<()> {
     before.assert_same(&device.snapshot()?);
     let text = device.succeed(&["status"])?;
     assert!(text.contains("state          Done"), "{text}");
+    Ok(())
+}
+
+/// One list of states: what `status` can say is what help and README explain, in the same words.
+#[test]
+fn help_and_readme_explain_every_state() -> Result<()> {
+    let help = Device::unprovisioned()?.succeed(&["status", "--help"])?;
+    let readme = include_str!("../../../README.md");
+    let explained: Vec<_> = readme
+        .lines()
+        .skip_while(|line| !line.starts_with("| state |"))
+        .skip(2)
+        .map_while(|line| {
+            line.strip_prefix("| `")?
+                .strip_suffix(" |")?
+                .split_once("` | ")
+        })
+        .collect();
+    for state in State::ALL {
+        let (name, meaning) = (state.to_string(), state.meaning());
+        assert!(
+            help.contains(&format!("  {name}\n      {meaning}\n")),
+            "{name}: {help}"
+        );
+        assert!(
+            explained.contains(&(name.as_str(), meaning)),
+            "{name}: {explained:?}"
+        );
+    }
+    assert_eq!(explained.len(), State::ALL.len());
+    Ok(())
+}
+
+/// For programs: numbers as numbers, times in RFC 3339, nothing that has to be taken apart.
+#[test]
+fn status_is_for_programs() -> Result<()> {
+    let device = usual()?;
+    let authority = Authority::new()?;
+    device.enroll_with(&authority)?;
+    device.tpm.set_lockout_auth("theirs")?;
+    device.drop_certificate("no certificate")?;
+    device.write("/etc/greengrass/config.yaml.unreadable", "?")?;
+    let status: Value = serde_json::from_str(&device.succeed(&["status", "--json"])?)?;
+    assert_eq!(status["version"], 1);
+    assert_eq!(status["failed_tries"], 0);
+    assert!(status["max_tries"].as_u64() > Some(0), "{status}");
+    let certificate = &status["certificate"];
+    assert_eq!(certificate["subject"], format!("CN={}", thing_name()));
+    for time in ["not_before", "not_after"] {
+        let time = certificate[time].as_str().unwrap_or_default();
+        assert!(
+            time.len() == 20 && time.ends_with('Z') && &time[10..11] == "T",
+            "{time}"
+        );
+    }
+    let refused = &status["refused"][0];
+    let path = device.boot_file(&format!("certificates/{}.pem", thing_name()));
+    assert_eq!(refused["path"], json!(path));
+    assert!(
+        refused["reason"]
+            .as_str()
+            .is_some_and(|reason| !reason.contains('/')),
+        "{refused}"
+    );
+    assert_eq!(
+        status["set_aside"],
+        json!([device.path("/etc/greengrass/config.yaml.unreadable")])
+    );
+    // The file on the card has the same names.
+    device.succeed(&["enroll"])?;
+    let on_card = device.status()?;
+    for name in [
+        "version",
+        "thing_name",
+        "state",
+        "in_service",
+        "certificate",
+        "refused",
+        "set_aside",
+    ] {
+        assert_eq!(on_card[name], status[name], "{name}");
+    }
+    let record: Value = serde_json::from_str(&std::fs::read_to_string(
+        device.boot_file(&format!("requests/{}.json", thing_name())),
+    )?)?;
+    assert_eq!(record["version"], 1);
+    Ok(())
+}
+
+/// The record of an older firstboot has no version: it is read, and not asked for anew.
+#[test]
+fn a_record_without_a_version_stays() -> Result<()> {
+    let device = usual()?;
+    device.succeed(&["provision"])?;
+    let path = "/var/lib/tpm2_pkcs11/request.json";
+    let text = device.read(path)?.replacen("  \"version\": 1,\n", "", 1);
+    assert!(!text.contains("version"), "{text}");
+    let file = device.path(path);
+    let mode = std::fs::metadata(&file)?.permissions();
+    device.write(path, &text)?;
+    std::fs::set_permissions(&file, mode)?;
+    device.succeed(&["provision"])?;
+    assert_eq!(device.read(path)?, text);
+    Ok(())
+}
+
+fn of_card(device: &Device, arguments: &[&str], tcti: Option<String>) -> Result<Finished> {
+    let mut command = std::process::Command::new(image_tests::device::firstboot()?);
+    command
+        .env_clear()
+        .arg("--root")
+        .arg(device.root())
+        .args(arguments);
+    command.envs(tcti.map(|tcti| ("TPM2_PKCS11_TCTI", tcti)));
+    finish(&mut command)
+}
+
+/// A card in a reader has no TPM, and this machine's is not its own: it is looked at, and left as it is.
+#[test]
+fn a_card_in_a_reader_can_only_be_looked_at() -> Result<()> {
+    let device = usual()?;
+    device.enroll_with(&Authority::new()?)?;
+    std::fs::remove_dir_all(device.path("/sys"))?;
+    // The libraries are the card's own.
+    for line in device.read("/etc/greengrass/openssl.cnf")?.lines() {
+        if let Some((_, path)) = line
+            .split_once("= ")
+            .filter(|(_, path)| path.ends_with(".so"))
+        {
+            device.write(path, "")?;
+        }
+    }
+    let before = device.snapshot()?;
+    for arguments in [&["provision"][..], &["enroll"], &["reset"], &["tpm"]] {
+        let ended = of_card(&device, arguments, None)?;
+        assert_eq!(ended.code, exit::USAGE, "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("--tcti"), "{}", ended.stderr);
+    }
+    let shown = of_card(&device, &["status", "--json"], None)?;
+    let status: Value = serde_json::from_str(&shown.stdout)?;
+    assert_eq!(status["state"], "Done", "{status}");
+    assert_eq!(
+        status["thing_name"],
+        thing_name(),
+        "the serial number is the record's"
+    );
+    assert_eq!(status["tpm_looked_at"], false);
+    assert_eq!(status["failed_tries"], Value::Null);
+    before.assert_same(&device.snapshot()?);
+    Ok(())
+}
+
+/// Where somebody says which TPM belongs to the card, it is a device like any other; also by the environment.
+#[test]
+fn a_card_with_a_tpm_that_is_named_is_a_device() -> Result<()> {
+    let device = usual()?;
+    let ended = of_card(&device, &["provision"], Some(device.tpm.tcti()))?;
+    assert_eq!(ended.code, exit::DONE, "{}", ended.stderr);
+    assert_eq!(device.tpm.persistent_handles()?, [0x8100_0001]);
+    let blank = usual()?;
+    let shown = of_card(&blank, &["status", "--json"], None)?;
+    let status: Value = serde_json::from_str(&shown.stdout)?;
+    assert_eq!(
+        status["state"], "Error",
+        "no record, no serial number: {status}"
+    );
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod command_line;
 mod configuration;
 mod deployments;
 mod encodings;
+mod in_service;
 mod nothing_to_do;
 mod output;
 mod renamed;

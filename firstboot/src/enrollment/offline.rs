@@ -82,14 +82,20 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
     };
     let text = match text::read(&path, MAX_REPLY) {
         Ok(Some(text)) => text,
-        Ok(None) if wanted.accepted.is_some() => return nothing_new(),
+        Ok(None) if wanted.accepted.is_some_and(|a| a.is_of(wanted.thing_name)) => {
+            return nothing_new();
+        }
         Ok(None) => {
             let [request, _] = boot.request_paths(wanted.thing_name);
             return Offer::Nothing(format!(
                 "have {} signed and put the certificate to {}{}",
                 request.display(),
                 boot.certificate_path(wanted.thing_name).display(),
-                instead(boot, wanted),
+                match wanted.accepted {
+                    None => instead(boot, wanted),
+                    // What lies there is for the name that it had.
+                    Some(_) => String::new(),
+                },
             ));
         }
         Err(e) => return refused(&e.to_string()),

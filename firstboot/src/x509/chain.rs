@@ -126,7 +126,7 @@ impl Chain {
             return Verdict::Bad(other_key(key));
         }
         if let Some(name) = self.thing_name()
-            && name != thing_name
+            && !self.is_of(thing_name)
         {
             return Verdict::Bad(printable(format!(
                 "it is for \"{name}\", and this thing's name is \"{thing_name}\""
@@ -143,6 +143,11 @@ impl Chain {
     /// The subject's common name.
     pub fn common_name(&self) -> Option<String> {
         self.leaf.common_name()
+    }
+
+    /// Whether it may be of this thing.
+    pub fn is_of(&self, thing_name: &str) -> bool {
+        self.thing_name().is_none_or(|name| name == thing_name)
     }
 
     /// The thing that it names, if it names one: AWS's own certificates are for whatever they are attached to.

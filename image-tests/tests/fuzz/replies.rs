@@ -126,7 +126,7 @@ fn judge(tree: &Tree, text: &[u8]) -> Checked<bool> {
             Ok(true)
         }
         Offer::Refused(why) => {
-            assert_printable(&why)?;
+            assert_printable(&why.to_string())?;
             Ok(false)
         }
         other => Err(TestCaseError::fail(format!("{other:?}"))),

@@ -132,6 +132,35 @@ fn systemd_accepts_the_units() -> Result<()> {
     Ok(())
 }
 
+/// A boot partition that does not come, or is unmounted, takes no device out of service; one that comes is waited for.
+#[test]
+fn no_service_requires_the_boot_partition() -> Result<()> {
+    let root = installed()?;
+    for unit in ["firstboot.service", "firstboot-enroll.service"] {
+        let text = fs::read_to_string(root.path().join("usr/lib/systemd/system").join(unit))?;
+        let requires = |line: &&str| {
+            ["Requires", "Requisite", "BindsTo"]
+                .iter()
+                .any(|name| line.starts_with(name))
+        };
+        let required: Vec<&str> = text.lines().filter(requires).collect();
+        let boot = required
+            .iter()
+            .find(|line| line.contains("boot.mount") || line.contains("/boot"));
+        assert_eq!(boot, None, "{unit}");
+        assert!(required.contains(&"RequiresMountsFor=/var/lib"), "{unit}");
+        assert!(
+            text.lines().any(|line| line == "Wants=boot.mount"),
+            "{unit}"
+        );
+        assert!(
+            text.lines().any(|line| line == "After=boot.mount"),
+            "{unit}"
+        );
+    }
+    Ok(())
+}
+
 /// `systemd-analyze security`: at most this much exposure, of 10. It may only go down. 0.7 of enrollment's
 /// are the network, for fleet provisioning.
 #[test]

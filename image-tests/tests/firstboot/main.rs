@@ -2,6 +2,7 @@
 //! One file a subject; each test has a device, and so a TPM, of its own.
 
 mod bad_input;
+mod board;
 mod certificate;
 mod clients;
 mod command_line;

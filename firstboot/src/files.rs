@@ -78,6 +78,20 @@ pub fn place(path: &Path, content: &[u8], access: Option<Access>) -> Result<()> 
     })
 }
 
+/// Makes an empty file for its name's sake, durably; one that is there stays.
+pub fn make_empty(path: &Path) -> Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .and_then(|_| sync_parent_io(path))
+        .doing(Exit::CannotWrite, || {
+            format!("cannot write {}", path.display())
+        })
+}
+
 /// Changes owner, group and mode of the file or directory at `path`, durably. A symbolic link is refused: what it
 /// leads to is another's.
 pub fn set_access(path: &Path, access: Access) -> Result<()> {

@@ -12,7 +12,7 @@
 //! | `opened.json` | which wrapped reply the certificate came in: saves opening it at each boot |
 //! | `configured` | which edition and thing Greengrass was configured for |
 //! | `verified.json` | what the token was last seen to hold: saves opening it at each boot |
-//! | `reset` | given up by `firstboot reset`: does not come back |
+//! | `reset`, `reset-keep` | given up by `firstboot reset`: does not come back |
 
 mod certificate;
 mod configured;
@@ -134,7 +134,7 @@ impl Identity {
     /// The first essential file that is missing or empty, if any. A file that cannot be looked at is
     /// an error, not a defect: an identity is not given up for a failing disk or a missing right.
     pub fn defect(&self) -> Result<Option<String>> {
-        if self.directory.join(upkeep::GIVEN_UP).exists() {
+        if upkeep::is_given_up(&self.directory) {
             return Ok(Some("`firstboot reset` was interrupted".into()));
         }
         for name in ESSENTIAL {

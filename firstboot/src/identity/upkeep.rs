@@ -12,11 +12,9 @@ use crate::layout::ORPHAN_SUFFIX;
 
 /// Identities set aside that are kept: enough to look at what went wrong, too few to fill a disk.
 const ORPHANS_KEPT: usize = 2;
-/// In an identity that `firstboot reset` has given up: it does not come back by itself. What it says is whether the PIN
-/// goes or stays.
-pub(super) const GIVEN_UP: &str = "reset";
-const KEEP_PIN: &[u8] = b"keep the PIN\n";
-const DESTROY_PIN: &[u8] = b"destroy the PIN\n";
+/// Marks of an identity that `firstboot reset` has given up, so that it does not come back by itself: its PIN goes, or
+/// stays. They are empty: such a file is there or not, whenever the power goes, and leaves nothing half-written.
+const GIVEN_UP: [&str; 2] = ["reset", "reset-keep"];
 /// For root alone: what is set aside is nobody's any more.
 const ASIDE: Access = Access {
     mode: 0o700,
@@ -28,8 +26,8 @@ impl Identity {
     /// stays with it, since the identity may come back with its TPM; but not where a reset was interrupted that was
     /// to destroy it.
     pub fn set_aside(&self) -> Result<PathBuf> {
-        let given_up = files::read(&self.directory.join(GIVEN_UP), DESTROY_PIN.len());
-        if given_up.is_ok_and(|content| content.is_some_and(|content| content != KEEP_PIN)) {
+        let [destroy, _] = GIVEN_UP;
+        if self.directory.join(destroy).exists() {
             files::overwrite_and_remove(&self.directory.join(PIN))?;
         }
         let aside = self.move_aside()?;
@@ -41,8 +39,9 @@ impl Identity {
     /// without which nobody can use the key, unless that is to be kept. The mark comes first: with it the reset has
     /// happened, and what a power cut leaves of it is done by the next start.
     pub fn give_up(&self, keep_pin: bool) -> Result<PathBuf> {
-        let mark = if keep_pin { KEEP_PIN } else { DESTROY_PIN };
-        files::write(&self.directory.join(GIVEN_UP), mark, Some(Access::PRIVATE))?;
+        let [destroy, keep] = GIVEN_UP;
+        let mark = if keep_pin { keep } else { destroy };
+        files::make_empty(&self.directory.join(mark))?;
         self.set_aside()
     }
 
@@ -163,5 +162,10 @@ impl Identity {
 fn is_returnable(orphan: &Path) -> bool {
     let is_there =
         |name: &&str| fs::metadata(orphan.join(name)).is_ok_and(|m| m.is_file() && m.len() > 0);
-    ESSENTIAL.iter().all(is_there) && !orphan.join(GIVEN_UP).exists()
+    ESSENTIAL.iter().all(is_there) && !is_given_up(orphan)
+}
+
+/// Whether `firstboot reset` has given up the identity in a directory.
+pub(super) fn is_given_up(directory: &Path) -> bool {
+    GIVEN_UP.iter().any(|mark| directory.join(mark).exists())
 }

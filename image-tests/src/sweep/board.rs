@@ -165,7 +165,16 @@ impl Board {
 
     /// SHA-256 of the key's public half, if there is a complete identity.
     pub fn key(&self) -> Option<String> {
-        let record = self.device.read(format!("{STORE}/request.json")).ok()?;
+        self.key_in(STORE)
+    }
+
+    /// The same of the first identity that was set aside.
+    pub fn key_aside(&self) -> Option<String> {
+        self.key_in(&format!("{STORE}.orphan-1"))
+    }
+
+    fn key_in(&self, directory: &str) -> Option<String> {
+        let record = self.device.read(format!("{directory}/request.json")).ok()?;
         let record: serde_json::Value = serde_json::from_str(&record).ok()?;
         Some(record["key_sha256"].as_str()?.to_owned())
     }

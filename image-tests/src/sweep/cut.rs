@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::board::Board;
 use super::cloud::Cloud;
 use super::point::{Kind, LOSSES, Point};
-use super::scenario::{Outcome, Scenario, Template, WRAPPED_REPLY};
+use super::scenario::{COMES_BACK, Outcome, Scenario, Template, WRAPPED_REPLY};
 use crate::aws::{Cut, Direction};
 use crate::clients::KeyType;
 use crate::device::{Device, STORE};
@@ -35,8 +35,8 @@ pub struct Stage {
     recording: Recording,
     /// The TPM's state at each point of the recording, in folders "0", "1", ….
     states: TempDir,
-    /// The key that the identity has before the cut.
-    key_before: Option<String>,
+    /// The key that the identity has before the cut, or is to have again.
+    key_wanted: Option<String>,
     /// Where it enrolls over the network.
     cloud: Option<Cloud>,
 }
@@ -51,7 +51,10 @@ impl Stage {
 
         let mut board = Board::new(copy()?, Firmware::V7_63)?;
         board.site = cloud.as_ref().map(|c| c.begin(&board.device)).transpose()?;
-        let key_before = board.key();
+        let key_wanted = match scenario.name {
+            COMES_BACK => board.key_aside(),
+            _ => board.key(),
+        };
         let (code, said, commands) = board.run(scenario.command)?;
         anyhow::ensure!(code == 0, "{} undisturbed: {code}: {said}", scenario.name);
         if let (Some(cloud), Some(site)) = (&mut cloud, &board.site) {
@@ -79,7 +82,7 @@ impl Stage {
             commands,
             recording,
             states,
-            key_before,
+            key_wanted,
             cloud,
         })
     }
@@ -248,11 +251,13 @@ impl Stage {
     ) -> Result<()> {
         let aside = board.orphans()?;
         let reset_before = self.scenario.name == "provision after reset";
-        let may_be_aside = usize::from(reset_before || self.scenario.command == "reset");
+        let comes_back = self.scenario.name == COMES_BACK;
+        let may_be_aside =
+            usize::from(reset_before || comes_back || self.scenario.command == "reset");
         if aside > may_be_aside {
             wrong.push(format!("{aside} identities were set aside"));
         }
-        if self.scenario.outcome == Outcome::Done && board.key() != self.key_before {
+        if self.scenario.outcome == Outcome::Done && board.key() != self.key_wanted {
             wrong.push("the key is another one".to_owned());
         }
         if self.scenario.name == WRAPPED_REPLY

@@ -9,7 +9,8 @@ use crate::aws::fleet_settings;
 use crate::clients::KeyType;
 use crate::device::{Device, offline_settings};
 use crate::directory::copy_tree;
-use crate::software_tpm::{Ek, copy_state};
+use crate::process::succeed;
+use crate::software_tpm::{Ek, SoftwareTpm, copy_state};
 use crate::station::Station;
 
 /// What the next undisturbed start has to come to.
@@ -37,7 +38,7 @@ pub struct Scenario {
 }
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 7] = [
+pub const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "provision",
         prepare: |_, _| Ok(()),
@@ -93,6 +94,31 @@ pub const SCENARIOS: [Scenario; 7] = [
         fleet: false,
     },
     Scenario {
+        name: "storage root key evicted",
+        prepare: |device, authority| {
+            device.enroll_with(authority)?;
+            device
+                .tpm
+                .run(&["tpm2_evictcontrol", "-c", "0x81000001"])
+                .map(drop)
+        },
+        command: "provision",
+        outcome: Outcome::Done,
+        fleet: false,
+    },
+    Scenario {
+        name: COMES_BACK,
+        prepare: |device, authority| {
+            device.enroll_with(authority)?;
+            let other = SoftwareTpm::start()?;
+            succeed(&mut device.firstboot_at(&other.tcti(), &["provision"])?)?;
+            Ok(())
+        },
+        command: "provision",
+        outcome: Outcome::Done,
+        fleet: false,
+    },
+    Scenario {
         name: "fleet provisioning",
         prepare: |device, _| {
             device.succeed(&["provision"])?;
@@ -103,6 +129,9 @@ pub const SCENARIOS: [Scenario; 7] = [
         fleet: true,
     },
 ];
+
+/// The one in which an enrolled identity comes back that was set aside for another TPM's, which is set aside then.
+pub const COMES_BACK: &str = "identity comes back";
 
 /// The one in which a reply is opened.
 pub const WRAPPED_REPLY: &str = "wrapped reply";

@@ -2,6 +2,7 @@
 
 mod boot_partition;
 mod claim;
+mod deployments;
 mod editions;
 mod first_boot;
 mod no_tpm;

@@ -65,7 +65,7 @@ fn series() -> Vec<Vec<&'static str>> {
     }
 }
 
-fn cut(machine: Machine, when: &str, event: &str) -> Result<Machine> {
+pub(super) fn cut(machine: Machine, when: &str, event: &str) -> Result<Machine> {
     let gate = format!("LD_PRELOAD=/usr/lib/stand-in/gate.so\nGATE=\"{when} {event}\"\n");
     machine.card.put("gate/environment", gate)?;
     let what = event.split(' ').next().unwrap_or_default();

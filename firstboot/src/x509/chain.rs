@@ -98,10 +98,18 @@ impl Chain {
         })
     }
 
-    /// Whether a file has just these certificates in it, in whatever order and form.
+    /// Whether a file has these certificates in it, in whatever order and form, and besides only such as cannot belong to
+    /// them by their names and keys: then [`Chain::parse`], which verifies signatures, would find nothing new.
     pub fn is_all_of(&self, content: &[u8]) -> bool {
-        certificates(content).is_ok_and(|found| {
-            found.len() == self.all().count() && self.all().all(|c| found.contains(c))
+        certificates(content).is_ok_and(|mut found| {
+            let all_there = self.all().all(|c| found.contains(c));
+            found.retain(|c| !self.all().any(|mine| mine == c));
+            let belongs = |c: &Certificate| {
+                let subject = c.subject();
+                let issues = |mine: &Certificate| mine.issuer().eq_ignore_ascii_case(&subject);
+                c.key() == self.leaf.key() || self.all().any(issues)
+            };
+            all_there && !found.iter().any(belongs)
         })
     }
 

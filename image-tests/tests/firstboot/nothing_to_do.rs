@@ -89,6 +89,18 @@ fn when_all_is_done() -> Result<()> {
     assert_is_idle(&mut device, "enroll")
 }
 
+/// What does not belong to the certificate's chain is left out once, not looked into at each boot.
+#[test]
+fn when_all_is_done_and_a_stray_certificate_is_there() -> Result<()> {
+    let mut device = usual()?;
+    let authority = Authority::new()?;
+    device.enroll_with(&authority)?;
+    let pem = device.read("/var/lib/tpm2_pkcs11/certificate.pem")?;
+    let stray = authority.certificate_of_another_key("stray")?;
+    device.drop_certificate(&format!("{stray}{pem}"))?;
+    assert_is_idle(&mut device, "enroll")
+}
+
 /// The FAT partition of an unattended device is not written at each boot while it waits.
 #[test]
 fn waiting_writes_nothing_either() -> Result<()> {

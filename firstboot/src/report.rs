@@ -160,7 +160,7 @@ fn enrollment(device: &Device, settings: &Settings) -> Value {
 }
 
 /// What keeps the calling user from using the token. OpenSSL reports all of these as "No such
-/// file or directory" for the PKCS#11 URI (facts/guest.md).
+/// file or directory" for the PKCS#11 URI.
 fn obstacles(layout: &Layout, tcti: Option<&str>) -> Vec<String> {
     let identity = layout.at(IDENTITY);
     let mut obstacles = Vec::new();

@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::device::Device;
 use crate::enrollment::Wrapped;
 use crate::error::{Doing, Error, Exit, Result};
-use crate::identity::Record;
+use crate::identity::{Record, Superseded};
 use crate::progress;
 use crate::public_key::{KeyType, PublicKey};
 use crate::tpm::{Credential, Stored};
@@ -17,7 +17,8 @@ use crate::x509::{Chain, Request, Verdict};
 impl Device {
     /// Opens a reply, accepts the certificate in it, and notes which reply it was: in this order, so that a power cut
     /// at any point has it opened once more. A reply that cannot be opened, or has no certificate for this device in
-    /// it, is remembered until this process ends, and changes nothing.
+    /// it, is remembered until this process ends, and changes nothing; one that is worth less than the accepted
+    /// certificate, as long as that is the accepted one.
     pub fn open_reply(&mut self, wrapped: &Wrapped, record: &Record) -> Result<()> {
         match self.certificate_in(wrapped, record) {
             Ok(chain) => {
@@ -58,10 +59,24 @@ impl Device {
         // Whoever has sealed it is one of enrollment.issuers; the certificate may be anybody's, AWS IoT's for example.
         let chain = Chain::parse(&pem, &key, &[]).map_err(Error::other)?;
         let accepted = self.identity.certificate()?.filter(|a| a.is_for(&key));
-        match chain.check_successor(accepted.as_ref(), &key, &record.thing_name, Clock::read()) {
+        let (name, clock) = (&record.thing_name, Clock::read());
+        match chain.check_successor(accepted.as_ref(), &key, name, clock) {
             Verdict::Good => {}
             Verdict::GoodBut(remark) => warn!("{remark}"),
-            Verdict::Bad(why) => return Err(Error::other(format!("the certificate in it: {why}"))),
+            Verdict::Bad(why) => {
+                let reason = format!("the certificate in it: {why}");
+                // Good, but worth less than the accepted one: that stays so, and need not be found out again.
+                if let Some(accepted) = &accepted
+                    && !matches!(chain.check(&key, name, clock), Verdict::Bad(_))
+                {
+                    let superseded = Superseded {
+                        reply_sha256: wrapped.sha256.clone(),
+                        reason: reason.clone(),
+                    };
+                    self.identity.note_superseded_reply(superseded, accepted)?;
+                }
+                return Err(Error::other(reason));
+            }
         }
         info!("opened: {}", chain.describe());
         Ok(chain)

@@ -12,7 +12,7 @@ use crate::enrollment::offline::{self, Wanted};
 use crate::enrollment::{Offer, fleet};
 use crate::error::{Doing, Exit, Result};
 use crate::greengrass;
-use crate::identity::{Contents, Record};
+use crate::identity::{Contents, OpenedReplies, Record};
 use crate::public_key::{PublicKey, hexadecimal, sha256};
 use crate::root_key::Findings;
 use crate::settings::{Method, Settings};
@@ -292,22 +292,31 @@ fn offer(
     let nothing_new = || Offer::Nothing("a newer certificate".into());
     let offer = match (settings.enrollment.method, accepted) {
         (Method::Offline, _) => {
-            // Where its certificate is gone, a reply is to be opened again.
+            let clock = Clock::read();
+            // Where its certificate is gone, a reply is to be opened again; one that was worth less, as soon as the
+            // accepted one is worth nothing.
             let opened = match accepted {
-                Some(accepted) => identity.opened_reply(accepted)?,
-                None => None,
+                Some(accepted) => identity.opened_replies(accepted)?,
+                None => OpenedReplies::default(),
             };
-            let refused = device.refused_reply.as_ref();
+            let in_force = |accepted: &Chain| {
+                accepted.expired(clock).is_none() && accepted.is_of(&settings.thing_name)
+            };
+            let superseded = opened
+                .superseded
+                .filter(|_| accepted.is_some_and(in_force))
+                .map(|superseded| (superseded.reply_sha256, superseded.reason));
+            let refused = device.refused_reply.as_ref().or(superseded.as_ref());
             let wanted = Wanted {
                 thing_name: &settings.thing_name,
                 key,
                 evidence: record.evidence.as_ref(),
                 issuers: &settings.enrollment.issuers,
                 accepted,
-                opened: opened.as_deref(),
+                opened: opened.reply_sha256.as_deref(),
                 refused: refused.map(|(sha256, why)| (sha256.as_str(), why.as_str())),
             };
-            offline::offer(boot, &wanted, Clock::read())
+            offline::offer(boot, &wanted, clock)
         }
         (Method::FleetProvisioning, None) => fleet::offer(settings, boot, identity, key),
         (Method::FleetProvisioning, Some(_)) => nothing_new(),

@@ -9,7 +9,7 @@
 //! | `certificate.pem` | the accepted certificate and its chain; the token is made to hold it |
 //! | `ownership.json` | fleet provisioning: an issued certificate and its ownership token, for root alone |
 //! | `registration.json` | fleet provisioning: the thing's name as the template made it, and the certificate |
-//! | `opened.json` | which wrapped reply the certificate came in: saves opening it at each boot |
+//! | `opened.json` | which wrapped reply the certificate came in, and which is worth less: saves opening them at each boot |
 //! | `configured` | which edition and thing Greengrass was configured for |
 //! | `verified.json` | what the token was last seen to hold: saves opening it at each boot |
 //! | `reset`, `reset-keep` | given up by `firstboot reset`: does not come back |
@@ -39,6 +39,7 @@ pub use certificate::Verified;
 pub use contents::Contents;
 pub use enrolled::{Ownership, Registration};
 pub use make::Plan;
+pub use opened::{OpenedReplies, Superseded};
 
 /// Files without which an identity cannot be used.
 const ESSENTIAL: [&str; 5] = [DATABASE, PIN, REQUEST, RECORD, SRK_NAME];

@@ -1,5 +1,5 @@
-//! The wrapped reply that the accepted certificate came in. As long as the same one lies on the boot partition, it
-//! need not be opened again.
+//! What is known of wrapped replies, so that the TPM need not open them again at each start: the one that the accepted
+//! certificate came in, and one whose certificate may not take its place.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,33 +9,63 @@ use crate::files;
 use crate::public_key::hexadecimal;
 use crate::x509::Chain;
 
-#[derive(Serialize, Deserialize)]
-struct Opened {
-    reply_sha256: String,
-    /// Of the certificate that was in it, without its issuers.
+/// A note that holds as long as the accepted certificate is the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedReplies {
+    /// Of the accepted certificate, without its issuers.
     certificate_sha256: String,
+    /// SHA-256 of the reply that it came in, hexadecimal; none for one that came otherwise.
+    #[serde(default)]
+    pub reply_sha256: Option<String>,
+    /// A reply that was opened, and is worth less.
+    #[serde(default)]
+    pub superseded: Option<Superseded>,
+}
+
+/// A reply whose certificate may not take the accepted one's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Superseded {
+    /// SHA-256 of the reply, hexadecimal.
+    pub reply_sha256: String,
+    /// Why it may not, in words.
+    pub reason: String,
 }
 
 impl Identity {
-    /// SHA-256 of the reply that the accepted certificate came in. A note of another certificate, or one that is
-    /// damaged, is none: the reply is opened again.
-    pub fn opened_reply(&self, accepted: &Chain) -> Result<Option<String>> {
+    /// What was noted beside the accepted certificate. A note of another certificate, or one that is damaged, is
+    /// none: replies are opened again.
+    pub fn opened_replies(&self, accepted: &Chain) -> Result<OpenedReplies> {
         let text = files::read(&self.directory.join(OPENED), MAX_FILE)?;
-        let opened: Option<Opened> = text.and_then(|text| serde_json::from_slice(&text).ok());
-        Ok(opened
-            .filter(|opened| opened.certificate_sha256 == hexadecimal(&accepted.fingerprint()))
-            .map(|opened| opened.reply_sha256))
+        let noted: Option<OpenedReplies> = text.and_then(|text| serde_json::from_slice(&text).ok());
+        let certificate_sha256 = hexadecimal(&accepted.fingerprint());
+        Ok(noted
+            .filter(|noted| noted.certificate_sha256 == certificate_sha256)
+            .unwrap_or(OpenedReplies {
+                certificate_sha256,
+                ..OpenedReplies::default()
+            }))
     }
 
     /// Notes the reply whose certificate has been accepted: afterwards, so that a power cut in between has it opened
     /// once more.
     pub fn note_opened_reply(&self, reply_sha256: &str, accepted: &Chain) -> Result<()> {
-        let opened = Opened {
-            reply_sha256: reply_sha256.to_owned(),
-            certificate_sha256: hexadecimal(&accepted.fingerprint()),
-        };
+        self.note(&OpenedReplies {
+            reply_sha256: Some(reply_sha256.to_owned()),
+            ..self.opened_replies(accepted)?
+        })
+    }
+
+    /// Notes a reply whose certificate may not take the accepted one's place: the latest of them.
+    pub fn note_superseded_reply(&self, superseded: Superseded, accepted: &Chain) -> Result<()> {
+        self.note(&OpenedReplies {
+            superseded: Some(superseded),
+            ..self.opened_replies(accepted)?
+        })
+    }
+
+    fn note(&self, replies: &OpenedReplies) -> Result<()> {
         let text =
-            serde_json::to_vec(&opened).doing(Exit::Other, || format!("cannot encode {OPENED}"))?;
+            serde_json::to_vec(replies).doing(Exit::Other, || format!("cannot encode {OPENED}"))?;
         self.write(OPENED, &text)
     }
 }

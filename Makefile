@@ -48,7 +48,8 @@ guest: build
 # The power is cut at every point of everything: about an hour on two cores. `make test` has a sample.
 sweep: build
 	image-tests/host-packages
-	cd image-tests && cargo run --quiet --locked --bin sweep
+	# --release: the proxy is on the way of each TPM command
+	cd image-tests && cargo run --release --quiet --locked --bin sweep
 	cd image-tests && SWEEP=full cargo test --locked --test power_cuts --test faults
 
 # Property tests of everything that reads the card, with many more cases: about half an hour. CASES=… for

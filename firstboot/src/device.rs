@@ -244,17 +244,22 @@ impl Device {
             .make(self.plan(tpm.to_string(), ek, &name, &entropy)?)
     }
 
-    /// Another request, under the name that is wanted now, or with what an older firstboot left out.
+    /// Another request, under the name that is wanted now, with what an older firstboot left out, or in place of one that
+    /// is damaged.
     pub fn sign_request(&mut self, record: &Record) -> Result<[Vec<u8>; 2]> {
         let ek = match &record.evidence {
             Some(evidence) => evidence.ek_certificate.clone().ok_or_else(|| {
                 let why = evidence.unattested.clone();
                 why.unwrap_or_else(|| "this TPM had no EK certificate".into())
             }),
-            // An older firstboot has made the request.
+            // An older firstboot has made the request, or its record is lost.
             None => self.tpm()?.ek_certificate()?,
         };
-        let mut plan = self.plan(record.tpm.clone(), ek, "", &[])?;
+        let tpm = match record.tpm.is_empty() {
+            true => self.tpm()?.identification()?.to_string(),
+            false => record.tpm.clone(),
+        };
+        let mut plan = self.plan(tpm, ek, "", &[])?;
         plan.key = record.key;
         self.identity.sign_request(&plan)
     }

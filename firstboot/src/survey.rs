@@ -10,7 +10,7 @@ use crate::device::{Device, Inputs};
 use crate::durability;
 use crate::enrollment::offline::{self, Wanted};
 use crate::enrollment::{Offer, fleet};
-use crate::error::{Doing, Exit, Result};
+use crate::error::{Exit, Result};
 use crate::greengrass;
 use crate::identity::{Contents, OpenedReplies, Record};
 use crate::public_key::{PublicKey, hexadecimal, sha256};
@@ -207,16 +207,22 @@ fn complete(device: &Device) -> Result<IdentityState> {
         ..
     } = device;
     let [request_pem, record_json] = identity.request_files()?;
-    let parsed = Request::parse(&request_pem).and_then(|request| {
-        let record: Record = serde_json::from_slice(&record_json)
-            .doing(Exit::Other, || "the request's record".into())?;
-        Ok((request.public_key()?, request, record))
-    });
-    let (key, request, record) = match parsed {
-        Ok(parsed) => parsed,
-        Err(e) => return Ok(IdentityState::Defective(e.to_string())),
+    let request =
+        Request::parse(&request_pem).and_then(|request| Ok((request.public_key()?, request)));
+    let certificate = identity.certificate()?;
+    // Request and record can be made anew: an identity is not given up for them. Whose key it is, the certificate
+    // says, too, and the token's store.
+    let (key, request) = match (request, &certificate) {
+        (Ok((key, request)), _) => (key, Some(request)),
+        (Err(_), Some(certificate)) => (certificate.key(), None),
+        (Err(_), None) => match identity.stored_key().and_then(|stored| stored.public_key()) {
+            Ok(key) => (key, None),
+            Err(e) => return Ok(IdentityState::Defective(e.to_string())),
+        },
     };
-    let certificate = identity.certificate()?.filter(|chain| chain.is_for(&key));
+    let record: Record = serde_json::from_slice(&record_json)
+        .unwrap_or_else(|_| Record::lost(key.key_type().unwrap_or_default()));
+    let certificate = certificate.filter(|chain| chain.is_for(&key));
     let verified = certificate.as_ref().and_then(|_| identity.verified());
     // What stands, whatever is wanted …
     let standing = Complete {
@@ -241,7 +247,8 @@ fn complete(device: &Device) -> Result<IdentityState> {
     let record = &standing.record;
     let certificate = standing.certificate.as_ref();
     let wanted = crate::x509::name(&settings.subject.with_common_name(&settings.thing_name));
-    let request_is_current = wanted.is_ok_and(|n| n == *request.subject())
+    let asked = request.as_ref().map(Request::subject);
+    let request_is_current = wanted.is_ok_and(|n| asked == Some(&n))
         && record.evidence.is_some()
         && record.thing_name == settings.thing_name
         && record.csr_sha256 == hexadecimal(&sha256(&request_pem))

@@ -41,8 +41,8 @@ pub use enrolled::{Ownership, Registration};
 pub use make::Plan;
 pub use opened::{OpenedReplies, Superseded};
 
-/// Files without which an identity cannot be used.
-const ESSENTIAL: [&str; 5] = [DATABASE, PIN, REQUEST, RECORD, SRK_NAME];
+/// Files without which an identity cannot be used. Request and record can be signed anew.
+const ESSENTIAL: [&str; 3] = [DATABASE, PIN, SRK_NAME];
 const PIN: &str = "pin";
 const REQUEST: &str = "device.csr.pem";
 const RECORD: &str = "request.json";
@@ -82,6 +82,22 @@ pub struct Record {
     /// What shows that the key is in a TPM; none in the record of an older firstboot.
     #[serde(flatten)]
     pub evidence: Option<Evidence>,
+}
+
+impl Record {
+    /// Stands for a record that is gone or damaged: nothing of it is as it should be, so that the request is signed anew.
+    pub fn lost(key: KeyType) -> Self {
+        Self {
+            version: RECORD_VERSION,
+            thing_name: String::new(),
+            serial: String::new(),
+            tpm: String::new(),
+            key,
+            key_sha256: String::new(),
+            csr_sha256: String::new(),
+            evidence: None,
+        }
+    }
 }
 
 /// The identity directory, there or not.
@@ -167,10 +183,15 @@ impl Identity {
     }
 
     fn accesses(&self) -> Vec<(PathBuf, Access)> {
-        let files =
-            ESSENTIAL
-                .iter()
-                .chain(&[CERTIFICATE, VERIFIED, REGISTRATION, OPENED, CONFIGURED]);
+        let files = ESSENTIAL.iter().chain(&[
+            REQUEST,
+            RECORD,
+            CERTIFICATE,
+            VERIFIED,
+            REGISTRATION,
+            OPENED,
+            CONFIGURED,
+        ]);
         std::iter::once((self.directory.clone(), self.access(0o750)))
             .chain(files.map(|name| (self.directory.join(name), self.access(0o440))))
             .chain([(self.directory.join(OWNERSHIP), Access::PRIVATE)])
@@ -183,9 +204,13 @@ impl Identity {
         Ok(String::from_utf8_lossy(&self.read(SRK_NAME)?).into_owned())
     }
 
-    /// The request, and its record.
+    /// The request, and its record; nothing in place of one that is gone.
     pub fn request_files(&self) -> Result<[Vec<u8>; 2]> {
-        Ok([self.read(REQUEST)?, self.read(RECORD)?])
+        let read = |name| files::read(&self.directory.join(name), MAX_FILE);
+        Ok([
+            read(REQUEST)?.unwrap_or_default(),
+            read(RECORD)?.unwrap_or_default(),
+        ])
     }
 
     /// The record of the request, if there is one that can be read.

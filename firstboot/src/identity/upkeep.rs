@@ -45,6 +45,14 @@ impl Identity {
         self.set_aside()
     }
 
+    /// Sets an identity aside that is damaged: it does not come back by itself, and keeps its PIN for who looks at it.
+    pub fn set_defective_aside(&self) -> Result<PathBuf> {
+        match self.directory.is_dir() && !is_given_up(&self.directory) {
+            true => self.give_up(true),
+            false => self.set_aside(),
+        }
+    }
+
     /// Puts an identity that was set aside back into its place. What is there is set aside first, and nothing is
     /// forgotten for it: a power cut between the two renames leaves none, and the next start takes this one back.
     pub fn take_back(&self, orphan: &Path) -> Result<()> {

@@ -197,7 +197,10 @@ fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
         }
         Step::SetAside(_) => {
             device.withdraw_request();
-            let aside = device.identity.set_aside()?;
+            let aside = match &survey.identity {
+                IdentityState::Defective(_) => device.identity.set_defective_aside()?,
+                _ => device.identity.set_aside()?,
+            };
             warn!("the old identity is kept as {}", aside.display());
             Ok(())
         }

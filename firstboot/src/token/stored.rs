@@ -14,9 +14,10 @@ use saphyr_parser::{Event, Parser};
 use zeroize::Zeroizing;
 
 use super::{DATABASE, OBJECT_LABEL, TOKEN_LABEL};
+use crate::attestation::PublicArea;
 use crate::attestation::encoding::from_hexadecimal;
 use crate::error::{Doing, Error, Exit, Result};
-use crate::public_key::hexadecimal;
+use crate::public_key::{PublicKey, hexadecimal};
 use crate::secret::Pin;
 
 /// CKA_CLASS and CKA_LABEL (PKCS#11 3.1 §4.4, pkcs11t.h), and tpm2-pkcs11's own (src/lib/attrs.h):
@@ -44,6 +45,15 @@ pub struct StoredKey {
 }
 
 impl StoredKey {
+    /// The key's public half.
+    pub fn public_key(&self) -> Result<PublicKey> {
+        let [public, _] = &self.key;
+        // Without its size.
+        let area = PublicArea::parse(public.get(2..).unwrap_or_default());
+        let area = area.doing(Exit::Other, || "the key in the token's store".into())?;
+        Ok(area.public_key().clone())
+    }
+
     /// Reads it. Nothing is written, but that SQLite takes back what a power cut left half-written, as the library
     /// would.
     pub fn read(directory: &Path) -> Result<Self> {

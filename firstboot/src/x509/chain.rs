@@ -118,6 +118,11 @@ impl Chain {
         path::is_for(&self.leaf, key)
     }
 
+    /// The key that it is for.
+    pub fn key(&self) -> PublicKey {
+        PublicKey::from_spki(self.leaf.key().to_vec())
+    }
+
     /// What was in the file and does not lead up from the certificate.
     pub fn remark(&self) -> Option<String> {
         (!self.left_out.is_empty()).then(|| {

@@ -282,3 +282,82 @@ fn what_is_no_lasting_machine_id_names_nothing() -> Result<()> {
     device.succeed(&["provision"])?;
     Ok(())
 }
+
+const STORE: &str = "/var/lib/tpm2_pkcs11";
+
+fn orphans(device: &Device) -> Result<usize> {
+    let beside = fs::read_dir(device.path("/var/lib"))?.flatten();
+    let names = beside.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    Ok(names.filter(|name| name.contains(".orphan-")).count())
+}
+
+fn key(device: &Device) -> Result<String> {
+    let record: Value = serde_json::from_str(&device.read(format!("{STORE}/request.json"))?)?;
+    let key = record["key_sha256"].as_str().context("no key_sha256")?;
+    Ok(key.to_owned())
+}
+
+/// A bad cell of the card in the request or in its record: both are signed anew with the same key.
+#[test]
+fn a_damaged_request_costs_no_identity() -> Result<()> {
+    type Damage = fn(&Device, &str) -> Result<()>;
+    let damages: [(&str, Damage); 4] = [
+        ("gone", |device, file| {
+            Ok(fs::remove_file(device.path(file))?)
+        }),
+        ("empty", |device, file| device.write(file, "")),
+        ("garbage", |device, file| device.write(file, [0u8; 700])),
+        ("cut off", |device, file| {
+            let text = device.read(file)?;
+            device.write(file, &text[..text.len() / 2])
+        }),
+    ];
+    let enrolled = Enrolled::with(device("nucleus", KeyType::Rsa2048)?)?;
+    let awaiting = device("nucleus-lite", KeyType::EccP256)?;
+    awaiting.succeed(&["provision"])?;
+    let request = [format!("{STORE}/device.csr.pem")];
+    let record = [format!("{STORE}/request.json")];
+    let both = [request.clone(), record.clone()].concat();
+    for (device, enroll, state) in [
+        (&enrolled.device, exit::DONE, "Done"),
+        (&awaiting, exit::WAITING, "AwaitingCertificate"),
+    ] {
+        let before = key(device)?;
+        for files in [&request[..], &record, &both] {
+            for (what, damage) in &damages {
+                files.iter().try_for_each(|file| damage(device, file))?;
+                device.succeed(&["provision"])?;
+                let outcome = device.run(&["enroll"])?;
+                assert_eq!(outcome.code, enroll, "{what} {files:?}: {}", outcome.stderr);
+                assert_eq!(device.status()?["state"], state, "{what} {files:?}");
+                assert_eq!(key(device)?, before, "{what} {files:?}");
+                assert_eq!(orphans(device)?, 0, "{what} {files:?}");
+                let signed = device.read(format!("{STORE}/device.csr.pem"))?;
+                assert_eq!(signed, fs::read_to_string(device.request()?)?);
+            }
+        }
+    }
+    // … which is what the certificate is for that comes now.
+    awaiting.enroll_with(&Authority::new()?)?;
+    assert_eq!(awaiting.status()?["state"], "Done");
+    Ok(())
+}
+
+/// Nothing says any more whose key it was: that identity is kept for who looks at it, and is not taken back.
+#[test]
+fn an_identity_that_is_beyond_repair_makes_room_for_another() -> Result<()> {
+    let device = device("nucleus-lite", KeyType::EccP256)?;
+    device.succeed(&["provision"])?;
+    let before = key(&device)?;
+    for file in ["device.csr.pem", "tpm2_pkcs11.sqlite3"] {
+        device.write(format!("{STORE}/{file}"), [0u8; 700])?;
+    }
+    device.succeed(&["provision"])?;
+    let after = key(&device)?;
+    assert_ne!(after, before);
+    assert_eq!(orphans(&device)?, 1);
+    device.succeed(&["provision"])?;
+    assert_eq!(key(&device)?, after);
+    assert_eq!(orphans(&device)?, 1);
+    Ok(())
+}

@@ -19,15 +19,15 @@ use serde_json::json;
 
 use crate::{Checked, Else, any_json, assert_printable, cases, damage, damaged};
 
-/// Without the first five there is no identity; the others can be had again.
-pub const ESSENTIAL: [&str; 5] = [
-    "tpm2_pkcs11.sqlite3",
-    "pin",
+/// Without the first three there is no identity; the others can be had again.
+pub const ESSENTIAL: [&str; 3] = ["tpm2_pkcs11.sqlite3", "pin", "srk.name"];
+pub const REPLACEABLE: [&str; 5] = [
     "device.csr.pem",
     "request.json",
-    "srk.name",
+    "certificate.pem",
+    "verified.json",
+    "opened.json",
 ];
-pub const REPLACEABLE: [&str; 3] = ["certificate.pem", "verified.json", "opened.json"];
 
 /// A device that is done; its real TPM is known and needed no more.
 pub struct Enrolled {

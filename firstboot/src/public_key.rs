@@ -23,8 +23,8 @@ pub enum KeyType {
     #[default]
     #[serde(rename = "ecc-p256")]
     EccP256,
-    /// RSA with 2048 bits: 10 s on average, and now and then 50 s (facts/slb9670.md §4). Needed
-    /// for Greengrass's secret manager.
+    /// RSA with 2048 bits: 10 s on average, and now and then 50 s (docs/findings/slb9670.md,
+    /// "Latencies"). Needed for Greengrass's secret manager.
     #[serde(rename = "rsa-2048")]
     Rsa2048,
 }

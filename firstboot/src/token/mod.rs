@@ -4,7 +4,7 @@
 //! RSA-PSS signatures are usable. `stored` reads the key from the store without the library,
 //! `tokens` which tokens it has.
 //!
-//! What tpm2-pkcs11 does under each call was measured in facts/tpm2-pkcs11.md §1: C_Initialize
+//! What tpm2-pkcs11 does in each call is in docs/findings/tpm2-pkcs11.md, "Calls and their cost": C_Initialize
 //! costs 11 TPM commands a slot, C_Login 4, and each login that is followed by a power cut one
 //! dictionary-attack try. So the library is opened once for all that has to be done.
 
@@ -35,8 +35,8 @@ pub use tokens::Tokens;
 pub const TOKEN_LABEL: &str = "greengrass";
 /// The file in which tpm2-pkcs11 keeps a store (src/lib/db.c).
 pub const DATABASE: &str = "tpm2_pkcs11.sqlite3";
-/// CKA_LABEL of the key pair and of the certificate; it has to be one and the same for all of
-/// Greengrass's PKCS#11 consumers (facts/greengrass.md §2).
+/// CKA_LABEL of the key pair and of the certificate; all of Greengrass's PKCS#11 consumers need both to have
+/// the same (docs/findings/greengrass.md, "Labels and IDs").
 pub const OBJECT_LABEL: &str = "greenkey";
 /// CKA_LABEL of intermediate certificates, which complete the chain for SunPKCS11.
 pub const ISSUER_LABEL: &str = "greenkey-issuer";

@@ -4,7 +4,7 @@
 //! Every secret crosses the bus encrypted: in a session that is salted with the storage root key, as parameter
 //! (Part 1 §19.6.8, §21), or not at all, as the authorization values that only enter HMACs. Commands without a secret
 //! are authorized by the empty password that their objects have. TPM2_PolicySecret has to be: in an HMAC session
-//! it puts firmware 7.40 of the SLB 9670 into failure mode (facts/slb9670.md §2).
+//! it puts firmware 7.40 of the SLB 9670 into failure mode (docs/findings/slb9670.md, "Commands").
 //!
 //! At most two transient objects and two sessions are loaded at a time, and all are flushed at the end, however
 //! that comes.

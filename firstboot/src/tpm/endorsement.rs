@@ -15,8 +15,8 @@ use crate::error::{Exit, Result};
 
 /// The first NV index of the profile's low range, and how many are asked for: all of it.
 const LOW_RANGE: (u32, u32) = (0x01C0_0000, 16);
-/// Bytes of one TPM2_NV_Read. An SLB 9670 takes 768 (facts/slb9670.md §1), others at least these; EK
-/// certificates have 700 to 1,500 bytes.
+/// Bytes of one TPM2_NV_Read. An SLB 9670 takes 768 (docs/findings/slb9670.md, "Properties"), others at least
+/// these; EK certificates have 700 to 1,500 bytes.
 const PORTION: usize = 512;
 
 /// Where an EK's certificate is, and what says that the EK is a special one.

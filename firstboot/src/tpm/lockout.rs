@@ -1,8 +1,8 @@
 //! Ending a dictionary-attack lockout.
 //!
 //! An orderly shutdown takes back the try that a TPM counts while a protected key is in use; a
-//! pulled plug does not (facts/slb9670.md §5). A device that is often unplugged therefore locks its
-//! own key, unless somebody resets the counter: TPM2_DictionaryAttackLockReset (TPM 2.0 Part 3,
+//! pulled plug does not (docs/findings/slb9670.md, "Lockout"). A device that is often unplugged therefore
+//! locks its own key, unless somebody resets the counter: TPM2_DictionaryAttackLockReset (TPM 2.0 Part 3,
 //! §25.2) does so where lockoutAuth is empty, as it is on a chip from the factory.
 //!
 //! TPM2_DictionaryAttackParameters is left alone. More tries or a shorter recovery would only put the

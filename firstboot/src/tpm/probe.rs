@@ -39,7 +39,7 @@ pub struct Identification {
 impl Identification {
     /// Whether RSA keys made by this firmware can be factored (ROCA, CVE-2017-15361). Infineon
     /// fixed it in 7.62 (SLB 9670) and 5.62 (SLB 9665); published keys of 7.40 and 7.61 are all
-    /// weak, those of 7.62 and later are not (facts/attestation.md §5).
+    /// weak, those of 7.62 and later are not (docs/findings/attestation.md, "ROCA").
     pub fn has_roca_flaw(&self) -> bool {
         self.manufacturer == "IFX" && matches!(self.firmware, (5 | 7, 0..62) | (4 | 6, _))
     }

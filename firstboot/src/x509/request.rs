@@ -1,7 +1,7 @@
 //! Certificate requests: PKCS#10 (RFC 2986) from a public key and something that signs.
 //!
-//! The DER is written here because the tools at hand get it wrong: tpm2-openssl puts a NULL
-//! parameter into ecdsa-with-SHA256, which strict parsers refuse (facts/greengrass.md §0).
+//! The DER is written here because the tools at hand get it wrong: tpm2-openssl puts a NULL parameter into
+//! ecdsa-with-SHA256, which strict parsers refuse (docs/findings/greengrass.md, "Certificate requests").
 
 use x509_cert::attr::Attributes;
 use x509_cert::der::asn1::{Any, BitString, Null, ObjectIdentifier};

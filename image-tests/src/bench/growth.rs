@@ -51,7 +51,7 @@ pub fn provisioning(cycles: usize) -> Result<Vec<Row>> {
 pub fn status(objects: usize) -> Result<Vec<Row>> {
     let device = Device::unprovisioned()?;
     device.settings(&offline_settings("nucleus-lite", KeyType::EccP256))?;
-    // Two that are set aside are all that is kept: see the design's Orphaned.
+    // Of the identities that are set aside, firstboot keeps two (identity/upkeep.rs).
     for _ in 0..4 {
         device.succeed(&["provision"])?;
         device.succeed(&["reset"])?;

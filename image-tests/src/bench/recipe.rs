@@ -1,10 +1,10 @@
 //! The peer: AWS's tutorial for Greengrass with a TPM, step by step, as people follow it today. Everything from
 //! Debian's packages.
 //!
-//! Source: AWS IoT Greengrass developer guide, "Hardware security integration", and the steps in
-//! facts/greengrass.md §4: `tpm2_ptool init`, `addtoken`, `addkey`, list the URLs, a request, the certificate.
-//! The request is made through pkcs11-provider: libp11's engine, which the tutorial has, does not work with
-//! tpm2-pkcs11 on Debian 12 (facts/tpm2-pkcs11.md §3). Not counted: looking up the URLs and typing them into
+//! Source: AWS IoT Greengrass developer guide, "Hardware security integration", and
+//! docs/findings/greengrass.md, "The manual recipe": `tpm2_ptool init`, `addtoken`, `addkey`, list the URLs, a
+//! request, the certificate. The request is made through pkcs11-provider: libp11's engine, which the tutorial has,
+//! does not work with tpm2-pkcs11 on Debian 12 (docs/findings/tpm2-pkcs11.md, "Clients"). Not counted: looking up the URLs and typing them into
 //! Greengrass's configuration, which firstboot does, too.
 
 use std::fs;

@@ -1,7 +1,7 @@
 //! The key's authorization value as tpm2-pkcs11 itself unwraps it, in hexadecimal digits: the library decrypts a data
-//! object that is given the key's wrapped value (facts/attestation.md §3). A program of its own, as the library takes its
-//! settings from the environment: TPM2_PKCS11_STORE and _TCTI; MODULE is its path, PIN the user's. tests/station compares
-//! with what firstboot reads from the store.
+//! object that is given the key's wrapped value (docs/findings/attestation.md, "The key without the library"). A program
+//! of its own, as the library takes its settings from the environment: TPM2_PKCS11_STORE and _TCTI; MODULE is its path,
+//! PIN the user's. tests/station compares with what firstboot reads from the store.
 
 use anyhow::{Context, Result, bail};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::clients::{KeyType, MODULE_VARIABLE, installed_module};
 
-/// Complete settings for offline enrollment: the design's example for the edition.
+/// Complete settings for offline enrollment: an operator's, for the edition.
 pub fn offline_settings(edition: &str, key: KeyType) -> Value {
     let mut settings = json!({
         "thing_name": "gateway-${serial}",

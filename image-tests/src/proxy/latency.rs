@@ -1,6 +1,6 @@
 //! How long an SLB 9670 takes for each command.
 //!
-//! Source: facts/slb9670.md §4. *Measured* values are means of 100 or 1,000 runs on real chips
+//! Source: docs/findings/slb9670.md, "Latencies". *Measured* values are means of 100 or 1,000 runs on real chips
 //! (crocs-muni/tpmscan-dataset, `Perf_*.csv`; sessions: Sassu and Bottomley on LKML, September
 //! 2024, firmware unknown). The others are *estimates* of that page, marked so in the table. All
 //! include the kernel's polling, 1 to 4 ms a command.
@@ -192,7 +192,7 @@ mod tests {
         seconds.sort_by(f64::total_cmp);
         let mean = seconds.iter().sum::<f64>() / seconds.len() as f64;
         assert!((mean - 10.56).abs() < 0.2, "mean {mean}");
-        // facts/slb9670.md §4, firmware 7.85
+        // docs/findings/slb9670.md, "Latencies", firmware 7.85
         for (quantile, measured) in [(0.5, 9.036), (0.9, 19.274), (0.99, 32.285)] {
             let drawn = seconds[(quantile * seconds.len() as f64) as usize];
             assert!(

@@ -8,7 +8,7 @@ use image_tests::storage::{Kind, trace};
 
 use crate::usual;
 
-/// What the design promises, and a third party's programs must not spoil.
+/// The aim for a boot with nothing to do, which other programs on the device must not spoil.
 const MOST_COMMANDS: usize = 4;
 /// Five files of the identity, two of the request, the status; and the directories that they and the identity are in,
 /// some of which are new.

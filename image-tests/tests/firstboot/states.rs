@@ -1,4 +1,4 @@
-//! The design's table of states: each test starts from one, and ends Done or stops as it should.
+//! The states that status.json names: each test starts from one, and ends Done or stops as it should.
 
 use std::fs;
 

@@ -32,7 +32,7 @@ const NV_COUNTERS: u32 = 0x20A;
 const NV_COUNTERS_AVAIL: u32 = 0x20B;
 const LOADED_CURVES: u32 = 0x20D;
 const NV_WRITE_RECOVERY: u32 = 0x212;
-/// NV_COUNTERS_AVAIL of an empty chip: facts/slb9670.md §1.
+/// NV_COUNTERS_AVAIL of an empty chip: docs/findings/slb9670.md, "Properties".
 const COUNTERS: u32 = 0xD;
 /// Where transient objects begin: Part 2, §7.2, table "TPM_HT".
 const TRANSIENT: u32 = 0x8000_0000;

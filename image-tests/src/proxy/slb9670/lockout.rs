@@ -4,7 +4,7 @@
 //! after the authorisation of a protected object, one more is, since it may have hidden a failed
 //! one. The chip keeps its counter one higher while in use and TPM2_Shutdown sets it back (Andreas
 //! Fuchs, tpm2-tss #2705), and idle servers with old chips were found at 32 of 32 tries
-//! (facts/slb9670.md §5): a hard power-off counts with or without a use. swtpm counts only after
+//! (docs/findings/slb9670.md, "Lockout"): a hard power-off counts with or without a use. swtpm counts only after
 //! one. So the proxy uses a protected object itself whenever the TPM has been started, with the
 //! right password, and swtpm's own counting does the rest: no offset that could get out of step.
 //!
@@ -25,7 +25,7 @@ const LOCKOUT_RECOVERY: u32 = 0x211;
 
 /// libtpms 0.9.2, DA.c, DAPreInstall_Init(): tries, seconds, seconds.
 const FACTORY_SWTPM: [u32; 3] = [3, 1000, 1000];
-/// 19 near-factory chips in crocs-muni/tpmscan-dataset: facts/slb9670.md §1.
+/// Each chip in crocs-muni/tpmscan-dataset that nobody has provisioned: docs/findings/slb9670.md, "Properties".
 const FACTORY_CHIP: [u32; 3] = [32, 7200, 86400];
 
 /// TPM_RH_LOCKOUT, TPM_RH_NULL: Part 2, §7.4.

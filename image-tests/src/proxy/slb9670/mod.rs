@@ -1,7 +1,7 @@
 //! A software TPM that behaves as an Infineon OPTIGA SLB 9670.
 //!
-//! Source of the values: facts/slb9670.md §1 and §2, which read the dumps of 27 real chips in
-//! crocs-muni/tpmscan-dataset at 9522a3a (in short DS). Within one firmware build all chips there
+//! Source of the values: docs/findings/slb9670.md, from the dumps of 27 real chips in
+//! crocs-muni/tpmscan-dataset at 9522a3a (DS for short). Within one firmware build all chips there
 //! have the same fixed properties, commands, algorithms and curves.
 //!
 //! | property | how | source |
@@ -9,16 +9,16 @@
 //! | fixed properties, commands, algorithms, curves | answered from the dump | DS `Capability_*.txt` |
 //! | PCR banks: SHA-1 and SHA-256 | the other banks are cut out of the list | DS `Capability_pcrread` |
 //! | variable properties | swtpm's, with the chip's `*_AVAIL`, counters and curves put in | DS |
-//! | a command that the chip lacks: 0x143 | refused | DS, §2 |
-//! | RSA 1024 and 2048, AES-128-CFB, SHA-1 and SHA-256, P-256 and BN P-256 | others refused; two codes can be chosen, the chip's being unknown | DS, §2 |
-//! | ECDSA only on P-256, no other ECC scheme but ECDAA and ECDH: 0x2D2 | refused | DS, §2 |
+//! | a command that the chip lacks: 0x143 | refused | DS, "Commands" |
+//! | RSA 1024 and 2048, AES-128-CFB, SHA-1 and SHA-256, P-256 and BN P-256 | others refused; two codes can be chosen, the chip's being unknown | DS, "Commands" |
+//! | ECDSA only on P-256, no other ECC scheme but ECDAA and ECDH: 0x2D2 | refused | DS, "Commands" |
 //! | longest command | 0x142 above it | DS, Part 2 §6.6 |
 //! | GetRandom returns at most 32 bytes | the request is shortened | MAX_DIGEST in DS; wolfTPM |
 //! | NV access of at most 768 bytes, index of at most 1664 or 2048 | refused | DS NV_BUFFER_MAX, NV_INDEX_MAX; codes: Part 3 |
 //! | seven persistent objects: 0x14B above | refused | DS HR_PERSISTENT_MIN, data sheet |
 //! | three loaded sessions (0x903), three transient objects (0x902) | libtpms' own limits | DS HR_LOADED_MIN, HR_TRANSIENT_MIN |
 //! | 32 tries, 7200 s, 86400 s | set in swtpm where it still has its own factory values | DS, MAX_AUTH_FAIL … LOCKOUT_RECOVERY |
-//! | each hard power-off adds a failed try | `lockout` makes swtpm count it | §5: tpm2-tss #2705, DS |
+//! | each hard power-off adds a failed try | `lockout` makes swtpm count it | "Lockout": tpm2-tss #2705, DS |
 //!
 //! Not modelled:
 //!

@@ -43,8 +43,8 @@ fn certificate_of(size: u16) -> Vec<u8> {
     certificate
 }
 
-/// The P-256 key is made in a fifth of a second, the RSA key in ten. The sizes are those that an SLB 9672 is documented
-/// with (facts/slb9670.md §3).
+/// The P-256 key is made in a fifth of a second, the RSA key in ten seconds. The sizes are those that an SLB 9672 is
+/// documented with (docs/findings/slb9670.md, "Endorsement key certificates").
 #[test]
 fn the_p256_certificate_is_preferred_and_read_with_four_commands() -> Result<()> {
     let mut device = Device::unprovisioned()?;

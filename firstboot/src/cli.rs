@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, and how each command is carried out.
+//! The command line: its arguments, and what each command does.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,31 +16,31 @@ use crate::settings::Edition;
 use crate::tpm::Tpm;
 use crate::{files, greengrass, report};
 
-/// Turns an unprovisioned TPM into an AWS IoT Greengrass identity, on a device's first boot.
+/// Turn an unprovisioned TPM into an AWS IoT Greengrass identity on a device's first boot
 #[derive(Debug, Parser)]
 #[command(
     version,
     propagate_version = true,
     after_help = "\
 Exit status: 0 done; 64 usage; 69 no TPM; 70 any other failure; 73 cannot write;
-75 waiting (certificate, network, lockout); 78 settings missing or invalid.
+75 waiting (certificate, network, clock, lockout); 78 settings or claim pair missing or invalid.
 
 Examples:
-  firstboot provision && firstboot enroll       what the two systemd units do at each boot
-  firstboot status                              what is there, and what is next
-  firstboot --root /mnt/card status --json      the same of a card in a reader"
+  firstboot provision && firstboot enroll       what the two systemd services run at each boot
+  firstboot status                              show the state and the next step
+  firstboot --root /mnt/card status --json      the same for a card in a reader"
 )]
 pub struct Arguments {
-    /// The device's file tree: a prefix for every path
+    /// The root of the device's file tree: a prefix for every path
     #[arg(long, global = true, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
-    /// How the TPM is reached; without --root, device:/dev/tpmrm0 where nothing else is said
+    /// The TPM's TCTI; without --root, the default is device:/dev/tpmrm0
     #[arg(long, global = true, value_name = "TCTI", env = "TPM2_PKCS11_TCTI")]
     pub tcti: Option<String>,
-    /// Say more
+    /// Log more
     #[arg(long, short, global = true)]
     pub verbose: bool,
-    /// What to do
+    /// The command
     #[command(subcommand)]
     pub command: Command,
 }
@@ -48,48 +48,48 @@ pub struct Arguments {
 /// The commands.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
-    /// Make token, key and certificate request, as far as they are missing. Needs no network
+    /// Create whatever is missing of token, key and certificate request. Needs no network
     #[command(after_help = "\
-Puts the request to firstboot/requests/<thing>.csr.pem on the boot partition.
+Publishes the request as firstboot/requests/<thing>.csr.pem on the boot partition.
 
 Example:
   firstboot provision")]
     Provision,
-    /// Provision, then get the certificate and write Greengrass's configuration
+    /// Provision, then obtain the certificate and configure Greengrass
     #[command(after_help = "\
-Exits with 75 as long as there is no certificate.
+Exits with status 75 while there is no certificate.
 
 Example:
   cp gateway-1.pem /boot/firstboot/certificates/ && firstboot enroll")]
     Enroll,
-    /// Say what is there and what is next. Changes nothing
+    /// Show the state and the next step. Changes nothing
     #[command(after_help = status_help())]
     Status {
-        /// JSON, with stable names
+        /// Print JSON with stable names
         #[arg(long)]
         json: bool,
     },
-    /// Describe the TPM: vendor, firmware, limits, lockout, persistent objects
+    /// Describe the TPM: manufacturer, firmware, limits, lockout, persistent objects
     #[command(after_help = "\
 Examples:
   firstboot tpm
   firstboot --tcti swtpm:host=127.0.0.1,port=2321 tpm --json")]
     Tpm {
-        /// JSON, with stable names
+        /// Print JSON with stable names
         #[arg(long)]
         json: bool,
     },
-    /// Back to unprovisioned: give the identity up, remove the configuration that it wrote
+    /// Discard the identity and remove the configuration written for it
     #[command(after_help = "\
-Destroys the identity's PIN, and with it every use of its key. What is left of the identity is kept
-for root as /var/lib/tpm2_pkcs11.orphan-N, the latest two of them. The TPM keeps its storage root key.
-The next `firstboot provision` makes another key. What Greengrass has made of the
-configuration, such as its record of deployments, is removed with it.
+Destroys the identity's PIN, so that its key can no longer be used. The rest of the last two identities
+is kept for root as /var/lib/tpm2_pkcs11.orphan-N. The TPM keeps its storage root key.
+What Greengrass derived from the configuration, such as its record of deployments, is removed, too.
+The next `firstboot provision` creates a new key.
 
 Example:
   systemctl stop greengrass-lite.target && firstboot reset && systemctl restart firstboot")]
     Reset {
-        /// Keep the PIN: root can go on using the key that is set aside
+        /// Keep the PIN, so that root can still use the old key
         #[arg(long)]
         keep: bool,
     },
@@ -102,12 +102,12 @@ fn status_help() -> String {
         .collect();
     format!(
         "\
-Also says what keeps the calling user from using the token, which files were refused or set aside, and how many
-failed tries the TPM counts. status.json on the boot partition has the same names.
+Also shows what keeps the calling user from using the token, which files were refused or set aside, and how many
+failed tries the TPM has counted. status.json on the boot partition uses the same names.
 
 States, and what to do:
 {states}
-With --root and without --tcti, a card in a reader is looked at, and no TPM.
+With --root and without --tcti, status reads a card in a reader and looks for no TPM.
 
 Examples:
   firstboot status
@@ -121,8 +121,8 @@ Examples:
 const TPM: &str = "device:/dev/tpmrm0";
 
 impl Arguments {
-    /// How the TPM is reached. Another root than this machine's is a card in a reader, to which this machine's TPM
-    /// does not belong: then only who names a TPM means one.
+    /// The TPM's TCTI. A root other than this machine's is a card in a reader, and this machine's TPM does not belong
+    /// to it: a TPM is then used only if it is named.
     fn tcti(&self) -> Option<&str> {
         match &self.tcti {
             Some(tcti) => Some(tcti),
@@ -130,14 +130,14 @@ impl Arguments {
         }
     }
 
-    /// Why a command cannot be carried out without a TPM that has been named.
+    /// Why the command cannot run before somebody names a TPM.
     fn objection(&self) -> Option<String> {
         if self.tcti().is_some() || matches!(self.command, Command::Status { .. }) {
             return None;
         }
         Some(format!(
-            "{} is not this machine's root, and this machine's TPM is not that device's: only `firstboot status` \
-             works on a card in a reader. Where a TPM does belong to it, say which by --tcti or TPM2_PKCS11_TCTI",
+            "{} is not this machine's root, so this machine's TPM does not belong to it: only `firstboot status` \
+             works on a card in a reader. If a TPM does belong to it, name that with --tcti or TPM2_PKCS11_TCTI",
             self.root.display()
         ))
     }
@@ -147,7 +147,7 @@ fn is_this_machine(root: &Path) -> bool {
     root.canonicalize().is_ok_and(|root| root == Path::new("/"))
 }
 
-/// Carries the command out.
+/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let tcti = arguments.tcti();
     let root = std::path::absolute(&arguments.root).doing(Exit::Settings, || {
@@ -170,7 +170,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn advance(layout: Layout, tcti: Option<&str>, goal: Goal) -> Result<()> {
-    // First the lock: what was read while another firstboot was at work may not be true any more.
+    // Lock first: anything read while another firstboot was running may be out of date.
     let _lock = lock(&layout)?;
     provision::run(&mut Device::open(layout, tcti), goal)
 }
@@ -178,8 +178,8 @@ fn advance(layout: Layout, tcti: Option<&str>, goal: Goal) -> Result<()> {
 fn reset(layout: Layout, tcti: Option<&str>, keep_pin: bool) -> Result<()> {
     let _lock = lock(&layout)?;
     let device = Device::open(layout, tcti);
-    // The identity comes first: with it the reset has happened, and what a power cut leaves of the
-    // configuration is removed by the next start.
+    // The identity goes first: once it is gone, the reset has happened, and the next start removes whatever a power cut
+    // leaves of the configuration.
     device.identity.remove_staging()?;
     if !device.identity.exists()? {
         info!("there is no identity");
@@ -190,17 +190,14 @@ fn reset(layout: Layout, tcti: Option<&str>, keep_pin: bool) -> Result<()> {
             Contents::Both(what) => {
                 return Err(Error::other(format!(
                     "{what}: nothing was changed. Remove or move what is not firstboot's \
-                     (`tpm2_ptool rmtoken`), then reset"
+                     (`tpm2_ptool rmtoken`), then run `firstboot reset` again"
                 )));
             }
             Contents::Ours => {
                 device.withdraw_request();
                 let aside = device.identity.give_up(keep_pin)?;
-                info!("the identity is kept as {}", aside.display());
-                info!(
-                    "its PIN is {}",
-                    if keep_pin { "in there" } else { "destroyed" }
-                );
+                info!("the old identity is kept as {}", aside.display());
+                info!("its PIN is {}", if keep_pin { "kept" } else { "destroyed" });
             }
         }
     }
@@ -219,7 +216,7 @@ fn reset(layout: Layout, tcti: Option<&str>, keep_pin: bool) -> Result<()> {
     Ok(())
 }
 
-/// One firstboot at a time: another one waits here until the first is done.
+/// One firstboot at a time: a second one waits here until the first has finished.
 fn lock(layout: &Layout) -> Result<File> {
     let directory = layout.at(RUN);
     files::make_directory(&directory, 0o700)?;
@@ -232,13 +229,13 @@ fn lock(layout: &Layout) -> Result<File> {
         .open(&path)
         .doing(Exit::CannotWrite, locking)?;
     if file.try_lock().is_err() {
-        info!("another firstboot is at work; waiting for it");
+        info!("another firstboot is running; waiting for it to finish");
         file.lock().doing(Exit::Other, locking)?;
     }
     Ok(file)
 }
 
-/// What to do when the arguments are wrong: clap's own text, and the documented exit status.
+/// Parses the arguments. If they are wrong, prints clap's own text and returns the documented exit status.
 pub fn parse() -> std::result::Result<Arguments, u8> {
     /// EX_USAGE of sysexits(3).
     const USAGE: u8 = 64;

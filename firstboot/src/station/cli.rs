@@ -8,15 +8,15 @@ use clap::{Args, Parser, Subcommand};
 use super::commands;
 use crate::output;
 
-/// Turns certificate requests of firstboot into certificates that only their TPMs can open.
+/// Turn firstboot's certificate requests into certificates that only their TPMs can open
 #[derive(Debug, Parser)]
 #[command(
     name = "firstboot-station",
     version,
     propagate_version = true,
     after_help = "\
-Exit status: 0 all done; 64 usage; 65 some were refused (each is named, the others are done);
-66 a file is missing; 70 any other failure; 73 cannot write; 78 CA, key, PIN or list cannot be used.
+Exit status: 0 all done; 64 usage; 65 some requests were refused (each is named, the others are done);
+66 a file is missing; 70 any other failure; 73 cannot write; 78 CA, key, PIN or list is unusable.
 
 Examples:
   firstboot-station issue /media/card/firstboot/requests --out /media/card/firstboot/certificates \\
@@ -24,7 +24,7 @@ Examples:
   firstboot-station inspect /media/card/firstboot/requests/gateway-1.json"
 )]
 struct Arguments {
-    /// What to do
+    /// The command
     #[command(subcommand)]
     command: Command,
 }
@@ -32,12 +32,12 @@ struct Arguments {
 /// The commands.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check requests, issue certificates with the operator's CA, write the wrapped replies
+    /// Check requests, issue certificates with your CA, and write wrapped replies
     #[command(after_help = "\
-REQUESTS are <thing>.json with <thing>.csr.pem beside it, or directories of those. Whatever has a reply of
-this CA in DIR already is left alone, so that a run can be repeated. Refused, besides what no known TPM vouches
-for: all requests of a run that are for one name or have one key; a name that a reply in DIR or a line of the
-inventory gives to another TPM or key (--force); a name of more than 64 characters.
+REQUESTS are <thing>.json files with <thing>.csr.pem beside them, or directories of those. A request that
+already has a reply from this CA in DIR is skipped, so that a run can be repeated. Refused, besides requests
+that no known TPM vouches for: all requests of a run that share a name or a key; a name that a reply in DIR or
+a line of the inventory gives to another TPM or key (unless --force); a name longer than 64 characters.
 
 Examples:
   firstboot-station issue requests/ --out certificates/ --ca ca.pem --key ca.key --days 3650 \\
@@ -48,13 +48,13 @@ Examples:
     Issue {
         #[command(flatten)]
         answering: Answering,
-        /// How long certificates are valid; not longer than the CA's own
+        /// Validity of the certificates in days; may not exceed that of the CA
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36500))]
         days: u32,
     },
-    /// Check requests and wrap certificates that somebody else issued for them, such as AWS IoT
+    /// Check requests and wrap certificates that another CA, such as AWS IoT, issued for them
     #[command(after_help = "\
-CA and key sign the reply here, and no certificate. A certificate that comes through a pipe is on no disk.
+Here, CA and key sign only the reply, not a certificate. A certificate that comes through a pipe never reaches a disk.
 
 Examples:
   aws iot create-certificate-from-csr --set-as-active --query certificatePem --output text \\
@@ -66,11 +66,11 @@ Examples:
     Wrap {
         #[command(flatten)]
         answering: Answering,
-        /// The certificate (PEM; - for standard input), or a directory with <thing>.pem
+        /// The certificate (PEM; - for standard input), or a directory of <thing>.pem files
         #[arg(long, value_name = "PATH")]
         certificate: PathBuf,
     },
-    /// Say what is in a request or a reply, and what is wrong with it
+    /// Show what a request or a reply contains, and what is wrong with it
     #[command(after_help = "\
 Examples:
   firstboot-station inspect requests/gateway-1.json certificates/gateway-1.reply.json
@@ -84,46 +84,46 @@ Examples:
     },
 }
 
-/// What answering requests needs.
+/// Options of the commands that answer requests.
 #[derive(Debug, Args)]
 pub(super) struct Answering {
-    /// Requests, or directories of them
+    /// Requests, or directories of requests
     #[arg(required = true, value_name = "REQUESTS")]
     pub(super) requests: Vec<PathBuf>,
-    /// The operator's CA certificate, PEM; certificates of its issuers may follow, and go to the devices, too
+    /// Your CA's certificate, PEM; certificates of its issuers may follow, and go to the devices, too
     #[arg(long, value_name = "CERT")]
     pub(super) ca: PathBuf,
-    /// Its key: a PEM file, or a PKCS#11 URI
+    /// The CA's key: a PEM file or a PKCS#11 URI
     #[arg(long, value_name = "FILE|URI")]
     pub(super) key: String,
-    /// The token's PIN, or the pass phrase of the key file: the first line of this file
+    /// File whose first line is the token's PIN or the key file's pass phrase
     #[arg(long, value_name = "FILE")]
     pub(super) pin_file: Option<PathBuf>,
     /// The PKCS#11 library, if the URI has no module-path
     #[arg(long, value_name = "FILE")]
     pub(super) pkcs11_module: Option<PathBuf>,
-    /// Where <thing>.reply.json goes: a directory, and no symbolic link. Another run waits until this one is done
+    /// Directory for <thing>.reply.json, not a symbolic link. A second run waits until this one has finished
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
-    /// Adds a line for each certificate to this file, and refuses names that it gives to others: .csv, or .jsonl for
+    /// Append a line for each certificate to this file, and refuse names that it gives to others: .csv, or .jsonl for
     /// AWS IoT's bulk registration
     #[arg(long, value_name = "FILE")]
     pub(super) inventory: Option<PathBuf>,
-    /// Answer also what has its reply already, and give a name to another TPM or key than before
+    /// Also answer requests that already have a reply, and let a name pass to another TPM or key
     #[arg(long, alias = "again")]
     pub(super) force: bool,
     #[command(flatten)]
     pub(super) tpms: Tpms,
 }
 
-/// Whose TPMs are taken.
+/// Which TPMs are accepted.
 #[derive(Debug, Args)]
 pub(super) struct Tpms {
-    /// Root and intermediate CA certificates of TPM makers: files or directories, PEM or DER; may be repeated
+    /// Root and intermediate CA certificates of TPM manufacturers: files or directories, PEM or DER; may be repeated
     #[arg(long, value_name = "PATH")]
     pub(super) vendor_ca: Vec<PathBuf>,
-    /// Take only these TPMs: a line each with the SHA-256 of the EK certificate and the thing's name. Without a name,
-    /// that TPM gets whatever name it asks for
+    /// Accept only these TPMs: on each line the SHA-256 of an EK certificate and the thing's name. A TPM without a name
+    /// gets whatever name it asks for
     #[arg(long, value_name = "FILE")]
     pub(super) ek_allow_list: Option<PathBuf>,
 }

@@ -102,7 +102,7 @@ fn one_waits_while_another_is_at_work() -> Result<()> {
         .spawn()?;
     let seen = wait_for("firstboot to say that it waits", || {
         let text = std::fs::read_to_string(said.path())?;
-        Ok(text.contains("another firstboot is at work").then_some(()))
+        Ok(text.contains("another firstboot is running").then_some(()))
     });
     let commands = manager.take_journal().0.len();
     let after = device.snapshot();

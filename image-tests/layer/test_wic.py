@@ -40,6 +40,10 @@ def test_the_partitions_are_meta_raspberrypis():
     assert OURS in boot
 
 
+def test_file_names_are_utf_8_whatever_the_kernels_default_is():
+    assert "utf8" in shlex.split(parts()[0].partition(OURS)[2])[0].split(",")
+
+
 @pytest.fixture
 def units(tmp_path):
     """units(device, options): the folder of what systemd makes of that line of fstab."""

@@ -46,6 +46,13 @@ def test_every_unit_with_an_install_section_is_enabled(parse):
     assert set(parse(FIRSTBOOT).getVar("SYSTEMD_SERVICE:firstboot").split()) == wanted
 
 
+def test_no_name_is_made_of_a_machine_id_that_is_not_on_disk_yet():
+    """oe-core's images have an empty /etc/machine-id, and the Raspberry Pi's kernel mounts their root read-only."""
+    unit = (layer.REPOSITORY / "firstboot/systemd/firstboot.service").read_text()
+    after = [name for line in unit.splitlines() if line.startswith("After=") for name in line[6:].split()]
+    assert "systemd-machine-id-commit.service" in after
+
+
 def test_what_the_units_call_is_in_the_image(parse):
     assert "fsck -a" in (layer.REPOSITORY / "firstboot/systemd/firstboot-fsck.service").read_text()
     assert {"dosfstools", "util-linux-fsck"} <= set(parse(FIRSTBOOT).getVar("RDEPENDS:firstboot").split())

@@ -1,5 +1,6 @@
 //! The command line: its arguments, and what each command does.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -235,15 +236,22 @@ fn lock(layout: &Layout) -> Result<File> {
     Ok(file)
 }
 
+/// Parses a command line, whose first word is the program's name.
+pub fn read<T: Into<OsString> + Clone>(
+    words: impl IntoIterator<Item = T>,
+) -> std::result::Result<Arguments, clap::Error> {
+    let arguments = Arguments::try_parse_from(words)?;
+    match arguments.objection() {
+        None => Ok(arguments),
+        Some(why) => Err(Arguments::command().error(ErrorKind::MissingRequiredArgument, why)),
+    }
+}
+
 /// Parses the arguments. If they are wrong, prints clap's own text and returns the documented exit status.
 pub fn parse() -> std::result::Result<Arguments, u8> {
     /// EX_USAGE of sysexits(3).
     const USAGE: u8 = 64;
-    let checked = Arguments::try_parse().and_then(|arguments| match arguments.objection() {
-        None => Ok(arguments),
-        Some(why) => Err(Arguments::command().error(ErrorKind::MissingRequiredArgument, why)),
-    });
-    checked.map_err(|e| {
+    read(std::env::args_os()).map_err(|e| {
         // Nothing can be done where standard error is closed.
         let _ = e.print();
         if e.use_stderr() { USAGE } else { 0 }

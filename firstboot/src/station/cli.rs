@@ -1,5 +1,6 @@
 //! The command line of firstboot-station.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,7 +24,7 @@ Examples:
       --ca ca.pem --key ca.key --days 3650 --vendor-ca infineon/ --inventory fleet.csv
   firstboot-station inspect /media/card/firstboot/requests/gateway-1.json"
 )]
-struct Arguments {
+pub struct Arguments {
     /// The command
     #[command(subcommand)]
     command: Command,
@@ -128,11 +129,18 @@ pub(super) struct Tpms {
     pub(super) ek_allow_list: Option<PathBuf>,
 }
 
+/// Parses a command line, whose first word is the program's name.
+pub fn read<T: Into<OsString> + Clone>(
+    words: impl IntoIterator<Item = T>,
+) -> Result<Arguments, clap::Error> {
+    Arguments::try_parse_from(words)
+}
+
 /// The program.
 pub fn main() -> ExitCode {
     /// EX_USAGE of sysexits(3).
     const USAGE: u8 = 64;
-    let arguments = match Arguments::try_parse() {
+    let arguments = match read(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(e) => {
             // Nothing can be done where standard error is closed.

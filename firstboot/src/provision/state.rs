@@ -27,19 +27,19 @@ macro_rules! states {
 }
 
 states! {
-    Blank => "no identity yet: `firstboot provision` makes one, or says what keeps it from that",
-    Interrupted => "the making of an identity was cut short: the next start removes what is left and begins again",
-    AwaitingCertificate => "have the request signed; or the certificate was refused, or AWS IoT Core said no: the message says why",
+    Blank => "no identity yet: `firstboot provision` makes one, or says what prevents it",
+    Interrupted => "the making of an identity was cut short: the next start removes the remains and begins again",
+    AwaitingCertificate => "have the request signed; if the certificate was refused, or AWS IoT Core said no, the message says why",
     Unconfigured => "the certificate is accepted: `firstboot enroll` fills the token and writes the configuration",
-    Done => "Greengrass is configured; the message may have a remark",
-    NoTpm => "no TPM answers: check overlay, SPI, and the board on the header; the kernel's driver is asked again before each try",
-    LockedOut => "too many failed tries, and the TPM's lockout authorization is somebody else's: wait, or reset it with that",
-    ForeignPrimary => "another program's object is where the storage root key belongs: remove it if nobody needs it",
-    ForeignStore => "/var/lib/tpm2_pkcs11 has another program's token, which is left alone: move that store elsewhere",
-    VolatileStorage => "the identity would be gone with the power: the message says what to mount",
-    Orphaned => "the TPM does not have the identity's storage root key: the next start makes it again, takes back the identity of this TPM, or makes another; or the message says what keeps it from that",
+    Done => "Greengrass is configured; the message may add a remark",
+    NoTpm => "no TPM answers: check the overlay, SPI, and the board on the header; each try asks the kernel's driver again",
+    LockedOut => "too many failed tries, and somebody else holds the TPM's lockout authorization: wait, or reset the lockout with it",
+    ForeignPrimary => "another program's object is in the storage root key's place: remove it if nobody needs it",
+    ForeignStore => "/var/lib/tpm2_pkcs11 holds another program's token, which is left alone: move that store elsewhere",
+    VolatileStorage => "the identity would not survive a power cut: the message says what to mount",
+    Orphaned => "the TPM does not have the identity's storage root key: the next start makes it again, takes back this TPM's own identity, or makes a new one; or the message says what prevents that",
     StoreUpgradeCut => "an upgrade of the token store was cut short: the next start repairs it",
-    Error => "the message says what, and what to do: usually a mistake in firstboot.json, with line and column",
+    Error => "the message says what is wrong and what to do: usually a mistake in firstboot.json, with line and column",
 }
 
 impl fmt::Display for State {

@@ -74,12 +74,12 @@ fn status_describes_each_stage() -> Result<()> {
     Ok(())
 }
 
-/// One list of states: what `status` can say is what help and README explain, in the same words.
+/// One list of states: what `status` can say is what help and docs/status.md explain, in the same words.
 #[test]
-fn help_and_readme_explain_every_state() -> Result<()> {
+fn help_and_page_explain_every_state() -> Result<()> {
     let help = Device::unprovisioned()?.succeed(&["status", "--help"])?;
-    let readme = include_str!("../../../README.md");
-    let explained: Vec<_> = readme
+    let page = include_str!("../../../docs/status.md");
+    let explained: Vec<_> = page
         .lines()
         .skip_while(|line| !line.starts_with("| state |"))
         .skip(2)

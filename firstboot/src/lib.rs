@@ -4,7 +4,8 @@
 //! then `firstboot-enroll.service` (certificate and configuration). Both look at what is there, do
 //! what is missing and stop; a boot with nothing to do costs three TPM commands and a few files read.
 //!
-//! The crate is a house; a module uses only the floors below its own:
+//! The crate is a house; a module uses its own floor and those below, never one above
+//! (`docs/architecture.md` has the reasons, and what the floors' modules use of one another):
 //!
 //! | floor | modules |
 //! |---|---|

@@ -6,7 +6,7 @@
 use std::fmt;
 
 /// Why `firstboot` ends other than well. The numbers are those of sysexits(3) and are documented
-/// in the README; 0 (done) and 64 (usage, EX_USAGE) belong to `main`.
+/// in docs/status.md; 0 (done) and 64 (usage, EX_USAGE) belong to `main`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {

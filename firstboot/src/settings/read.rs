@@ -53,7 +53,7 @@ impl Settings {
         if !found {
             return Err(Error::settings(format!(
                 "there are no settings: {} is missing (the folder firstboot/ on the card's boot \
-                 partition; the README's operator's guide shows one)",
+                 partition; the operator's guide, docs/operator.md, shows one)",
                 operator.display()
             )));
         }

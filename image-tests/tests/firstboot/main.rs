@@ -28,7 +28,7 @@ use anyhow::Result;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, assert_ends, offline_settings};
 
-/// The exit statuses that the README documents.
+/// The exit statuses that docs/status.md documents.
 mod exit {
     pub const DONE: i32 = 0;
     pub const USAGE: i32 = 64;

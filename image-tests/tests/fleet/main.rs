@@ -19,7 +19,7 @@ use image_tests::aws::{CLAIM, Options, Site, Status};
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, Outcome, SERIAL, assert_ends};
 
-/// The exit statuses that the README documents.
+/// The exit statuses that docs/status.md documents.
 mod exit {
     pub const DONE: i32 = 0;
     pub const OTHER: i32 = 70;

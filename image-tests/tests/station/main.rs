@@ -16,7 +16,7 @@ mod token;
 mod usage;
 mod wrapped;
 
-/// The exit statuses of firstboot-station that the README documents.
+/// The exit statuses of firstboot-station that docs/status.md documents.
 mod exit {
     pub const DONE: i32 = 0;
     pub const USAGE: i32 = 64;

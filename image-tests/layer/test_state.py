@@ -30,6 +30,13 @@ LITE = ["etc/greengrass", "var/lib/greengrass"]
 NUCLEUS = ["greengrass/v2"]
 
 
+def test_a_change_of_what_the_check_reads_runs_it_again(parse, tmp_path):
+    recipe = tmp_path / "some-image.bb"
+    recipe.write_text("inherit firstboot_state\n")
+    d = parse(recipe)
+    assert set(d.getVar("IMAGE_QA_COMMANDS").split()) <= set(d.getVarFlag("do_image_qa", "vardeps").split())
+
+
 @pytest.fixture
 def image(parse, tmp_path):
     """image(fstab, files, folders, links, VARIABLE=value): runs the check on an image that has these."""

@@ -2,6 +2,9 @@
 # would make another key and request each time. Every image inherits it (conf/layer.conf).
 
 IMAGE_QA_COMMANDS += "firstboot_state_lasts"
+# bitbake does not look into functions that only this variable names: without this, what they read (APPEND, say) could
+# change and the check not run again.
+do_image_qa[vardeps] += "firstboot_state_lasts"
 
 # docs/reference.md, "What must last". A directory that the image does not have is not looked at.
 FIRSTBOOT_STATE = "${localstatedir}/lib/tpm2_pkcs11 ${localstatedir}/lib/greengrass ${sysconfdir}/greengrass /greengrass"

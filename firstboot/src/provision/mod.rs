@@ -39,9 +39,10 @@ pub fn run(device: &mut Device, goal: Goal) -> Result<()> {
         warn!("{remark}");
     }
     let mut result = walk(device, goal);
-    // Settings that turn out not to work are as good as none: a device in service stays there.
+    // What is wanted and cannot be had, because the settings turn out not to work or nothing can be written, is as good
+    // as not wanted: a device in service stays there.
     if let Err(e) = &result
-        && e.exit == Exit::Settings
+        && matches!(e.exit, Exit::Settings | Exit::CannotWrite)
         && device.inputs.is_ok()
     {
         device.inputs = Err(e.clone());

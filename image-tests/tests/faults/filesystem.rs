@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use image_tests::authority::Authority;
 use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::{Device, Outcome};
+use serde_json::Value;
 
 use crate::mounts::{among_private_mounts, in_memory, mount};
 use crate::{scenario, usual, wrong_after_start};
@@ -148,9 +149,34 @@ fn a_read_only_disk() -> Result<()> {
             device.succeed(&[command])?;
         }
         done.assert_same(&device.snapshot()?.without("/run"));
-        Ok(())
+
+        // Nor is it taken out of service where something should be: a newer certificate, another setting.
+        for change in [a_newer_certificate, another_role_alias] {
+            mount(&["-o", "remount,bind,rw", &root])?;
+            change(&device)?;
+            mount(&["-o", "remount,bind,ro", &root])?;
+            let done = device.snapshot()?.without("/run");
+            let words = ["cannot write", "Read-only file system", "runs on"];
+            assert_ends(&device.run(&["enroll"])?, &[0], &words)?;
+            done.assert_same(&device.snapshot()?.without("/run"));
+        }
+        mount(&["-o", "remount,bind,rw", &root])
     })?;
     assert_starts_well(device, "replace certificate")
+}
+
+fn a_newer_certificate(device: &Device) -> Result<()> {
+    let certificate = Authority::new()?.sign(&device.request()?)?;
+    device.drop_certificate(&certificate).map(drop)
+}
+
+fn another_role_alias(device: &Device) -> Result<()> {
+    // What the first change wanted is done by now.
+    device.succeed(&["enroll"])?;
+    let settings = device.read("/boot/firstboot/firstboot.json")?;
+    let mut settings: Value = serde_json::from_str(&settings)?;
+    settings["greengrass"]["iot_role_alias"] = "AnotherAlias".into();
+    device.settings(&settings)
 }
 
 fn names(device: &Device, path: &str) -> Result<Vec<String>> {

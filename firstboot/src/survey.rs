@@ -296,7 +296,6 @@ fn offer(
     accepted: Option<&Chain>,
 ) -> Result<Offer> {
     let Device { identity, boot, .. } = device;
-    let nothing_new = || Offer::Nothing("a newer certificate".into());
     let offer = match (settings.enrollment.method, accepted) {
         (Method::Offline, _) => {
             let clock = Clock::read();
@@ -326,10 +325,7 @@ fn offer(
             offline::offer(boot, &wanted, clock)
         }
         (Method::FleetProvisioning, None) => fleet::offer(settings, boot, identity, key),
-        (Method::FleetProvisioning, Some(_)) => nothing_new(),
+        (Method::FleetProvisioning, Some(_)) => Offer::Nothing("a newer certificate".into()),
     };
-    Ok(match offer {
-        Offer::Certificate(chain, _) if accepted == Some(&chain) => nothing_new(),
-        other => other,
-    })
+    Ok(offer)
 }

@@ -4,8 +4,10 @@
 //! that use them panic there, in the middle of provisioning.
 
 use std::io::{ErrorKind, Write, stderr, stdout};
+use std::os::fd::AsFd;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::sys::stat::fstat;
 use serde_json::Value;
 
 use crate::error::{Doing, Error, Exit, Result, is_printable, printable};
@@ -59,15 +61,42 @@ pub fn say(line: &str) {
     let _ = stderr().write_all(line.as_bytes());
 }
 
-/// Starts the log on standard error, "LEVEL [target] message"; the journal adds the time.
+/// Starts the log on standard error, "LEVEL [target] message"; the journal adds the time. Where standard error is the
+/// journal's, each line begins with its priority, "<6>", which the journal takes off (sd-daemon(3)).
 pub fn start_log(level: LevelFilter) {
+    let log: &'static StandardError = match is_journal(stderr()) {
+        true => &StandardError { prefix: priority },
+        false => &StandardError { prefix: |_| "" },
+    };
     // Refused only where a log has been started before.
-    if log::set_logger(&StandardError).is_ok() {
+    if log::set_logger(log).is_ok() {
         log::set_max_level(level);
     }
 }
 
-struct StandardError;
+/// Whether this is what the journal reads: JOURNAL_STREAM has its device and inode, in decimal digits (systemd.exec(5)).
+/// A program whose output is redirected inherits the variable and fails the comparison.
+fn is_journal(stream: impl AsFd) -> bool {
+    let (Ok(journal), Ok(status)) = (std::env::var("JOURNAL_STREAM"), fstat(stream)) else {
+        return false;
+    };
+    journal == format!("{}:{}", status.st_dev, status.st_ino)
+}
+
+/// syslog(3)'s LOG_ERR, LOG_WARNING, LOG_INFO and LOG_DEBUG, as sd-daemon(3) writes them.
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::Error => "<3>",
+        Level::Warn => "<4>",
+        Level::Info => "<6>",
+        Level::Debug | Level::Trace => "<7>",
+    }
+}
+
+struct StandardError {
+    /// What a line of this level begins with.
+    prefix: fn(Level) -> &'static str,
+}
 
 impl Log for StandardError {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -78,7 +107,8 @@ impl Log for StandardError {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let (level, target) = (record.level(), record.target());
-            say(&format!("{level:<5} [{target}] {}", record.args()));
+            let prefix = (self.prefix)(level);
+            say(&format!("{prefix}{level:<5} [{target}] {}", record.args()));
         }
     }
 

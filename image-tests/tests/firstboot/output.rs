@@ -1,6 +1,10 @@
 //! What firstboot says, and to whom: readers that have gone away, disks that are full, words that steer terminals.
 
 use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 
 use anyhow::Result;
 use image_tests::authority::Authority;
@@ -67,5 +71,68 @@ fn words_of_others_do_not_steer_the_terminal() -> Result<()> {
         !said.contains(['\u{202e}', '\u{9b}', '\u{2028}', '\u{e0041}']),
         "{said:?}"
     );
+    Ok(())
+}
+
+/// What `firstboot enroll` says of a device without a certificate, to a stream like the journal's, a Unix socket, if
+/// JOURNAL_STREAM has what `variable` makes of the socket's device and inode.
+fn said(variable: impl Fn(u64, u64) -> Option<String>) -> Result<String> {
+    let device = usual()?;
+    let (mut reader, writer) = UnixStream::pair()?;
+    let stream = File::from(OwnedFd::from(writer));
+    let socket = stream.metadata()?;
+    let mut firstboot = device.firstboot(&["enroll"])?;
+    match variable(socket.dev(), socket.ino()) {
+        Some(journal) => firstboot.env("JOURNAL_STREAM", journal),
+        None => firstboot.env_remove("JOURNAL_STREAM"),
+    };
+    let status = firstboot.stderr(stream).status()?;
+    assert_eq!(status.code(), Some(exit::WAITING));
+    // It keeps the socket's other end open.
+    drop(firstboot);
+    let mut text = String::new();
+    reader.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// sd-daemon(3): a number before each line, from which `journalctl -p` knows what matters.
+#[test]
+fn the_journal_gets_the_priority_of_each_line() -> Result<()> {
+    let text = said(|device, inode| Some(format!("{device}:{inode}")))?;
+    let mut levels = Vec::new();
+    for line in text.lines() {
+        let (prefix, rest) = line.split_at_checked(3).unwrap_or_default();
+        let level = rest.split(' ').next().unwrap_or_default();
+        let expected = match level {
+            "ERROR" => "<3>",
+            "WARN" => "<4>",
+            "INFO" => "<6>",
+            _ => "a level",
+        };
+        assert_eq!(prefix, expected, "{line}");
+        levels.push(level);
+    }
+    assert!(
+        levels.contains(&"INFO") && levels.contains(&"WARN"),
+        "{text}"
+    );
+    Ok(())
+}
+
+/// A shell in a service, or a person: the variable is inherited, or is not there.
+#[test]
+fn everybody_else_gets_lines_without_priorities() -> Result<()> {
+    type Variable = fn(u64, u64) -> Option<String>;
+    let others: [Variable; 4] = [
+        |_, _| None,
+        |device, inode| Some(format!("{device}:{}", inode + 1)),
+        |device, inode| Some(format!("{}:{inode}", device + 1)),
+        |_, _| Some("not a stream".into()),
+    ];
+    for other in others {
+        let text = said(other)?;
+        assert!(text.contains("INFO  ["), "{text}");
+        assert!(!text.lines().any(|line| line.starts_with('<')), "{text}");
+    }
     Ok(())
 }

@@ -66,7 +66,7 @@ SPREAD  ?= 400
 fleet: build
 	image-tests/host-packages
 	cd image-tests && cargo test --locked --test fleet
-	cd image-tests && DEVICES=$(DEVICES) SPREAD=$(SPREAD) cargo run --quiet --locked --bin crowd
+	cd image-tests && DEVICES=$(DEVICES) SPREAD=$(SPREAD) cargo run --quiet --locked --bin fleet_load
 
 # Proof that the key is in a TPM, alone: firstboot-station and devices that open what it makes, a thousand requests
 # in one run, and whom it refuses.

@@ -1,18 +1,19 @@
-//! What proves tpm-greengrass, as a library: a software TPM for each test, an operator's authority, a TLS
-//! server that demands a certificate, an unprovisioned device, and the clients that use its identity.
+//! What proves tpm-greengrass, as a library. Each folder uses those below it, never one above:
+//!
+//! | floor | modules |
+//! |---|---|
+//! | top | [`measure`]: what firstboot costs, and many devices at once |
+//! | 4 | [`faults`]: power cuts, storage, a write log, the network |
+//! | 3 | [`device`]: what is tested; a device's file tree, a machine that boots, the provisioning station |
+//! | 2 | [`clients`]: the programs that use a device's identity |
+//! | 1 | [`doubles`]: a software TPM, AWS IoT Core, certificate authorities, a TLS server |
+//! | ground | [`process`], [`ports`], `directory` |
 
-pub mod authority;
-pub mod aws;
-pub mod bench;
 pub mod clients;
 pub mod device;
 mod directory;
-pub mod machine;
+pub mod doubles;
+pub mod faults;
+pub mod measure;
 pub mod ports;
 pub mod process;
-pub mod proxy;
-pub mod software_tpm;
-pub mod station;
-pub mod storage;
-pub mod sweep;
-pub mod tls;

@@ -110,6 +110,14 @@ impl Background {
         self.0.id()
     }
 
+    /// Its largest resident memory so far, KiB: VmHWM of proc(5).
+    pub fn memory_peak(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let words = line.context("no VmHWM")?.split_whitespace().next();
+        words.context("no number")?.parse().context("no number")
+    }
+
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.0.try_wait()?.is_some())
     }

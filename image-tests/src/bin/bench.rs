@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use image_tests::bench::{Row, footprint, growth, idle, pairs, row};
 use image_tests::clients::KeyType;
 use image_tests::device::firstboot;
+use image_tests::measure::bench::{Row, footprint, growth, idle, pairs, row};
 
 type Part = Box<dyn Fn() -> Result<Vec<Row>>>;
 

@@ -6,10 +6,10 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use image_tests::authority::Authority;
 use image_tests::clients::{Identity, KeyType, java, openssl, p11tool};
 use image_tests::device::{Device, offline_settings};
-use image_tests::tls::{TlsServer, Version};
+use image_tests::doubles::pki::Authority;
+use image_tests::doubles::tls::{TlsServer, Version};
 
 const EDITIONS: [&str; 3] = ["nucleus-lite", "nucleus", "v1"];
 

@@ -3,7 +3,7 @@
 //! with SEED), SCENARIO only what has this in its name, such as "enroll, rsa".
 
 use anyhow::{Context, Result, ensure};
-use image_tests::sweep::{self, Sample};
+use image_tests::faults::power_cut::{self, Sample};
 
 fn main() -> Result<()> {
     let variable = |name| std::env::var(name).ok();
@@ -17,8 +17,8 @@ fn main() -> Result<()> {
         },
     };
     let only = variable("SCENARIO").unwrap_or_default();
-    let rows = sweep::run(sample, &only, |row| eprintln!("{row}"))?;
-    println!("{}", sweep::print(&rows));
+    let rows = power_cut::run(sample, &only, |row| eprintln!("{row}"))?;
+    println!("{}", power_cut::print(&rows));
     let stuck: usize = rows.iter().map(|row| row.stuck.len()).sum();
     ensure!(stuck == 0, "{stuck} points are stuck");
     Ok(())

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::{Identity, pkcs11_tool};
+use crate::doubles::tls::{ANSWER, QUESTION, TlsServer};
 use crate::process::succeed;
-use crate::tls::{ANSWER, QUESTION, TlsServer};
 
 /// Completes a handshake with the identity's key and certificate, says something and hears the answer.
 pub fn connect(identity: &Identity, server: &TlsServer) -> Result<()> {

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::{Identity, basic_environment, installed_provider};
+use crate::doubles::tls::{ANSWER, QUESTION, TlsServer};
 use crate::process::{bounded, succeed};
-use crate::tls::{ANSWER, QUESTION, TlsServer};
 
 /// Completes a handshake with the identity's key and certificate, says something and hears the answer. The
 /// configuration is the one that `OPENSSL_CONF` names, such as firstboot writes for nucleus lite.

@@ -1,8 +1,10 @@
 //! An unprovisioned device: the part of its root filesystem that firstboot touches, and a TPM of its own.
 //! Most tests and the demo start here: settings in, `run`, then look at what has become of it.
 
+pub mod machine;
 mod settings;
 mod snapshot;
+pub mod station;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -13,11 +15,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::authority::Authority;
 use crate::clients::{Identity, KeyType, User, basic_environment, installed_module};
 use crate::directory::{copy_tree, readable_directory};
+use crate::doubles::pki::Authority;
+use crate::doubles::software_tpm::SoftwareTpm;
 use crate::process::{bounded, finish};
-use crate::software_tpm::SoftwareTpm;
 
 pub use settings::offline_settings;
 pub use snapshot::Snapshot;

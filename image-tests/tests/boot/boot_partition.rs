@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use anyhow::Result;
-use image_tests::authority::Authority;
+use image_tests::doubles::pki::Authority;
 
 use super::flash;
 

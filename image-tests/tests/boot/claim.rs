@@ -1,10 +1,10 @@
 //! Fleet provisioning: one boot from a claim pair on the card to Greengrass at the same broker.
 
 use anyhow::Result;
-use image_tests::aws::{CLAIM, Site, fleet_settings};
 use image_tests::clients::KeyType;
 use image_tests::device::SERIAL;
-use image_tests::machine::Machine;
+use image_tests::device::machine::Machine;
+use image_tests::faults::network::{CLAIM, Site, fleet_settings};
 use serde_json::json;
 
 use super::{let_in_as, thing};

@@ -4,10 +4,10 @@
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
+use image_tests::device::machine::{Machine, Running};
 use image_tests::device::offline_settings;
-use image_tests::machine::{Machine, Running};
+use image_tests::doubles::pki::Authority;
 use image_tests::process;
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! Each edition in its own way, with the certificate dropped onto the card while the device runs.
 
 use anyhow::Result;
-use image_tests::authority::Authority;
+use image_tests::doubles::pki::Authority;
 
 use super::{certify, flash, is_active, let_in};
 

@@ -1,8 +1,8 @@
 //! From the first boot to every later one, with the certificate carried to the card by hand.
 
 use anyhow::{Context, Result};
-use image_tests::authority::Authority;
-use image_tests::machine::{Machine, Running};
+use image_tests::device::machine::{Machine, Running};
+use image_tests::doubles::pki::Authority;
 
 use super::{certificate, flash, is_active, let_in, request, sign, thing};
 

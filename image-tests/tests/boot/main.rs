@@ -11,10 +11,10 @@ mod schedule;
 mod write_log;
 
 use anyhow::{Result, bail};
-use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
+use image_tests::device::machine::{Machine, Running};
 use image_tests::device::{SERIAL, offline_settings};
-use image_tests::machine::{Machine, Running};
+use image_tests::doubles::pki::Authority;
 
 fn thing() -> String {
     format!("gateway-{SERIAL}")

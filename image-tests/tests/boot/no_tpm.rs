@@ -1,8 +1,8 @@
 //! Boards whose TPM is not there, not found or not well: they boot all the same, and say why not.
 
 use anyhow::Result;
-use image_tests::authority::Authority;
-use image_tests::machine::{Board, Machine, Overlay, Running, Tpm};
+use image_tests::device::machine::{Board, Machine, Overlay, Running, Tpm};
+use image_tests::doubles::pki::Authority;
 
 use super::flash;
 

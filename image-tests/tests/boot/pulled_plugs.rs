@@ -5,8 +5,8 @@
 //! With POWERCUT=full each of the two has a device of its own.
 
 use anyhow::Result;
-use image_tests::authority::Authority;
-use image_tests::machine::Machine;
+use image_tests::device::machine::Machine;
+use image_tests::doubles::pki::Authority;
 
 use super::{certificate, certify, flash, let_in, request, sign};
 

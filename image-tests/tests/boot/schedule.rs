@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use image_tests::authority::Authority;
-use image_tests::aws::{CLAIM, Site, fleet_settings};
 use image_tests::clients::KeyType;
-use image_tests::machine::{Machine, Running, Tpm};
+use image_tests::device::machine::{Machine, Running, Tpm};
+use image_tests::doubles::pki::Authority;
+use image_tests::faults::network::{CLAIM, Site, fleet_settings};
 use serde_json::json;
 
 use super::{certificate, flash, is_active, let_in, let_in_as, request, sign};

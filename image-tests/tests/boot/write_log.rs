@@ -2,11 +2,11 @@
 //! not flushed lost, and the TPM as it was then.
 
 use anyhow::{Context, Result};
-use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
-use image_tests::machine::{CrashPoint, WriteLog};
-use image_tests::proxy::Firmware;
-use image_tests::sweep::{Board, Outcome, request};
+use image_tests::doubles::pki::Authority;
+use image_tests::doubles::tpm_proxy::Firmware;
+use image_tests::faults::power_cut::{Board, Outcome, request};
+use image_tests::faults::write_log::{CrashPoint, WriteLog};
 use rayon::prelude::*;
 
 use super::{certificate, certify, flash, let_in, sign};

@@ -1,5 +1,5 @@
-//! The crate's floors: docs/architecture.md and the crate's own page have the same, every module stands on one, and none
-//! uses a floor above its own.
+//! The crates' floors: docs/architecture.md and firstboot's own page have the same, every module stands on one, and none
+//! uses a floor above its own. So with the folders of these tests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -93,16 +93,12 @@ fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-#[test]
-fn no_module_uses_a_floor_above_its_own() -> Result<()> {
-    let source = repository().join("firstboot/src");
-    let page = floors(&fs::read_to_string(
-        repository().join("docs/architecture.md"),
-    )?);
+/// What the modules of a crate use from above.
+fn looks_up(floors: &BTreeMap<String, usize>, source: &Path) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
-    for file in rust_files(&source)? {
+    for file in rust_files(source)? {
         let module = file
-            .strip_prefix(&source)?
+            .strip_prefix(source)?
             .iter()
             .next()
             .context("a module")?;
@@ -110,11 +106,39 @@ fn no_module_uses_a_floor_above_its_own() -> Result<()> {
         let module = module.trim_end_matches(".rs");
         // They only name the modules and the programs.
         if module != "lib" && module != "bin" {
-            wrong.extend(upward(&page, module, &fs::read_to_string(&file)?));
+            wrong.extend(upward(floors, module, &fs::read_to_string(&file)?));
         }
     }
+    Ok(wrong)
+}
+
+#[test]
+fn no_module_uses_a_floor_above_its_own() -> Result<()> {
+    let page = floors(&fs::read_to_string(
+        repository().join("docs/architecture.md"),
+    )?);
+    let wrong = looks_up(&page, &repository().join("firstboot/src"))?;
     assert!(wrong.is_empty(), "{wrong:#?}");
     Ok(())
+}
+
+#[test]
+fn no_folder_of_the_tests_uses_a_floor_above_its_own() -> Result<()> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let floors = own_floors(&source.join("lib.rs"))?;
+    assert!(
+        floors.len() > 5 && floors["measure"] == 5 && floors["process"] == 0,
+        "{floors:?}"
+    );
+    let wrong = looks_up(&floors, &source)?;
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    Ok(())
+}
+
+/// The floors on a crate's own page, where names are links.
+fn own_floors(page: &Path) -> Result<BTreeMap<String, usize>> {
+    let text = fs::read_to_string(page)?;
+    Ok(floors(&text.replace("[`", "`").replace("`]", "`")))
 }
 
 #[test]
@@ -122,10 +146,7 @@ fn the_crates_own_page_has_the_same_floors() -> Result<()> {
     let page = floors(&fs::read_to_string(
         repository().join("docs/architecture.md"),
     )?);
-    let names = |text: &str| floors(&text.replace("[`", "`").replace("`]", "`"));
-    let own = names(&fs::read_to_string(
-        repository().join("firstboot/src/lib.rs"),
-    )?);
+    let own = own_floors(&repository().join("firstboot/src/lib.rs"))?;
     assert_eq!(page, own);
     assert!(
         page.len() > 20 && page["cli"] == 4 && page["error"] == 0,

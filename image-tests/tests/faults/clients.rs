@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
-use image_tests::authority::Authority;
 use image_tests::clients::{Identity, KeyType, openssl, p11tool, pkcs11_tool};
 use image_tests::device::Device;
+use image_tests::doubles::pki::Authority;
+use image_tests::doubles::tls::{ANSWER, QUESTION};
 use image_tests::process::{Background, succeed, wait_for};
-use image_tests::tls::{ANSWER, QUESTION};
 
 use crate::{resource_manager, usual};
 

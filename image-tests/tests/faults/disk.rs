@@ -8,9 +8,9 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use image_tests::clients::KeyType;
 use image_tests::device::Device;
-use image_tests::proxy::Seeded;
-use image_tests::storage::{Ending, Fault, run_with_fault, trace};
-use image_tests::sweep::Scenario;
+use image_tests::doubles::tpm_proxy::Seeded;
+use image_tests::faults::power_cut::Scenario;
+use image_tests::faults::storage::{Ending, Fault, run_with_fault, trace};
 use nix::errno::Errno;
 
 use crate::{resource_manager, scenario, wrong_after_start};

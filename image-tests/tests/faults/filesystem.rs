@@ -3,9 +3,9 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use image_tests::authority::Authority;
 use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::{Device, Outcome};
+use image_tests::doubles::pki::Authority;
 use serde_json::Value;
 
 use crate::mounts::{among_private_mounts, in_memory, mount};

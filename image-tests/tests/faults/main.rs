@@ -12,8 +12,8 @@ mod volatile;
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, offline_settings};
-use image_tests::proxy::{Firmware, Options, Proxy, Slb9670};
-use image_tests::sweep::{Board, SCENARIOS, Scenario};
+use image_tests::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670};
+use image_tests::faults::power_cut::{Board, SCENARIOS, Scenario};
 
 /// The usual device, never booted: nucleus lite with an ECC key.
 fn usual() -> Result<Device> {

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result};
-use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, offline_settings};
+use image_tests::doubles::pki::Authority;
+use image_tests::faults::storage::Recording;
 use image_tests::process::wait_for;
-use image_tests::storage::Recording;
 use serde_json::{Value, json};
 
 use crate::usual;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
-use image_tests::authority::Authority;
 use image_tests::device::{Device, assert_ends};
+use image_tests::doubles::pki::Authority;
 use image_tests::process::succeed;
 
 use crate::mounts::{among_private_mounts, in_memory, mount, on_disk, text};

@@ -3,9 +3,9 @@
 use std::fs;
 
 use anyhow::Result;
-use image_tests::authority::{Authority, Validity};
 use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::Device;
+use image_tests::doubles::pki::{Authority, Validity};
 use serde_json::json;
 
 use crate::{assert_ends, exit, thing_name, usual};

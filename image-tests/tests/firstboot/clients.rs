@@ -1,10 +1,10 @@
 //! The promise itself: every kind of client uses the key, and a verifying server believes it.
 
 use anyhow::Result;
-use image_tests::authority::Authority;
 use image_tests::clients::{KeyType, java, openssl, p11tool, pkcs11_tool};
 use image_tests::device::Device;
-use image_tests::tls::{TlsServer, Version};
+use image_tests::doubles::pki::Authority;
+use image_tests::doubles::tls::{TlsServer, Version};
 
 use crate::{device, thing_name};
 

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use firstboot::provision::State;
-use image_tests::authority::Authority;
 use image_tests::clients::openssl;
 use image_tests::device::Device;
+use image_tests::doubles::pki::Authority;
 use image_tests::process::{Finished, finish};
 use serde_json::{Value, json};
 

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::Result;
-use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, offline_settings};
+use image_tests::doubles::pki::Authority;
 use serde_json::{Value, json};
 
 use crate::{assert_ends, device, exit, thing_name, usual};

@@ -6,11 +6,11 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, offline_settings};
-use image_tests::proxy::When;
-use image_tests::storage::{Ending, run_with_cut, trace};
+use image_tests::doubles::pki::Authority;
+use image_tests::doubles::tpm_proxy::When;
+use image_tests::faults::storage::{Ending, run_with_cut, trace};
 use serde_json::{Value, json};
 
 use crate::{assert_ends, device, exit, thing_name, usual};
@@ -405,7 +405,7 @@ fn a_changed_setting_reaches_the_log_wherever_the_power_is_cut() -> Result<()> {
     let copy = || Device::copy_of(device.root(), device.tpm.state());
     let model = copy()?;
     let calls = trace(model.firstboot(&["enroll"])?, model.root())?;
-    let touches = |(n, call): (usize, &image_tests::storage::StorageCall)| {
+    let touches = |(n, call): (usize, &image_tests::faults::storage::StorageCall)| {
         call.path
             .starts_with(model.path("/greengrass"))
             .then_some(n)

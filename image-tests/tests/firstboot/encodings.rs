@@ -2,8 +2,8 @@
 //! the very bytes reach the token.
 
 use anyhow::{Context, Result};
-use image_tests::authority::Authority;
 use image_tests::device::Device;
+use image_tests::doubles::pki::Authority;
 use openssl::asn1::{Asn1Integer, Asn1Time, Asn1Type};
 use openssl::bn::BigNum;
 use openssl::hash::MessageDigest;

@@ -3,9 +3,9 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, MACHINE_ID, Outcome, Snapshot};
+use image_tests::doubles::pki::Authority;
 use serde_json::{Value, json};
 
 use crate::{assert_ends, device, exit, thing_name};

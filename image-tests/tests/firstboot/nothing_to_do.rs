@@ -1,10 +1,10 @@
 //! A boot with nothing to do: a few TPM commands, no PKCS#11 library, no login, nothing written.
 
 use anyhow::Result;
-use image_tests::authority::Authority;
 use image_tests::device::Device;
-use image_tests::proxy::{Options, Proxy};
-use image_tests::storage::{Kind, trace};
+use image_tests::doubles::pki::Authority;
+use image_tests::doubles::tpm_proxy::{Options, Proxy};
+use image_tests::faults::storage::{Kind, trace};
 
 use crate::usual;
 

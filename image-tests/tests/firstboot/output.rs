@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 
 use anyhow::Result;
-use image_tests::authority::Authority;
 use image_tests::device::STORE;
+use image_tests::doubles::pki::Authority;
 use image_tests::process::{finish, finish_unread};
 use serde_json::Value;
 

@@ -3,9 +3,9 @@
 use std::fs;
 
 use anyhow::Result;
-use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, offline_settings};
+use image_tests::doubles::pki::Authority;
 use serde_json::json;
 
 use crate::usual;

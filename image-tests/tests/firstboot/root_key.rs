@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
-use image_tests::authority::Authority;
 use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::{Device, STORE};
+use image_tests::doubles::pki::Authority;
 
 use crate::{assert_ends, exit, usual};
 

@@ -3,8 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
-use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
+use image_tests::doubles::pki::Authority;
 
 use crate::{device, exit, usual};
 

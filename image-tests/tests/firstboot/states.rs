@@ -3,9 +3,9 @@
 use std::fs;
 
 use anyhow::Result;
-use image_tests::authority::Authority;
 use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::{Device, STORE};
+use image_tests::doubles::pki::Authority;
 
 use crate::{assert_ends, exit, usual};
 

@@ -1,8 +1,8 @@
 //! What takes an accepted certificate's place, and whom `enrollment.issuers` lets issue one at all.
 
 use anyhow::{Context, Result};
-use image_tests::authority::{Authority, Validity};
 use image_tests::device::Device;
+use image_tests::doubles::pki::{Authority, Validity};
 use openssl::asn1::{Asn1Integer, Asn1Time};
 use openssl::bn::BigNum;
 use openssl::hash::MessageDigest;

@@ -3,8 +3,8 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use image_tests::authority::Authority;
 use image_tests::device::Device;
+use image_tests::doubles::pki::Authority;
 use openssl::x509::X509;
 
 use crate::{assert_ends, exit, thing_name, usual};

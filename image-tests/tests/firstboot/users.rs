@@ -1,10 +1,10 @@
 //! Who may use the identity: nucleus lite's user, and nobody else, not even of the group tss.
 
 use anyhow::Result;
-use image_tests::authority::Authority;
 use image_tests::clients::{KeyType, User, openssl};
+use image_tests::doubles::pki::Authority;
+use image_tests::doubles::tls::{TlsServer, Version};
 use image_tests::process::finish;
-use image_tests::tls::{TlsServer, Version};
 
 use crate::usual;
 

@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use image_tests::aws::{CLAIM, ClaimKey, Options};
 use image_tests::clients::openssl;
+use image_tests::doubles::iot_core::{ClaimKey, Options};
+use image_tests::faults::network::CLAIM;
 use image_tests::process::succeed;
 use nix::sched::{CloneFlags, unshare};
 

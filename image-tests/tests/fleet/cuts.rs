@@ -5,10 +5,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
-use image_tests::aws::{Cut, Direction, Options, Relay};
 use image_tests::clients::KeyType;
-use image_tests::proxy::{Seeded, When};
-use image_tests::sweep::{Kind, SCENARIOS, Stage};
+use image_tests::doubles::iot_core::Options;
+use image_tests::doubles::tpm_proxy::{Seeded, When};
+use image_tests::faults::network::{Cut, Direction, Relay};
+use image_tests::faults::power_cut::{Kind, SCENARIOS, Stage};
 
 use crate::{Enrolling, exit};
 

@@ -1,11 +1,11 @@
-//! Several devices that are powered on together: `make fleet` has a thousand (`src/bin/crowd.rs`).
+//! Several devices that are powered on together: `make fleet` has a thousand (`src/bin/fleet_load.rs`).
 
 use anyhow::Result;
-use image_tests::aws::crowd;
+use image_tests::measure::fleet_load;
 
 #[test]
 fn twenty_at_once() -> Result<()> {
-    let figures = crowd(20, 2)?;
+    let figures = fleet_load::run(20, 2)?;
     eprintln!("{figures}");
     figures.check()
 }

@@ -1,9 +1,10 @@
 //! From a claim pair on the card to the edition's own client, authenticated with the TPM's key.
 
 use anyhow::{Context, Result};
-use image_tests::aws::{ClaimKey, Options, Site, Subject};
 use image_tests::clients::{KeyType, aws_crt, mosquitto, openssl, pkcs11_tool};
 use image_tests::device::Device;
+use image_tests::doubles::iot_core::{ClaimKey, Options, Subject};
+use image_tests::faults::network::Site;
 use serde_json::Value;
 
 use crate::{Enrolling, exit, thing};
@@ -175,12 +176,15 @@ fn the_conversation_is_the_documented_one() -> Result<()> {
     let csr = std::fs::read_to_string(enrolling.device.request()?)?;
     assert_eq!(asked["certificateSigningRequest"], csr);
     // Subscribed to all four answers before the first question.
-    let subscribed =
-        |event: &image_tests::aws::Event| matches!(event, image_tests::aws::Event::Subscribed(_));
-    let first_question = journal
-        .0
-        .iter()
-        .position(|entry| matches!(entry.event, image_tests::aws::Event::Published(..)));
+    let subscribed = |event: &image_tests::doubles::iot_core::Event| {
+        matches!(event, image_tests::doubles::iot_core::Event::Subscribed(_))
+    };
+    let first_question = journal.0.iter().position(|entry| {
+        matches!(
+            entry.event,
+            image_tests::doubles::iot_core::Event::Published(..)
+        )
+    });
     let before = &journal.0[..first_question.unwrap_or(0)];
     assert_eq!(
         before

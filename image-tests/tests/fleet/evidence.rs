@@ -3,11 +3,12 @@
 
 use anyhow::Result;
 use firstboot::attestation::{Evidence, PublicArea, encoding};
-use image_tests::aws::{Options, Site};
 use image_tests::clients::KeyType;
 use image_tests::device::Device;
-use image_tests::software_tpm::Ek;
-use image_tests::station::Maker;
+use image_tests::doubles::iot_core::Options;
+use image_tests::doubles::pki::Maker;
+use image_tests::doubles::software_tpm::Ek;
+use image_tests::faults::network::Site;
 use serde_json::{Value, json};
 
 use crate::{Enrolling, exit, thing};

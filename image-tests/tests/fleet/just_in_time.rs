@@ -2,10 +2,11 @@
 //! the card, the client sends it, and the thing's name is the certificate's.
 
 use anyhow::{Context, Result};
-use image_tests::authority::Authority;
-use image_tests::aws::{Options, Site};
 use image_tests::clients::{KeyType, aws_crt, mosquitto};
 use image_tests::device::{Device, SERIAL, offline_settings};
+use image_tests::doubles::iot_core::Options;
+use image_tests::doubles::pki::Authority;
+use image_tests::faults::network::Site;
 use serde_json::{Value, json};
 
 struct Signed {

@@ -15,9 +15,10 @@ mod secrets;
 mod settings;
 
 use anyhow::Result;
-use image_tests::aws::{CLAIM, Options, Site, Status};
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, Outcome, SERIAL, assert_ends};
+use image_tests::doubles::iot_core::{Options, Status};
+use image_tests::faults::network::{CLAIM, Site};
 
 /// The exit statuses that docs/status.md documents.
 mod exit {

@@ -2,7 +2,8 @@
 //! identity stays, and a later start ends well.
 
 use anyhow::Result;
-use image_tests::aws::{CLAIM, Call, Conduct, Door, Options, Rejection};
+use image_tests::doubles::iot_core::{Call, Conduct, Door, Options, Rejection};
+use image_tests::faults::network::CLAIM;
 use image_tests::process::wait_for;
 use serde_json::json;
 

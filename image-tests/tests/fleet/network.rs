@@ -5,9 +5,10 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
 use anyhow::Result;
-use image_tests::authority::{Authority, Pair, Validity};
-use image_tests::aws::{IotCore, Options, Site};
 use image_tests::clients::KeyType;
+use image_tests::doubles::iot_core::{IotCore, Options};
+use image_tests::doubles::pki::{Authority, Pair, Validity};
+use image_tests::faults::network::Site;
 use image_tests::ports::PortPair;
 use serde_json::{Value, json};
 

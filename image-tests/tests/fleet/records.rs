@@ -2,8 +2,8 @@
 //! certificate in a run.
 
 use anyhow::{Context, Result};
-use image_tests::aws::{Call, Conduct, Options, Rejection};
 use image_tests::clients::KeyType;
+use image_tests::doubles::iot_core::{Call, Conduct, Options, Rejection};
 use serde_json::{Value, json};
 
 use crate::{Enrolling, exit};
@@ -44,7 +44,7 @@ fn a_record_of_another_key_costs_no_certificates() -> Result<()> {
 /// Nothing but the record is wrong: the certificate that is kept stays good, with an RSA key as well.
 #[test]
 fn a_kept_certificate_survives_a_record_of_another_key() -> Result<()> {
-    let site = image_tests::aws::Site::with(Options::default())?;
+    let site = image_tests::faults::network::Site::with(Options::default())?;
     let enrolling = Enrolling::at(site, "nucleus", KeyType::Rsa2048)?;
     kept(&enrolling)?;
     edit(&enrolling, RECORD, |record| {

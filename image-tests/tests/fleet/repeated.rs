@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use image_tests::aws::{Call, Conduct, Options, Repeated, Status};
+use image_tests::doubles::iot_core::{Call, Conduct, Options, Repeated, Status};
 
 use crate::{Enrolling, exit};
 
@@ -65,7 +65,7 @@ fn an_unheard_name_that_the_settings_do_not_have_costs_a_second_certificate() ->
 #[test]
 fn an_expired_token_leads_to_another_certificate() -> Result<()> {
     let enrolling = Enrolling::with_the_settings_name(Options::default())?;
-    let refused = image_tests::aws::Rejection::new(429, "Throttled", "later");
+    let refused = image_tests::doubles::iot_core::Rejection::new(429, "Throttled", "later");
     enrolling
         .site
         .core
@@ -96,7 +96,11 @@ fn a_reset_takes_the_token_along() -> Result<()> {
     enrolling.site.core.misbehave(
         Call::RegisterThing,
         1,
-        Conduct::Rejected(image_tests::aws::Rejection::new(429, "Throttled", "later")),
+        Conduct::Rejected(image_tests::doubles::iot_core::Rejection::new(
+            429,
+            "Throttled",
+            "later",
+        )),
     );
     enrolling.ends(exit::WAITING, "later")?;
     let key = enrolling.key()?;
@@ -131,7 +135,7 @@ fn a_damaged_certificate_is_taken_again_without_the_network() -> Result<()> {
 fn a_damaged_token_leads_to_another_certificate() -> Result<()> {
     for damage in ["", "{}", "hello"] {
         let enrolling = Enrolling::with_the_settings_name(Options::default())?;
-        let refused = image_tests::aws::Rejection::new(429, "Throttled", "later");
+        let refused = image_tests::doubles::iot_core::Rejection::new(429, "Throttled", "later");
         enrolling
             .site
             .core

@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use anyhow::Result;
-use image_tests::aws::{CLAIM, Call, Conduct, Rejection};
 use image_tests::clients::KeyType;
+use image_tests::doubles::iot_core::{Call, Conduct, Rejection};
+use image_tests::faults::network::CLAIM;
 use image_tests::process::finish;
 
 use crate::Enrolling;
@@ -55,7 +56,8 @@ fn loud(enrolling: &Enrolling, arguments: &[&str]) -> Result<String> {
 
 #[test]
 fn they_stay_where_they_belong() -> Result<()> {
-    let enrolling = Enrolling::with_the_settings_name(image_tests::aws::Options::default())?;
+    let enrolling =
+        Enrolling::with_the_settings_name(image_tests::doubles::iot_core::Options::default())?;
     let refused = Rejection::new(429, "Throttled", "later");
     enrolling
         .site

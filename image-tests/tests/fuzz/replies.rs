@@ -11,7 +11,7 @@ use firstboot::clock::Clock;
 use firstboot::enrollment::Offer;
 use firstboot::enrollment::offline::{Wanted, offer};
 use firstboot::public_key::PublicKey;
-use image_tests::authority::Authority;
+use image_tests::doubles::pki::Authority;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::Result;
-use image_tests::authority::{Authority, Validity};
 use image_tests::clients::openssl;
+use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::process::{finish, succeed};
 
 fn request(directory: &Path) -> Result<std::path::PathBuf> {

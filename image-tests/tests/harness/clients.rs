@@ -1,9 +1,9 @@
 //! Every client uses a token and completes TLS with client authentication, or is refused where it should be.
 
 use anyhow::Result;
-use image_tests::authority::Authority;
 use image_tests::clients::{KeyType, User, java, openssl, p11tool, pkcs11_tool};
-use image_tests::tls::{TlsServer, Version};
+use image_tests::doubles::pki::Authority;
+use image_tests::doubles::tls::{TlsServer, Version};
 
 use crate::token::{THING, Token};
 

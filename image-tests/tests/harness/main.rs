@@ -6,3 +6,4 @@ mod clients;
 mod device;
 mod software_tpm;
 mod token;
+mod tpm_proxy;

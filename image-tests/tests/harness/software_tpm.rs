@@ -1,7 +1,7 @@
 //! The software TPM goes through power cuts and into the states that tests ask for.
 
 use anyhow::Result;
-use image_tests::software_tpm::SoftwareTpm;
+use image_tests::doubles::software_tpm::SoftwareTpm;
 
 const STORAGE_ROOT_KEY: u32 = 0x8100_0001;
 

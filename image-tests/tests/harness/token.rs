@@ -6,10 +6,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
 use anyhow::Result;
-use image_tests::authority::Authority;
 use image_tests::clients::{Identity, KeyType, User, installed_module, openssl};
+use image_tests::doubles::pki::Authority;
+use image_tests::doubles::software_tpm::SoftwareTpm;
 use image_tests::process::succeed;
-use image_tests::software_tpm::SoftwareTpm;
 use tempfile::TempDir;
 
 pub const THING: &str = "harness-0001";

@@ -4,8 +4,8 @@
 use anyhow::Result;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, offline_settings};
-use image_tests::proxy::Firmware;
-use image_tests::sweep::Board;
+use image_tests::doubles::tpm_proxy::Firmware;
+use image_tests::faults::power_cut::Board;
 
 /// `make sweep` has as many as the issue asks for.
 fn cycles() -> usize {

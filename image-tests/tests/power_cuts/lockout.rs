@@ -2,10 +2,10 @@
 //! them.
 
 use anyhow::Result;
-use image_tests::authority::Authority;
 use image_tests::clients::{KeyType, p11tool};
 use image_tests::device::{Device, offline_settings};
-use image_tests::proxy::{Firmware, Options, Proxy, Slb9670};
+use image_tests::doubles::pki::Authority;
+use image_tests::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670};
 
 /// `make sweep` has as many as the issue asks for; each costs two starts of a TPM.
 fn cycles() -> usize {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use image_tests::clients::KeyType;
-use image_tests::sweep::{self, Kind, SCENARIOS, Sample, Stage};
+use image_tests::faults::power_cut::{self, Kind, SCENARIOS, Sample, Stage};
 
 /// Points of each row: the whole sample is to take a few minutes at most on two cores.
 const EACH: usize = 5;
@@ -16,8 +16,8 @@ fn nothing_is_stuck_in_a_sample_of_every_row() -> Result<()> {
         each: EACH,
         seed: SEED,
     };
-    let rows = sweep::run(sample, "", |row| eprintln!("{row}"))?;
-    let table = sweep::print(&rows);
+    let rows = power_cut::run(sample, "", |row| eprintln!("{row}"))?;
+    let table = power_cut::print(&rows);
     assert!(rows.iter().all(|row| row.stuck.is_empty()), "\n{table}");
     let tried: usize = rows.iter().map(|row| row.tried).sum();
     assert!(tried >= 100, "only {tried} points:\n{table}");

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use image_tests::device::station::Station;
+use image_tests::doubles::forged_request::Paper;
 use image_tests::process::{bounded, finish};
-use image_tests::station::{Paper, Station};
 use serde_json::Value;
 
 use crate::exit;

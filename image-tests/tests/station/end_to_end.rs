@@ -3,11 +3,11 @@
 
 use anyhow::Result;
 use image_tests::clients::{KeyType, openssl};
+use image_tests::device::station::Station;
 use image_tests::device::{Device, offline_settings};
-use image_tests::proxy::{Firmware, Options, Proxy, Slb9670};
-use image_tests::software_tpm::Ek;
-use image_tests::station::Station;
-use image_tests::tls::{TlsServer, Version};
+use image_tests::doubles::software_tpm::Ek;
+use image_tests::doubles::tls::{TlsServer, Version};
+use image_tests::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670};
 use serde_json::json;
 
 use crate::device::thing_name;

@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
+use image_tests::device::station::Station;
 use image_tests::process::{Finished, bounded, finish};
-use image_tests::station::Station;
 use nix::sys::stat::Mode;
 
 use crate::commands::with_requests;

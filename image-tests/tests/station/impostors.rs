@@ -7,10 +7,11 @@ use std::process::Command;
 use anyhow::Result;
 use firstboot::attestation::Reply;
 use image_tests::clients::KeyType;
+use image_tests::device::station::Station;
 use image_tests::device::{Device, assert_ends};
+use image_tests::doubles::forged_request::{Paper, p256};
+use image_tests::doubles::software_tpm::{Ek, SoftwareTpm};
 use image_tests::process::succeed;
-use image_tests::software_tpm::{Ek, SoftwareTpm};
-use image_tests::station::{Paper, Station, p256};
 
 use crate::device::thing_name;
 use crate::end_to_end::device;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use firstboot::attestation::{EkPublic, make_credential};
-use image_tests::software_tpm::{Ek, SoftwareTpm};
+use image_tests::doubles::software_tpm::{Ek, SoftwareTpm};
 
 /// What tpm2-tools have before the two structures: a magic number and a version (tpm2-tools, lib/files.c).
 const HEADER: [u8; 8] = [0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1];

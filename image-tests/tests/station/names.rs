@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
-use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
+use image_tests::device::station::Station;
+use image_tests::doubles::forged_request::Paper;
+use image_tests::doubles::pki::Authority;
+use image_tests::doubles::software_tpm::Ek;
 use image_tests::process::{Finished, finish};
-use image_tests::software_tpm::Ek;
-use image_tests::station::{Paper, Station};
 use serde_json::{Value, json};
 
 use crate::commands::with_requests;

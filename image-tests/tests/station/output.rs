@@ -3,8 +3,8 @@
 use std::fs;
 
 use anyhow::Result;
+use image_tests::doubles::forged_request::Paper;
 use image_tests::process::{finish, finish_unread};
-use image_tests::station::Paper;
 
 use crate::commands::with_requests;
 use crate::exit;

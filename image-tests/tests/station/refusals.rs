@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use image_tests::authority::Validity;
-use image_tests::station::{
-    EkForm, Maker, PLATFORM_CERTIFICATE, Paper, Station, p256, public, roca,
-};
+use image_tests::device::station::Station;
+use image_tests::doubles::forged_request::{Paper, p256, public, roca};
+use image_tests::doubles::pki::Validity;
+use image_tests::doubles::pki::{EkForm, Maker, PLATFORM_CERTIFICATE};
 use serde_json::{Value, json};
 
 use crate::exit;

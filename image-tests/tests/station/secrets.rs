@@ -5,9 +5,10 @@ use std::process::Command;
 
 use anyhow::Result;
 use image_tests::clients::KeyType;
+use image_tests::device::station::Station;
+use image_tests::doubles::forged_request::Paper;
+use image_tests::doubles::software_tpm::Ek;
 use image_tests::process::finish;
-use image_tests::software_tpm::Ek;
-use image_tests::station::{Paper, Station};
 use openssl::x509::X509;
 
 use crate::device::thing_name;

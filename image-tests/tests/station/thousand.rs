@@ -4,8 +4,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use image_tests::device::station::Station;
+use image_tests::doubles::forged_request::Paper;
 use image_tests::process::finish;
-use image_tests::station::{Paper, Station};
 
 use crate::exit;
 

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use image_tests::device::station::Station;
+use image_tests::doubles::forged_request::{Paper, p256};
 use image_tests::process::{Finished, bounded, finish, succeed};
-use image_tests::station::{Paper, Station, p256};
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
 use openssl::hash::MessageDigest;

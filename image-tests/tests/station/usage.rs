@@ -3,8 +3,8 @@
 use std::fs;
 
 use anyhow::Result;
+use image_tests::device::station::Station;
 use image_tests::process::finish;
-use image_tests::station::Station;
 
 use crate::commands::with_requests;
 use crate::exit;
@@ -48,7 +48,7 @@ fn what_is_missing_or_cannot_work_is_named() -> Result<()> {
         Ok(())
     };
     let other = station.path("other.key");
-    let key = image_tests::station::p256()?;
+    let key = image_tests::doubles::forged_request::p256()?;
     fs::write(&other, key.private_key_to_pem_pkcs8()?)?;
     with_key(&other, &[], "--key is not the key of --ca's certificate")?;
     with_key(

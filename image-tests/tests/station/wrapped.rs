@@ -4,11 +4,11 @@ use std::fs;
 use std::process::Stdio;
 
 use anyhow::Result;
-use image_tests::authority::{Authority, Validity};
 use image_tests::clients::KeyType;
+use image_tests::device::station::Station;
+use image_tests::doubles::pki::{Authority, Validity};
+use image_tests::doubles::software_tpm::Ek;
 use image_tests::process::finish;
-use image_tests::software_tpm::Ek;
-use image_tests::station::Station;
 
 use crate::device::thing_name;
 use crate::end_to_end::device;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use image_tests::authority::Authority;
-use image_tests::aws::{Options, Repeated, Status, Subject, Template};
+use image_tests::doubles::iot_core::{Options, Repeated, Status, Subject, Template};
+use image_tests::doubles::pki::Authority;
 use image_tests::process::{bounded, succeed};
 use serde_json::json;
 

@@ -1,8 +1,8 @@
 //! mosquitto with the plugin: mutual TLS, policies, answers to whom they belong.
 
 use anyhow::Result;
-use image_tests::authority::{Authority, Pair};
-use image_tests::aws::{Door, Event, Options};
+use image_tests::doubles::iot_core::{Door, Event, Options};
+use image_tests::doubles::pki::{Authority, Pair};
 use image_tests::process::finish;
 use serde_json::json;
 

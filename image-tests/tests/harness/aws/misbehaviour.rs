@@ -1,7 +1,7 @@
 //! The double misbehaves as it is told, for as often as it is told.
 
 use anyhow::Result;
-use image_tests::aws::{Call, Conduct, Rejection};
+use image_tests::doubles::iot_core::{Call, Conduct, Rejection};
 use serde_json::{Value, json};
 
 use super::{CREATE, Cloud};
@@ -103,7 +103,7 @@ fn an_answer_can_come_twice() -> Result<()> {
         .misbehave(Call::CreateCertificate, 1, Conduct::Twice);
     cloud.create(&cloud.ecc_request()?.1)?;
     let answered = cloud.core.journal().count(
-        |event| matches!(event, image_tests::aws::Event::Answered(topic, _) if topic == ACCEPTED),
+        |event| matches!(event, image_tests::doubles::iot_core::Event::Answered(topic, _) if topic == ACCEPTED),
     );
     assert_eq!((answered, cloud.core.counts().created), (2, 1));
     Ok(())

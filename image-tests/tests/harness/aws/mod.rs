@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use image_tests::authority::{Authority, Pair};
-use image_tests::aws::{IotCore, Options};
+use image_tests::doubles::iot_core::{IotCore, Options};
+use image_tests::doubles::pki::{Authority, Pair};
 use image_tests::process::{Finished, bounded, finish, succeed};
 use serde_json::{Value, json};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use image_tests::aws::{Cut, Direction, Relay};
-use image_tests::proxy::When;
+use image_tests::doubles::tpm_proxy::When;
+use image_tests::faults::network::{Cut, Direction, Relay};
 use serde_json::json;
 
 use super::{CREATE, Cloud};

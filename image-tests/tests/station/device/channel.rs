@@ -10,8 +10,8 @@ use firstboot::token::StoredKey;
 use firstboot::tpm::{Credential, Stored, Tpm};
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, STORE};
-use image_tests::proxy::{Options, Proxy};
-use image_tests::software_tpm::Ek;
+use image_tests::doubles::software_tpm::Ek;
+use image_tests::doubles::tpm_proxy::{Options, Proxy};
 
 use super::{Desk, evidence};
 

@@ -4,8 +4,8 @@ use anyhow::Result;
 use firstboot::attestation::{KEY_ATTRIBUTES, PublicArea};
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, STORE, offline_settings};
-use image_tests::proxy::{Options, Proxy};
-use image_tests::software_tpm::Ek;
+use image_tests::doubles::software_tpm::Ek;
+use image_tests::doubles::tpm_proxy::{Options, Proxy};
 
 use super::{Desk, evidence, record};
 

@@ -10,11 +10,11 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use firstboot::attestation::{Contents, EkPublic, Evidence, PublicArea, Reply};
-use image_tests::authority::Authority;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, STORE, offline_settings};
-use image_tests::software_tpm::Ek;
-use image_tests::station::Maker;
+use image_tests::doubles::pki::Authority;
+use image_tests::doubles::pki::Maker;
+use image_tests::doubles::software_tpm::Ek;
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Public};
 use openssl::sign::Signer;

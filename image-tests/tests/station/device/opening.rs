@@ -1,11 +1,11 @@
 //! A reply is opened, and what is in it goes the way of a plain certificate.
 
 use anyhow::Result;
-use image_tests::authority::Validity;
 use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::{Device, STORE, assert_ends};
-use image_tests::proxy::{Firmware, Options, Proxy, Slb9670};
-use image_tests::software_tpm::Ek;
+use image_tests::doubles::pki::Validity;
+use image_tests::doubles::software_tpm::Ek;
+use image_tests::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670};
 
 use super::{Desk, drop_reply, reply_path, text};
 

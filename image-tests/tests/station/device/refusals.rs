@@ -5,8 +5,8 @@ use anyhow::Result;
 use firstboot::attestation::{Reply, encoding};
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, STORE, assert_ends};
-use image_tests::proxy::{Options, Proxy};
-use image_tests::software_tpm::Ek;
+use image_tests::doubles::software_tpm::Ek;
+use image_tests::doubles::tpm_proxy::{Options, Proxy};
 use serde_json::{Value, json};
 
 use super::{Desk, drop_reply, record, reply_path, text, thing_name};
@@ -145,7 +145,7 @@ fn what_cannot_be_opened_changes_nothing() -> Result<()> {
         (
             desk.operator.sign_valid(
                 &device.request()?,
-                image_tests::authority::Validity::Expired,
+                image_tests::doubles::pki::Validity::Expired,
             )?,
             "it expired",
         ),

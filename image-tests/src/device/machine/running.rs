@@ -1,0 +1,355 @@
+//! A machine that is switched on.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::hardware::Tpm;
+use super::journal::{Journal, Live, Record};
+use super::{Machine, built};
+use crate::process::{Background, Finished, bounded, finish, wait_for};
+
+/// Where the writes to the card and the states of the TPM are recorded.
+#[derive(Clone, Debug)]
+pub struct LogFiles {
+    /// The log of QEMU's blklogwrites; the file has to exist.
+    pub writes: PathBuf,
+    /// The directory into which `guest/nvsnap.c` puts each state of the TPM.
+    pub tpm_states: PathBuf,
+}
+
+/// QEMU and swtpm, and what they tell. Dropped, it goes off like a machine whose plug is pulled.
+#[derive(Debug)]
+pub struct Running {
+    // In the order in which they are to end.
+    qemu: Background,
+    swtpm: Option<Background>,
+    journal: Live,
+    /// Up to where the journal has been waited for.
+    seen: usize,
+    agent: BufReader<UnixStream>,
+    /// QEMU's own channel (QMP).
+    control: UnixStream,
+    /// How many times as fast an idle guest's clock runs (`guest/haste.c`).
+    haste: File,
+    machine: Machine,
+}
+
+impl Running {
+    /// Switches it on. With a log, every write to the card and every state of the TPM is recorded.
+    pub(super) fn start(machine: Machine, log: Option<&LogFiles>) -> Result<Self> {
+        let at = |name: &str| machine.file(name);
+        let swtpm = match machine.board.tpm {
+            Tpm::Absent => None,
+            Tpm::Present | Tpm::Late | Tpm::Broken => Some(start_tpm(&machine, log)?),
+        };
+        machine.board.device_tree(&at("dtb"))?;
+        let mut qemu = machine.board.qemu(&at("dtb"))?;
+        qemu.arg("-serial")
+            .arg(format!("file:{}", at("console").display()));
+        qemu.args(["-device", "virtio-serial-pci"]);
+        let report = channel(&mut qemu, "report", &at("report.socket"))?;
+        let agent = channel(&mut qemu, "agent", &at("agent.socket"))?;
+        // Paused until everything is connected.
+        let control = UnixListener::bind(at("control.socket"))?;
+        qemu.args(["-S", "-qmp"]);
+        qemu.arg(format!("unix:{}", at("control.socket").display()));
+        if swtpm.is_some() {
+            qemu.arg("-chardev");
+            qemu.arg(format!("socket,id=tpm,path={}", at("tpm.socket").display()));
+            qemu.args(["-tpmdev", "emulator,id=tpm0,chardev=tpm"]);
+            qemu.args(["-device", "tpm-tis-device,tpmdev=tpm0"]);
+        }
+        card(&mut qemu, machine.card.path(), log);
+        let haste = File::create(at("haste"))?;
+        haste.write_all_at(&1u32.to_ne_bytes(), 0)?;
+        qemu.env("LD_PRELOAD", built("haste.so")?);
+        qemu.env("HASTE", at("haste"));
+        let said = File::create(at("qemu"))?;
+        qemu.stdout(said.try_clone()?).stderr(said);
+        let mut qemu = Background::start(&mut qemu)
+            .context("is qemu-system-arm installed? image-tests/host-packages does it")?;
+        let mut accept = |listener: &UnixListener| {
+            listener.set_nonblocking(true)?;
+            let stream = wait_for("QEMU to connect", || {
+                if qemu.has_ended()? {
+                    bail!("QEMU ended: {}", std::fs::read_to_string(at("qemu"))?);
+                }
+                Ok(listener.accept().ok().map(|(stream, _)| stream))
+            })?;
+            stream.set_nonblocking(false)?;
+            anyhow::Ok(stream)
+        };
+        let (report, agent, control) = (accept(&report)?, accept(&agent)?, accept(&control)?);
+        let say = |commands: &[&str]| {
+            say(&control, commands).with_context(|| {
+                let said = std::fs::read_to_string(at("qemu")).unwrap_or_default();
+                format!("QEMU cannot be started: {said}")
+            })
+        };
+        say(&[&command("qmp_capabilities")])?;
+        if machine.board.tpm == Tpm::Broken {
+            // The TPM has power and has read its state, the processor stands still. Nothing can be written to
+            // a directory that is gone.
+            std::fs::remove_dir_all(machine.tpm_state())?;
+        }
+        if machine.board.broker.is_some() && !machine.board.plugged_in {
+            say(&[&cable(false)])?;
+        }
+        say(&[&command("cont")])?;
+        let journal = Live::follow(report, File::create(at("journal"))?);
+        // A command that does not end is to end the test.
+        agent.set_read_timeout(Some(Duration::from_secs(900)))?;
+        Ok(Self {
+            qemu,
+            swtpm,
+            journal,
+            seen: 0,
+            agent: BufReader::new(agent),
+            control,
+            haste,
+            machine,
+        })
+    }
+
+    /// From now on, a guest that only waits waits a fraction of its time: this many times as fast, 1 as usual. What takes
+    /// other programs their time (the TPM, a broker) takes the guest as many times as long.
+    pub fn haste(&self, times: u32) -> Result<()> {
+        self.haste.write_all_at(&times.to_ne_bytes(), 0)?;
+        // Who sleeps already learns of it.
+        say(&self.control, &[&command("query-status")])
+    }
+
+    /// Plugs the cable of the broker's network in.
+    pub fn plug_in(&self) -> Result<()> {
+        say(&self.control, &[&cable(true)])
+    }
+
+    /// Waits until the start of a unit has ended, well or not.
+    pub fn until(self, unit: &str) -> Result<Self> {
+        Ok(self
+            .until_record(unit, |r| r.unit() == unit && r.started().is_some())?
+            .0)
+    }
+
+    /// Waits until the journal has these words.
+    pub fn until_said(self, words: &str) -> Result<Self> {
+        Ok(self
+            .until_record(words, |record| record.message().contains(words))?
+            .0)
+    }
+
+    /// Waits for a record that has not been waited for yet.
+    pub fn until_record(
+        mut self,
+        what: &str,
+        wanted: impl Fn(&Record) -> bool,
+    ) -> Result<(Self, Record)> {
+        match self.journal.wait_for(what, self.seen, wanted) {
+            Ok((record, seen)) => {
+                self.seen = seen;
+                Ok((self, record))
+            }
+            Err(e) => bail!("{e:#}; {}", self.machine.keep()),
+        }
+    }
+
+    /// Waits until the journal has such a record, which may have been passed already: records of different units
+    /// have no certain order.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Record) -> bool) -> Result<Record> {
+        match self.journal.wait_for(what, 0, wanted) {
+            Ok((record, _)) => Ok(record),
+            Err(e) => bail!("{e:#}; {}", self.machine.keep()),
+        }
+    }
+
+    /// What the journal has said so far.
+    pub fn journal(&self) -> Journal {
+        self.journal.so_far()
+    }
+
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Runs a command of bash in the guest, as root.
+    pub fn run(&mut self, command: &str) -> Result<Finished> {
+        self.ask(command)
+            .map_err(|e| anyhow::anyhow!("{command}: {e:#}; {}", self.machine.keep()))
+    }
+
+    fn ask(&mut self, command: &str) -> Result<Finished> {
+        let request = base64(&["-w", "0"], command.as_bytes())?;
+        self.agent
+            .get_ref()
+            .write_all((request + "\n").as_bytes())?;
+        let mut answer = String::new();
+        self.agent.read_line(&mut answer).context("no answer")?;
+        let answer = answer.trim_end_matches('\n');
+        let (code, said) = answer.split_once(' ').context("no answer")?;
+        Ok(Finished {
+            code: code.parse()?,
+            stdout: base64(&["-d"], said.as_bytes())?,
+            stderr: String::new(),
+        })
+    }
+
+    /// The same with a command that has to succeed: what it says.
+    pub fn succeed(&mut self, command: &str) -> Result<String> {
+        let finished = self.run(command)?;
+        if finished.code != 0 {
+            let Finished { code, stdout, .. } = finished;
+            let kept = self.machine.keep();
+            bail!("in the guest, {command} ended with {code}: {stdout}; {kept}");
+        }
+        Ok(finished.stdout)
+    }
+
+    /// Puts a file onto the boot partition of the running machine, as an operator does over the network.
+    pub fn put(&mut self, path: &str, content: &str) -> Result<()> {
+        // Beside it first: a certificate appears whole.
+        let script = format!("cat >{path}.part <<'END'\n{content}END\nmv {path}.part {path}");
+        self.succeed(&script).map(drop)
+    }
+
+    /// Switches it off properly, and waits until it is.
+    pub fn power_off(mut self) -> Result<Machine> {
+        let request = base64(&["-w", "0"], b"systemctl poweroff")?;
+        self.agent
+            .get_ref()
+            .write_all((request + "\n").as_bytes())?;
+        self.journal
+            .wait_for_end()
+            .map_err(|e| anyhow::anyhow!("{e:#}; {}", self.machine.keep()))?;
+        wait_for("QEMU to end", || Ok(self.qemu.has_ended()?.then_some(())))?;
+        if let Some(swtpm) = &mut self.swtpm {
+            wait_for("the TPM to go off", || Ok(swtpm.has_ended()?.then_some(())))?;
+        }
+        Ok(self.machine)
+    }
+
+    /// The power goes, of the board and of the TPM at once.
+    pub fn pull_the_plug(self) -> Result<Machine> {
+        let Self {
+            qemu,
+            swtpm,
+            machine,
+            ..
+        } = self;
+        // First the processor stands still, so that nothing runs without a TPM.
+        qemu.freeze()?;
+        drop(swtpm);
+        drop(qemu);
+        Ok(machine)
+    }
+}
+
+fn start_tpm(machine: &Machine, log: Option<&LogFiles>) -> Result<Background> {
+    let socket = machine.file("tpm.socket");
+    let said = File::create(machine.file("swtpm"))?;
+    let mut swtpm = Command::new("swtpm");
+    swtpm.args(["socket", "--tpm2", "--terminate", "--tpmstate"]);
+    swtpm.arg(format!("dir={}", machine.tpm_state().display()));
+    swtpm
+        .arg("--ctrl")
+        .arg(format!("type=unixio,path={}", socket.display()));
+    if let Some(log) = log {
+        swtpm.env("LD_PRELOAD", built("nvsnap.so")?);
+        swtpm
+            .env("NVSNAP_LOG", &log.writes)
+            .env("NVSNAP_INTO", &log.tpm_states);
+    }
+    let mut swtpm = Background::start(swtpm.stdout(said.try_clone()?).stderr(said))
+        .context("is swtpm installed? image-tests/host-packages does it")?;
+    wait_for("swtpm to listen", || {
+        if swtpm.has_ended()? {
+            bail!(
+                "swtpm ended: {}",
+                std::fs::read_to_string(machine.file("swtpm"))?
+            );
+        }
+        Ok(listens(&socket)?.then_some(()))
+    })?;
+    Ok(swtpm)
+}
+
+/// Whether somebody listens at a UNIX socket; asked of the kernel, because swtpm ends with its first client.
+fn listens(socket: &Path) -> Result<bool> {
+    // proc_net_unix(5): the fourth field is the flags, 0x10000 "waiting for a connection".
+    let sockets = std::fs::read_to_string("/proc/net/unix")?;
+    let path = socket.to_string_lossy();
+    Ok(sockets.lines().any(|line| {
+        line.ends_with(path.as_ref()) && line.split_whitespace().nth(3) == Some("00010000")
+    }))
+}
+
+/// A virtio-serial port to which the guest's `/dev/virtio-ports/NAME` is the other end.
+fn channel(qemu: &mut Command, name: &str, socket: &Path) -> Result<UnixListener> {
+    let listener = UnixListener::bind(socket)?;
+    qemu.arg("-chardev")
+        .arg(format!("socket,id={name},path={}", socket.display()));
+    qemu.arg("-device")
+        .arg(format!("virtserialport,chardev={name},name={name}"));
+    Ok(listener)
+}
+
+/// The card: NVMe, because this kernel has that built in and needs no initramfs.
+fn card(qemu: &mut Command, image: &Path, log: Option<&LogFiles>) {
+    let file = |node: &str, path: &Path| {
+        format!("driver=file,node-name={node},filename={}", path.display())
+    };
+    qemu.arg("-blockdev").arg(file("image", image));
+    if let Some(log) = log {
+        qemu.arg("-blockdev").arg(file("log", &log.writes));
+        qemu.args([
+            "-blockdev",
+            "driver=blklogwrites,node-name=card,file=image,log=log,log-sector-size=512,log-super-update-interval=1",
+        ]);
+    } else {
+        qemu.args(["-blockdev", "driver=raw,node-name=card,file=image"]);
+    }
+    qemu.args(["-device", "nvme,drive=card,serial=card"]);
+}
+
+/// A command of QMP without arguments.
+fn command(name: &str) -> String {
+    format!("{{\"execute\": \"{name}\"}}")
+}
+
+/// The command that plugs the cable of the broker's network in, or pulls it.
+fn cable(up: bool) -> String {
+    format!("{{\"execute\": \"set_link\", \"arguments\": {{\"name\": \"broker\", \"up\": {up}}}}}")
+}
+
+/// Tells QEMU something by its control protocol (QMP), and waits until it has been done.
+fn say(control: &UnixStream, commands: &[&str]) -> Result<()> {
+    control.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let mut lines = BufReader::new(control.try_clone()?);
+    for command in commands {
+        (&*control).write_all(format!("{command}\n").as_bytes())?;
+        let mut line = String::new();
+        while !line.contains("\"return\"") {
+            ensure!(!line.contains("\"error\""), "QEMU: {line}");
+            line.clear();
+            ensure!(lines.read_line(&mut line)? > 0, "QEMU does not answer");
+        }
+    }
+    Ok(())
+}
+
+/// To and from base64, with the command of that name.
+fn base64(arguments: &[&str], input: &[u8]) -> Result<String> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(input)?;
+    std::io::Seek::rewind(&mut file)?;
+    let mut command = bounded("base64");
+    let finished = finish(command.args(arguments).stdin(Stdio::from(file)))?;
+    ensure!(finished.code == 0, "base64: {}", finished.stderr);
+    Ok(finished.stdout)
+}

@@ -1,0 +1,187 @@
+//! A request without a device: key and endorsement key made in this process, the record as firstboot writes it.
+//! Each part can be another than it should be. Nobody can open the replies.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use openssl::base64::encode_block;
+use openssl::bn::{BigNum, BigNumContext, MsbOption};
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{Id, PKey, Private, Public};
+use openssl::rsa::Rsa;
+use openssl::sha::sha256;
+use openssl::x509::{X509Name, X509Req};
+use serde_json::{Value, json};
+
+use super::pki::{EkForm, Maker};
+
+#[derive(Debug, Clone)]
+pub struct Paper {
+    pub thing: String,
+    /// The key in the public area; the CSR's, too.
+    pub key: PKey<Private>,
+    /// Who signs the CSR, if not the key.
+    pub csr_signer: Option<PKey<Private>>,
+    /// TPMA_OBJECT.
+    pub attributes: u32,
+    pub policy: Vec<u8>,
+    pub ek_certificate: Option<Vec<u8>>,
+}
+
+impl Paper {
+    /// A good one: P-256 keys, and an EK certificate of this maker.
+    pub fn new(thing: &str, maker: &Maker) -> Result<Self> {
+        Self::with(thing, maker, p256()?, EkForm::default())
+    }
+
+    /// With another endorsement key or a certificate of another form.
+    pub fn with(thing: &str, maker: &Maker, ek: PKey<Private>, form: EkForm) -> Result<Self> {
+        Ok(Self {
+            thing: thing.to_owned(),
+            key: p256()?,
+            csr_signer: None,
+            attributes: 0x60072,
+            policy: Vec::new(),
+            ek_certificate: Some(maker.certify(&*public(&ek)?, form)?),
+        })
+    }
+
+    /// Writes record and CSR; the record's path.
+    pub fn write(&self, directory: &Path) -> Result<PathBuf> {
+        self.write_changed(directory, |_| {})
+    }
+
+    /// The same with something of the record changed at last.
+    pub fn write_changed(
+        &self,
+        directory: &Path,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<PathBuf> {
+        let csr = self.csr()?;
+        let area = self.public_area()?;
+        let mut record = json!({
+            "thing_name": self.thing,
+            "serial": "10000000a1b2c3d4",
+            "tpm": "Infineon SLB 9670, firmware 7.85",
+            "key": if self.key.id() == Id::RSA { "rsa-2048" } else { "ecc-p256" },
+            "key_sha256": hexadecimal(&sha256(&self.key.public_key_to_der()?)),
+            "csr_sha256": hexadecimal(&sha256(&csr)),
+            "key_public": encode_block(&area),
+        });
+        match &self.ek_certificate {
+            Some(certificate) => record["ek_certificate"] = json!(encode_block(certificate)),
+            None => record["unattested"] = json!("the TPM has no EK certificate"),
+        }
+        change(&mut record);
+        fs::create_dir_all(directory)?;
+        let name = self.thing.replace(':', "_");
+        fs::write(directory.join(format!("{name}.csr.pem")), csr)?;
+        let path = directory.join(format!("{name}.json"));
+        fs::write(&path, record.to_string())?;
+        Ok(path)
+    }
+
+    fn csr(&self) -> Result<Vec<u8>> {
+        let mut name = X509Name::builder()?;
+        name.append_entry_by_nid(Nid::COMMONNAME, &self.thing)?;
+        let mut builder = X509Req::builder()?;
+        builder.set_subject_name(&name.build())?;
+        builder.set_pubkey(&self.key)?;
+        let signer = self.csr_signer.as_ref().unwrap_or(&self.key);
+        builder.sign(signer, MessageDigest::sha256())?;
+        Ok(builder.build().to_pem()?)
+    }
+
+    /// TPMT_PUBLIC (TPM 2.0 Library, Part 2 §12.2.4), as tpm2-pkcs11 has the TPM make keys: no symmetric algorithm,
+    /// no scheme, SHA-256 for the Name.
+    fn public_area(&self) -> Result<Vec<u8>> {
+        let is_rsa = self.key.id() == Id::RSA;
+        let mut area = vec![0, if is_rsa { 0x01 } else { 0x23 }, 0, 0x0B];
+        area.extend(self.attributes.to_be_bytes());
+        area.extend(sized(&self.policy));
+        area.extend([0, 0x10, 0, 0x10]);
+        if is_rsa {
+            area.extend([8, 0, 0, 0, 0, 0]);
+            area.extend(sized(&self.key.rsa()?.n().to_vec()));
+            return Ok(area);
+        }
+        area.extend([0, 3, 0, 0x10]);
+        let key = self.key.ec_key()?;
+        let (mut x, mut y) = (BigNum::new()?, BigNum::new()?);
+        let context = &mut *BigNumContext::new()?;
+        key.public_key()
+            .affine_coordinates(key.group(), &mut x, &mut y, context)?;
+        for coordinate in [x, y] {
+            area.extend(sized(&coordinate.to_vec_padded(32)?));
+        }
+        Ok(area)
+    }
+}
+
+/// A new P-256 key.
+pub fn p256() -> Result<PKey<Private>> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+    Ok(PKey::from_ec_key(EcKey::generate(&group)?)?)
+}
+
+/// An RSA-2048 key as Infineon firmware before 7.62 makes them (ROCA, CVE-2017-15361): each prime is a multiple of the
+/// product of the first 126 primes, and a power of 65537 modulo that product.
+pub fn roca() -> Result<PKey<Private>> {
+    let context = &mut *BigNumContext::new()?;
+    let one = BigNum::from_u32(1)?;
+    let exponent = BigNum::from_u32(65537)?;
+    let (p, q) = (roca_prime()?, roca_prime()?);
+    let number = BigNum::new;
+    let (mut n, mut phi, mut d) = (number()?, number()?, number()?);
+    let (mut p1, mut q1) = (number()?, number()?);
+    n.checked_mul(&p, &q, context)?;
+    p1.checked_sub(&p, &one)?;
+    q1.checked_sub(&q, &one)?;
+    phi.checked_mul(&p1, &q1, context)?;
+    d.mod_inverse(&exponent, &phi, context)?;
+    let (mut dp, mut dq, mut inverse) = (number()?, number()?, number()?);
+    dp.nnmod(&d, &p1, context)?;
+    dq.nnmod(&d, &q1, context)?;
+    inverse.mod_inverse(&q, &p, context)?;
+    let key = Rsa::from_private_components(n, exponent, d, p, q, dp, dq, inverse)?;
+    Ok(PKey::from_rsa(key)?)
+}
+
+fn roca_prime() -> Result<BigNum> {
+    let context = &mut *BigNumContext::new()?;
+    let mut product = BigNum::from_u32(1)?;
+    let is_prime = |n: &u32| (2..*n).all(|d| !n.is_multiple_of(d));
+    for prime in (2..).filter(is_prime).take(126) {
+        product.mul_word(prime)?;
+    }
+    let generator = BigNum::from_u32(65537)?;
+    loop {
+        let (mut exponent, mut multiple) = (BigNum::new()?, BigNum::new()?);
+        exponent.rand(254, MsbOption::MAYBE_ZERO, false)?;
+        multiple.rand(1024 - product.num_bits(), MsbOption::TWO_ONES, false)?;
+        let (mut power, mut prime) = (BigNum::new()?, BigNum::new()?);
+        power.mod_exp(&generator, &exponent, &product, context)?;
+        prime.checked_mul(&multiple, &product, context)?;
+        let mut candidate = BigNum::new()?;
+        candidate.checked_add(&prime, &power)?;
+        if candidate.is_prime(20, context)? {
+            return Ok(candidate);
+        }
+    }
+}
+
+pub fn public(key: &PKey<Private>) -> Result<PKey<Public>> {
+    Ok(PKey::public_key_from_der(&key.public_key_to_der()?)?)
+}
+
+/// A TPM2B.
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

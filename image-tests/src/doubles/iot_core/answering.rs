@@ -1,0 +1,266 @@
+//! What the double answers to each question of its broker.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use openssl::hash::MessageDigest;
+use openssl::x509::X509;
+use serde_json::Value;
+
+use super::core::Memory;
+use super::event_log::{Entry, Event, Journal, Who};
+use super::link::{Action, Answer, Kind, Question, Verdict};
+use super::misbehaviour::{Call, Conduct, Door, Orders};
+use super::provisioning::Rejection;
+use super::registry::Status;
+use super::{hexadecimal, policy, topics};
+use crate::doubles::pki::aws::{Subject, new_ecc_key};
+
+/// What the connections share.
+pub struct Shared {
+    pub memory: Memory,
+    pub orders: Orders,
+    pub door: Door,
+    pub journal: Journal,
+    /// Answers that are held back, and whether they may go now.
+    held: Vec<Action>,
+    pub released: bool,
+}
+
+impl Shared {
+    pub fn new(memory: Memory) -> Self {
+        Self {
+            memory,
+            orders: Orders::default(),
+            door: Door::default(),
+            journal: Journal::default(),
+            held: Vec::new(),
+            released: false,
+        }
+    }
+
+    pub fn answer(&mut self, question: &Question) -> Answer {
+        if question.kind == Kind::Tick {
+            return self.tick();
+        }
+        let who = self.who(&question.certificate);
+        let topic = || question.topic.clone();
+        let (event, answer) = match question.kind {
+            Kind::Connect => {
+                let verdict = self.connect(&who, question);
+                let event = match verdict {
+                    Verdict::GoOn => Event::Connected,
+                    _ => Event::Refused,
+                };
+                (event, verdict.into())
+            }
+            Kind::MaySubscribe => {
+                let verdict = match self.door {
+                    Door::RefusesSubscriptions => Verdict::Refuse,
+                    _ => policy::may_subscribe(&who, &question.topic),
+                };
+                let event = match verdict {
+                    Verdict::GoOn => Event::Subscribed(topic()),
+                    _ => Event::Denied(topic()),
+                };
+                (event, verdict.into())
+            }
+            Kind::MayPublish => {
+                let verdict = policy::may_publish(&who, &question.topic);
+                if verdict == Verdict::GoOn {
+                    return verdict.into();
+                }
+                (Event::Denied(topic()), verdict.into())
+            }
+            Kind::Message => {
+                self.note(
+                    question,
+                    &who,
+                    Event::Published(topic(), question.payload.clone()),
+                );
+                return self.message(question, &who);
+            }
+            // A connection that never got as far as a client ID has not been let in.
+            Kind::Disconnect if question.client.is_empty() => return Verdict::GoOn.into(),
+            Kind::Disconnect | Kind::Tick => (Event::Disconnected, Verdict::GoOn.into()),
+        };
+        self.note(question, &who, event);
+        answer
+    }
+
+    fn note(&mut self, question: &Question, who: &Who, event: Event) {
+        self.journal.0.push(Entry {
+            at: Instant::now(),
+            client: question.client.clone(),
+            who: who.clone(),
+            event,
+        });
+    }
+
+    fn who(&self, certificate: &[u8]) -> Who {
+        let Ok(id) = openssl::hash::hash(MessageDigest::sha256(), certificate) else {
+            return Who::Unknown;
+        };
+        let id = hexadecimal(&id);
+        if id == self.memory.claim {
+            return Who::Claim;
+        }
+        let registry = &self.memory.service.registry;
+        if let Some(thing) = registry.just_in_time(&id) {
+            let thing = thing.to_owned();
+            return Who::Device {
+                certificate: id,
+                thing,
+            };
+        }
+        match registry.certificate(&id) {
+            Some(known) => match (&known.thing, known.status) {
+                (Some(thing), Status::Active) => Who::Device {
+                    certificate: id,
+                    thing: thing.clone(),
+                },
+                _ => Who::NotActive { certificate: id },
+            },
+            None => Who::Unknown,
+        }
+    }
+
+    fn connect(&mut self, who: &Who, question: &Question) -> Verdict {
+        match self.door {
+            Door::Refuses => return Verdict::Refuse,
+            Door::Closes => return Verdict::Close,
+            Door::Open | Door::RefusesSubscriptions => {}
+        }
+        if *who == Who::Unknown
+            && let Some((id, thing)) = self.signed_by_registered(&question.certificate)
+        {
+            // The first connection makes thing and policy, and is closed; the device comes again.
+            let registry = &mut self.memory.service.registry;
+            registry.provision_just_in_time(&id, &thing);
+            return Verdict::Close;
+        }
+        policy::may_connect(who, &question.client)
+    }
+
+    /// The certificate's ID and its common name, if a registered CA has signed it.
+    fn signed_by_registered(&self, der: &[u8]) -> Option<(String, String)> {
+        let certificate = X509::from_der(der).ok()?;
+        let mut authorities = self.memory.registered.iter();
+        let signed = |ca: &X509| {
+            let key = ca.public_key();
+            key.is_ok_and(|key| certificate.verify(&key).unwrap_or(false))
+        };
+        authorities.find(|ca| signed(ca))?;
+        let mut names = certificate
+            .subject_name()
+            .entries_by_nid(openssl::nid::Nid::COMMONNAME);
+        let name = names.next()?.data().to_string().ok()?;
+        let id = certificate.digest(MessageDigest::sha256()).ok()?;
+        Some((hexadecimal(&id), name))
+    }
+
+    fn tick(&mut self) -> Answer {
+        let actions = match self.released {
+            true => std::mem::take(&mut self.held),
+            false => Vec::new(),
+        };
+        self.released = false;
+        Answer {
+            verdict: Verdict::GoOn,
+            actions,
+        }
+    }
+
+    fn message(&mut self, question: &Question, who: &Who) -> Answer {
+        let topic = &question.topic;
+        let call = match topics::template_of(topic) {
+            Some(_) => Call::RegisterThing,
+            None if topic == topics::CREATE => Call::CreateCertificate,
+            None => return Verdict::GoOn.into(),
+        };
+        let conduct = self.orders.next(call);
+        let result = match &conduct {
+            Conduct::Lost => return Verdict::GoOn.into(),
+            Conduct::Rejected(rejection) => Err(rejection.clone()),
+            _ => self.carry_out(call, question),
+        };
+        let mut actions = Vec::new();
+        let mut say = |topic: String, payload: Vec<u8>| {
+            actions.push(Action::Publish {
+                client: question.client.clone(),
+                topic,
+                payload,
+            });
+        };
+        let (at, payload) = match &result {
+            Ok(value) => (topics::accepted(topic), value.to_string().into_bytes()),
+            Err(rejection) => (topics::rejected(topic), rejection.payload()),
+        };
+        match conduct {
+            Conduct::Hangs => return Verdict::Close.into(),
+            Conduct::Silent => return Verdict::GoOn.into(),
+            Conduct::Twice => {
+                say(at.clone(), payload.clone());
+                say(at, payload);
+            }
+            Conduct::RejectedAfterAll(rejection) => {
+                say(topics::rejected(topic), rejection.payload());
+            }
+            Conduct::Says(payload) => say(at, payload),
+            Conduct::With(key, new) => say(at, changed(result, key, new)),
+            Conduct::AnotherKeysCertificate => {
+                let pem = self.another_keys_certificate().unwrap_or_default();
+                say(at, changed(result, "certificatePem", Some(pem.into())));
+            }
+            Conduct::At(topic) => say(topic, payload),
+            Conduct::After(first, noise) => {
+                say(first, noise);
+                say(at, payload);
+            }
+            Conduct::Late => {
+                say(at, payload);
+                self.held.extend(actions);
+                return Verdict::GoOn.into();
+            }
+            Conduct::Well | Conduct::Lost | Conduct::Rejected(_) => say(at, payload),
+        }
+        for Action::Publish { topic, payload, .. } in &actions {
+            let event = Event::Answered(topic.clone(), payload.clone());
+            self.note(question, who, event);
+        }
+        Answer {
+            verdict: Verdict::GoOn,
+            actions,
+        }
+    }
+
+    fn carry_out(&mut self, call: Call, question: &Question) -> Result<Value, Rejection> {
+        let service = &mut self.memory.service;
+        match call {
+            Call::CreateCertificate => service.create(&question.payload),
+            Call::RegisterThing => service.register(&question.topic, &question.payload),
+        }
+    }
+
+    fn another_keys_certificate(&self) -> Result<String> {
+        let key = new_ecc_key()?;
+        let mut request = openssl::x509::X509Req::builder()?;
+        request.set_pubkey(&key)?;
+        request.sign(&key, MessageDigest::sha256())?;
+        let service = &self.memory.service;
+        let issued = service.issuer.issue(&request.build(), &key, Subject::Aws)?;
+        Ok(String::from_utf8(issued.to_pem()?)?)
+    }
+}
+
+/// The answer with one key of it changed, or removed.
+fn changed(result: Result<Value, Rejection>, key: &str, new: Option<Value>) -> Vec<u8> {
+    let mut value = result.unwrap_or_default();
+    if let Value::Object(map) = &mut value {
+        match new {
+            Some(new) => map.insert(key.to_owned(), new),
+            None => map.remove(key),
+        };
+    }
+    value.to_string().into_bytes()
+}

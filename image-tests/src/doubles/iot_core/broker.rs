@@ -1,0 +1,158 @@
+//! mosquitto with mutual TLS and the plugin, at a free port of the loopback.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, anyhow, bail};
+use tempfile::TempDir;
+
+use crate::doubles::pki::Pair;
+use crate::ports::PortPair;
+use crate::process::{Background, succeed, wait_for};
+
+pub struct Broker {
+    process: Background,
+    ports: PortPair,
+    files: TempDir,
+}
+
+impl Broker {
+    /// Starts it with a server's certificate and the CAs whose clients it takes; also the connection on which
+    /// its plugin asks.
+    pub fn start(server: &Pair, client_authorities: &[u8]) -> Result<(Self, UnixStream)> {
+        let plugin = plugin()?;
+        let ports = PortPair::reserve()?;
+        let files = tempfile::Builder::new().prefix("broker-").tempdir()?;
+        let at = |name: &str| files.path().join(name);
+        let link = UnixListener::bind(at("link"))?;
+        std::fs::write(at("clients.pem"), client_authorities)?;
+        let configuration = format!(
+            "listener {port} 127.0.0.1\n\
+             cafile {clients}\ncertfile {certificate}\nkeyfile {key}\nrequire_certificate true\n\
+             plugin {plugin}\nplugin_opt_link {link}\n\
+             allow_anonymous false\npersistence false\nset_tcp_nodelay true\n\
+             log_dest stdout\nlog_type error\nlog_type warning\nlog_type notice\n{user}",
+            port = ports.first(),
+            clients = at("clients.pem").display(),
+            certificate = server.certificate.display(),
+            key = server.key.display(),
+            plugin = plugin.display(),
+            link = at("link").display(),
+            // As root it would become another user, who cannot read all this.
+            user = if nix::unistd::getuid().is_root() {
+                "user root\n"
+            } else {
+                ""
+            },
+        );
+        std::fs::write(at("mosquitto.conf"), configuration)?;
+        let log = std::fs::File::create(at("log"))?;
+        let mut command = Command::new(program()?);
+        command.arg("-c").arg(at("mosquitto.conf"));
+        let mut process = Background::start(command.stdout(log.try_clone()?).stderr(log))?;
+        link.set_nonblocking(true)?;
+        let stream = wait_for("mosquitto to load its plugin", || {
+            if process.has_ended()? {
+                bail!("mosquitto ended: {}", std::fs::read_to_string(at("log"))?);
+            }
+            match link.accept() {
+                Ok((stream, _)) => Ok(Some(stream)),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+                Err(e) => Err(e.into()),
+            }
+        })?;
+        stream.set_nonblocking(false)?;
+        let broker = Self {
+            process,
+            ports,
+            files,
+        };
+        Ok((broker, stream))
+    }
+
+    /// Returns when it takes connections, which needs somebody to answer its plugin.
+    pub fn wait(&mut self) -> Result<()> {
+        let port = self.port();
+        wait_for("mosquitto to listen", || {
+            if self.process.has_ended()? {
+                bail!("mosquitto ended: {}", self.log()?);
+            }
+            Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok())
+        })?;
+        Ok(())
+    }
+
+    pub fn port(&self) -> u16 {
+        self.ports.first()
+    }
+
+    /// Its largest memory so far, KiB.
+    pub fn memory_peak(&self) -> Result<u64> {
+        self.process.memory_peak()
+    }
+
+    pub fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.files.path().join("log"))?)
+    }
+}
+
+/// mosquitto, which Debian has in a directory that a user's search path may lack.
+fn program() -> Result<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
+    std::env::split_paths(&path)
+        .map(|directory| directory.join("mosquitto"))
+        .find(|path| path.is_file())
+        .context("mosquitto is not installed: image-tests/host-packages does it")
+}
+
+/// The plugin, compiled by whoever needs it first; in the folder for what cargo builds.
+fn plugin() -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build().map_err(|e| format!("{e:#}")));
+    built.clone().map_err(|e| anyhow!("{e}"))
+}
+
+fn build() -> Result<PathBuf> {
+    const SOURCE: &str = include_str!("plugin.c");
+    let options = [
+        "-std=c11",
+        "-D_GNU_SOURCE",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+    ];
+    let mut hasher = DefaultHasher::new();
+    (SOURCE, options).hash(&mut hasher);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/image-tests");
+    let library = folder.join(format!("mosquitto-plugin-{:016x}.so", hasher.finish()));
+    if library.exists() {
+        return Ok(library);
+    }
+    std::fs::create_dir_all(&folder)?;
+    // Other test programs may be at it, too: it appears complete, by a rename.
+    let building = tempfile::Builder::new()
+        .prefix("plugin-")
+        .tempdir_in(&folder)?;
+    let (source, built) = (
+        building.path().join("plugin.c"),
+        building.path().join("plugin.so"),
+    );
+    std::fs::write(&source, SOURCE)?;
+    let mut compiler = Command::new("cc");
+    compiler
+        .args(options)
+        .arg("-o")
+        .arg(&built)
+        .arg(&source)
+        .arg("-lcrypto");
+    succeed(&mut compiler)
+        .context("is mosquitto-dev installed? image-tests/host-packages does it")?;
+    std::fs::rename(&built, &library)?;
+    Ok(std::path::absolute(&library)?.canonicalize()?)
+}

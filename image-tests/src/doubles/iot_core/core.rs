@@ -1,0 +1,211 @@
+//! The double, running.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use openssl::hash::MessageDigest;
+use openssl::x509::X509;
+
+use super::answering::Shared;
+use super::broker::Broker;
+use super::event_log::Journal;
+use super::misbehaviour::{Call, Conduct, Door};
+use super::provisioning::{Repeated, Service, Template};
+use super::registry::{Counts, Registry, Status};
+use super::{hexadecimal, link};
+use crate::doubles::pki::aws::{ClaimKey, Issuer, Subject};
+use crate::doubles::pki::{Authority, Pair};
+
+/// How the double is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub templates: Vec<Template>,
+    pub repeated: Repeated,
+    pub subject: Subject,
+    pub claim: ClaimKey,
+    /// PEM of the operator's CAs for just-in-time provisioning. The broker does not trust them by itself: a
+    /// device has to send its chain up to one of `trusted`.
+    pub registered: Vec<String>,
+    /// PEM of more CAs whose clients the broker takes.
+    pub trusted: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            templates: vec![Template::default()],
+            repeated: Repeated::default(),
+            subject: Subject::default(),
+            claim: ClaimKey::Ecc,
+            registered: Vec::new(),
+            trusted: Vec::new(),
+        }
+    }
+}
+
+/// What the double knows at a moment: another one can go on from there.
+#[derive(Clone)]
+pub struct Memory {
+    pub(super) service: Service,
+    pub(super) claim: String,
+    pub(super) registered: Vec<X509>,
+    claim_pem: [String; 2],
+    trusted: Vec<u8>,
+}
+
+/// AWS IoT Core's double; it and its broker end when it is dropped.
+pub struct IotCore {
+    broker: Option<Broker>,
+    port: u16,
+    shared: Arc<Mutex<Shared>>,
+    link: Option<JoinHandle<()>>,
+}
+
+impl IotCore {
+    /// A double whose server certificate is signed by this authority ("Amazon Root CA").
+    pub fn start(root: &Authority, options: Options) -> Result<Self> {
+        let issuer = Issuer::shared()?;
+        let (claim, key) = issuer.claim(options.claim)?;
+        let pem = |text: Vec<u8>| String::from_utf8(text).context("PEM is text");
+        let mut trusted = issuer.certificate_pem()?;
+        for more in &options.trusted {
+            trusted.extend(more.as_bytes());
+        }
+        let registered = options
+            .registered
+            .iter()
+            .map(|pem| X509::from_pem(pem.as_bytes()));
+        let memory = Memory {
+            claim: hexadecimal(&claim.digest(MessageDigest::sha256())?),
+            claim_pem: [pem(claim.to_pem()?)?, pem(key.private_key_to_pem_pkcs8()?)?],
+            registered: registered.collect::<Result<_, _>>()?,
+            trusted,
+            service: Service {
+                registry: Registry::default(),
+                issuer,
+                templates: options.templates,
+                repeated: options.repeated,
+                subject: options.subject,
+            },
+        };
+        Self::resume(root, memory)
+    }
+
+    /// A double that goes on from what another one knew.
+    pub fn resume(root: &Authority, memory: Memory) -> Result<Self> {
+        Self::serve(&root.server()?, memory)
+    }
+
+    /// The same with a server's certificate of the test's choice.
+    pub fn serve(server: &Pair, memory: Memory) -> Result<Self> {
+        let (mut broker, stream) = Broker::start(server, &memory.trusted)?;
+        let shared = Arc::new(Mutex::new(Shared::new(memory)));
+        let answering = Arc::clone(&shared);
+        let link = std::thread::spawn(move || {
+            // An end of the broker is seen by whoever talks to it.
+            let _ = link::serve(stream, |question| lock(&answering).answer(&question));
+        });
+        broker.wait()?;
+        Ok(Self {
+            port: broker.port(),
+            broker: Some(broker),
+            shared,
+            link: Some(link),
+        })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The claim pair: certificate, and key as PKCS#8, both PEM.
+    pub fn claim(&self) -> [String; 2] {
+        self.lock().memory.claim_pem.clone()
+    }
+
+    pub fn memory(&self) -> Memory {
+        self.lock().memory.clone()
+    }
+
+    pub fn registry(&self) -> Registry {
+        self.lock().memory.service.registry.clone()
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.lock().memory.service.registry.counts()
+    }
+
+    pub fn journal(&self) -> Journal {
+        self.lock().journal.clone()
+    }
+
+    pub fn take_journal(&self) -> Journal {
+        std::mem::take(&mut self.lock().journal)
+    }
+
+    /// What mosquitto said.
+    pub fn log(&self) -> Result<String> {
+        self.broker.as_ref().context("no broker")?.log()
+    }
+
+    /// The broker's largest memory so far, KiB.
+    pub fn memory_peak(&self) -> Result<u64> {
+        self.broker.as_ref().context("no broker")?.memory_peak()
+    }
+
+    /// Lets the double's time pass.
+    pub fn advance(&self, by: Duration) {
+        self.lock().memory.service.registry.advance(by);
+    }
+
+    /// A certificate gets another status, as an operator can give it.
+    pub fn set_status(&self, id: &str, status: Status) {
+        if let Some(certificate) = self.lock().memory.service.registry.certificate_mut(id) {
+            certificate.status = status;
+        }
+    }
+
+    pub fn set_repeated(&self, repeated: Repeated) {
+        self.lock().memory.service.repeated = repeated;
+    }
+
+    /// The next so many requests of a kind are met so.
+    pub fn misbehave(&self, call: Call, times: usize, conduct: Conduct) {
+        self.lock().orders.add(call, times, conduct);
+    }
+
+    /// From now on all is as documented.
+    pub fn behave(&self) {
+        let mut shared = self.lock();
+        shared.orders.clear();
+        shared.door = Door::Open;
+    }
+
+    pub fn door(&self, door: Door) {
+        self.lock().door = door;
+    }
+
+    /// Lets go of the answers that were held back, to those who are still there.
+    pub fn release(&self) {
+        self.lock().released = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.shared)
+    }
+}
+
+impl Drop for IotCore {
+    fn drop(&mut self) {
+        self.broker = None;
+        if let Some(link) = self.link.take() {
+            let _ = link.join();
+        }
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,63 @@
+//! Who may do what: the policies that AWS IoT attaches to claim and device certificates.
+//!
+//! Source: AWS IoT Core developer guide, "Provisioning by claim" (the claim's policy), "AWS IoT Core policy
+//! variables" (`${iot:Connection.Thing.ThingName}` in a device's); Greengrass developer guide, "Minimal AWS IoT
+//! policy for core devices" (client IDs that begin with the thing's name).
+
+use super::event_log::Who;
+use super::link::Verdict;
+use super::topics;
+
+/// AWS IoT Core limits: a client ID has 1 to 128 bytes.
+const MAX_CLIENT_ID: usize = 128;
+
+pub fn may_connect(who: &Who, client: &str) -> Verdict {
+    let sensible = (1..=MAX_CLIENT_ID).contains(&client.len());
+    match who {
+        Who::Claim if sensible => Verdict::GoOn,
+        Who::Device { thing, .. } if sensible && client.starts_with(thing.as_str()) => {
+            Verdict::GoOn
+        }
+        // AWS ends the connection of a certificate that is not active before it answers anything.
+        Who::NotActive { .. } | Who::Unknown => Verdict::Close,
+        Who::Claim | Who::Device { .. } => Verdict::Refuse,
+    }
+}
+
+/// A PUBLISH that is not allowed ends the connection, as with AWS.
+pub fn may_publish(who: &Who, topic: &str) -> Verdict {
+    let allowed = match who {
+        Who::Claim => topic == topics::CREATE || topics::template_of(topic).is_some(),
+        Who::Device { thing, .. } => is_of(thing, topic),
+        Who::NotActive { .. } | Who::Unknown => false,
+    };
+    if allowed {
+        Verdict::GoOn
+    } else {
+        Verdict::Close
+    }
+}
+
+/// A SUBSCRIBE that is not allowed is answered by 0x80.
+pub fn may_subscribe(who: &Who, filter: &str) -> Verdict {
+    let request = filter
+        .strip_suffix("/accepted")
+        .or_else(|| filter.strip_suffix("/rejected"))
+        .or_else(|| filter.strip_suffix("/+"));
+    let allowed = match (who, request) {
+        (Who::Claim, Some(topic)) => may_publish(who, topic) == Verdict::GoOn,
+        (Who::Device { thing, .. }, _) => is_of(thing, filter),
+        _ => false,
+    };
+    if allowed {
+        Verdict::GoOn
+    } else {
+        Verdict::Refuse
+    }
+}
+
+fn is_of(thing: &str, topic: &str) -> bool {
+    [format!("$aws/things/{thing}/"), format!("devices/{thing}/")]
+        .iter()
+        .any(|prefix| topic.starts_with(prefix))
+}

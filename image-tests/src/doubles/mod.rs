@@ -1,0 +1,9 @@
+//! Doubles of what a device has or meets: its TPM, AWS IoT Core, those who issue certificates, a TLS server; and
+//! requests that no device has made.
+
+pub mod forged_request;
+pub mod iot_core;
+pub mod pki;
+pub mod software_tpm;
+pub mod tls;
+pub mod tpm_proxy;

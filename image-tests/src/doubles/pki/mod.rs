@@ -1,0 +1,8 @@
+//! Certificate authorities: the operator's, AWS IoT's, a TPM manufacturer's.
+
+pub mod aws;
+mod manufacturer;
+mod operator;
+
+pub use manufacturer::{EkForm, Maker, PLATFORM_CERTIFICATE};
+pub use operator::{Authority, Pair, Validity};

@@ -1,0 +1,143 @@
+//! The way of one command from a program to the TPM and back.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::command_log::{Command, Journal};
+use super::cut::{Cut, When};
+use super::resource_manager::{File, Manager};
+use super::upstream::Upstream;
+use super::wire::{self, Request};
+use super::{Options, codes};
+
+/// What all connections share.
+pub struct Relay {
+    /// held by the one command that runs
+    pub bus: Mutex<Bus>,
+    pub journal: Mutex<Journal>,
+}
+
+pub struct Bus {
+    pub upstream: Upstream,
+    pub powered: bool,
+    pub options: Options,
+    pub cut: Option<Cut>,
+    pub manager: Manager,
+}
+
+impl Relay {
+    pub fn bus(&self) -> MutexGuard<'_, Bus> {
+        self.bus.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn upstream(&self) -> Upstream {
+        self.bus().upstream
+    }
+
+    /// Runs one command of one file; an error where it is not to be answered.
+    pub fn run(&self, bytes: &[u8], file: Option<File>) -> Result<Vec<u8>> {
+        let request = Request::parse(bytes).context("a malformed TPM command")?;
+        let mut bus = self.bus();
+        if !bus.powered {
+            return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
+        }
+        let index = self.enter(&request);
+        bus.at(When::Before)?;
+        let begin = Instant::now();
+        let (response, chip_time) = bus.managed(&request, file)?;
+        // the journal may have been taken meanwhile
+        if let Some(entry) = self.journal().0.get_mut(index) {
+            entry.response_code = wire::response_code(&response);
+            entry.response.clone_from(&response);
+            entry.elapsed = begin.elapsed();
+            entry.chip_time = chip_time;
+        }
+        bus.at(When::After)?;
+        Ok(response)
+    }
+
+    /// Closes a file of the resource manager.
+    pub fn close(&self, file: File) {
+        let mut bus = self.bus();
+        let Bus {
+            manager, upstream, ..
+        } = &mut *bus;
+        // a TPM that is gone has forgotten the objects
+        let _ = manager.close(file, upstream);
+    }
+
+    fn enter(&self, request: &Request) -> usize {
+        let mut journal = self.journal();
+        journal.0.push(Command {
+            code: request.code,
+            name: codes::name(request.code),
+            handles: request.handles.clone(),
+            bytes: request.bytes.to_vec(),
+            response: Vec::new(),
+            response_code: None,
+            elapsed: Duration::ZERO,
+            chip_time: Duration::ZERO,
+        });
+        journal.0.len() - 1
+    }
+}
+
+impl Bus {
+    pub fn power_on(&self) -> Result<()> {
+        match &self.options.chip {
+            Some(chip) => chip
+                .power_on(&self.upstream)
+                .context("the TPM as an SLB 9670"),
+            None => Ok(()),
+        }
+    }
+
+    /// The response, and the chip's time for it, seen through the resource manager if there is one.
+    fn managed(&mut self, request: &Request, file: Option<File>) -> Result<(Vec<u8>, Duration)> {
+        self.manager.enter(file, &self.upstream)?;
+        let Some(file) = file else {
+            return self.answer(request, 0);
+        };
+        let command = match self.manager.map(file, request) {
+            Ok(command) => command,
+            Err(code) => return Ok((wire::response(code, &[]), Duration::ZERO)),
+        };
+        let mapped = Request::parse(&command).context("a malformed TPM command")?;
+        let (response, chip_time) = self.answer(&mapped, self.manager.objects(file))?;
+        Ok((self.manager.commit(file, request, response), chip_time))
+    }
+
+    /// The response, after the chip's time for it, with `swapped` objects to load and to save.
+    fn answer(&mut self, request: &Request, swapped: usize) -> Result<(Vec<u8>, Duration)> {
+        let begin = Instant::now();
+        let response = match &self.options.chip {
+            Some(chip) => chip.answer(request, &self.upstream)?,
+            None => self.upstream.exchange(request.bytes)?,
+        };
+        let Some(latency) = &mut self.options.latency else {
+            return Ok((response, Duration::ZERO));
+        };
+        let succeeded = wire::response_code(&response) == Some(0);
+        let chip_time = latency.of(request, succeeded, swapped, &self.upstream);
+        // the software TPM has taken some of it already
+        std::thread::sleep(latency.wait(chip_time).saturating_sub(begin.elapsed()));
+        Ok((response, chip_time))
+    }
+
+    /// Cuts the power if it is to be cut here.
+    fn at(&mut self, moment: When) -> io::Result<()> {
+        if let Some(cut) = self.cut.take_if(|cut| cut.is_due(moment)) {
+            self.powered = false;
+            cut.kill();
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
+}

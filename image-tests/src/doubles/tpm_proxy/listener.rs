@@ -1,0 +1,172 @@
+//! The two ports, and a thread for each connection.
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result};
+
+use super::dispatcher::Relay;
+use super::resource_manager::File;
+use super::upstream::connect;
+use super::wire;
+use crate::ports::PortPair;
+
+pub struct Listener {
+    ports: PortPair,
+    open: Arc<Open>,
+    acceptors: Vec<JoinHandle<()>>,
+}
+
+/// What there is to close at the end.
+#[derive(Default)]
+struct Open {
+    ended: AtomicBool,
+    streams: Mutex<Vec<TcpStream>>,
+}
+
+/// Whose commands arrive at the data port.
+#[derive(Clone, Copy)]
+pub enum Caller {
+    /// of the bare TPM
+    Bare,
+    /// of one open file of the resource manager, whoever connects
+    File(File),
+    /// of a file that each connection opens, and closes at its end
+    Connection,
+}
+
+impl Listener {
+    pub fn start(relay: Arc<Relay>, caller: Caller) -> Result<Self> {
+        let ports = PortPair::reserve()?;
+        let listen = |port| {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+                .with_context(|| format!("to listen at port {port} of the loopback"))
+        };
+        let (data, control) = (listen(ports.first())?, listen(ports.first() + 1)?);
+        let open = Arc::new(Open::default());
+        let commands = Arc::clone(&relay);
+        let serve_commands = move |stream, _: &Open| serve(stream, &commands, caller);
+        let serve_control = move |stream, open: &Open| pass_on(stream, &relay, open);
+        let acceptors = vec![
+            accept(data, Arc::clone(&open), serve_commands),
+            accept(control, Arc::clone(&open), serve_control),
+        ];
+        Ok(Self {
+            ports,
+            open,
+            acceptors,
+        })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.ports.first()
+    }
+
+    pub fn tcti(&self) -> String {
+        format!("swtpm:host=127.0.0.1,port={}", self.port())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.open.ended.store(true, Ordering::SeqCst);
+        self.open.close();
+        for (acceptor, port) in self.acceptors.drain(..).zip(self.ports.first()..) {
+            // wakes the acceptor, which then sees the end
+            let _ = connect(port);
+            let _ = acceptor.join();
+        }
+    }
+}
+
+impl Open {
+    /// Registers the stream for the end, and forgets those that have ended by themselves.
+    fn add(&self, stream: &TcpStream) -> io::Result<()> {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.ended.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        streams.retain(|stream| stream.peer_addr().is_ok());
+        streams.push(stream.try_clone()?);
+        Ok(())
+    }
+
+    fn close(&self) {
+        for stream in self
+            .streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn accept<S>(listener: TcpListener, open: Arc<Open>, serve: S) -> JoinHandle<()>
+where
+    S: Fn(TcpStream, &Open) -> Result<()> + Send + Sync + 'static,
+{
+    thread::spawn(move || {
+        thread::scope(|scope| {
+            for stream in listener.incoming().flatten() {
+                if open.ended.load(Ordering::SeqCst) {
+                    break;
+                }
+                let (serve, open) = (&serve, &open);
+                scope.spawn(move || {
+                    let registered = open.add(&stream);
+                    // a connection that breaks is the client's to notice
+                    let _ = registered.map(|()| serve(stream, open));
+                });
+            }
+        });
+    })
+}
+
+/// Answers commands until the client hangs up or one is not to be answered.
+fn serve(stream: TcpStream, relay: &Relay, caller: Caller) -> Result<()> {
+    match caller {
+        Caller::Bare => converse(stream, relay, None),
+        Caller::File(file) => converse(stream, relay, Some(file)),
+        Caller::Connection => {
+            let file = relay.bus().manager.open();
+            let conversation = converse(stream, relay, Some(file));
+            relay.close(file);
+            conversation
+        }
+    }
+}
+
+fn converse(mut stream: TcpStream, relay: &Relay, file: Option<File>) -> Result<()> {
+    stream.set_nodelay(true)?;
+    while let Some(command) = wire::read_frame(&mut stream)? {
+        match relay.run(&command, file) {
+            Ok(response) => stream.write_all(&response)?,
+            Err(error) => {
+                stream.shutdown(Shutdown::Both)?;
+                return Err(error);
+            }
+        }
+    }
+    stream.shutdown(Shutdown::Both)?;
+    Ok(())
+}
+
+/// The control channel, both ways.
+fn pass_on(mut client: TcpStream, relay: &Relay, open: &Open) -> Result<()> {
+    let mut server = connect(relay.upstream().control)?;
+    open.add(&server)?;
+    let (mut answers, mut back) = (server.try_clone()?, client.try_clone()?);
+    let answering = thread::spawn(move || {
+        let _ = io::copy(&mut answers, &mut back);
+        let _ = back.shutdown(Shutdown::Both);
+    });
+    let _ = io::copy(&mut client, &mut server);
+    let _ = server.shutdown(Shutdown::Both);
+    let _ = answering.join();
+    Ok(())
+}

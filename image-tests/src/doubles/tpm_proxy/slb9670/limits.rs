@@ -1,0 +1,118 @@
+//! Which commands the chip refuses although the software TPM would run them.
+//!
+//! Response codes: TPM 2.0 Part 2, §6.6.3, table "TPM_RC"; parameters and which code goes with
+//! which of them: Part 3, at the command.
+
+use anyhow::Result;
+
+use super::dump::{self, MAX_COMMAND_SIZE, MAX_DIGEST, NV_BUFFER_MAX, NV_INDEX_MAX};
+use super::public_area::{self, RC_HASH};
+use super::{RC_VALUE, Slb9670};
+use crate::doubles::tpm_proxy::codes;
+use crate::doubles::tpm_proxy::upstream::Upstream;
+use crate::doubles::tpm_proxy::wire::{self, Fields, Request};
+
+const RC_COMMAND_SIZE: u32 = 0x142;
+const RC_COMMAND_CODE: u32 = 0x143;
+const RC_NV_SPACE: u32 = 0x14B;
+const RC_SIZE: u32 = 0x095;
+/// RC_P: the code speaks of a parameter, whose number stands in bits 8 to 11 (Part 2, §6.6.2).
+const PARAMETER: u32 = 0x40;
+/// Where persistent objects begin: Part 2, §7.2, table "TPM_HT".
+const PERSISTENT: u32 = 0x8100_0000;
+
+/// The response code of a command that the chip refuses.
+pub fn refusal(chip: &Slb9670, request: &Request, tpm: &Upstream) -> Result<Option<u32>> {
+    if request.bytes.len() as u32 > chip.property(MAX_COMMAND_SIZE) {
+        return Ok(Some(RC_COMMAND_SIZE));
+    }
+    if !dump::commands(chip.firmware).any(|attributes| attributes & 0x2000_FFFF == request.code) {
+        return Ok(Some(RC_COMMAND_CODE));
+    }
+    if request.code == codes::EVICT_CONTROL && makes_persistent(request) {
+        let full = tpm.handles(PERSISTENT)?.len() as u32 >= chip.persistent;
+        return Ok(full.then_some(RC_NV_SPACE));
+    }
+    Ok(refused_parameter(chip, request))
+}
+
+/// GetRandom for as many bytes as the chip gives at once; `None` where it may go through as it is.
+pub fn shortened(chip: &Slb9670, request: &Request) -> Option<Vec<u8>> {
+    let most = chip.property(MAX_DIGEST) as u16;
+    let mut parameters = request.parameters;
+    let rewritable = request.code == codes::GET_RANDOM && !request.has_sessions;
+    let too_long = rewritable && parameters.u16()? > most;
+    too_long.then(|| wire::command(codes::GET_RANDOM, &[], None, &most.to_be_bytes()))
+}
+
+/// EvictControl of a transient object; that of a persistent one removes it.
+fn makes_persistent(request: &Request) -> bool {
+    request
+        .handles
+        .get(1)
+        .is_some_and(|object| object >> 24 != PERSISTENT >> 24)
+}
+
+fn refused_parameter(chip: &Slb9670, request: &Request) -> Option<u32> {
+    let mut parameters = request.parameters;
+    let (number, code) = match request.code {
+        codes::CREATE
+        | codes::CREATE_PRIMARY
+        | codes::CREATE_LOADED
+        | codes::IMPORT
+        | codes::LOAD
+        | codes::LOAD_EXTERNAL => (
+            2,
+            public_area::refused(chip, public_area::public_area(request)?)?,
+        ),
+        codes::TEST_PARMS => {
+            let kind = parameters.u16()?;
+            (
+                1,
+                public_area::refused_parameters(chip, kind, &mut parameters)?,
+            )
+        }
+        codes::START_AUTH_SESSION => refused_session(&mut parameters)?,
+        codes::HASH | codes::HASH_SEQUENCE_START | codes::HMAC_START => {
+            parameters.sized()?;
+            (2, public_area::hash(parameters.u16()?)?)
+        }
+        codes::NV_READ => (1, oversize(chip, parameters.u16()?, RC_VALUE)?),
+        codes::NV_WRITE | codes::NV_EXTEND => (1, oversize(chip, parameters.u16()?, RC_SIZE)?),
+        codes::NV_DEFINE_SPACE => {
+            parameters.sized()?;
+            (2, refused_index(chip, parameters.sized()?)?)
+        }
+        _ => return None,
+    };
+    Some(code | PARAMETER | number << 8)
+}
+
+/// Nonce, salt, type, then the fourth parameter: the cipher; the fifth: the hash.
+fn refused_session(parameters: &mut Fields) -> Option<(u32, u32)> {
+    parameters.sized()?;
+    parameters.sized()?;
+    parameters.u8()?;
+    if let Some(code) = public_area::refused_session_cipher(parameters) {
+        return Some((4, code));
+    }
+    Some((5, public_area::hash(parameters.u16()?)?))
+}
+
+fn oversize(chip: &Slb9670, size: u16, code: u32) -> Option<u32> {
+    (u32::from(size) > chip.property(NV_BUFFER_MAX)).then_some(code)
+}
+
+/// TPMS_NV_PUBLIC: Part 2, §13.5.
+fn refused_index(chip: &Slb9670, public: &[u8]) -> Option<u32> {
+    let mut fields = Fields(public);
+    let _index = fields.u32()?;
+    let hash = fields.u16()?;
+    let _attributes = fields.u32()?;
+    let _policy = fields.sized()?;
+    let size = fields.u16()?;
+    if public_area::hash(hash).is_some() {
+        return Some(RC_HASH);
+    }
+    (u32::from(size) > chip.property(NV_INDEX_MAX)).then_some(RC_SIZE)
+}

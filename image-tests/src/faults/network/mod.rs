@@ -1,0 +1,11 @@
+//! A device's way to AWS IoT Core: the double, and a relay before it that cuts the connection, or the device's power,
+//! at any packet.
+
+mod cloud;
+mod connection;
+mod hello;
+mod relay;
+
+pub use cloud::{CLAIM, Site, fleet_settings};
+pub use hello::Hello;
+pub use relay::{Cut, Direction, Relay};

@@ -1,0 +1,118 @@
+//! AWS IoT Core in a sweep: a double of its own for each point, and how many certificates there may be.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::rig::Board;
+use crate::clients::KeyType;
+use crate::device::{Device, STORE};
+use crate::doubles::iot_core::{IotCore, Memory, Options, Template};
+use crate::doubles::pki::Authority;
+use crate::faults::network::{CLAIM, Site};
+
+/// What of the conversation is durable: any of these says that a certificate has been received.
+const RECEIVED: [&str; 3] = ["ownership.json", "registration.json", "certificate.pem"];
+
+/// What the doubles of all points have in common.
+pub struct Cloud {
+    key: KeyType,
+    root: Arc<Authority>,
+    start: Memory,
+    /// What the double knew at each point of the recording.
+    pub memories: Vec<Memory>,
+    /// Packets of an undisturbed run, to and from AWS IoT Core.
+    pub packets: [usize; 2],
+}
+
+impl Cloud {
+    /// One that refuses a token that has been used (the other answer that AWS may give is the easier one), and
+    /// whose template gives the thing the name that the settings have.
+    pub fn new(key: KeyType) -> Result<Self> {
+        let root = Arc::new(Authority::new()?);
+        let template = Template {
+            thing_prefix: "gateway-".into(),
+            ..Template::default()
+        };
+        let options = Options {
+            templates: vec![template],
+            ..Options::default()
+        };
+        Ok(Self {
+            key,
+            start: IotCore::start(&root, options)?.memory(),
+            root,
+            memories: Vec::new(),
+            packets: [0; 2],
+        })
+    }
+
+    /// A double that nobody has asked yet, and the device's card for it.
+    pub fn begin(&self, device: &Device) -> Result<Site> {
+        let site = Site::resume(Arc::clone(&self.root), self.start.clone())?;
+        site.card(device, "nucleus-lite", self.key)?;
+        Ok(site)
+    }
+
+    /// A double as it was at a point of the recording; the device's card stays, but for the double's port.
+    pub fn resume(&self, point: usize, device: &Device) -> Result<Site> {
+        let memory = self.memories.get(point).context("no such point")?;
+        let site = Site::resume(Arc::clone(&self.root), memory.clone())?;
+        device.settings(&site.settings("nucleus-lite", self.key))?;
+        Ok(site)
+    }
+}
+
+impl Board {
+    /// How many certificates there are to be at the end, now that the power is gone and the broker has dealt
+    /// with all that it had: those that there are, and one more if the device has not durably received one. So a
+    /// second one is right exactly where the first one's answer was lost, or not yet durable.
+    pub fn certificates_expected(&self) -> Result<usize> {
+        let Some(site) = &self.site else {
+            return Ok(0);
+        };
+        site.relay.settle()?;
+        site.relay.reset();
+        let received = RECEIVED
+            .iter()
+            .any(|name| self.device.exists(format!("{STORE}/{name}")));
+        Ok(site.core.counts().created + usize::from(!received))
+    }
+
+    /// Certificates that were issued.
+    pub fn certificates(&self) -> usize {
+        self.site
+            .as_ref()
+            .map_or(0, |site| site.core.counts().created)
+    }
+
+    /// What is wrong with the certificates, once the device is done.
+    pub fn compare_certificates(&self, expected: usize, wrong: &mut Vec<String>) -> Result<()> {
+        let Some(site) = &self.site else {
+            return Ok(());
+        };
+        let registry = site.core.registry();
+        let counts = registry.counts();
+        if (counts.created, counts.active, counts.things) != (expected, 1, 1) || expected > 2 {
+            wrong.push(format!(
+                "{expected} certificates and one active: {counts:?}"
+            ));
+        }
+        let own = self.device.read(format!("{STORE}/certificate.pem"))?;
+        let active = registry
+            .certificates()
+            .find(|certificate| certificate.pem.trim() == own.trim());
+        if active.is_none_or(|active| active.thing.is_none()) {
+            wrong.push("the device's certificate is not the registered one".to_owned());
+        }
+        for path in CLAIM {
+            if self.device.exists(path) {
+                wrong.push(format!("left on the card: {path}"));
+            }
+        }
+        if self.device.exists(format!("{STORE}/ownership.json")) {
+            wrong.push("the ownership token was left behind".to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! Sweeps: the power is cut at every instant of what firstboot does, and the next undisturbed start has to
+//! end well. `make sweep` tries every point, `make test` a seeded sample.
+//!
+//! - [`Scenario`]: what firstboot is doing when the power goes;
+//! - [`Kind`]: how it goes;
+//! - [`Board`]: a device on an SLB 9670's profile behind the proxy, and what is to be found afterwards;
+//! - [`Sweep`]: the points, tried one by one, and the table of results.
+
+mod clouds;
+mod cut;
+mod point;
+mod rig;
+mod scenario;
+mod table;
+
+pub use cut::{Aftermath, Stage, request};
+pub use point::{Kind, Point};
+pub use rig::Board;
+pub use scenario::{Outcome, SCENARIOS, Scenario};
+pub use table::{Row, print};
+
+use anyhow::Result;
+use rayon::prelude::*;
+
+use crate::clients::KeyType;
+use crate::doubles::tpm_proxy::Seeded;
+
+/// Which points are tried.
+#[derive(Clone, Copy, Debug)]
+pub enum Sample {
+    /// Every one.
+    All,
+    /// This many of each row, drawn with this seed.
+    Drawn { each: usize, seed: u64 },
+}
+
+/// The rows to be tried: all scenarios with both keys, or `only` the one of this name ("reset, rsa-2048"), or those
+/// with this in their name ("rsa"), each with every kind of cut that it has.
+pub fn run(sample: Sample, only: &str, progress: impl Fn(&str) + Sync) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for scenario in SCENARIOS {
+        for key in KeyType::BOTH {
+            let name = scenario.name_with(key);
+            // "reset, ecc-p256" is a scenario, and the end of another's name
+            let wanted = match scenario_is_named(only) {
+                true => name == only,
+                false => name.contains(only),
+            };
+            if !wanted {
+                continue;
+            }
+            let stage = Stage::set(scenario, key)?;
+            for kind in Kind::ALL {
+                let points = stage.points(kind);
+                if points.is_empty() && kind == Kind::Packet {
+                    continue;
+                }
+                let chosen = choose(&points, sample);
+                let row = try_all(&stage, kind, points.len(), &chosen)?;
+                progress(&row.to_string());
+                rows.push(row);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Whether this is the whole name of a scenario.
+fn scenario_is_named(name: &str) -> bool {
+    let named = |scenario: &Scenario| KeyType::BOTH.map(|key| scenario.name_with(key) == name);
+    SCENARIOS
+        .iter()
+        .any(|scenario| named(scenario).contains(&true))
+}
+
+fn choose(points: &[Point], sample: Sample) -> Vec<Point> {
+    match sample {
+        Sample::All => points.to_vec(),
+        Sample::Drawn { each, seed } => {
+            let mut draw = Seeded::new(seed);
+            let mut left = points.to_vec();
+            let mut chosen = Vec::new();
+            while chosen.len() < each && !left.is_empty() {
+                chosen.push(left.swap_remove(draw.below(left.len())));
+            }
+            chosen
+        }
+    }
+}
+
+/// Tries the points on all cores. A point that cannot even be tried is an error of the harness.
+fn try_all(stage: &Stage, kind: Kind, of: usize, points: &[Point]) -> Result<Row> {
+    let objections: Vec<(Point, Vec<String>)> = points
+        .par_iter()
+        .map(|point| Ok((*point, stage.attempt(*point)?)))
+        .collect::<Result<_>>()?;
+    let stuck = objections.into_iter().filter(|(_, all)| !all.is_empty());
+    Ok(Row {
+        scenario: stage.name(),
+        kind,
+        of,
+        tried: points.len(),
+        stuck: stuck
+            .map(|(point, all)| format!("{point}: {}", all.join("; ")))
+            .collect(),
+    })
+}

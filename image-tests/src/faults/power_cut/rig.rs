@@ -1,0 +1,236 @@
+//! A device whose TPM is an SLB 9670 by the proxy's profile: what loses its power in a sweep, and what is
+//! looked at afterwards.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::scenario::Outcome;
+use crate::clients::{KeyType, pkcs11_tool};
+use crate::device::{Device, STORE};
+use crate::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670, When};
+use crate::faults::network::{Cut, Site};
+use crate::faults::storage::{Ending, run_with_cut};
+use crate::process::finish;
+
+/// The storage root key's handle: the only one that may be persistent.
+const SRK: u32 = 0x8100_0001;
+
+pub struct Board {
+    pub device: Device,
+    /// Where it enrolls over the network.
+    pub site: Option<Site>,
+    proxy: Proxy,
+}
+
+impl Board {
+    /// Puts a device that was off onto a chip. Firmware 7.63 and 7.85 take different paths through tpm2-pkcs11.
+    pub fn new(device: Device, firmware: Firmware) -> Result<Self> {
+        let options = Options {
+            chip: Some(Slb9670::new(firmware)),
+            latency: None,
+        };
+        let proxy = Proxy::start(device.tpm.upstream(), options)?;
+        empty_run(&device)?;
+        Ok(Self {
+            device,
+            site: None,
+            proxy,
+        })
+    }
+
+    /// firstboot as the kernel's resource manager serves it; to be run while the door is open.
+    fn firstboot(&mut self, command: &str, tcti: String) -> Result<Command> {
+        self.device.tcti = Some(tcti);
+        self.device.firstboot(&[command])
+    }
+
+    /// Runs to the end; the exit status, what it said, and the TPM commands that it took.
+    pub fn run(&mut self, command: &str) -> Result<(i32, String, usize)> {
+        let door = self.proxy.door()?;
+        self.proxy.take_journal();
+        let finished = finish(&mut self.firstboot(command, door.tcti())?)?;
+        let commands = self.proxy.take_journal().0.len();
+        Ok((finished.code, finished.stderr, commands))
+    }
+
+    /// The TPM loses its power before or after the program's n-th TPM command, and the program with it.
+    /// Whether it came to that.
+    pub fn cut_at_command(&mut self, command: &str, n: usize, when: When) -> Result<bool> {
+        let door = self.proxy.door()?;
+        let (tell, told) = mpsc::channel::<u32>();
+        self.proxy.cut(when, n, move || kill_whom(&told));
+        run_to_its_end(self.firstboot(command, door.tcti())?, &tell)?;
+        let cut = self.proxy.was_cut();
+        if cut {
+            self.device.tpm.pull_the_plug();
+        }
+        Ok(cut)
+    }
+
+    /// The same at a packet to or from AWS IoT Core.
+    pub fn cut_at_packet(&mut self, command: &str, cut: Cut) -> Result<bool> {
+        let door = self.proxy.door()?;
+        let program = self.firstboot(command, door.tcti())?;
+        let site = self.site.as_ref().context("no network")?;
+        let (tell, told) = mpsc::channel::<u32>();
+        site.relay.cut_power(cut, move || kill_whom(&told));
+        run_to_its_end(program, &tell)?;
+        let cut = site.relay.was_cut();
+        if cut {
+            self.device.tpm.pull_the_plug();
+        }
+        Ok(cut)
+    }
+
+    /// The same at the program's n-th storage call.
+    pub fn cut_at_call(&mut self, command: &str, n: usize, when: When) -> Result<bool> {
+        let door = self.proxy.door()?;
+        let root = self.device.root().to_path_buf();
+        let program = self.firstboot(command, door.tcti())?;
+        let tpm = &mut self.device.tpm;
+        let outcome = run_with_cut(program, &root, n, when, || tpm.pull_the_plug())?;
+        Ok(outcome.ending == Ending::Cut)
+    }
+
+    /// The power comes back.
+    pub fn power_on(&mut self) -> Result<()> {
+        empty_run(&self.device)?;
+        self.device.tpm.power_on()?;
+        self.proxy.power_on()
+    }
+
+    /// What systemd does at a start: both units. Then everything that is not as it should be.
+    pub fn start(&mut self, outcome: Outcome, key: KeyType) -> Result<Vec<String>> {
+        let mut wrong = Vec::new();
+        let (code, said, _) = self.run("provision")?;
+        if code != 0 {
+            wrong.push(format!("provision ended with {code}: {said}"));
+        }
+        let (code, said, _) = self.run("enroll")?;
+        let done = match (code, outcome) {
+            (0, Outcome::Done | Outcome::DoneOrAwaiting) => true,
+            (75, Outcome::Awaiting | Outcome::DoneOrAwaiting) => false,
+            _ => {
+                wrong.push(format!("enroll ended with {code}: {said}"));
+                return Ok(wrong);
+            }
+        };
+        if wrong.is_empty() {
+            self.inspect(done, key, &mut wrong)?;
+        }
+        Ok(wrong)
+    }
+
+    fn inspect(&mut self, done: bool, key: KeyType, wrong: &mut Vec<String>) -> Result<()> {
+        let upstream = self.device.tpm.upstream();
+        let handles = upstream.handles(0x8100_0000)?;
+        if handles != [SRK] {
+            wrong.push(format!("persistent handles {handles:x?}"));
+        }
+        for path in leftovers(self.device.root(), Path::new("/"))? {
+            wrong.push(format!("left behind: {}", path.display()));
+        }
+        let configured = self.device.exists("/etc/greengrass/config.yaml");
+        if configured != done {
+            wrong.push(format!("done: {done}, configuration there: {configured}"));
+        }
+        // An independent client: the PIN fits, the key signs, and the certificate and its issuers are there once.
+        let door = self.proxy.door()?;
+        let mut identity = self.device.identity(key)?;
+        identity.tcti = door.tcti();
+        if let Err(e) = pkcs11_tool::sign_and_verify(&identity) {
+            wrong.push(format!("the key cannot be used: {e:#}"));
+        }
+        let objects = pkcs11_tool::list(&identity)?;
+        let certificates = objects.matches("Certificate Object").count();
+        let accepted = self.device.read(format!("{STORE}/certificate.pem"));
+        let accepted = accepted.unwrap_or_default().matches("-----BEGIN").count();
+        if certificates != accepted || done != (accepted > 0) {
+            wrong.push(format!(
+                "{certificates} certificates in the token, {accepted} accepted"
+            ));
+        }
+        // TPM_PT_LOCKOUT_COUNTER: a start leaves no failed try behind.
+        let tries = upstream.property(0x20E)?;
+        if tries != 0 {
+            wrong.push(format!("{tries} failed tries count"));
+        }
+        Ok(())
+    }
+
+    /// SHA-256 of the key's public half, if there is a complete identity.
+    pub fn key(&self) -> Option<String> {
+        self.key_in(STORE)
+    }
+
+    /// The same of the first identity that was set aside.
+    pub fn key_aside(&self) -> Option<String> {
+        self.key_in(&format!("{STORE}.orphan-1"))
+    }
+
+    fn key_in(&self, directory: &str) -> Option<String> {
+        let record = self.device.read(format!("{directory}/request.json")).ok()?;
+        let record: serde_json::Value = serde_json::from_str(&record).ok()?;
+        Some(record["key_sha256"].as_str()?.to_owned())
+    }
+
+    /// Identities that were set aside.
+    pub fn orphans(&self) -> Result<usize> {
+        let beside = std::fs::read_dir(self.device.path("/var/lib"))?;
+        Ok(beside
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().contains(".orphan-"))
+            .count())
+    }
+}
+
+fn kill_whom(told: &mpsc::Receiver<u32>) {
+    if let Ok(pid) = told.recv() {
+        // Fails only for a program that has ended already.
+        let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+    }
+}
+
+fn run_to_its_end(mut program: Command, tell: &mpsc::Sender<u32>) -> Result<()> {
+    let mut program = program
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start firstboot")?;
+    tell.send(program.id())?;
+    program.wait()?;
+    Ok(())
+}
+
+/// /run is memory: it does not outlive the power.
+fn empty_run(device: &Device) -> Result<()> {
+    let run = device.path("/run");
+    std::fs::remove_dir_all(&run)?;
+    std::fs::create_dir(&run)?;
+    Ok(())
+}
+
+/// Files that only an interrupted run leaves: staging, neighbours of renames, journals.
+fn leftovers(root: &Path, of_device: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let here = root.join(of_device.strip_prefix("/").unwrap_or(of_device));
+    for entry in std::fs::read_dir(here)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = of_device.join(&name);
+        let interrupted = [".new", "-journal", ".bak", ".old", ".sqlite3.lock"];
+        if interrupted.iter().any(|end| name.ends_with(end)) {
+            found.push(path.clone());
+        }
+        if entry.file_type()?.is_dir() {
+            found.extend(leftovers(root, &path)?);
+        }
+    }
+    Ok(found)
+}

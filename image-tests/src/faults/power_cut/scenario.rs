@@ -1,0 +1,186 @@
+//! What firstboot is doing when the power goes: each prepared once, and copied for every point.
+
+use anyhow::Result;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::clients::KeyType;
+use crate::device::station::Station;
+use crate::device::{Device, offline_settings};
+use crate::directory::copy_tree;
+use crate::doubles::pki::Authority;
+use crate::doubles::software_tpm::{Ek, SoftwareTpm, copy_state};
+use crate::faults::network::fleet_settings;
+use crate::process::succeed;
+
+/// What the next undisturbed start has to come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An identity and its request; no certificate yet.
+    Awaiting,
+    /// Configured, with the key that was there before.
+    Done,
+    /// Either: whoever resets has the old identity until the rename, and a new one after it.
+    DoneOrAwaiting,
+}
+
+/// One thing that firstboot does.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    pub name: &'static str,
+    /// What brings a blank device to where it starts.
+    prepare: fn(&Device, &Authority) -> Result<()>,
+    /// The command that is cut.
+    pub command: &'static str,
+    pub outcome: Outcome,
+    /// Whether it enrolls over the network, at a double of AWS IoT Core.
+    pub fleet: bool,
+}
+
+/// All of them.
+pub const SCENARIOS: [Scenario; 9] = [
+    Scenario {
+        name: "provision",
+        prepare: |_, _| Ok(()),
+        command: "provision",
+        outcome: Outcome::Awaiting,
+        fleet: false,
+    },
+    Scenario {
+        name: "provision after reset",
+        prepare: |device, _| {
+            device.succeed(&["provision"])?;
+            device.succeed(&["reset"])?;
+            Ok(())
+        },
+        command: "provision",
+        outcome: Outcome::Awaiting,
+        fleet: false,
+    },
+    Scenario {
+        name: "enroll",
+        prepare: |device, authority| {
+            device.succeed(&["provision"])?;
+            device.drop_certificate(&authority.sign(&device.request()?)?)?;
+            Ok(())
+        },
+        command: "enroll",
+        outcome: Outcome::Done,
+        fleet: false,
+    },
+    Scenario {
+        name: "replace certificate",
+        prepare: |device, authority| {
+            device.enroll_with(authority)?;
+            device.drop_certificate(&authority.sign(&device.request()?)?)?;
+            Ok(())
+        },
+        command: "enroll",
+        outcome: Outcome::Done,
+        fleet: false,
+    },
+    Scenario {
+        name: WRAPPED_REPLY,
+        prepare: prepare_wrapped_reply,
+        command: "enroll",
+        outcome: Outcome::Done,
+        fleet: false,
+    },
+    Scenario {
+        name: "reset",
+        prepare: |device, authority| device.enroll_with(authority),
+        command: "reset",
+        outcome: Outcome::DoneOrAwaiting,
+        fleet: false,
+    },
+    Scenario {
+        name: "storage root key evicted",
+        prepare: |device, authority| {
+            device.enroll_with(authority)?;
+            device
+                .tpm
+                .run(&["tpm2_evictcontrol", "-c", "0x81000001"])
+                .map(drop)
+        },
+        command: "provision",
+        outcome: Outcome::Done,
+        fleet: false,
+    },
+    Scenario {
+        name: COMES_BACK,
+        prepare: |device, authority| {
+            device.enroll_with(authority)?;
+            let other = SoftwareTpm::start()?;
+            succeed(&mut device.firstboot_at(&other.tcti(), &["provision"])?)?;
+            Ok(())
+        },
+        command: "provision",
+        outcome: Outcome::Done,
+        fleet: false,
+    },
+    Scenario {
+        name: "fleet provisioning",
+        prepare: |device, _| {
+            device.succeed(&["provision"])?;
+            Ok(())
+        },
+        command: "enroll",
+        outcome: Outcome::Done,
+        fleet: true,
+    },
+];
+
+/// The one in which an enrolled identity comes back that was set aside for another TPM's, which is set aside then.
+pub const COMES_BACK: &str = "identity comes back";
+
+/// The one in which a reply is opened.
+pub const WRAPPED_REPLY: &str = "wrapped reply";
+
+/// A reply of an operator's bench lies on the card: for an RSA EK where the device's key is an RSA key, too.
+fn prepare_wrapped_reply(device: &Device, _: &Authority) -> Result<()> {
+    let station = Station::new()?;
+    let file = "/boot/firstboot/firstboot.json";
+    let mut settings: serde_json::Value = serde_json::from_str(&device.read(file)?)?;
+    let ek = match settings["key"].as_str() {
+        Some("rsa-2048") => Ek::Rsa2048,
+        _ => Ek::P256,
+    };
+    station.maker.equip(&device.tpm, ek)?;
+    settings["enrollment"]["issuers"] = json!([station.fingerprint()?]);
+    device.settings(&settings)?;
+    device.succeed(&["provision"])?;
+    station.answer(device)
+}
+
+/// A device at the start of a scenario, to be copied.
+#[derive(Debug)]
+pub struct Template {
+    pub tree: TempDir,
+    pub tpm: TempDir,
+}
+
+impl Scenario {
+    /// As it stands in the table.
+    pub fn name_with(&self, key: KeyType) -> String {
+        format!("{}, {}", self.name, key.name())
+    }
+
+    /// Prepares it once.
+    pub fn template(&self, key: KeyType) -> Result<Template> {
+        let mut device = Device::unprovisioned()?;
+        device.settings(&match self.fleet {
+            // The port comes with the double.
+            true => fleet_settings("nucleus-lite", key, 1),
+            false => offline_settings("nucleus-lite", key),
+        })?;
+        (self.prepare)(&device, &Authority::new()?)?;
+        device.tpm.shut_down()?;
+        let template = Template {
+            tree: TempDir::new()?,
+            tpm: TempDir::new()?,
+        };
+        copy_tree(device.root(), template.tree.path())?;
+        copy_state(device.tpm.state(), template.tpm.path())?;
+        Ok(template)
+    }
+}

@@ -1,0 +1,221 @@
+//! What a power cut leaves of the writes that nobody has synced.
+//!
+//! The model:
+//!
+//! - *Content and length* of a file are durable once fsync or fdatasync of it, or sync, has
+//!   returned. Each later version of it is a write that may or may not have reached the disk:
+//!   every sector, and the length, is found as it was in some version since the last sync, each
+//!   on its own. Where the length is new and a sector is not, there are zeros or the old bytes.
+//! - *Mode and owner* likewise, but only fsync makes them durable.
+//! - *Names* (create, link, rename, unlink, mkdir, rmdir) are durable once fsync or fdatasync of a
+//!   directory that the change is in has returned, or sync. A rename happens wholly or not at all. Later
+//!   ones are kept in order up to some point (a journalling file system: ext4, XFS, Btrfs) or each
+//!   on its own (ext2, FAT), as [`Loss`] says.
+//!
+//! The model loses more than real file systems do, so that nothing which passes here depends on
+//! one of them: ext4 commits all earlier metadata with any fsync, also of a file, and by default
+//! writes a file out before a rename over another (auto_da_alloc); here only fsync counts. ext4 does
+//! not lengthen a file before its data is written (data=ordered); here it may be.
+//!
+//! It loses less in this: a rename is atomic, which FAT's is not; sectors are never torn; a
+//! disk's cache obeys flushes; no file system is damaged so that it needs repair.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::disk::{Attributes, Entry, Thing, Tree};
+use super::recording::{Change, Effect, Node, Place, ROOT, Recording};
+use crate::doubles::tpm_proxy::Seeded;
+
+/// The smallest unit that disks and cards write as a whole.
+const SECTOR: usize = 512;
+
+/// Which of the changes that are not durable get lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// none: the processes were killed, the kernel lives on
+    Nothing,
+    /// content and attributes, but no names: files with nothing in them
+    Data,
+    /// names, but no content
+    Names,
+    Everything,
+    /// names after some point, and any content; drawn with this seed
+    Ordered(u64),
+    /// any names and any content; drawn with this seed
+    Unordered(u64),
+}
+
+/// The directory after a power cut behind the first `point` calls.
+pub fn tree(recording: &Recording, point: usize, loss: Loss) -> Tree {
+    let seed = match loss {
+        Loss::Ordered(seed) | Loss::Unordered(seed) => seed,
+        _ => 0,
+    };
+    let effects = recording.effects[..point].iter().flatten().collect();
+    // the same seed is to draw differently at each point
+    let draws = Seeded::new(seed ^ (point as u64).rotate_left(32));
+    Replay {
+        recording,
+        effects,
+        loss,
+        draws,
+    }
+    .tree()
+}
+
+/// What an effect means for one file.
+enum Happens<T> {
+    Change(T),
+    Sync,
+    Nothing,
+}
+
+struct Replay<'a> {
+    recording: &'a Recording,
+    effects: Vec<&'a Effect>,
+    loss: Loss,
+    draws: Seeded,
+}
+
+impl<'a> Replay<'a> {
+    fn tree(mut self) -> Tree {
+        let mut inside: HashMap<Node, Vec<(PathBuf, Node)>> = HashMap::new();
+        for ((directory, name), node) in self.names() {
+            inside
+                .entry(directory)
+                .or_default()
+                .push((name.into(), node));
+        }
+        let mut tree = Tree::new();
+        let mut left = vec![(PathBuf::new(), ROOT)];
+        while let Some((path, node)) = left.pop() {
+            // taken out: a directory has one place only
+            let mut children = inside.remove(&node).unwrap_or_default();
+            children.sort();
+            left.extend(
+                children
+                    .into_iter()
+                    .map(|(name, child)| (path.join(name), child)),
+            );
+            tree.insert(path, self.entry(node));
+        }
+        tree
+    }
+
+    /// The directory entries that are found.
+    fn names(&mut self) -> HashMap<Place, Node> {
+        let changes: Vec<(&[Change], bool)> = self
+            .effects
+            .iter()
+            .enumerate()
+            .filter_map(|(at, effect)| match effect {
+                Effect::Names(changes) => Some((&changes[..], self.is_durable(changes, at))),
+                _ => None,
+            })
+            .collect();
+        let durable = changes
+            .iter()
+            .rposition(|(_, durable)| *durable)
+            .map_or(0, |last| last + 1);
+        let kept = durable + self.draws.below(changes.len() - durable + 1);
+        let mut names = self.recording.names.clone();
+        for (at, (changes, durable)) in changes.into_iter().enumerate() {
+            let found = match self.loss {
+                Loss::Nothing | Loss::Data => true,
+                Loss::Names | Loss::Everything => durable,
+                Loss::Ordered(_) => at < kept,
+                Loss::Unordered(_) => {
+                    // what rests on a lost change is lost as well
+                    let fits = |change: &Change| names.get(&change.place) == change.before.as_ref();
+                    durable || (self.draws.below(2) == 0 && changes.iter().all(fits))
+                }
+            };
+            if found {
+                for Change { place, after, .. } in changes {
+                    match after {
+                        Some(node) => names.insert(place.clone(), *node),
+                        None => names.remove(place),
+                    };
+                }
+            }
+        }
+        names
+    }
+
+    fn is_durable(&self, changes: &[Change], at: usize) -> bool {
+        self.effects[at..].iter().any(|effect| match effect {
+            Effect::Sync(node) | Effect::SyncData(node) => {
+                changes.iter().any(|change| change.place.0 == *node)
+            }
+            Effect::SyncAll => true,
+            _ => false,
+        })
+    }
+
+    fn entry(&mut self, node: Node) -> Entry {
+        let born = &self.recording.nodes[node];
+        let thing = match &born.thing {
+            Thing::File(content) => Thing::File(self.content(node, content)),
+            other => other.clone(),
+        };
+        Entry {
+            attributes: self.attributes(node, born.attributes),
+            thing,
+        }
+    }
+
+    fn attributes(&mut self, node: Node, first: Attributes) -> Attributes {
+        let versions = self.versions(first, |effect| match effect {
+            Effect::Attributes(changed, now) if *changed == node => Happens::Change(*now),
+            Effect::Sync(synced) if *synced == node => Happens::Sync,
+            Effect::SyncAll => Happens::Sync,
+            _ => Happens::Nothing,
+        });
+        versions[self.version(versions.len())]
+    }
+
+    fn content(&mut self, node: Node, first: &'a [u8]) -> Vec<u8> {
+        let versions = self.versions(first, |effect| match effect {
+            Effect::Content(changed, now) if *changed == node => Happens::Change(&now[..]),
+            Effect::Sync(synced) | Effect::SyncData(synced) if *synced == node => Happens::Sync,
+            Effect::SyncAll => Happens::Sync,
+            _ => Happens::Nothing,
+        });
+        let mut content = vec![0; versions[self.version(versions.len())].len()];
+        for (number, sector) in content.chunks_mut(SECTOR).enumerate() {
+            let version = versions[self.version(versions.len())];
+            let old = version.get(number * SECTOR..).unwrap_or_default();
+            let size = old.len().min(sector.len());
+            sector[..size].copy_from_slice(&old[..size]);
+        }
+        content
+    }
+
+    /// What may be found: the durable version first, then the later ones.
+    fn versions<T>(&self, first: T, happens: impl Fn(&'a Effect) -> Happens<T>) -> Vec<T> {
+        let mut versions = vec![first];
+        for effect in &self.effects {
+            match happens(effect) {
+                Happens::Change(now) => versions.push(now),
+                Happens::Sync => drop(versions.drain(..versions.len() - 1)),
+                Happens::Nothing => {}
+            }
+        }
+        versions
+    }
+
+    /// Which of so many versions is found: the first is durable, the last the newest.
+    fn version(&mut self, versions: usize) -> usize {
+        match self.loss {
+            Loss::Nothing | Loss::Names => versions - 1,
+            Loss::Data | Loss::Everything => 0,
+            // the ends twice as often: the whole file new, or nothing of it, is what real disks show
+            Loss::Ordered(_) | Loss::Unordered(_) => match self.draws.below(versions + 2) {
+                drawn if drawn < versions => drawn,
+                drawn if drawn == versions => 0,
+                _ => versions - 1,
+            },
+        }
+    }
+}

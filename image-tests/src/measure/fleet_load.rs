@@ -1,0 +1,257 @@
+//! Many devices that are powered on together: real TPMs, real firstboots, one broker.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use nix::sys::resource::{Usage, UsageWho, getrusage};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::clients::KeyType;
+use crate::device::Device;
+use crate::directory::copy_tree;
+use crate::doubles::iot_core::{Counts, Entry, Event};
+use crate::doubles::software_tpm::copy_state;
+use crate::faults::network::Site;
+use crate::process::finish;
+
+/// So many identities are made; the devices are copies of them, with serial numbers, and so requests,
+/// certificates and things, of their own. A thousand provisionings would show nothing of the network.
+const IDENTITIES: usize = 10;
+/// Threads that switch the software TPMs on.
+const STARTERS: usize = 4;
+
+/// What it came to.
+#[derive(Debug)]
+pub struct Figures {
+    pub devices: usize,
+    pub spread: Duration,
+    /// From power-on to the last device's end.
+    pub took: Duration,
+    pub counts: Counts,
+    /// Devices that ended other than well, and what they said.
+    pub failed: Vec<String>,
+    /// Names of things that are in a device's configuration.
+    pub configured: BTreeSet<String>,
+    /// The most claims in any one second.
+    pub peak_a_second: usize,
+    /// Connections that were left open.
+    pub open: usize,
+    /// From CONNECT to the end of the connection, ascending.
+    pub conversations: Vec<Duration>,
+    /// Processor time of a device: its firstboot and its software TPM, from the TPM's power-on. Right only where
+    /// nothing else runs in this process.
+    pub processor_time: Duration,
+    /// The largest memory of any of the processes, KiB. Likewise.
+    pub memory: i64,
+    /// The broker's largest memory, KiB.
+    pub broker_memory: u64,
+}
+
+/// Powers `devices` on at the same time, each of which waits up to `spread` seconds before it connects.
+pub fn run(devices: usize, spread: u64) -> Result<Figures> {
+    let site = Site::new()?;
+    let templates: Vec<Blank> = (0..IDENTITIES.min(devices))
+        .map(|_| Blank::make(&site, spread))
+        .collect::<Result<_>>()?;
+    let before = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let starters = STARTERS.min(devices);
+    let switched_on = Barrier::new(starters + 1);
+    let (begin, ends) = std::thread::scope(|scope| {
+        let (templates, switched_on) = (&templates, &switched_on);
+        let starting: Vec<_> = (0..starters)
+            .map(|starter| {
+                scope.spawn(move || {
+                    let numbers = (0..devices).skip(starter).step_by(starters);
+                    let started: Result<Vec<Device>> = numbers
+                        .map(|number| templates[number % templates.len()].copy(number))
+                        .collect();
+                    switched_on.wait();
+                    enroll_all(started?)
+                })
+            })
+            .collect();
+        switched_on.wait();
+        let begin = Instant::now();
+        let ends = starting.into_iter().map(|starter| {
+            starter
+                .join()
+                .unwrap_or_else(|_| anyhow::bail!("a starter panicked"))
+        });
+        Ok::<_, anyhow::Error>((begin, ends.collect::<Result<Vec<_>>>()?))
+    })?;
+    let took = begin.elapsed();
+    let after = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let mut figures = figures(&site, devices, took)?;
+    figures.spread = Duration::from_secs(spread);
+    figures.processor_time = (spent(&after) - spent(&before)) / devices as u32;
+    figures.memory = after.max_rss();
+    for (name, failed) in ends.into_iter().flatten() {
+        figures.configured.extend(name);
+        figures.failed.extend(failed);
+    }
+    Ok(figures)
+}
+
+/// Starts all of them, and waits for them: the thing in the configuration, and what went wrong.
+fn enroll_all(devices: Vec<Device>) -> Result<Vec<(Option<String>, Option<String>)>> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = devices
+            .iter()
+            .map(|device| scope.spawn(|| enroll(device)))
+            .collect();
+        running
+            .into_iter()
+            .map(|device| {
+                device
+                    .join()
+                    .unwrap_or_else(|_| anyhow::bail!("a device panicked"))
+            })
+            .collect()
+    })
+}
+
+fn enroll(device: &Device) -> Result<(Option<String>, Option<String>)> {
+    // Without the harness's limit of two minutes: the spread may be longer.
+    let finished = finish(&mut device.firstboot(&["enroll"])?)?;
+    if finished.code != 0 {
+        let failed = format!("{}: {}", finished.code, finished.stderr);
+        return Ok((None, Some(failed)));
+    }
+    let config = device.read("/etc/greengrass/config.yaml")?;
+    let config: serde_json::Value = serde_json::from_str(&config)?;
+    Ok((
+        config["system"]["thingName"].as_str().map(str::to_owned),
+        None,
+    ))
+}
+
+fn figures(site: &Site, devices: usize, took: Duration) -> Result<Figures> {
+    let journal = site.core.journal();
+    let mut conversations = Vec::new();
+    for (index, entry) in journal.0.iter().enumerate() {
+        if entry.event == Event::Connected {
+            let of_client = |end: &&Entry| end.client == entry.client;
+            let mut later = journal.0[index..].iter().filter(of_client);
+            let end = later.find(|end| end.event == Event::Disconnected);
+            conversations.extend(end.map(|end| end.at - entry.at));
+        }
+    }
+    conversations.sort();
+    Ok(Figures {
+        devices,
+        spread: Duration::ZERO,
+        took,
+        counts: site.core.counts(),
+        failed: Vec::new(),
+        configured: BTreeSet::new(),
+        peak_a_second: journal.peak_a_second(),
+        open: journal.open(),
+        conversations,
+        processor_time: Duration::ZERO,
+        memory: 0,
+        broker_memory: site.core.memory_peak()?,
+    })
+}
+
+/// A provisioned device that is off, to be copied.
+struct Blank {
+    tree: TempDir,
+    tpm: TempDir,
+}
+
+impl Blank {
+    fn make(site: &Site, spread: u64) -> Result<Self> {
+        let mut device = Device::unprovisioned()?;
+        site.card(&device, "nucleus-lite", KeyType::EccP256)?;
+        let mut settings = site.settings("nucleus-lite", KeyType::EccP256);
+        settings["enrollment"]["port"] = json!(site.core.port());
+        settings["enrollment"]["spread_seconds"] = json!(spread);
+        device.settings(&settings)?;
+        device.succeed(&["provision"])?;
+        device.tpm.shut_down()?;
+        let (tree, tpm) = (TempDir::new()?, TempDir::new()?);
+        copy_tree(device.root(), tree.path())?;
+        copy_state(device.tpm.state(), tpm.path())?;
+        Ok(Self { tree, tpm })
+    }
+
+    /// Another board with this identity, its TPM switched on.
+    fn copy(&self, number: usize) -> Result<Device> {
+        let device = Device::copy_of(self.tree.path(), self.tpm.path())?;
+        let serial = "/sys/firmware/devicetree/base/serial-number";
+        device.write(serial, format!("{number:016x}\0"))?;
+        Ok(device)
+    }
+}
+
+fn spent(usage: &Usage) -> Duration {
+    let times = [usage.user_time(), usage.system_time()];
+    let micros = times.map(|time| time.tv_sec() * 1_000_000 + time.tv_usec());
+    Duration::from_micros(micros.iter().sum::<i64>().unsigned_abs())
+}
+
+impl Figures {
+    /// Every device is done, as a thing of its own, with one certificate, and none too many.
+    pub fn check(&self) -> Result<()> {
+        let n = self.devices;
+        ensure!(
+            self.failed.is_empty(),
+            "{} failed: {}",
+            self.failed.len(),
+            self.failed[0]
+        );
+        ensure!(
+            self.configured.len() == n,
+            "{} things are configured",
+            self.configured.len()
+        );
+        let counts = self.counts;
+        ensure!(
+            (counts.created, counts.active, counts.things) == (n, n, n),
+            "{n} devices: {counts:?}"
+        );
+        ensure!(
+            counts.register_calls == n,
+            "{} registrations",
+            counts.register_calls
+        );
+        ensure!(self.open == 0, "{} connections were left open", self.open);
+        Ok(())
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let median = self.conversations.get(self.conversations.len() / 2);
+        let longest = self.conversations.last();
+        writeln!(f, "devices                       {}", self.devices)?;
+        writeln!(f, "spread                        {:?}", self.spread)?;
+        writeln!(f, "power-on to the last one's end {:.1?}", self.took)?;
+        writeln!(f, "arrivals in a second, at most {}", self.peak_a_second)?;
+        writeln!(
+            f,
+            "conversation, median          {:.0?}",
+            median.copied().unwrap_or_default()
+        )?;
+        writeln!(
+            f,
+            "conversation, longest         {:.0?}",
+            longest.copied().unwrap_or_default()
+        )?;
+        writeln!(
+            f,
+            "processor time a device       {:.0?}",
+            self.processor_time
+        )?;
+        writeln!(f, "memory of a process, at most  {} KiB", self.memory)?;
+        write!(
+            f,
+            "memory of the broker, at most {} KiB",
+            self.broker_memory
+        )
+    }
+}

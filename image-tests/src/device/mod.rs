@@ -1,6 +1,7 @@
 //! An unprovisioned device: the part of its root filesystem that firstboot touches, and a TPM of its own.
 //! Most tests and the demo start here: settings in, `run`, then look at what has become of it.
 
+mod checkpoint;
 pub mod machine;
 mod settings;
 mod snapshot;
@@ -21,6 +22,7 @@ use crate::doubles::pki::Authority;
 use crate::doubles::software_tpm::SoftwareTpm;
 use crate::process::{bounded, finish};
 
+pub use checkpoint::Checkpoint;
 pub use settings::offline_settings;
 pub use snapshot::Snapshot;
 

@@ -9,12 +9,12 @@ use openssl::x509::X509;
 use tempfile::TempDir;
 
 use super::{Device, built};
-use crate::doubles::pki::{Authority, Maker};
+use crate::doubles::pki::{Authority, Manufacturer};
 use crate::process::{Finished, bounded, finish};
 
 #[derive(Debug)]
 pub struct Station {
-    pub maker: Maker,
+    pub manufacturer: Manufacturer,
     pub operator: Authority,
     directory: TempDir,
 }
@@ -22,7 +22,7 @@ pub struct Station {
 impl Station {
     pub fn new() -> Result<Self> {
         Ok(Self {
-            maker: Maker::new()?,
+            manufacturer: Manufacturer::new()?,
             operator: Authority::new()?,
             directory: tempfile::Builder::new().prefix("station-").tempdir()?,
         })
@@ -74,7 +74,9 @@ impl Station {
         let mut command = self.command(&[subcommand])?;
         command.arg(requests);
         command.arg("--ca").arg(self.operator.certificate_path());
-        command.arg("--vendor-ca").arg(self.maker.certificates());
+        command
+            .arg("--vendor-ca")
+            .arg(self.manufacturer.certificates());
         command.arg("--out").arg(self.out());
         Ok(command)
     }

@@ -16,10 +16,10 @@ use openssl::sha::sha256;
 use openssl::x509::{X509Name, X509Req};
 use serde_json::{Value, json};
 
-use super::pki::{EkForm, Maker};
+use super::pki::{EkForm, Manufacturer};
 
 #[derive(Debug, Clone)]
-pub struct Paper {
+pub struct ForgedRequest {
     pub thing: String,
     /// The key in the public area; the CSR's, too.
     pub key: PKey<Private>,
@@ -31,21 +31,26 @@ pub struct Paper {
     pub ek_certificate: Option<Vec<u8>>,
 }
 
-impl Paper {
+impl ForgedRequest {
     /// A good one: P-256 keys, and an EK certificate of this maker.
-    pub fn new(thing: &str, maker: &Maker) -> Result<Self> {
-        Self::with(thing, maker, p256()?, EkForm::default())
+    pub fn new(thing: &str, manufacturer: &Manufacturer) -> Result<Self> {
+        Self::with(thing, manufacturer, p256()?, EkForm::default())
     }
 
     /// With another endorsement key or a certificate of another form.
-    pub fn with(thing: &str, maker: &Maker, ek: PKey<Private>, form: EkForm) -> Result<Self> {
+    pub fn with(
+        thing: &str,
+        manufacturer: &Manufacturer,
+        ek: PKey<Private>,
+        form: EkForm,
+    ) -> Result<Self> {
         Ok(Self {
             thing: thing.to_owned(),
             key: p256()?,
             csr_signer: None,
             attributes: 0x60072,
             policy: Vec::new(),
-            ek_certificate: Some(maker.certify(&*public(&ek)?, form)?),
+            ek_certificate: Some(manufacturer.certify(&*public(&ek)?, form)?),
         })
     }
 
@@ -67,8 +72,8 @@ impl Paper {
             "serial": "10000000a1b2c3d4",
             "tpm": "Infineon SLB 9670, firmware 7.85",
             "key": if self.key.id() == Id::RSA { "rsa-2048" } else { "ecc-p256" },
-            "key_sha256": hexadecimal(&sha256(&self.key.public_key_to_der()?)),
-            "csr_sha256": hexadecimal(&sha256(&csr)),
+            "key_sha256": hex(&sha256(&self.key.public_key_to_der()?)),
+            "csr_sha256": hex(&sha256(&csr)),
             "key_public": encode_block(&area),
         });
         match &self.ek_certificate {
@@ -182,6 +187,6 @@ fn sized(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

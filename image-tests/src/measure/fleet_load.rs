@@ -8,14 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use serde_json::json;
-use tempfile::TempDir;
 
 use crate::clients::KeyType;
-use crate::device::Device;
-use crate::directory::copy_tree;
+use crate::device::{Checkpoint, Device};
 use crate::doubles::iot_core::{Counts, Entry, Event};
-use crate::doubles::software_tpm::copy_state;
-use crate::faults::network::Site;
+use crate::faults::network::Cloud;
 use crate::process::finish;
 
 /// So many identities are made; the devices are copies of them, with serial numbers, and so requests,
@@ -53,21 +50,21 @@ pub struct Figures {
 
 /// Powers `devices` on at the same time, each of which waits up to `spread` seconds before it connects.
 pub fn run(devices: usize, spread: u64) -> Result<Figures> {
-    let site = Site::new()?;
-    let templates: Vec<Blank> = (0..IDENTITIES.min(devices))
-        .map(|_| Blank::make(&site, spread))
+    let cloud = Cloud::new()?;
+    let identities: Vec<Checkpoint> = (0..IDENTITIES.min(devices))
+        .map(|_| provisioned(&cloud, spread))
         .collect::<Result<_>>()?;
     let before = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let starters = STARTERS.min(devices);
     let switched_on = Barrier::new(starters + 1);
     let (begin, ends) = std::thread::scope(|scope| {
-        let (templates, switched_on) = (&templates, &switched_on);
+        let (identities, switched_on) = (&identities, &switched_on);
         let starting: Vec<_> = (0..starters)
             .map(|starter| {
                 scope.spawn(move || {
                     let numbers = (0..devices).skip(starter).step_by(starters);
                     let started: Result<Vec<Device>> = numbers
-                        .map(|number| templates[number % templates.len()].copy(number))
+                        .map(|number| copy(&identities[number % identities.len()], number))
                         .collect();
                     switched_on.wait();
                     enroll_all(started?)
@@ -85,7 +82,7 @@ pub fn run(devices: usize, spread: u64) -> Result<Figures> {
     })?;
     let took = begin.elapsed();
     let after = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let mut figures = figures(&site, devices, took)?;
+    let mut figures = figures(&cloud, devices, took)?;
     figures.spread = Duration::from_secs(spread);
     figures.processor_time = (spent(&after) - spent(&before)) / devices as u32;
     figures.memory = after.max_rss();
@@ -129,13 +126,13 @@ fn enroll(device: &Device) -> Result<(Option<String>, Option<String>)> {
     ))
 }
 
-fn figures(site: &Site, devices: usize, took: Duration) -> Result<Figures> {
-    let journal = site.core.journal();
+fn figures(cloud: &Cloud, devices: usize, took: Duration) -> Result<Figures> {
+    let events = cloud.core.events();
     let mut conversations = Vec::new();
-    for (index, entry) in journal.0.iter().enumerate() {
+    for (index, entry) in events.0.iter().enumerate() {
         if entry.event == Event::Connected {
             let of_client = |end: &&Entry| end.client == entry.client;
-            let mut later = journal.0[index..].iter().filter(of_client);
+            let mut later = events.0[index..].iter().filter(of_client);
             let end = later.find(|end| end.event == Event::Disconnected);
             conversations.extend(end.map(|end| end.at - entry.at));
         }
@@ -145,47 +142,36 @@ fn figures(site: &Site, devices: usize, took: Duration) -> Result<Figures> {
         devices,
         spread: Duration::ZERO,
         took,
-        counts: site.core.counts(),
+        counts: cloud.core.counts(),
         failed: Vec::new(),
         configured: BTreeSet::new(),
-        peak_a_second: journal.peak_a_second(),
-        open: journal.open(),
+        peak_a_second: events.peak_a_second(),
+        open: events.open(),
         conversations,
         processor_time: Duration::ZERO,
         memory: 0,
-        broker_memory: site.core.memory_peak()?,
+        broker_memory: cloud.core.memory_peak()?,
     })
 }
 
-/// A provisioned device that is off, to be copied.
-struct Blank {
-    tree: TempDir,
-    tpm: TempDir,
+/// A provisioned device that is to enroll there.
+fn provisioned(cloud: &Cloud, spread: u64) -> Result<Checkpoint> {
+    let device = Device::unprovisioned()?;
+    cloud.card(&device, "nucleus-lite", KeyType::EccP256)?;
+    let mut settings = cloud.settings("nucleus-lite", KeyType::EccP256);
+    settings["enrollment"]["port"] = json!(cloud.core.port());
+    settings["enrollment"]["spread_seconds"] = json!(spread);
+    device.settings(&settings)?;
+    device.succeed(&["provision"])?;
+    Checkpoint::take(device)
 }
 
-impl Blank {
-    fn make(site: &Site, spread: u64) -> Result<Self> {
-        let mut device = Device::unprovisioned()?;
-        site.card(&device, "nucleus-lite", KeyType::EccP256)?;
-        let mut settings = site.settings("nucleus-lite", KeyType::EccP256);
-        settings["enrollment"]["port"] = json!(site.core.port());
-        settings["enrollment"]["spread_seconds"] = json!(spread);
-        device.settings(&settings)?;
-        device.succeed(&["provision"])?;
-        device.tpm.shut_down()?;
-        let (tree, tpm) = (TempDir::new()?, TempDir::new()?);
-        copy_tree(device.root(), tree.path())?;
-        copy_state(device.tpm.state(), tpm.path())?;
-        Ok(Self { tree, tpm })
-    }
-
-    /// Another board with this identity, its TPM switched on.
-    fn copy(&self, number: usize) -> Result<Device> {
-        let device = Device::copy_of(self.tree.path(), self.tpm.path())?;
-        let serial = "/sys/firmware/devicetree/base/serial-number";
-        device.write(serial, format!("{number:016x}\0"))?;
-        Ok(device)
-    }
+/// Another device with this identity and a serial number of its own, its TPM switched on.
+fn copy(identity: &Checkpoint, number: usize) -> Result<Device> {
+    let device = identity.restore()?;
+    let serial = "/sys/firmware/devicetree/base/serial-number";
+    device.write(serial, format!("{number:016x}\0"))?;
+    Ok(device)
 }
 
 fn spent(usage: &Usage) -> Duration {

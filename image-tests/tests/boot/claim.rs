@@ -4,7 +4,7 @@ use anyhow::Result;
 use image_tests::clients::KeyType;
 use image_tests::device::SERIAL;
 use image_tests::device::machine::Machine;
-use image_tests::faults::network::{CLAIM, Site, fleet_settings};
+use image_tests::faults::network::{CLAIM, Cloud, fleet_settings};
 use serde_json::json;
 
 use super::{let_in_as, thing};
@@ -16,15 +16,15 @@ fn registered() -> String {
 
 #[test]
 fn one_boot_from_a_claim_to_greengrass() -> Result<()> {
-    let site = Site::new()?;
+    let cloud = Cloud::new()?;
     let mut machine = Machine::flash("nucleus-lite")?;
-    machine.board.broker = Some(site.core.port());
+    machine.hardware.broker = Some(cloud.core.port());
     let mut settings = fleet_settings("nucleus-lite", KeyType::EccP256, 8883);
     settings["greengrass"]["iot_data_endpoint"] = json!("broker.test");
     let card = &machine.card;
     card.put("firstboot/firstboot.json", settings.to_string())?;
-    card.put("firstboot/root-ca.pem", site.root.certificate_pem()?)?;
-    for (path, pem) in CLAIM.iter().zip(site.core.claim()) {
+    card.put("firstboot/root-ca.pem", cloud.root.certificate_pem()?)?;
+    for (path, pem) in CLAIM.iter().zip(cloud.core.claim()) {
         card.put(on_the_card(path), pem)?;
     }
 
@@ -34,8 +34,8 @@ fn one_boot_from_a_claim_to_greengrass() -> Result<()> {
     let machine = running.power_off()?;
 
     // The double has seen the device come back with a certificate of its own, and has issued no other.
-    assert!(site.core.journal().authenticated(&registered()));
-    let counts = site.core.counts();
+    assert!(cloud.core.events().authenticated(&registered()));
+    let counts = cloud.core.counts();
     assert_eq!((counts.created, counts.active), (1, 1), "{counts:?}");
     for path in CLAIM {
         let left = machine.card.read(on_the_card(path))?;

@@ -74,7 +74,7 @@ fn the_boot_with_the_certificate(machine: Machine) -> Result<Machine> {
     assert_eq!(journal.started(GREENGRASS), Some("done"));
     let enrolled = journal
         .of(ENROLL)
-        .records()
+        .entries()
         .iter()
         .find(|r| r.started().is_some())
         .map(|r| r.time());

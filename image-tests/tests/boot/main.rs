@@ -65,7 +65,7 @@ fn let_in(running: Running) -> Result<Running> {
 
 /// Waits until Greengrass has been to some broker, which has to let it in under this name.
 fn let_in_as(running: Running, thing: &str) -> Result<Running> {
-    let (running, said) = running.until_record("Greengrass at its broker", |record| {
+    let (running, said) = running.until_entry("Greengrass at its broker", |record| {
         [" is let in", " is not let in"]
             .iter()
             .any(|words| record.message().contains(words))

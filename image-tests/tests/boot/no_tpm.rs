@@ -1,7 +1,7 @@
 //! Boards whose TPM is not there, not found or not well: they boot all the same, and say why not.
 
 use anyhow::Result;
-use image_tests::device::machine::{Board, Machine, Overlay, Running, Tpm};
+use image_tests::device::machine::{Hardware, Machine, Overlay, Running, Tpm};
 use image_tests::doubles::pki::Authority;
 
 use super::flash;
@@ -35,9 +35,9 @@ fn boot(machine: Machine) -> Result<(Running, String)> {
 }
 
 /// There is no device node; what is said has these words.
-fn without_device_node(change: impl FnOnce(&mut Board), words: &str) -> Result<()> {
+fn without_device_node(change: impl FnOnce(&mut Hardware), words: &str) -> Result<()> {
     let mut machine = flash("nucleus-lite", &Authority::new()?)?;
-    change(&mut machine.board);
+    change(&mut machine.hardware);
     let (mut running, said) = boot(machine)?;
     assert_ne!(running.run("test -e /dev/tpmrm0")?.code, 0);
     assert!(said.contains(words), "{said}");

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
 use image_tests::device::machine::{Machine, Running, Tpm};
 use image_tests::doubles::pki::Authority;
-use image_tests::faults::network::{CLAIM, Site, fleet_settings};
+use image_tests::faults::network::{CLAIM, Cloud, fleet_settings};
 use serde_json::json;
 
 use super::{certificate, flash, is_active, let_in, let_in_as, request, sign};
@@ -28,7 +28,7 @@ fn failures(running: &Running) -> Vec<Duration> {
     let journal = running.journal().of(ENROLL);
     let failed = |result: &str| ["failed", "dependency"].contains(&result);
     journal
-        .records()
+        .entries()
         .iter()
         .filter(|record| record.started().is_some_and(failed))
         .map(|record| record.time())
@@ -140,16 +140,16 @@ fn six_tries_by_the_schedule_then_a_burst_of_files() -> Result<()> {
 
 #[test]
 fn a_network_that_comes_after_minutes_is_enough() -> Result<()> {
-    let site = Site::new()?;
+    let cloud = Cloud::new()?;
     let mut machine = Machine::flash("nucleus-lite")?;
-    machine.board.broker = Some(site.core.port());
-    machine.board.plugged_in = false;
+    machine.hardware.broker = Some(cloud.core.port());
+    machine.hardware.plugged_in = false;
     let mut settings = fleet_settings("nucleus-lite", KeyType::EccP256, 8883);
     settings["greengrass"]["iot_data_endpoint"] = json!("broker.test");
     let card = &machine.card;
     card.put("firstboot/firstboot.json", settings.to_string())?;
-    card.put("firstboot/root-ca.pem", site.root.certificate_pem()?)?;
-    for (path, pem) in CLAIM.iter().zip(site.core.claim()) {
+    card.put("firstboot/root-ca.pem", cloud.root.certificate_pem()?)?;
+    for (path, pem) in CLAIM.iter().zip(cloud.core.claim()) {
         card.put(path.trim_start_matches("/boot/"), pem)?;
     }
 
@@ -161,15 +161,15 @@ fn a_network_that_comes_after_minutes_is_enough() -> Result<()> {
     running.haste(1)?;
     running.plug_in()?;
     running.succeed("timeout 60 /usr/lib/systemd/systemd-networkd-wait-online")?;
-    assert_eq!(site.core.counts().created, 0);
+    assert_eq!(cloud.core.counts().created, 0);
     running.haste(60)?;
-    let (running, _) = running.until_record("the next try", |record| {
+    let (running, _) = running.until_entry("the next try", |record| {
         record.unit() == "firstboot.service" && record.message().starts_with("Starting")
     })?;
     running.haste(1)?;
     let running = let_in_as(running, &format!("core-{}", image_tests::device::SERIAL))?;
     running.power_off()?;
-    assert_eq!(site.core.counts().created, 1);
+    assert_eq!(cloud.core.counts().created, 1);
     Ok(())
 }
 
@@ -177,7 +177,7 @@ fn a_network_that_comes_after_minutes_is_enough() -> Result<()> {
 fn a_tpm_that_was_not_ready_is_bound_before_a_later_try() -> Result<()> {
     let authority = Authority::new()?;
     let mut machine = flash("nucleus-lite", &authority)?;
-    machine.board.tpm = Tpm::Late;
+    machine.hardware.tpm = Tpm::Late;
     let mut running = machine.boot()?.until("multi-user.target")?;
     assert_eq!(
         running.journal().started("firstboot.service"),

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
 use image_tests::doubles::pki::Authority;
 use image_tests::doubles::tpm_proxy::Firmware;
-use image_tests::faults::power_cut::{Board, Outcome, request};
+use image_tests::faults::power_cut::{Goal, Rig, published_request};
 use image_tests::faults::write_log::{CrashPoint, WriteLog};
 use rayon::prelude::*;
 
@@ -34,24 +34,24 @@ fn wrong_after(log: &WriteLog, point: CrashPoint, authority: &Authority) -> Resu
     if let Some(said) = machine.card.check()? {
         return Ok(vec![said]);
     }
-    let device = machine.on_the_bench()?;
-    let shown = request(device.root());
-    let mut board = Board::new(device, Firmware::V7_85)?;
-    let mut wrong = board.start(Outcome::DoneOrAwaiting, KeyType::EccP256)?;
-    if board.orphans()? > 0 {
+    let device = machine.offline()?;
+    let shown = published_request(device.root());
+    let mut rig = Rig::new(device, Firmware::V7_85)?;
+    let mut wrong = rig.start(Goal::DoneOrAwaiting, KeyType::EccP256)?;
+    if rig.orphans()? > 0 {
         wrong.push(SET_ASIDE.to_owned());
     }
-    let request = request(board.device.root());
+    let request = published_request(rig.device.root());
     if shown.is_some() && request != shown {
         wrong.push("the operator was shown the request of a key that is gone".to_owned());
     }
-    if let (false, Some(request)) = (board.device.exists(CONFIGURATION), request) {
+    if let (false, Some(request)) = (rig.device.exists(CONFIGURATION), request) {
         // A copy of the lost certificate may have been begun; the next one takes its place.
         wrong.retain(|what| !what.ends_with("/certificate.pem.new"));
-        let path = board.device.path(format!("/boot/{}", certificate()));
+        let path = rig.device.path(format!("/boot/{}", certificate()));
         std::fs::create_dir_all(path.parent().context("no folder")?)?;
         std::fs::write(path, sign(authority, &request)?)?;
-        wrong.extend(board.start(Outcome::Done, KeyType::EccP256)?);
+        wrong.extend(rig.start(Goal::Done, KeyType::EccP256)?);
     }
     Ok(wrong)
 }

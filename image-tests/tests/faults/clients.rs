@@ -76,12 +76,12 @@ fn unbounded(bounded: &Command) -> Result<Command> {
 fn a_certificate_is_replaced_while_a_session_signs() -> Result<()> {
     let mut device = usual()?;
     let manager = resource_manager(&device)?;
-    let doors = [manager.door()?, manager.door()?];
-    device.tcti = Some(doors[0].tcti());
+    let opened = [manager.open()?, manager.open()?];
+    device.tcti = Some(opened[0].tcti());
     let authority = Authority::new()?;
     device.enroll_with(&authority)?;
     let mut identity = device.identity_of_greengrass(KeyType::EccP256)?;
-    identity.tcti = doors[1].tcti();
+    identity.tcti = opened[1].tcti();
     let holder = Holder::start(&device, &identity)?;
     holder.sign()?;
 
@@ -113,7 +113,7 @@ fn a_certificate_is_replaced_while_a_session_signs() -> Result<()> {
         1,
         "{objects}"
     );
-    drop(doors);
+    drop(opened);
     drop(manager);
     assert_eq!(device.tpm.lockout_counter()?, 0);
     assert_eq!(device.tpm.persistent_handles()?, [0x8100_0001]);

@@ -23,15 +23,15 @@ const SEED: u64 = 2026;
 /// The documented exit statuses: any other failure, cannot write.
 const FAILURES: [i32; 2] = [70, 73];
 
-/// firstboot that is ended after two minutes, at a door of its own.
+/// firstboot that is ended after two minutes, through a resource manager.
 fn with_firstboot<T>(
     device: &mut Device,
     scenario: &Scenario,
     run: impl FnOnce(Command, &Device) -> Result<T>,
 ) -> Result<T> {
     let manager = resource_manager(device)?;
-    let door = manager.door()?;
-    device.tcti = Some(door.tcti());
+    let opened = manager.open()?;
+    device.tcti = Some(opened.tcti());
     let firstboot = device.firstboot(&[scenario.command])?;
     let mut command = Command::new("timeout");
     command.arg("120").arg(firstboot.get_program());
@@ -89,15 +89,14 @@ fn points(calls: usize) -> Vec<Fault> {
 
 fn recovers_from_faults_during(name: &str) -> Result<()> {
     let scenario = scenario(name)?;
-    let template = scenario.template(KeyType::EccP256)?;
-    let device = || Device::copy_of(template.tree.path(), template.tpm.path());
-    let calls = with_firstboot(&mut device()?, scenario, |command, device| {
+    let start = scenario.checkpoint(KeyType::EccP256)?;
+    let calls = with_firstboot(&mut start.restore()?, scenario, |command, device| {
         trace(command, device.root())
     })?;
     ensure!(calls.len() > 10, "only {calls:?}");
     let mut failed = Vec::new();
     for fault in points(calls.len()) {
-        let mut device = device()?;
+        let mut device = start.restore()?;
         let outcome = with_firstboot(&mut device, scenario, |command, device| {
             run_with_fault(command, device.root(), fault)
         })?;

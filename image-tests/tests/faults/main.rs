@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, offline_settings};
 use image_tests::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670};
-use image_tests::faults::power_cut::{Board, SCENARIOS, Scenario};
+use image_tests::faults::power_cut::{Rig, SCENARIOS, Scenario};
 
 /// The usual device, never booted: nucleus lite with an ECC key.
 fn usual() -> Result<Device> {
@@ -22,7 +22,7 @@ fn usual() -> Result<Device> {
     Ok(device)
 }
 
-/// The kernel's resource manager, on an SLB 9670: each program has its own door, as /dev/tpmrm0.
+/// The kernel's resource manager, on an SLB 9670: each program opens it by itself, as /dev/tpmrm0.
 fn resource_manager(device: &Device) -> Result<Proxy> {
     let options = Options {
         chip: Some(Slb9670::new(Firmware::V7_85)),
@@ -40,6 +40,6 @@ fn scenario(name: &str) -> Result<&'static Scenario> {
 /// handle, a key that signs, no failed try, nothing left behind.
 fn wrong_after_start(mut device: Device, scenario: &Scenario) -> Result<Vec<String>> {
     device.tcti = None;
-    let mut board = Board::new(device, Firmware::V7_85)?;
-    board.start(scenario.outcome, KeyType::EccP256)
+    let mut rig = Rig::new(device, Firmware::V7_85)?;
+    rig.start(scenario.goal, KeyType::EccP256)
 }

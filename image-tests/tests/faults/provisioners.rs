@@ -11,16 +11,16 @@ use image_tests::process::{finish, wait_for};
 
 use crate::{resource_manager, scenario, usual, wrong_after_start};
 
-/// Starts them together, each at a door of its own; their exit statuses and what they said.
+/// Starts them together, each through a resource manager; their exit statuses and what they said.
 fn together(device: &mut Device, commands: &[&str]) -> Result<Vec<(i32, String)>> {
     let manager = resource_manager(device)?;
-    let mut doors = Vec::new();
+    let mut open = Vec::new();
     let mut programs: Vec<Command> = Vec::new();
     for command in commands {
-        let door = manager.door()?;
-        device.tcti = Some(door.tcti());
+        let opened = manager.open()?;
+        device.tcti = Some(opened.tcti());
         programs.push(device.firstboot(&[command])?);
-        doors.push(door);
+        open.push(opened);
     }
     let barrier = Barrier::new(programs.len());
     thread::scope(|scope| {
@@ -90,10 +90,10 @@ fn one_waits_while_another_is_at_work() -> Result<()> {
     lock.lock()?;
 
     let manager = resource_manager(&device)?;
-    let door = manager.door()?;
-    device.tcti = Some(door.tcti());
+    let opened = manager.open()?;
+    device.tcti = Some(opened.tcti());
     let before = device.snapshot()?;
-    manager.take_journal();
+    manager.take_commands();
     let said = tempfile::NamedTempFile::new()?;
     let mut waiting = device
         .firstboot(&["provision"])?
@@ -104,7 +104,7 @@ fn one_waits_while_another_is_at_work() -> Result<()> {
         let text = std::fs::read_to_string(said.path())?;
         Ok(text.contains("another firstboot is running").then_some(()))
     });
-    let commands = manager.take_journal().0.len();
+    let commands = manager.take_commands().0.len();
     let after = device.snapshot();
     // Before anything is said about it: or it would wait for ever.
     drop(lock);
@@ -112,7 +112,7 @@ fn one_waits_while_another_is_at_work() -> Result<()> {
     seen?;
     before.assert_same(&after?);
     assert_eq!((commands, status.code()), (0, Some(0)));
-    drop(door);
+    drop(opened);
     drop(manager);
     let wrong = wrong_after_start(device, scenario("provision")?)?;
     assert!(wrong.is_empty(), "{wrong:?}");

@@ -21,7 +21,7 @@ fn assert_is_idle(device: &mut Device, command: &str) -> Result<()> {
     let before = device.snapshot()?;
     device.succeed(&[command])?;
     before.assert_same(&device.snapshot()?);
-    let commands = proxy.take_journal().names();
+    let commands = proxy.take_commands().names();
     assert!(commands.len() <= MOST_COMMANDS, "{command}: {commands:?}");
     assert!(!commands.is_empty(), "{command}: the proxy saw nothing");
     device.tcti = None;

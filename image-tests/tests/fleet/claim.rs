@@ -28,7 +28,7 @@ impl Enrolling {
         self.device.write(KEY, pem)?;
         self.ends(exit::SETTINGS, words)?;
         assert_eq!(self.device.read(KEY)?, pem, "it was changed");
-        assert_eq!(self.site.core.journal().0.len(), 0, "it was used");
+        assert_eq!(self.cloud.core.events().0.len(), 0, "it was used");
         self.device.write(KEY, good)
     }
 }
@@ -100,7 +100,7 @@ fn keys_that_cannot_be_used() -> Result<()> {
 fn certificates_that_cannot_be_used() -> Result<()> {
     let enrolling = Enrolling::new()?;
     let good = enrolling.device.read(CERTIFICATE)?;
-    let foreign = enrolling.site.root.certificate_of_another_key("claim")?;
+    let foreign = enrolling.cloud.root.certificate_of_another_key("claim")?;
     for (wrong, words) in [
         (foreign.as_str(), "is not the key of"),
         ("hello", "claim.cert.pem"),
@@ -110,7 +110,7 @@ fn certificates_that_cannot_be_used() -> Result<()> {
         enrolling.device.write(CERTIFICATE, wrong)?;
         enrolling.ends(exit::SETTINGS, words)?;
     }
-    assert_eq!(enrolling.site.core.journal().0.len(), 0);
+    assert_eq!(enrolling.cloud.core.events().0.len(), 0);
     enrolling.device.write(CERTIFICATE, good)?;
     enrolling.ends_done()
 }
@@ -196,11 +196,11 @@ fn a_card_that_is_read_only() -> Result<()> {
 fn a_claim_that_comes_later_is_not_used() -> Result<()> {
     let enrolling = Enrolling::new()?;
     enrolling.ends_done()?;
-    enrolling.site.core.take_journal();
-    for (path, pem) in CLAIM.iter().zip(enrolling.site.core.claim()) {
+    enrolling.cloud.core.take_events();
+    for (path, pem) in CLAIM.iter().zip(enrolling.cloud.core.claim()) {
         enrolling.device.write(path, pem)?;
     }
     enrolling.ends_done()?;
-    assert_eq!(enrolling.site.core.journal().0.len(), 0);
+    assert_eq!(enrolling.cloud.core.events().0.len(), 0);
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::{Enrolling, exit};
 fn stage() -> Result<Stage> {
     let mut scenarios = SCENARIOS.into_iter();
     let scenario = scenarios.find(|scenario| scenario.fleet);
-    Stage::set(scenario.context("no such scenario")?, KeyType::EccP256)
+    Stage::prepare(scenario.context("no such scenario")?, KeyType::EccP256)
 }
 
 /// Moments of one direction in their order: before the first packet, after it, before the second, …
@@ -108,10 +108,10 @@ fn the_connection_ends_at_any_packet() -> Result<()> {
     const SAMPLE: usize = 10;
     let whole = Enrolling::with_the_settings_name(Options::default())?;
     whole.ends_done()?;
-    whole.site.relay.settle()?;
+    whole.cloud.relay.settle()?;
     let mut cuts = Vec::new();
     for direction in Direction::BOTH {
-        for n in 1..=whole.site.relay.count(direction) {
+        for n in 1..=whole.cloud.relay.count(direction) {
             cuts.extend([When::Before, When::After].map(|when| Cut { direction, n, when }));
         }
     }
@@ -119,7 +119,7 @@ fn the_connection_ends_at_any_packet() -> Result<()> {
     for _ in 0..SAMPLE {
         let cut = cuts.swap_remove(draw.below(cuts.len()));
         let enrolling = Enrolling::with_the_settings_name(Options::default())?;
-        let relay: &Relay = &enrolling.site.relay;
+        let relay: &Relay = &enrolling.cloud.relay;
         relay.cut_connection(cut);
         let outcome = enrolling.enroll()?;
         relay.settle()?;
@@ -130,10 +130,10 @@ fn the_connection_ends_at_any_packet() -> Result<()> {
             || enrolling
                 .device
                 .exists("/var/lib/tpm2_pkcs11/ownership.json");
-        let issued = enrolling.site.core.counts().created;
+        let issued = enrolling.cloud.core.counts().created;
         relay.reset();
         enrolling.ends_done()?;
-        let counts = enrolling.site.core.counts();
+        let counts = enrolling.cloud.core.counts();
         let unheard = if heard { 0 } else { issued };
         assert_eq!(
             (counts.created, counts.active),

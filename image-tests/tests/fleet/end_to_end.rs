@@ -4,14 +4,14 @@ use anyhow::{Context, Result};
 use image_tests::clients::{KeyType, aws_crt, mosquitto, openssl, pkcs11_tool};
 use image_tests::device::Device;
 use image_tests::doubles::iot_core::{ClaimKey, Options, Subject};
-use image_tests::faults::network::Site;
+use image_tests::faults::network::Cloud;
 use serde_json::Value;
 
 use crate::{Enrolling, exit, thing};
 
 /// Provisioned and enrolled in one go, as by both units at the first start.
 fn enrolled(edition: &str, key: KeyType, options: Options) -> Result<Enrolling> {
-    let enrolling = Enrolling::at(Site::with(options)?, edition, key)?;
+    let enrolling = Enrolling::at(Cloud::with(options)?, edition, key)?;
     assert_eq!(enrolling.device.status()?["state"], "AwaitingCertificate");
     enrolling.ends(exit::DONE, "")?;
     assert_eq!(enrolling.device.status()?["state"], "Done");
@@ -20,9 +20,9 @@ fn enrolled(edition: &str, key: KeyType, options: Options) -> Result<Enrolling> 
     assert!(!enrolling.device.exists("/boot/firstboot/claim.key.pem"));
     assert!(!enrolling.device.exists("/boot/firstboot/claim.cert.pem"));
     // Nothing is asked for again.
-    enrolling.site.core.take_journal();
+    enrolling.cloud.core.take_events();
     enrolling.ends(exit::DONE, "")?;
-    assert_eq!(enrolling.site.core.journal().0.len(), 0);
+    assert_eq!(enrolling.cloud.core.events().0.len(), 0);
     Ok(enrolling)
 }
 
@@ -33,8 +33,8 @@ fn config(device: &Device, path: &str) -> Result<Value> {
 /// The broker has seen the thing, with its own certificate.
 #[track_caller]
 fn assert_authenticated(enrolling: &Enrolling) {
-    let journal = enrolling.site.core.journal();
-    assert!(journal.authenticated(&thing()), "{journal:?}");
+    let events = enrolling.cloud.core.events();
+    assert!(events.authenticated(&thing()), "{events:?}");
 }
 
 fn nucleus(key: KeyType) -> Result<()> {
@@ -54,7 +54,7 @@ fn nucleus(key: KeyType) -> Result<()> {
     let certificate = tempfile::NamedTempFile::new()?;
     pkcs11_tool::read_certificate(&identity, certificate.path())?;
     let root_ca = device.path(config["system"]["rootCaPath"].as_str().unwrap_or_default());
-    let port = enrolling.site.core.port();
+    let port = enrolling.cloud.core.port();
     aws_crt::publish_at_slot(
         &identity,
         slot,
@@ -66,7 +66,7 @@ fn nucleus(key: KeyType) -> Result<()> {
     assert_authenticated(&enrolling);
     let topic = format!("devices/{}/hello", thing());
     assert_eq!(
-        enrolling.site.core.journal().published(&topic),
+        enrolling.cloud.core.events().published(&topic),
         [b"born in the TPM"]
     );
     Ok(())
@@ -90,7 +90,7 @@ fn nucleus_lite(key: KeyType) -> Result<()> {
         identity.uri("cert")
     );
     let root_ca = device.path(config["system"]["rootCaPath"].as_str().unwrap_or_default());
-    let port = enrolling.site.core.port();
+    let port = enrolling.cloud.core.port();
     openssl::connect_mqtt(&identity, &device.openssl_conf()?, &root_ca, port, &thing())?;
     assert_authenticated(&enrolling);
     Ok(())
@@ -113,7 +113,7 @@ fn v1(key: KeyType) -> Result<()> {
     };
     let certificate = file(&principal["certificatePath"])?;
     let root_ca = file(&crypto["caPath"])?;
-    let port = enrolling.site.core.port();
+    let port = enrolling.cloud.core.port();
     mosquitto::publish(&identity, key_uri, &certificate, &root_ca, port, &thing())?;
     assert_authenticated(&enrolling);
     Ok(())
@@ -128,12 +128,12 @@ image_tests::for_both_keys! {
 /// An unprovisioned device that starts with `enroll` gets as far.
 #[test]
 fn enroll_alone_does_all_of_it() -> Result<()> {
-    let site = Site::new()?;
+    let cloud = Cloud::new()?;
     let device = Device::unprovisioned()?;
-    site.card(&device, "nucleus-lite", KeyType::EccP256)?;
+    cloud.card(&device, "nucleus-lite", KeyType::EccP256)?;
     let thing = thing();
     let enrolling = Enrolling {
-        site,
+        cloud,
         device,
         thing,
     };
@@ -146,16 +146,16 @@ fn enroll_alone_does_all_of_it() -> Result<()> {
 #[test]
 fn the_conversation_is_the_documented_one() -> Result<()> {
     let enrolling = Enrolling::new()?;
-    let mut settings = enrolling.site.settings("nucleus-lite", KeyType::EccP256);
+    let mut settings = enrolling.cloud.settings("nucleus-lite", KeyType::EccP256);
     settings["enrollment"]["template_parameters"] = serde_json::json!({
         "SerialNumber": "${serial}",
         "Location": "hall ${machine_id} ${thing_name} ${key_sha256}",
     });
     enrolling.device.settings(&settings)?;
     enrolling.ends_done()?;
-    let journal = enrolling.site.core.journal();
+    let events = enrolling.cloud.core.events();
     let register = "$aws/provisioning-templates/gateways/provision/json";
-    let asked = journal.published(register);
+    let asked = events.published(register);
     assert_eq!(asked.len(), 1);
     let asked: Value = serde_json::from_slice(&asked[0])?;
     let expected = format!(
@@ -170,7 +170,7 @@ fn the_conversation_is_the_documented_one() -> Result<()> {
         image_tests::device::SERIAL
     );
 
-    let asked = journal.published("$aws/certificates/create-from-csr/json");
+    let asked = events.published("$aws/certificates/create-from-csr/json");
     assert_eq!(asked.len(), 1);
     let asked: Value = serde_json::from_slice(&asked[0])?;
     let csr = std::fs::read_to_string(enrolling.device.request()?)?;
@@ -179,13 +179,13 @@ fn the_conversation_is_the_documented_one() -> Result<()> {
     let subscribed = |event: &image_tests::doubles::iot_core::Event| {
         matches!(event, image_tests::doubles::iot_core::Event::Subscribed(_))
     };
-    let first_question = journal.0.iter().position(|entry| {
+    let first_question = events.0.iter().position(|entry| {
         matches!(
             entry.event,
             image_tests::doubles::iot_core::Event::Published(..)
         )
     });
-    let before = &journal.0[..first_question.unwrap_or(0)];
+    let before = &events.0[..first_question.unwrap_or(0)];
     assert_eq!(
         before
             .iter()
@@ -193,9 +193,9 @@ fn the_conversation_is_the_documented_one() -> Result<()> {
             .count(),
         4
     );
-    assert_eq!(journal.open(), 0, "a connection was left open");
+    assert_eq!(events.open(), 0, "a connection was left open");
     // The server's name goes before everything else: AWS chooses the account's certificate by it.
-    let hellos = enrolling.site.relay.hellos();
+    let hellos = enrolling.cloud.relay.hellos();
     assert!(
         hellos
             .iter()

@@ -6,9 +6,9 @@ use firstboot::attestation::{Evidence, PublicArea, encoding};
 use image_tests::clients::KeyType;
 use image_tests::device::Device;
 use image_tests::doubles::iot_core::Options;
-use image_tests::doubles::pki::Maker;
+use image_tests::doubles::pki::Manufacturer;
 use image_tests::doubles::software_tpm::Ek;
-use image_tests::faults::network::Site;
+use image_tests::faults::network::Cloud;
 use serde_json::{Value, json};
 
 use crate::{Enrolling, exit, thing};
@@ -21,13 +21,13 @@ fn enrolling(key: KeyType, ek: Option<Ek>) -> Result<Enrolling> {
     for template in &mut options.templates {
         template.optional.extend(PARAMETERS.map(String::from));
     }
-    let site = Site::with(options)?;
+    let cloud = Cloud::with(options)?;
     let device = Device::unprovisioned()?;
     if let Some(ek) = ek {
-        Maker::new()?.equip(&device.tpm, ek)?;
+        Manufacturer::new()?.equip(&device.tpm, ek)?;
     }
-    site.card(&device, "nucleus-lite", key)?;
-    let mut settings = site.settings("nucleus-lite", key);
+    cloud.card(&device, "nucleus-lite", key)?;
+    let mut settings = cloud.settings("nucleus-lite", key);
     settings["enrollment"]["template_parameters"] = json!({
         "SerialNumber": "${serial}",
         "EkCertificate": "${ek_certificate}",
@@ -38,7 +38,7 @@ fn enrolling(key: KeyType, ek: Option<Ek>) -> Result<Enrolling> {
     device.succeed(&["provision"])?;
     let thing = thing();
     Ok(Enrolling {
-        site,
+        cloud,
         device,
         thing,
     })
@@ -52,8 +52,8 @@ fn a_hook_gets_the_ek_certificate_and_the_keys_public_area() -> Result<()> {
     ] {
         let enrolling = enrolling(key, Some(ek))?;
         enrolling.ends_done()?;
-        let journal = enrolling.site.core.journal();
-        let asked = journal.published("$aws/provisioning-templates/gateways/provision/json");
+        let events = enrolling.cloud.core.events();
+        let asked = events.published("$aws/provisioning-templates/gateways/provision/json");
         let asked: Value = serde_json::from_slice(&asked[0])?;
         let given = PARAMETERS.map(|name| asked["parameters"][name].as_str().unwrap_or_default());
         let record = enrolling.device.read("/var/lib/tpm2_pkcs11/request.json")?;
@@ -75,7 +75,7 @@ fn a_hook_gets_the_ek_certificate_and_the_keys_public_area() -> Result<()> {
 fn without_an_ek_certificate_nobody_is_asked() -> Result<()> {
     let enrolling = enrolling(KeyType::EccP256, None)?;
     enrolling.ends(exit::SETTINGS, "this TPM has no EK certificate")?;
-    assert_eq!(enrolling.site.core.journal().0.len(), 0);
+    assert_eq!(enrolling.cloud.core.events().0.len(), 0);
     Ok(())
 }
 
@@ -90,6 +90,6 @@ fn a_value_that_becomes_too_long_is_named() -> Result<()> {
         exit::SETTINGS,
         "enrollment.template_parameters.KeyPublic: AWS IoT allows",
     )?;
-    assert_eq!(enrolling.site.core.journal().0.len(), 0);
+    assert_eq!(enrolling.cloud.core.events().0.len(), 0);
     Ok(())
 }

@@ -6,12 +6,12 @@ use image_tests::clients::{KeyType, aws_crt, mosquitto};
 use image_tests::device::{Device, SERIAL, offline_settings};
 use image_tests::doubles::iot_core::Options;
 use image_tests::doubles::pki::Authority;
-use image_tests::faults::network::Site;
+use image_tests::faults::network::Cloud;
 use serde_json::{Value, json};
 
 struct Signed {
     device: Device,
-    site: Site,
+    cloud: Cloud,
     thing: String,
 }
 
@@ -29,19 +29,19 @@ fn signed(edition: &str, key: KeyType) -> Result<Signed> {
         rest.find("-----BEGIN")
             .map(|begin| rest[begin..].to_owned())
     });
-    let site = Site::with(Options {
+    let cloud = Cloud::with(Options {
         registered: vec![issuing.context("no issuing CA in the chain")?],
         trusted: vec![operator.certificate_pem()?],
         ..Options::default()
     })?;
-    device.write("/boot/firstboot/root-ca.pem", site.root.certificate_pem()?)?;
+    device.write("/boot/firstboot/root-ca.pem", cloud.root.certificate_pem()?)?;
     device.drop_certificate(&chain)?;
     device.succeed(&["enroll"])?;
     assert_eq!(device.status()?["state"], "Done");
     let thing = format!("gateway-{SERIAL}");
     Ok(Signed {
         device,
-        site,
+        cloud,
         thing,
     })
 }
@@ -50,8 +50,8 @@ fn signed(edition: &str, key: KeyType) -> Result<Signed> {
 fn comes_twice(signed: &Signed, connect: impl Fn() -> Result<()>) -> Result<()> {
     assert!(connect().is_err(), "the first connection is closed");
     connect()?;
-    let journal = signed.site.core.journal();
-    assert!(journal.authenticated(&signed.thing), "{journal:?}");
+    let events = signed.cloud.core.events();
+    assert!(events.authenticated(&signed.thing), "{events:?}");
     Ok(())
 }
 
@@ -68,7 +68,7 @@ fn v1_sends_the_chain_from_its_file() -> Result<()> {
         let certificate = device.path("/greengrass/certs/device.pem");
         let root_ca = device.path("/greengrass/certs/root.ca.pem");
         let identity = device.identity(key)?;
-        let port = signed.site.core.port();
+        let port = signed.cloud.core.port();
         comes_twice(&signed, || {
             mosquitto::publish(&identity, uri, &certificate, &root_ca, port, &signed.thing)
         })?;
@@ -99,7 +99,7 @@ fn aws_crt_sends_the_chain() -> Result<()> {
     let root_ca = device.path(config["system"]["rootCaPath"].as_str().unwrap_or_default());
     let chain = device.path("/var/lib/tpm2_pkcs11/certificate.pem");
     let identity = device.identity(key)?;
-    let port = signed.site.core.port();
+    let port = signed.cloud.core.port();
     comes_twice(&signed, || {
         aws_crt::publish_at_slot(&identity, slot, &chain, &root_ca, port, &signed.thing)
     })

@@ -18,7 +18,7 @@ use anyhow::Result;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, Outcome, SERIAL, assert_ends};
 use image_tests::doubles::iot_core::{Options, Status};
-use image_tests::faults::network::{CLAIM, Site};
+use image_tests::faults::network::{CLAIM, Cloud};
 
 /// The exit statuses that docs/status.md documents.
 mod exit {
@@ -30,7 +30,7 @@ mod exit {
 
 /// A provisioned device, and the place where it is to enroll.
 struct Enrolling {
-    site: Site,
+    cloud: Cloud,
     device: Device,
     /// The thing's name that the template makes.
     thing: String,
@@ -42,7 +42,7 @@ impl Enrolling {
     }
 
     fn with(options: Options) -> Result<Self> {
-        Self::at(Site::with(options)?, "nucleus-lite", KeyType::EccP256)
+        Self::at(Cloud::with(options)?, "nucleus-lite", KeyType::EccP256)
     }
 
     /// Where the template makes the very name that the settings have.
@@ -55,13 +55,13 @@ impl Enrolling {
         Ok(enrolling)
     }
 
-    fn at(site: Site, edition: &str, key: KeyType) -> Result<Self> {
+    fn at(cloud: Cloud, edition: &str, key: KeyType) -> Result<Self> {
         let device = Device::unprovisioned()?;
-        site.card(&device, edition, key)?;
+        cloud.card(&device, edition, key)?;
         device.succeed(&["provision"])?;
         let thing = thing();
         Ok(Self {
-            site,
+            cloud,
             device,
             thing,
         })
@@ -90,7 +90,7 @@ impl Enrolling {
         assert_ends(&outcome, exit::DONE, "");
         assert_eq!(self.device.status()?["state"], "Done", "{}", outcome.stderr);
         assert_eq!(self.configured_thing()?, self.thing);
-        let registry = self.site.core.registry();
+        let registry = self.cloud.core.registry();
         let own = self.certificate()?;
         let active = registry.active_of(&self.thing);
         let is_active = active.iter().any(|active| active.pem.trim() == own.trim());
@@ -126,7 +126,7 @@ impl Enrolling {
     /// Certificates that were created and those that are active.
     #[track_caller]
     fn assert_certificates(&self, created: usize, active: usize) {
-        let counts = self.site.core.counts();
+        let counts = self.cloud.core.counts();
         assert_eq!(
             (counts.created, counts.active),
             (created, active),
@@ -137,7 +137,7 @@ impl Enrolling {
     /// All certificates, whatever has become of them, are for the device's key.
     fn assert_own_key(&self) -> Result<()> {
         let key = self.key()?;
-        for certificate in self.site.core.registry().certificates() {
+        for certificate in self.cloud.core.registry().certificates() {
             assert_eq!(certificate.key_sha256, key);
             assert_ne!(certificate.status, Status::Deleted);
         }

@@ -2,7 +2,7 @@
 //! identity stays, and a later start ends well.
 
 use anyhow::Result;
-use image_tests::doubles::iot_core::{Call, Conduct, Door, Options, Rejection};
+use image_tests::doubles::iot_core::{Admission, Call, Misbehaviour, Options, Rejection};
 use image_tests::faults::network::CLAIM;
 use image_tests::process::wait_for;
 use serde_json::json;
@@ -15,7 +15,7 @@ const REGISTER: &str = "$aws/provisioning-templates/gateways/provision/json";
 /// One way to misbehave, and what it comes to.
 struct Case {
     call: Call,
-    conduct: Conduct,
+    misbehaviour: Misbehaviour,
     code: i32,
     words: &'static str,
     /// Certificates that there are in the end. More than one only where the first was issued and the device
@@ -23,20 +23,20 @@ struct Case {
     created: usize,
 }
 
-fn create(conduct: Conduct, code: i32, words: &'static str, created: usize) -> Case {
+fn create(misbehaviour: Misbehaviour, code: i32, words: &'static str, created: usize) -> Case {
     Case {
         call: Call::CreateCertificate,
-        conduct,
+        misbehaviour,
         code,
         words,
         created,
     }
 }
 
-fn register(conduct: Conduct, code: i32, words: &'static str, created: usize) -> Case {
+fn register(misbehaviour: Misbehaviour, code: i32, words: &'static str, created: usize) -> Case {
     Case {
         call: Call::RegisterThing,
-        ..create(conduct, code, words, created)
+        ..create(misbehaviour, code, words, created)
     }
 }
 
@@ -44,9 +44,12 @@ impl Case {
     #[track_caller]
     fn holds(self) -> Result<()> {
         let enrolling = Enrolling::with_the_settings_name(Options::default())?;
-        let what = format!("{:?}: {:?}", self.call, self.conduct);
+        let what = format!("{:?}: {:?}", self.call, self.misbehaviour);
         let key = enrolling.key()?;
-        enrolling.site.core.misbehave(self.call, 1, self.conduct);
+        enrolling
+            .cloud
+            .core
+            .misbehave(self.call, 1, self.misbehaviour);
         let outcome = enrolling.enroll()?;
         assert_eq!(outcome.code, self.code, "{what}: {}", outcome.stderr);
         assert!(
@@ -72,11 +75,11 @@ impl Case {
                 assert!(enrolling.device.exists(path), "{what}: {path} is gone");
             }
         }
-        enrolling.site.core.behave();
+        enrolling.cloud.core.behave();
         enrolling.ends_done()?;
         assert_eq!(enrolling.key()?, key, "{what}");
         enrolling.assert_own_key()?;
-        let counts = enrolling.site.core.counts();
+        let counts = enrolling.cloud.core.counts();
         let expected = (self.created, 1, 1);
         assert_eq!(
             (counts.created, counts.active, counts.things),
@@ -90,13 +93,13 @@ impl Case {
 /// Whatever waits for an answer in vain waits for half a minute: all of them at the same time.
 #[test]
 fn no_answer() -> Result<()> {
-    let elsewhere = || Conduct::At("devices/other/hello".into());
+    let elsewhere = || Misbehaviour::At("devices/other/hello".into());
     let cases = [
-        create(Conduct::Lost, exit::WAITING, "no answer in time", 1),
-        create(Conduct::Silent, exit::WAITING, "no answer in time", 2),
+        create(Misbehaviour::Lost, exit::WAITING, "no answer in time", 1),
+        create(Misbehaviour::Silent, exit::WAITING, "no answer in time", 2),
         create(elsewhere(), exit::WAITING, "no answer in time", 2),
-        register(Conduct::Lost, exit::WAITING, "no answer in time", 1),
-        register(Conduct::Silent, exit::WAITING, "no answer in time", 1),
+        register(Misbehaviour::Lost, exit::WAITING, "no answer in time", 1),
+        register(Misbehaviour::Silent, exit::WAITING, "no answer in time", 1),
         register(elsewhere(), exit::WAITING, "no answer in time", 1),
     ];
     std::thread::scope(|scope| {
@@ -113,8 +116,8 @@ fn no_answer() -> Result<()> {
 /// An answer that comes when the device has given up, and started again.
 fn a_late_answer() -> Result<()> {
     let enrolling = Enrolling::with_the_settings_name(Options::default())?;
-    let core = &enrolling.site.core;
-    core.misbehave(Call::CreateCertificate, 2, Conduct::Late);
+    let core = &enrolling.cloud.core;
+    core.misbehave(Call::CreateCertificate, 2, Misbehaviour::Late);
     enrolling.ends(exit::WAITING, "no answer in time")?;
     std::thread::scope(|scope| {
         let again = scope.spawn(|| enrolling.ends_done());
@@ -134,7 +137,7 @@ fn a_server_that_says_nothing() -> Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let enrolling = Enrolling::with_the_settings_name(Options::default())?;
     let mut settings = enrolling
-        .site
+        .cloud
         .settings("nucleus-lite", image_tests::clients::KeyType::EccP256);
     settings["enrollment"]["port"] = json!(listener.local_addr()?.port());
     enrolling.device.settings(&settings)?;
@@ -154,11 +157,11 @@ fn refusals_of_the_certificate() -> Result<()> {
         (500, "InternalFailure", "AWS's trouble"),
     ] {
         let rejection = Rejection::new(status, code, "\u{1b}[2J no\r\n");
-        create(Conduct::Rejected(rejection), exit::WAITING, words, 1).holds()?;
+        create(Misbehaviour::Rejected(rejection), exit::WAITING, words, 1).holds()?;
     }
     let rejection = Rejection::new(503, "ServiceUnavailable", "x".repeat(100_000));
     create(
-        Conduct::RejectedAfterAll(rejection),
+        Misbehaviour::RejectedAfterAll(rejection),
         exit::WAITING,
         "later",
         2,
@@ -175,11 +178,11 @@ fn refusals_of_the_registration() -> Result<()> {
         (409, "ConflictingResourceUpdateException", "tried again"),
     ] {
         let rejection = Rejection::new(status, code, "no");
-        register(Conduct::Rejected(rejection), exit::WAITING, words, 1).holds()?;
+        register(Misbehaviour::Rejected(rejection), exit::WAITING, words, 1).holds()?;
     }
     let rejection = Rejection::new(500, "InternalFailure", "");
     register(
-        Conduct::RejectedAfterAll(rejection),
+        Misbehaviour::RejectedAfterAll(rejection),
         exit::WAITING,
         "AWS's trouble",
         1,
@@ -187,26 +190,32 @@ fn refusals_of_the_registration() -> Result<()> {
     .holds()?;
     // A token that AWS does not know is worth nothing, and another certificate cannot be avoided.
     let refused = Rejection::invalid_token("no");
-    register(Conduct::Rejected(refused.clone()), exit::WAITING, "anew", 2).holds()?;
+    register(
+        Misbehaviour::Rejected(refused.clone()),
+        exit::WAITING,
+        "anew",
+        2,
+    )
+    .holds()?;
     // … unless it was the second try of one that had come through.
-    register(Conduct::RejectedAfterAll(refused), exit::DONE, "", 1).holds()
+    register(Misbehaviour::RejectedAfterAll(refused), exit::DONE, "", 1).holds()
 }
 
 #[test]
 fn answers_about_the_certificate_that_cannot_be() -> Result<()> {
-    for conduct in [
-        Conduct::Says(b"{".to_vec()),
-        Conduct::Says(Vec::new()),
-        Conduct::Says(vec![b'['; 100_000]),
-        Conduct::Says(vec![b' '; 1_000_000]),
-        Conduct::With("certificatePem", None),
-        Conduct::With("certificatePem", Some(json!("hello"))),
-        Conduct::With("certificateId", Some(json!("../../x"))),
-        Conduct::With("certificateOwnershipToken", Some(json!(""))),
-        Conduct::AnotherKeysCertificate,
+    for misbehaviour in [
+        Misbehaviour::Says(b"{".to_vec()),
+        Misbehaviour::Says(Vec::new()),
+        Misbehaviour::Says(vec![b'['; 100_000]),
+        Misbehaviour::Says(vec![b' '; 1_000_000]),
+        Misbehaviour::With("certificatePem", None),
+        Misbehaviour::With("certificatePem", Some(json!("hello"))),
+        Misbehaviour::With("certificateId", Some(json!("../../x"))),
+        Misbehaviour::With("certificateOwnershipToken", Some(json!(""))),
+        Misbehaviour::AnotherKeysCertificate,
     ] {
         create(
-            conduct,
+            misbehaviour,
             exit::OTHER,
             "asking AWS IoT Core for the certificate",
             2,
@@ -218,54 +227,54 @@ fn answers_about_the_certificate_that_cannot_be() -> Result<()> {
 
 #[test]
 fn answers_about_the_thing_that_cannot_be() -> Result<()> {
-    for conduct in [
-        Conduct::Says(b"{".to_vec()),
-        Conduct::Says(vec![b'x'; 1_000_000]),
-        Conduct::With("thingName", Some(json!("a/../../b"))),
-        Conduct::With("thingName", Some(json!("\u{1b}[2J"))),
-        Conduct::With("thingName", Some(json!("x".repeat(129)))),
-        Conduct::With("deviceConfiguration", Some(json!(7))),
+    for misbehaviour in [
+        Misbehaviour::Says(b"{".to_vec()),
+        Misbehaviour::Says(vec![b'x'; 1_000_000]),
+        Misbehaviour::With("thingName", Some(json!("a/../../b"))),
+        Misbehaviour::With("thingName", Some(json!("\u{1b}[2J"))),
+        Misbehaviour::With("thingName", Some(json!("x".repeat(129)))),
+        Misbehaviour::With("deviceConfiguration", Some(json!(7))),
     ] {
-        register(conduct, exit::OTHER, "registering", 1).holds()?;
+        register(misbehaviour, exit::OTHER, "registering", 1).holds()?;
     }
     // A template need not make a thing: then the settings' name is the one.
-    register(Conduct::With("thingName", None), exit::DONE, "", 1).holds()
+    register(Misbehaviour::With("thingName", None), exit::DONE, "", 1).holds()
 }
 
 #[test]
 fn more_answers_than_were_asked_for() -> Result<()> {
     let junk = || b"{\"thingName\": \"wrong\"}".to_vec();
-    create(Conduct::Twice, exit::DONE, "", 1).holds()?;
-    register(Conduct::Twice, exit::DONE, "", 1).holds()?;
-    let early = Conduct::After(format!("{REGISTER}/accepted"), junk());
+    create(Misbehaviour::Twice, exit::DONE, "", 1).holds()?;
+    register(Misbehaviour::Twice, exit::DONE, "", 1).holds()?;
+    let early = Misbehaviour::After(format!("{REGISTER}/accepted"), junk());
     create(early, exit::DONE, "", 1).holds()?;
-    let again = Conduct::After(format!("{CREATE}/rejected"), junk());
+    let again = Misbehaviour::After(format!("{CREATE}/rejected"), junk());
     register(again, exit::DONE, "", 1).holds()?;
-    let foreign = Conduct::After("devices/other/hello".into(), junk());
+    let foreign = Misbehaviour::After("devices/other/hello".into(), junk());
     register(foreign, exit::DONE, "", 1).holds()?;
     // The right payload where refusals come.
-    let wrong = Conduct::At(format!("{CREATE}/rejected"));
+    let wrong = Misbehaviour::At(format!("{CREATE}/rejected"));
     create(wrong, exit::WAITING, "refuses", 2).holds()
 }
 
 #[test]
 fn the_connection_is_closed_in_place_of_an_answer() -> Result<()> {
-    create(Conduct::Hangs, exit::WAITING, "closed", 2).holds()?;
-    register(Conduct::Hangs, exit::WAITING, "closed", 1).holds()
+    create(Misbehaviour::HangsUp, exit::WAITING, "closed", 2).holds()?;
+    register(Misbehaviour::HangsUp, exit::WAITING, "closed", 1).holds()
 }
 
 #[test]
 fn a_claim_that_is_not_let_in() -> Result<()> {
-    for (door, words) in [
-        (Door::Refuses, "refuses the connection"),
-        (Door::Closes, "claim certificate"),
-        (Door::RefusesSubscriptions, "iot:Subscribe"),
+    for (admission, words) in [
+        (Admission::Refused, "refuses the connection"),
+        (Admission::Closed, "claim certificate"),
+        (Admission::NoSubscriptions, "iot:Subscribe"),
     ] {
         let enrolling = Enrolling::new()?;
-        enrolling.site.core.door(door);
+        enrolling.cloud.core.set_admission(admission);
         enrolling.ends(exit::WAITING, words)?;
         enrolling.assert_certificates(0, 0);
-        enrolling.site.core.behave();
+        enrolling.cloud.core.behave();
         enrolling.ends_done()?;
         enrolling.assert_certificates(1, 1);
     }

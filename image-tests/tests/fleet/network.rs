@@ -8,7 +8,7 @@ use anyhow::Result;
 use image_tests::clients::KeyType;
 use image_tests::doubles::iot_core::{IotCore, Options};
 use image_tests::doubles::pki::{Authority, Pair, Validity};
-use image_tests::faults::network::Site;
+use image_tests::faults::network::Cloud;
 use image_tests::ports::PortPair;
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ const KEY: KeyType = KeyType::EccP256;
 impl Enrolling {
     /// With something of its enrollment settings changed.
     fn change(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
-        let mut settings = self.site.settings("nucleus-lite", KEY);
+        let mut settings = self.cloud.settings("nucleus-lite", KEY);
         change(&mut settings["enrollment"]);
         self.device.settings(&settings)
     }
@@ -30,7 +30,7 @@ impl Enrolling {
         self.assert_certificates(0, 0);
         assert_eq!(self.device.status()?["state"], "AwaitingCertificate");
         self.device
-            .settings(&self.site.settings("nucleus-lite", KEY))?;
+            .settings(&self.cloud.settings("nucleus-lite", KEY))?;
         self.ends_done()?;
         self.assert_certificates(1, 1);
         Ok(())
@@ -64,8 +64,8 @@ fn a_device_without_network_writes_nothing() -> Result<()> {
 fn server(root: Authority, pair: &Pair) -> Result<Enrolling> {
     let root = Arc::new(root);
     let memory = IotCore::start(&root, Options::default())?.memory();
-    let site = Site::before(Arc::clone(&root), IotCore::serve(pair, memory)?)?;
-    Enrolling::at(site, "nucleus-lite", KEY)
+    let cloud = Cloud::before(Arc::clone(&root), IotCore::serve(pair, memory)?)?;
+    Enrolling::at(cloud, "nucleus-lite", KEY)
 }
 
 #[test]
@@ -87,10 +87,10 @@ fn the_server_is_somebody_else() -> Result<()> {
         (foreign, "leads up to \"CN=Operator Root CA\""),
     ] {
         let core = IotCore::serve(&pair, memory.clone())?;
-        let site = Site::before(Arc::clone(&root), core)?;
-        let enrolling = Enrolling::at(site, "nucleus-lite", KEY)?;
+        let cloud = Cloud::before(Arc::clone(&root), core)?;
+        let enrolling = Enrolling::at(cloud, "nucleus-lite", KEY)?;
         enrolling.ends(exit::WAITING, words)?;
-        assert_eq!(enrolling.site.core.journal().0.len(), 0, "{words}");
+        assert_eq!(enrolling.cloud.core.events().0.len(), 0, "{words}");
         assert!(enrolling.device.exists("/boot/firstboot/claim.key.pem"));
     }
     Ok(())
@@ -115,7 +115,10 @@ fn a_right_server_is_believed() -> Result<()> {
 #[test]
 fn a_proxy_and_port_443() -> Result<()> {
     let enrolling = Enrolling::new()?;
-    let proxy = Proxy::start(Some(enrolling.site.relay.port()), "HTTP/1.1 200 OK\r\n\r\n")?;
+    let proxy = Proxy::start(
+        Some(enrolling.cloud.relay.port()),
+        "HTTP/1.1 200 OK\r\n\r\n",
+    )?;
     enrolling.change(|enrollment| {
         enrollment["port"] = json!(443);
         enrollment["http_proxy"] = json!(proxy.url());
@@ -127,7 +130,7 @@ fn a_proxy_and_port_443() -> Result<()> {
         requests[0].starts_with("CONNECT localhost:443 HTTP/1.1\r\n"),
         "{requests:?}"
     );
-    let hello = &enrolling.site.relay.hellos()[0];
+    let hello = &enrolling.cloud.relay.hellos()[0];
     assert_eq!(hello.server_name.as_deref(), Some("localhost"));
     assert_eq!(hello.protocols, ["x-amzn-mqtt-ca"]);
     Ok(())
@@ -172,7 +175,7 @@ fn no_tls_at_all() -> Result<()> {
         );
         enrolling
             .device
-            .settings(&enrolling.site.settings("nucleus-lite", KEY))?;
+            .settings(&enrolling.cloud.settings("nucleus-lite", KEY))?;
         enrolling.ends_done()?;
     }
     Ok(())

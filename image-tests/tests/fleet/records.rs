@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
-use image_tests::doubles::iot_core::{Call, Conduct, Options, Rejection};
+use image_tests::doubles::iot_core::{Call, Misbehaviour, Options, Rejection};
 use serde_json::{Value, json};
 
 use crate::{Enrolling, exit};
@@ -20,8 +20,8 @@ fn edit(enrolling: &Enrolling, file: &str, change: impl FnOnce(&mut Value)) -> R
 /// A certificate is kept, and its registration was put off.
 fn kept(enrolling: &Enrolling) -> Result<()> {
     let later = Rejection::new(429, "Throttled", "later");
-    let core = &enrolling.site.core;
-    core.misbehave(Call::RegisterThing, 1, Conduct::Rejected(later));
+    let core = &enrolling.cloud.core;
+    core.misbehave(Call::RegisterThing, 1, Misbehaviour::Rejected(later));
     enrolling.ends(exit::WAITING, "later")?;
     enrolling.assert_certificates(1, 0);
     assert!(enrolling.device.exists(OWNERSHIP));
@@ -44,8 +44,8 @@ fn a_record_of_another_key_costs_no_certificates() -> Result<()> {
 /// Nothing but the record is wrong: the certificate that is kept stays good, with an RSA key as well.
 #[test]
 fn a_kept_certificate_survives_a_record_of_another_key() -> Result<()> {
-    let site = image_tests::faults::network::Site::with(Options::default())?;
-    let enrolling = Enrolling::at(site, "nucleus", KeyType::Rsa2048)?;
+    let cloud = image_tests::faults::network::Cloud::with(Options::default())?;
+    let enrolling = Enrolling::at(cloud, "nucleus", KeyType::Rsa2048)?;
     kept(&enrolling)?;
     edit(&enrolling, RECORD, |record| {
         let digits = record["key_sha256"].as_str().unwrap_or_default();
@@ -79,14 +79,14 @@ fn a_kept_certificate_that_is_not_ours_costs_one_more() -> Result<()> {
 fn a_token_that_is_always_refused_costs_one_certificate_a_run() -> Result<()> {
     let enrolling = Enrolling::new()?;
     let refused = Rejection::new(400, "InvalidCertificateOwnershipToken", "ownership token");
-    let core = &enrolling.site.core;
-    core.misbehave(Call::RegisterThing, 100, Conduct::Rejected(refused));
+    let core = &enrolling.cloud.core;
+    core.misbehave(Call::RegisterThing, 100, Misbehaviour::Rejected(refused));
     for runs in 1..=3 {
         let outcome = enrolling.enroll()?;
         assert_ne!(outcome.code, exit::DONE, "{}", outcome.stderr);
         enrolling.assert_certificates(runs, 0);
     }
-    enrolling.site.core.behave();
+    enrolling.cloud.core.behave();
     let status = enrolling.device.status()?;
     let message = status["message"].as_str().context("no message")?;
     assert!(message.contains("ownership token"), "{message}");

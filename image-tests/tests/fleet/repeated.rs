@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use image_tests::doubles::iot_core::{Call, Conduct, Options, Repeated, Status};
+use image_tests::doubles::iot_core::{Call, Misbehaviour, Options, Repeated, Status};
 
 use crate::{Enrolling, exit};
 
 /// The thing is registered, and the device does not hear of it.
 fn registered_unheard(enrolling: &Enrolling) -> Result<()> {
     enrolling
-        .site
+        .cloud
         .core
-        .misbehave(Call::RegisterThing, 1, Conduct::Hangs);
+        .misbehave(Call::RegisterThing, 1, Misbehaviour::HangsUp);
     enrolling.ends(exit::WAITING, "closed")?;
     enrolling.assert_certificates(1, 1);
     assert!(
@@ -33,7 +33,7 @@ fn the_same_answer_again_is_taken() -> Result<()> {
     registered_unheard(&enrolling)?;
     enrolling.ends_done()?;
     enrolling.assert_certificates(1, 1);
-    assert_eq!(enrolling.site.core.counts().register_calls, 2);
+    assert_eq!(enrolling.cloud.core.counts().register_calls, 2);
     Ok(())
 }
 
@@ -44,8 +44,8 @@ fn a_refused_token_is_no_loss_where_the_certificate_is_active() -> Result<()> {
     registered_unheard(&enrolling)?;
     enrolling.ends_done()?;
     enrolling.assert_certificates(1, 1);
-    let journal = enrolling.site.core.journal();
-    assert!(journal.authenticated(&enrolling.thing), "{journal:?}");
+    let events = enrolling.cloud.core.events();
+    assert!(events.authenticated(&enrolling.thing), "{events:?}");
     Ok(())
 }
 
@@ -57,7 +57,7 @@ fn an_unheard_name_that_the_settings_do_not_have_costs_a_second_certificate() ->
     registered_unheard(&enrolling)?;
     enrolling.ends_done()?;
     enrolling.assert_certificates(2, 2);
-    assert_eq!(enrolling.site.core.counts().things, 1);
+    assert_eq!(enrolling.cloud.core.counts().things, 1);
     enrolling.assert_own_key()
 }
 
@@ -67,11 +67,11 @@ fn an_expired_token_leads_to_another_certificate() -> Result<()> {
     let enrolling = Enrolling::with_the_settings_name(Options::default())?;
     let refused = image_tests::doubles::iot_core::Rejection::new(429, "Throttled", "later");
     enrolling
-        .site
+        .cloud
         .core
-        .misbehave(Call::RegisterThing, 1, Conduct::Rejected(refused));
+        .misbehave(Call::RegisterThing, 1, Misbehaviour::Rejected(refused));
     enrolling.ends(exit::WAITING, "later")?;
-    enrolling.site.core.advance(Duration::from_secs(3600));
+    enrolling.cloud.core.advance(Duration::from_secs(3600));
     enrolling.ends_done()?;
     enrolling.assert_certificates(2, 1);
     Ok(())
@@ -93,10 +93,10 @@ fn a_certificate_that_is_not_activated_yet_is_kept() -> Result<()> {
 #[test]
 fn a_reset_takes_the_token_along() -> Result<()> {
     let enrolling = Enrolling::with_the_settings_name(Options::default())?;
-    enrolling.site.core.misbehave(
+    enrolling.cloud.core.misbehave(
         Call::RegisterThing,
         1,
-        Conduct::Rejected(image_tests::doubles::iot_core::Rejection::new(
+        Misbehaviour::Rejected(image_tests::doubles::iot_core::Rejection::new(
             429,
             "Throttled",
             "later",
@@ -117,7 +117,7 @@ fn a_damaged_certificate_is_taken_again_without_the_network() -> Result<()> {
     let enrolling = Enrolling::new()?;
     enrolling.ends_done()?;
     let before = enrolling.certificate()?;
-    enrolling.site.core.take_journal();
+    enrolling.cloud.core.take_events();
     for damage in ["", "hello", &before[..before.len() / 2]] {
         enrolling
             .device
@@ -125,7 +125,7 @@ fn a_damaged_certificate_is_taken_again_without_the_network() -> Result<()> {
         enrolling.ends_done()?;
         assert_eq!(enrolling.certificate()?, before);
     }
-    assert_eq!(enrolling.site.core.journal().0.len(), 0);
+    assert_eq!(enrolling.cloud.core.events().0.len(), 0);
     enrolling.assert_certificates(1, 1);
     Ok(())
 }
@@ -137,9 +137,9 @@ fn a_damaged_token_leads_to_another_certificate() -> Result<()> {
         let enrolling = Enrolling::with_the_settings_name(Options::default())?;
         let refused = image_tests::doubles::iot_core::Rejection::new(429, "Throttled", "later");
         enrolling
-            .site
+            .cloud
             .core
-            .misbehave(Call::RegisterThing, 1, Conduct::Rejected(refused));
+            .misbehave(Call::RegisterThing, 1, Misbehaviour::Rejected(refused));
         enrolling.ends(exit::WAITING, "later")?;
         enrolling
             .device

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Result;
 use image_tests::clients::KeyType;
-use image_tests::doubles::iot_core::{Call, Conduct, Rejection};
+use image_tests::doubles::iot_core::{Call, Misbehaviour, Rejection};
 use image_tests::faults::network::CLAIM;
 use image_tests::process::finish;
 
@@ -14,14 +14,14 @@ use crate::Enrolling;
 
 /// What must not be seen: each line of the claim key's PEM, the token, the PIN.
 fn secrets(enrolling: &Enrolling) -> Result<Vec<(String, String)>> {
-    let [_, key] = enrolling.site.core.claim();
+    let [_, key] = enrolling.cloud.core.claim();
     let lines = key
         .lines()
         .filter(|line| line.len() > 20 && !line.starts_with('-'));
     let mut secrets: Vec<_> = lines
         .map(|line| ("claim key".to_owned(), line.to_owned()))
         .collect();
-    for certificate in enrolling.site.core.registry().certificates() {
+    for certificate in enrolling.cloud.core.registry().certificates() {
         secrets.push(("ownership token".into(), certificate.token.clone()));
     }
     secrets.push((
@@ -60,9 +60,9 @@ fn they_stay_where_they_belong() -> Result<()> {
         Enrolling::with_the_settings_name(image_tests::doubles::iot_core::Options::default())?;
     let refused = Rejection::new(429, "Throttled", "later");
     enrolling
-        .site
+        .cloud
         .core
-        .misbehave(Call::RegisterThing, 1, Conduct::Rejected(refused));
+        .misbehave(Call::RegisterThing, 1, Misbehaviour::Rejected(refused));
     let mut said = loud(&enrolling, &["--verbose", "enroll"])?;
     // Between the two calls the token is on the disk, for root alone.
     let [(_, token)] = &secrets(&enrolling)?

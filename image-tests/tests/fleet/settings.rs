@@ -45,15 +45,15 @@ fn mistakes_are_named() -> Result<()> {
         ("templte_name", json!("x"), "templte_name"),
     ];
     for (name, value, words) in cases {
-        let mut settings = enrolling.site.settings("nucleus-lite", KeyType::EccP256);
+        let mut settings = enrolling.cloud.settings("nucleus-lite", KeyType::EccP256);
         settings["enrollment"][name] = value;
         enrolling.device.settings(&settings)?;
         enrolling.ends(exit::SETTINGS, words)?;
     }
-    assert_eq!(enrolling.site.core.journal().0.len(), 0);
+    assert_eq!(enrolling.cloud.core.events().0.len(), 0);
     enrolling
         .device
-        .settings(&enrolling.site.settings("nucleus-lite", KeyType::EccP256))?;
+        .settings(&enrolling.cloud.settings("nucleus-lite", KeyType::EccP256))?;
     enrolling.ends_done()
 }
 
@@ -61,7 +61,7 @@ fn mistakes_are_named() -> Result<()> {
 #[test]
 fn without_a_clock_nothing_is_asked_for() -> Result<()> {
     let enrolling = Enrolling::new()?;
-    let mut settings = enrolling.site.settings("nucleus-lite", KeyType::EccP256);
+    let mut settings = enrolling.cloud.settings("nucleus-lite", KeyType::EccP256);
     settings["enrollment"]["trust_clock"] = json!(false);
     enrolling.device.settings(&settings)?;
     let outcome = enrolling.enroll()?;
@@ -70,7 +70,7 @@ fn without_a_clock_nothing_is_asked_for() -> Result<()> {
         return enrolling.ends_done();
     }
     crate::assert_ends(&outcome, exit::WAITING, "the clock is not synchronised");
-    assert_eq!(enrolling.site.core.journal().0.len(), 0);
+    assert_eq!(enrolling.cloud.core.events().0.len(), 0);
     assert_eq!(enrolling.device.status()?["state"], "AwaitingCertificate");
     Ok(())
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, offline_settings};
 use image_tests::doubles::tpm_proxy::Firmware;
-use image_tests::faults::power_cut::Board;
+use image_tests::faults::power_cut::Rig;
 
 /// `make sweep` has as many as the issue asks for.
 fn cycles() -> usize {
@@ -26,17 +26,17 @@ fn reset_and_provision_again_and_again() -> Result<()> {
     for firmware in [Firmware::V7_63, Firmware::V7_85] {
         let device = Device::unprovisioned()?;
         device.settings(&offline_settings("nucleus-lite", KeyType::EccP256))?;
-        let mut board = Board::new(device, firmware)?;
-        board.run("provision")?;
+        let mut rig = Rig::new(device, firmware)?;
+        rig.run("provision")?;
         let mut seen = Vec::new();
         for cycle in 0..cycles() {
-            let (code, said, _) = board.run("reset")?;
+            let (code, said, _) = rig.run("reset")?;
             assert_eq!(code, 0, "cycle {cycle}: {said}");
-            let (code, said, commands) = board.run("provision")?;
+            let (code, said, commands) = rig.run("provision")?;
             assert_eq!(code, 0, "cycle {cycle}: {said}");
-            let handles = board.device.tpm.upstream().handles(0x8100_0000)?;
+            let handles = rig.device.tpm.upstream().handles(0x8100_0000)?;
             assert_eq!(handles, [0x8100_0001], "cycle {cycle}");
-            seen.push((commands, disk_use(&board.device)?));
+            seen.push((commands, disk_use(&rig.device)?));
         }
         // The first two cycles still add to the identities that are kept.
         let (commands, disk) = seen[2];

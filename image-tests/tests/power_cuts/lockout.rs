@@ -75,7 +75,7 @@ fn looking_at_the_counter_costs_one_command_and_resetting_it_one() -> Result<()>
     device.tcti = Some(proxy.tcti());
     let idle = {
         device.succeed(&["provision"])?;
-        proxy.take_journal()
+        proxy.take_commands()
     };
     assert_eq!(idle.count("GetCapability"), 1, "{:?}", idle.names());
     assert_eq!(idle.count("DictionaryAttackLockReset"), 0);
@@ -87,9 +87,9 @@ fn looking_at_the_counter_costs_one_command_and_resetting_it_one() -> Result<()>
     proxy.power_on()?;
     assert!(device.tpm.lockout_counter()? > 0);
     device.tcti = Some(proxy.tcti());
-    proxy.take_journal();
+    proxy.take_commands();
     device.succeed(&["provision"])?;
-    let reset = proxy.take_journal();
+    let reset = proxy.take_commands();
     assert_eq!(
         reset.count("DictionaryAttackLockReset"),
         1,

@@ -26,7 +26,7 @@ fn nothing_is_stuck_in_a_sample_of_every_row() -> Result<()> {
 
 /// Whether any point after a sync is stuck where firstboot leaves the sync out.
 fn is_noticed_without(path_end: &str, name: &str) -> Result<bool> {
-    let mut stage = Stage::set(SCENARIOS[0], KeyType::EccP256)?;
+    let mut stage = Stage::prepare(SCENARIOS[0], KeyType::EccP256)?;
     let calls = stage.recording().calls();
     let sync = calls
         .iter()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use image_tests::device::station::Station;
-use image_tests::doubles::forged_request::Paper;
+use image_tests::doubles::forged_request::ForgedRequest;
 use image_tests::process::{bounded, finish};
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ pub fn with_requests(count: usize) -> Result<(Station, PathBuf)> {
     let station = Station::new()?;
     let requests = station.path("requests");
     for number in 1..=count {
-        Paper::new(&format!("gw-{number}"), &station.maker)?.write(&requests)?;
+        ForgedRequest::new(&format!("gw-{number}"), &station.manufacturer)?.write(&requests)?;
     }
     Ok((station, requests))
 }
@@ -193,7 +193,7 @@ fn requests_and_replies_in_words() -> Result<()> {
     let record = requests.join("gw-1.json");
     let reply = station.out().join("gw-1.reply.json");
     let mut inspect = station.command(&["inspect", "--vendor-ca"])?;
-    inspect.arg(station.maker.certificates());
+    inspect.arg(station.manufacturer.certificates());
     let shown = finish(inspect.arg(&record).arg(&reply))?;
     assert_eq!(shown.code, exit::DONE, "{shown:?}");
     let issuer = station.fingerprint()?.replace(':', "").to_lowercase();

@@ -15,7 +15,7 @@ use crate::device::thing_name;
 /// A device on its way through this bench, never booted.
 pub fn device(station: &Station, key: KeyType, ek: Ek) -> Result<Device> {
     let device = Device::unprovisioned()?;
-    station.maker.equip(&device.tpm, ek)?;
+    station.manufacturer.equip(&device.tpm, ek)?;
     let mut settings = offline_settings("nucleus-lite", key);
     settings["enrollment"]["issuers"] = json!([station.fingerprint()?]);
     device.settings(&settings)?;
@@ -34,16 +34,17 @@ fn goes_through(key: KeyType, ek: Ek, firmware: Firmware, manager: bool) -> Resu
         latency: None,
     };
     let proxy = Proxy::start(device.tpm.upstream(), options)?;
-    let door = manager.then(|| proxy.door()).transpose()?;
+    let opened = manager.then(|| proxy.open()).transpose()?;
     device.tcti = Some(
-        door.as_ref()
-            .map_or_else(|| proxy.tcti(), |door| door.tcti()),
+        opened
+            .as_ref()
+            .map_or_else(|| proxy.tcti(), |opened| opened.tcti()),
     );
     device.succeed(&["provision"])?;
     station.answer(&device)?;
     device.succeed(&["enroll"])?;
     assert_eq!(device.status()?["state"], "Done");
-    drop(door);
+    drop(opened);
     assert!(device.tpm.transient_handles()?.is_empty());
     let server = TlsServer::start(&station.operator, Version::Tls13)?;
     let identity = device.identity_of_greengrass(key)?;

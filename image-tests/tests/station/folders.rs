@@ -91,7 +91,9 @@ fn a_link_in_place_of_the_folder() -> Result<()> {
         issue.arg(&requests);
         issue.arg("--ca").arg(station.operator.certificate_path());
         issue.arg("--key").arg(station.operator.key_path());
-        issue.arg("--vendor-ca").arg(station.maker.certificates());
+        issue
+            .arg("--vendor-ca")
+            .arg(station.manufacturer.certificates());
         finish(issue.args(["--out", &out]))
     };
     let link = station.out().display().to_string();

@@ -9,7 +9,7 @@ use firstboot::attestation::Reply;
 use image_tests::clients::KeyType;
 use image_tests::device::station::Station;
 use image_tests::device::{Device, assert_ends};
-use image_tests::doubles::forged_request::{Paper, p256};
+use image_tests::doubles::forged_request::{ForgedRequest, p256};
 use image_tests::doubles::software_tpm::{Ek, SoftwareTpm};
 use image_tests::process::succeed;
 
@@ -25,13 +25,13 @@ fn answer_to_a_software_key(
     station: &Station,
     tpm: &SoftwareTpm,
     ek: Ek,
-) -> Result<(Paper, Reply)> {
-    let mut paper = Paper::new("gw-1", &station.maker)?;
-    paper.ek_certificate = Some(station.maker.equip(tpm, ek)?);
-    let done = station.issue(&paper.write(&station.path("requests"))?)?;
+) -> Result<(ForgedRequest, Reply)> {
+    let mut forged = ForgedRequest::new("gw-1", &station.manufacturer)?;
+    forged.ek_certificate = Some(station.manufacturer.equip(tpm, ek)?);
+    let done = station.issue(&forged.write(&station.path("requests"))?)?;
     assert_eq!(done.code, exit::DONE, "{done:?}");
     let reply = Reply::parse(&fs::read(station.out().join("gw-1.reply.json"))?);
-    Ok((paper, reply.map_err(anyhow::Error::msg)?))
+    Ok((forged, reply.map_err(anyhow::Error::msg)?))
 }
 
 #[test]
@@ -39,9 +39,9 @@ fn a_software_key_that_lies_about_its_attributes() -> Result<()> {
     for ek in Ek::BOTH {
         let station = Station::new()?;
         let tpm = SoftwareTpm::start()?;
-        let (paper, reply) = answer_to_a_software_key(&station, &tpm, ek)?;
-        fs::write(tpm.file("soft.pem"), paper.key.private_key_to_pem_pkcs8()?)?;
-        fs::write(tpm.file("soft.pub"), paper.key.public_key_to_pem()?)?;
+        let (forged, reply) = answer_to_a_software_key(&station, &tpm, ek)?;
+        fs::write(tpm.file("soft.pem"), forged.key.private_key_to_pem_pkcs8()?)?;
+        fs::write(tpm.file("soft.pub"), forged.key.public_key_to_pem()?)?;
         // With its private part, no TPM loads it: TPM_RC_ATTRIBUTES of parameter 2.
         let load = [
             "tpm2_loadexternal",

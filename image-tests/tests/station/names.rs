@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 use image_tests::clients::KeyType;
 use image_tests::device::station::Station;
-use image_tests::doubles::forged_request::Paper;
+use image_tests::doubles::forged_request::ForgedRequest;
 use image_tests::doubles::pki::Authority;
 use image_tests::doubles::software_tpm::Ek;
 use image_tests::process::{Finished, finish};
@@ -71,7 +71,7 @@ fn a_name_that_is_too_long_for_a_certificate() -> Result<()> {
 #[test]
 fn a_record_under_another_name_than_its_csr() -> Result<()> {
     let (station, requests) = with_requests(2)?;
-    Paper::new("gw-3", &station.maker)?
+    ForgedRequest::new("gw-3", &station.manufacturer)?
         .write_changed(&requests, |record| record["thing_name"] = json!("gw-4"))?;
     let done = station.issue(&requests)?;
     refuses(
@@ -98,7 +98,7 @@ fn requests_for_one_name() -> Result<()> {
         (&requests, "line:7"),
         (&others, "LINE_7"),
     ] {
-        Paper::new(name, &station.maker)?.write(folder)?;
+        ForgedRequest::new(name, &station.manufacturer)?.write(folder)?;
     }
     let mut issue = station.issuing(&requests)?;
     // --force is not for this.
@@ -131,7 +131,7 @@ fn requests_for_one_name() -> Result<()> {
 fn a_forged_request_does_not_block_a_name() -> Result<()> {
     let (station, requests) = with_requests(1)?;
     let others = station.path("others");
-    let mut forged = Paper::new("gw-1", &station.maker)?;
+    let mut forged = ForgedRequest::new("gw-1", &station.manufacturer)?;
     forged.ek_certificate = None;
     forged.write(&others)?;
     let mut issue = station.issuing(&requests)?;
@@ -145,10 +145,10 @@ fn a_forged_request_does_not_block_a_name() -> Result<()> {
 #[test]
 fn requests_of_one_key() -> Result<()> {
     let (station, requests) = with_requests(1)?;
-    let mut paper = Paper::new("before", &station.maker)?;
-    paper.write(&requests)?;
-    paper.thing = "after".into();
-    paper.write(&requests)?;
+    let mut forged = ForgedRequest::new("before", &station.manufacturer)?;
+    forged.write(&requests)?;
+    forged.thing = "after".into();
+    forged.write(&requests)?;
     let done = station.issue(&requests)?;
     refuses(&done, "before.json", "has the same key, for \"after\"");
     refuses(&done, "after.json", "has the same key, for \"before\"");
@@ -181,9 +181,9 @@ fn a_name_that_has_been_given_to_another_tpm() -> Result<()> {
     // The same name, and one that a card takes for the same.
     for name in ["gw-1", "GW-1"] {
         let others = station.path(&format!("of-{name}"));
-        Paper::new(name, &station.maker)?.write(&others)?;
+        ForgedRequest::new(name, &station.manufacturer)?.write(&others)?;
         let beside = format!("beside-{}", name.as_bytes()[0]);
-        Paper::new(&beside, &station.maker)?.write(&others)?;
+        ForgedRequest::new(&beside, &station.manufacturer)?.write(&others)?;
         let done = station.issue(&others)?;
         refuses(
             &done,
@@ -216,7 +216,7 @@ fn a_name_that_the_inventory_gives_to_another_tpm() -> Result<()> {
         assert_eq!(issue(&requests, &[])?.code, exit::DONE);
         fs::remove_dir_all(station.out())?;
         let others = station.path("others");
-        Paper::new("Gw-1", &station.maker)?.write(&others)?;
+        ForgedRequest::new("Gw-1", &station.manufacturer)?.write(&others)?;
         let done = issue(&others, &[])?;
         refuses(&done, "Gw-1.json", "has been given to another TPM or key");
         assert_eq!(issue(&others, &["--force"])?.code, exit::DONE);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::Result;
-use image_tests::doubles::forged_request::Paper;
+use image_tests::doubles::forged_request::ForgedRequest;
 use image_tests::process::{finish, finish_unread};
 
 use crate::commands::with_requests;
@@ -37,8 +37,8 @@ fn nobody_reads_and_everything_is_done() -> Result<()> {
 fn words_and_file_names_of_others_do_not_steer_the_terminal() -> Result<()> {
     let (station, requests) = with_requests(1)?;
     let odd = "\u{1b}[2J\u{202e}\u{2066}\u{2029}";
-    let paper = Paper::new("gw-2", &station.maker)?;
-    let record = paper.write_changed(&requests, |record| {
+    let forged = ForgedRequest::new("gw-2", &station.manufacturer)?;
+    let record = forged.write_changed(&requests, |record| {
         record["tpm"] = odd.into();
         record["serial"] = odd.into();
     })?;

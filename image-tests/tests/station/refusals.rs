@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use image_tests::device::station::Station;
-use image_tests::doubles::forged_request::{Paper, p256, public, roca};
+use image_tests::doubles::forged_request::{ForgedRequest, p256, public, roca};
 use image_tests::doubles::pki::Validity;
-use image_tests::doubles::pki::{EkForm, Maker, PLATFORM_CERTIFICATE};
+use image_tests::doubles::pki::{EkForm, Manufacturer, PLATFORM_CERTIFICATE};
 use serde_json::{Value, json};
 
 use crate::exit;
@@ -23,8 +23,8 @@ impl Counter {
         })
     }
 
-    fn paper(&self) -> Result<Paper> {
-        Paper::new("gw-1", &self.station.maker)
+    fn forged(&self) -> Result<ForgedRequest> {
+        ForgedRequest::new("gw-1", &self.station.manufacturer)
     }
 
     fn requests(&self) -> std::path::PathBuf {
@@ -47,13 +47,13 @@ impl Counter {
     }
 
     #[track_caller]
-    fn refuses_paper(&self, paper: &Paper, words: &str) -> Result<()> {
-        self.refuses(&paper.write(&self.requests())?, words)
+    fn refuses_request(&self, forged: &ForgedRequest, words: &str) -> Result<()> {
+        self.refuses(&forged.write(&self.requests())?, words)
     }
 
     #[track_caller]
     fn refuses_record(&self, change: impl FnOnce(&mut Value), words: &str) -> Result<()> {
-        let record = self.paper()?.write_changed(&self.requests(), change)?;
+        let record = self.forged()?.write_changed(&self.requests(), change)?;
         self.refuses(&record, words)
     }
 }
@@ -62,11 +62,11 @@ impl Counter {
 #[test]
 fn a_good_one_is_taken() -> Result<()> {
     let counter = Counter::new()?;
-    let mut rsa = counter.paper()?;
+    let mut rsa = counter.forged()?;
     rsa.thing = "gw:2".into();
     rsa.key = openssl::pkey::PKey::from_rsa(openssl::rsa::Rsa::generate(2048)?)?;
-    for paper in [counter.paper()?, rsa] {
-        let done = counter.station.issue(&paper.write(&counter.requests())?)?;
+    for forged in [counter.forged()?, rsa] {
+        let done = counter.station.issue(&forged.write(&counter.requests())?)?;
         assert_eq!(done.code, exit::DONE, "{done:?}");
     }
     assert!(counter.station.out().join("gw-1.reply.json").exists());
@@ -80,13 +80,13 @@ fn keys_that_a_tpm_may_let_go() -> Result<()> {
     // TPMA_OBJECT (TPM 2.0 Library, Part 2 §8.3): fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, sign; and
     // bits that are to be clear: adminWithPolicy, noDA, encryptedDuplication, restricted.
     for bit in [1, 4, 5, 6, 18, 7, 10, 11, 16] {
-        let mut paper = counter.paper()?;
-        paper.attributes ^= 1 << bit;
-        counter.refuses_paper(&paper, "its key's attributes are 0x")?;
+        let mut forged = counter.forged()?;
+        forged.attributes ^= 1 << bit;
+        counter.refuses_request(&forged, "its key's attributes are 0x")?;
     }
-    let mut paper = counter.paper()?;
-    paper.policy = vec![7; 32];
-    counter.refuses_paper(&paper, "policy")
+    let mut forged = counter.forged()?;
+    forged.policy = vec![7; 32];
+    counter.refuses_request(&forged, "policy")
 }
 
 #[test]
@@ -94,8 +94,8 @@ fn csrs_that_do_not_fit() -> Result<()> {
     let counter = Counter::new()?;
     let requests = counter.requests();
     // Another request's CSR under this one's name, with a hash that is true.
-    let record = counter.paper()?.write(&requests)?;
-    let mut other = counter.paper()?;
+    let record = counter.forged()?.write(&requests)?;
+    let mut other = counter.forged()?;
     other.thing = "gw-2".into();
     other.write(&requests)?;
     let csr = requests.join("gw-1.csr.pem");
@@ -113,25 +113,28 @@ fn csrs_that_do_not_fit() -> Result<()> {
     std::fs::remove_file(&csr)?;
     counter.refuses(&record, "gw-1.csr.pem is missing")?;
 
-    let mut forged = counter.paper()?;
+    let mut forged = counter.forged()?;
     forged.csr_signer = Some(p256()?);
-    counter.refuses_paper(&forged, "signature is wrong")
+    counter.refuses_request(&forged, "signature is wrong")
 }
 
 #[test]
 fn endorsement_keys_of_others() -> Result<()> {
     let counter = Counter::new()?;
-    let maker = &counter.station.maker;
-    let with = |maker: &Maker, form: EkForm| Paper::with("gw-1", maker, p256()?, form);
-    let refused = |paper: Result<Paper>, words: &str| counter.refuses_paper(&paper?, words);
+    let manufacturer = &counter.station.manufacturer;
+    let with = |manufacturer: &Manufacturer, form: EkForm| {
+        ForgedRequest::with("gw-1", manufacturer, p256()?, form)
+    };
+    let refused =
+        |forged: Result<ForgedRequest>, words: &str| counter.refuses_request(&forged?, words);
     let usual = EkForm::default();
 
     // Another CA with the very same names.
     refused(
-        with(&Maker::new()?, usual),
+        with(&Manufacturer::new()?, usual),
         "does not lead to a pinned TPM maker",
     )?;
-    let mut flipped = counter.paper()?;
+    let mut flipped = counter.forged()?;
     *flipped
         .ek_certificate
         .as_mut()
@@ -142,20 +145,20 @@ fn endorsement_keys_of_others() -> Result<()> {
         purpose: PLATFORM_CERTIFICATE,
         ..usual
     };
-    refused(with(maker, platform), "not for an endorsement key")?;
+    refused(with(manufacturer, platform), "not for an endorsement key")?;
     let any = EkForm {
         purpose: "",
         ..usual
     };
-    refused(with(maker, any), "not for an endorsement key")?;
+    refused(with(manufacturer, any), "not for an endorsement key")?;
     let authority = EkForm {
         authority: true,
         ..usual
     };
-    refused(with(maker, authority), "CA's certificate")?;
-    // The maker's own CA certificate.
-    let mut own = counter.paper()?;
-    let pem = std::fs::read(maker.certificates().join("intermediate.pem"))?;
+    refused(with(manufacturer, authority), "CA's certificate")?;
+    // The manufacturer's own CA certificate.
+    let mut own = counter.forged()?;
+    let pem = std::fs::read(manufacturer.certificates().join("intermediate.pem"))?;
     own.ek_certificate = Some(openssl::x509::X509::from_pem(&pem)?.to_der()?);
     refused(Ok(own), "CA's certificate")?;
     for (validity, words) in [
@@ -163,45 +166,48 @@ fn endorsement_keys_of_others() -> Result<()> {
         (Validity::NotYet, "certificate is not yet valid"),
     ] {
         let form = EkForm { validity, ..usual };
-        refused(with(maker, form), words)?;
+        refused(with(manufacturer, form), words)?;
     }
-    let weak = Paper::with("gw-1", maker, roca()?, usual);
+    let weak = ForgedRequest::with("gw-1", manufacturer, roca()?, usual);
     refused(weak, "its endorsement key is a weak RSA key")?;
     let group = openssl::ec::EcGroup::from_curve_name(openssl::nid::Nid::SECP384R1)?;
     let p384 = openssl::pkey::PKey::from_ec_key(openssl::ec::EcKey::generate(&group)?)?;
-    refused(Paper::with("gw-1", maker, p384, usual), "another curve")?;
     refused(
-        counter.paper().map(|paper| Paper {
+        ForgedRequest::with("gw-1", manufacturer, p384, usual),
+        "another curve",
+    )?;
+    refused(
+        counter.forged().map(|forged| ForgedRequest {
             ek_certificate: None,
-            ..paper
+            ..forged
         }),
         "unattested: the TPM has no EK certificate",
     )
 }
 
 #[test]
-fn the_maker_s_authorities_out_of_their_time_or_place() -> Result<()> {
-    for (maker, words) in [
+fn the_manufacturers_authorities_out_of_their_time_or_place() -> Result<()> {
+    for (manufacturer, words) in [
         (
-            Maker::with(Validity::Expired)?,
+            Manufacturer::with(Validity::Expired)?,
             "certificate has expired, at its issuer no. 1",
         ),
         (
-            Maker::with(Validity::NotYet)?,
+            Manufacturer::with(Validity::NotYet)?,
             "not yet valid, at its issuer no. 1",
         ),
         (
-            Maker::with_another_authority_below()?,
+            Manufacturer::with_another_authority_below()?,
             "path length constraint exceeded",
         ),
         (
-            Maker::that_may_not_sign()?,
+            Manufacturer::that_may_not_sign()?,
             "invalid CA certificate, at its issuer no. 1",
         ),
     ] {
         let mut counter = Counter::new()?;
-        counter.station.maker = maker;
-        counter.refuses_paper(&counter.paper()?, words)?;
+        counter.station.manufacturer = manufacturer;
+        counter.refuses_request(&counter.forged()?, words)?;
     }
     Ok(())
 }
@@ -209,10 +215,10 @@ fn the_maker_s_authorities_out_of_their_time_or_place() -> Result<()> {
 #[test]
 fn a_weak_rsa_key() -> Result<()> {
     let counter = Counter::new()?;
-    let mut paper = counter.paper()?;
-    paper.key = roca()?;
-    counter.refuses_paper(
-        &paper,
+    let mut forged = counter.forged()?;
+    forged.key = roca()?;
+    counter.refuses_request(
+        &forged,
         "its key is a weak RSA key that can be factored (ROCA",
     )
 }
@@ -263,7 +269,7 @@ fn fields_that_are_cut_off_too_long_or_strange() -> Result<()> {
         "it says nothing of its TPM",
     )?;
     // What steers a terminal is shown, not sent.
-    let escape = counter.paper()?.write_changed(&counter.requests(), |r| {
+    let escape = counter.forged()?.write_changed(&counter.requests(), |r| {
         r.as_object_mut().and_then(|r| r.remove("ek_certificate"));
         r["unattested"] = json!("\u{1b}[2J");
     })?;
@@ -276,13 +282,13 @@ fn fields_that_are_cut_off_too_long_or_strange() -> Result<()> {
 #[test]
 fn somebody_else_s_ek_certificate_is_not_seen_here() -> Result<()> {
     let counter = Counter::new()?;
-    let mut paper = counter.paper()?;
+    let mut forged = counter.forged()?;
     let others = counter
         .station
-        .maker
+        .manufacturer
         .certify(&*public(&p256()?)?, EkForm::default())?;
-    paper.ek_certificate = Some(others);
-    let done = counter.station.issue(&paper.write(&counter.requests())?)?;
+    forged.ek_certificate = Some(others);
+    let done = counter.station.issue(&forged.write(&counter.requests())?)?;
     assert_eq!(done.code, exit::DONE, "{done:?}");
     Ok(())
 }

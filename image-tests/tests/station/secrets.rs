@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 use image_tests::clients::KeyType;
 use image_tests::device::station::Station;
-use image_tests::doubles::forged_request::Paper;
+use image_tests::doubles::forged_request::ForgedRequest;
 use image_tests::doubles::software_tpm::Ek;
 use image_tests::process::finish;
 use openssl::x509::X509;
@@ -102,7 +102,7 @@ fn the_certificate_is_nowhere_in_clear() -> Result<()> {
 fn serial_numbers_are_random() -> Result<()> {
     let station = Station::new()?;
     let requests = station.path("requests");
-    Paper::new("gw-1", &station.maker)?.write(&requests)?;
+    ForgedRequest::new("gw-1", &station.manufacturer)?.write(&requests)?;
     let inventory = station.path("fleet.csv");
     for _ in 0..8 {
         let mut issue = station.issuing(&requests)?;

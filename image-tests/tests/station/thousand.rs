@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use image_tests::device::station::Station;
-use image_tests::doubles::forged_request::Paper;
+use image_tests::doubles::forged_request::ForgedRequest;
 use image_tests::process::finish;
 
 use crate::exit;
@@ -19,7 +19,7 @@ fn a_thousand_in_one_run() -> Result<()> {
     let station = Station::new()?;
     let requests = station.path("requests");
     for number in 0..REQUESTS {
-        Paper::new(&format!("gw-{number:04}"), &station.maker)?.write(&requests)?;
+        ForgedRequest::new(&format!("gw-{number:04}"), &station.manufacturer)?.write(&requests)?;
     }
     let figures = station.path("figures");
     let issue = station.issuing(&requests)?;

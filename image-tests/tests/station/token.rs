@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use image_tests::device::station::Station;
-use image_tests::doubles::forged_request::{Paper, p256};
+use image_tests::doubles::forged_request::{ForgedRequest, p256};
 use image_tests::process::{Finished, bounded, finish, succeed};
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
@@ -100,7 +100,7 @@ impl Hsm {
         issue.arg("--pkcs11-module").arg(module()?);
         issue
             .arg("--vendor-ca")
-            .arg(self.station.maker.certificates());
+            .arg(self.station.manufacturer.certificates());
         issue.arg("--out").arg(self.station.out());
         finish(issue.env("SOFTHSM2_CONF", &self.configuration))
     }
@@ -128,7 +128,7 @@ fn the_key_never_leaves_its_token() -> Result<()> {
     for key in [p256()?, PKey::from_rsa(Rsa::generate(2048)?)?] {
         let hsm = Hsm::with(&key)?;
         let requests = hsm.station.path("requests");
-        let record = Paper::new("gw-1", &hsm.station.maker)?.write(&requests)?;
+        let record = ForgedRequest::new("gw-1", &hsm.station.manufacturer)?.write(&requests)?;
         let token = "pkcs11:token=Operator%20CA";
         for (uri, pin, words) in [
             (format!("{token};object=nothing"), "1234", "0 private keys"),
@@ -188,7 +188,7 @@ fn the_key_never_leaves_its_token() -> Result<()> {
 fn a_token_with_an_odd_name() -> Result<()> {
     let hsm = Hsm::labelled(&p256()?, "R&D; CA?")?;
     let requests = hsm.station.path("requests");
-    Paper::new("gw-1", &hsm.station.maker)?.write(&requests)?;
+    ForgedRequest::new("gw-1", &hsm.station.manufacturer)?.write(&requests)?;
     let module = module()?.display().to_string();
     for uri in [
         "pkcs11:token=R&D%3B%20CA%3F;id=%0A".to_owned(),

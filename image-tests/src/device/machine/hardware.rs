@@ -32,7 +32,7 @@ pub enum Tpm {
 }
 
 #[derive(Clone, Debug)]
-pub struct Board {
+pub struct Hardware {
     pub tpm: Tpm,
     pub overlay: Overlay,
     /// A TCP port of this machine's loopback that the guest reaches as broker.test:8883, and nothing else: where a
@@ -42,7 +42,7 @@ pub struct Board {
     pub plugged_in: bool,
 }
 
-impl Default for Board {
+impl Default for Hardware {
     fn default() -> Self {
         Self {
             tpm: Tpm::Present,
@@ -78,7 +78,7 @@ const FASTER: &str = "nokaslr mitigations=off \
 const COMMAND_LINE: &str =
     "root=/dev/nvme0n1p2 rw console=ttyAMA0 panic=-1 systemd.show_status=yes";
 
-impl Board {
+impl Hardware {
     /// QEMU with everything but the TPM, the card and the channels.
     pub(super) fn qemu(&self, device_tree: &Path) -> Result<Command> {
         let mut qemu = Command::new("qemu-system-aarch64");

@@ -16,9 +16,9 @@ const LIMIT: Duration = Duration::from_secs(900);
 
 /// One entry; systemd.journal-fields(7) has the names.
 #[derive(Clone, Debug)]
-pub struct Record(Value);
+pub struct Entry(Value);
 
-impl Record {
+impl Entry {
     pub fn field(&self, name: &str) -> &str {
         self.0[name].as_str().unwrap_or_default()
     }
@@ -50,7 +50,7 @@ impl Record {
 
 /// A part of the journal, in its order.
 #[derive(Clone, Debug, Default)]
-pub struct Journal(Vec<Record>);
+pub struct Journal(Vec<Entry>);
 
 impl Journal {
     /// What was kept of a boot.
@@ -59,10 +59,10 @@ impl Journal {
         let records = text
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
-        Ok(Self(records.map(Record).collect()))
+        Ok(Self(records.map(Entry).collect()))
     }
 
-    pub fn records(&self) -> &[Record] {
+    pub fn entries(&self) -> &[Entry] {
         &self.0
     }
 
@@ -73,7 +73,7 @@ impl Journal {
     }
 
     /// The first record with these words.
-    pub fn saying(&self, words: &str) -> Option<&Record> {
+    pub fn saying(&self, words: &str) -> Option<&Entry> {
         self.0
             .iter()
             .find(|record| record.message().contains(words))
@@ -82,11 +82,11 @@ impl Journal {
     /// How a unit's start has ended, the last time.
     pub fn started(&self, unit: &str) -> Option<&str> {
         let of_unit = self.0.iter().filter(|record| record.unit() == unit);
-        of_unit.filter_map(Record::started).next_back()
+        of_unit.filter_map(Entry::started).next_back()
     }
 
     pub fn text(&self) -> String {
-        let line = |r: &Record| {
+        let line = |r: &Entry| {
             format!(
                 "{:9.3} {}: {}\n",
                 r.time().as_secs_f64(),
@@ -118,7 +118,7 @@ impl Live {
                 let Ok(line) = line else { break };
                 let _ = file.write_all(&line).and_then(|()| file.write_all(b"\n"));
                 if let Ok(record) = serde_json::from_slice(&line) {
-                    reader.lock().journal.0.push(Record(record));
+                    reader.lock().journal.0.push(Entry(record));
                     reader.0.1.notify_all();
                 }
             }
@@ -137,8 +137,8 @@ impl Live {
         &self,
         what: &str,
         from: usize,
-        wanted: impl Fn(&Record) -> bool,
-    ) -> Result<(Record, usize)> {
+        wanted: impl Fn(&Entry) -> bool,
+    ) -> Result<(Entry, usize)> {
         let start = Instant::now();
         let mut next = from;
         let mut state = self.lock();

@@ -22,8 +22,8 @@ mod offline;
 mod running;
 
 pub use card::{Card, EXT4};
-pub use hardware::{Board, Overlay, Tpm};
-pub use journal::{Journal, Record};
+pub use hardware::{Hardware, Overlay, Tpm};
+pub use journal::{Entry, Journal};
 pub use running::{LogFiles, Running};
 
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ pub fn built(name: &str) -> Result<PathBuf> {
 #[derive(Debug)]
 pub struct Machine {
     pub card: Card,
-    pub board: Board,
+    pub hardware: Hardware,
     /// The TPM's state, and files of the boots: boot-1.journal, boot-1.console, ….
     files: TempDir,
     boots: usize,
@@ -68,7 +68,7 @@ impl Machine {
         std::fs::create_dir(files.path().join("tpm"))?;
         Ok(Self {
             card,
-            board: Board::default(),
+            hardware: Hardware::default(),
             files,
             boots: 0,
         })

@@ -18,7 +18,7 @@ const PLACES: [(&str, &str); 4] = [
 impl Machine {
     /// The device that this machine is: copies of its files and of its TPM's state. The card's journal has to
     /// have been replayed ([`Card::check`](super::Card::check)), as the kernel does it when it mounts.
-    pub fn on_the_bench(&self) -> Result<Device> {
+    pub fn offline(&self) -> Result<Device> {
         let tree = tempfile::Builder::new().prefix("bench-").tempdir()?;
         let at = |path: &str| tree.path().join(path);
         for (place, parent) in PLACES {

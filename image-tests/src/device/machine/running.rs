@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::hardware::Tpm;
-use super::journal::{Journal, Live, Record};
+use super::journal::{Entry, Journal, Live};
 use super::{Machine, built};
 use crate::process::{Background, Finished, bounded, finish, wait_for};
 
@@ -45,12 +45,12 @@ impl Running {
     /// Switches it on. With a log, every write to the card and every state of the TPM is recorded.
     pub(super) fn start(machine: Machine, log: Option<&LogFiles>) -> Result<Self> {
         let at = |name: &str| machine.file(name);
-        let swtpm = match machine.board.tpm {
+        let swtpm = match machine.hardware.tpm {
             Tpm::Absent => None,
             Tpm::Present | Tpm::Late | Tpm::Broken => Some(start_tpm(&machine, log)?),
         };
-        machine.board.device_tree(&at("dtb"))?;
-        let mut qemu = machine.board.qemu(&at("dtb"))?;
+        machine.hardware.device_tree(&at("dtb"))?;
+        let mut qemu = machine.hardware.qemu(&at("dtb"))?;
         qemu.arg("-serial")
             .arg(format!("file:{}", at("console").display()));
         qemu.args(["-device", "virtio-serial-pci"]);
@@ -94,12 +94,12 @@ impl Running {
             })
         };
         say(&[&command("qmp_capabilities")])?;
-        if machine.board.tpm == Tpm::Broken {
+        if machine.hardware.tpm == Tpm::Broken {
             // The TPM has power and has read its state, the processor stands still. Nothing can be written to
             // a directory that is gone.
             std::fs::remove_dir_all(machine.tpm_state())?;
         }
-        if machine.board.broker.is_some() && !machine.board.plugged_in {
+        if machine.hardware.broker.is_some() && !machine.hardware.plugged_in {
             say(&[&cable(false)])?;
         }
         say(&[&command("cont")])?;
@@ -134,23 +134,23 @@ impl Running {
     /// Waits until the start of a unit has ended, well or not.
     pub fn until(self, unit: &str) -> Result<Self> {
         Ok(self
-            .until_record(unit, |r| r.unit() == unit && r.started().is_some())?
+            .until_entry(unit, |r| r.unit() == unit && r.started().is_some())?
             .0)
     }
 
     /// Waits until the journal has these words.
     pub fn until_said(self, words: &str) -> Result<Self> {
         Ok(self
-            .until_record(words, |record| record.message().contains(words))?
+            .until_entry(words, |record| record.message().contains(words))?
             .0)
     }
 
     /// Waits for a record that has not been waited for yet.
-    pub fn until_record(
+    pub fn until_entry(
         mut self,
         what: &str,
-        wanted: impl Fn(&Record) -> bool,
-    ) -> Result<(Self, Record)> {
+        wanted: impl Fn(&Entry) -> bool,
+    ) -> Result<(Self, Entry)> {
         match self.journal.wait_for(what, self.seen, wanted) {
             Ok((record, seen)) => {
                 self.seen = seen;
@@ -162,7 +162,7 @@ impl Running {
 
     /// Waits until the journal has such a record, which may have been passed already: records of different units
     /// have no certain order.
-    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Record) -> bool) -> Result<Record> {
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Entry) -> bool) -> Result<Entry> {
         match self.journal.wait_for(what, 0, wanted) {
             Ok((record, _)) => Ok(record),
             Err(e) => bail!("{e:#}; {}", self.machine.keep()),

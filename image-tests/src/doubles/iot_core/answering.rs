@@ -7,21 +7,21 @@ use openssl::hash::MessageDigest;
 use openssl::x509::X509;
 use serde_json::Value;
 
-use super::core::Memory;
-use super::event_log::{Entry, Event, Journal, Who};
+use super::event_log::{Entry, Event, EventLog, Who};
 use super::link::{Action, Answer, Kind, Question, Verdict};
-use super::misbehaviour::{Call, Conduct, Door, Orders};
+use super::memory::Memory;
+use super::misbehaviour::{Admission, Call, Misbehaviour, Orders};
 use super::provisioning::Rejection;
 use super::registry::Status;
-use super::{hexadecimal, policy, topics};
+use super::{hex, policy, topics};
 use crate::doubles::pki::aws::{Subject, new_ecc_key};
 
 /// What the connections share.
 pub struct Shared {
     pub memory: Memory,
     pub orders: Orders,
-    pub door: Door,
-    pub journal: Journal,
+    pub admission: Admission,
+    pub events: EventLog,
     /// Answers that are held back, and whether they may go now.
     held: Vec<Action>,
     pub released: bool,
@@ -32,8 +32,8 @@ impl Shared {
         Self {
             memory,
             orders: Orders::default(),
-            door: Door::default(),
-            journal: Journal::default(),
+            admission: Admission::default(),
+            events: EventLog::default(),
             held: Vec::new(),
             released: false,
         }
@@ -55,8 +55,8 @@ impl Shared {
                 (event, verdict.into())
             }
             Kind::MaySubscribe => {
-                let verdict = match self.door {
-                    Door::RefusesSubscriptions => Verdict::Refuse,
+                let verdict = match self.admission {
+                    Admission::NoSubscriptions => Verdict::Refuse,
                     _ => policy::may_subscribe(&who, &question.topic),
                 };
                 let event = match verdict {
@@ -89,7 +89,7 @@ impl Shared {
     }
 
     fn note(&mut self, question: &Question, who: &Who, event: Event) {
-        self.journal.0.push(Entry {
+        self.events.0.push(Entry {
             at: Instant::now(),
             client: question.client.clone(),
             who: who.clone(),
@@ -101,7 +101,7 @@ impl Shared {
         let Ok(id) = openssl::hash::hash(MessageDigest::sha256(), certificate) else {
             return Who::Unknown;
         };
-        let id = hexadecimal(&id);
+        let id = hex(&id);
         if id == self.memory.claim {
             return Who::Claim;
         }
@@ -126,10 +126,10 @@ impl Shared {
     }
 
     fn connect(&mut self, who: &Who, question: &Question) -> Verdict {
-        match self.door {
-            Door::Refuses => return Verdict::Refuse,
-            Door::Closes => return Verdict::Close,
-            Door::Open | Door::RefusesSubscriptions => {}
+        match self.admission {
+            Admission::Refused => return Verdict::Refuse,
+            Admission::Closed => return Verdict::Close,
+            Admission::ByPolicy | Admission::NoSubscriptions => {}
         }
         if *who == Who::Unknown
             && let Some((id, thing)) = self.signed_by_registered(&question.certificate)
@@ -156,7 +156,7 @@ impl Shared {
             .entries_by_nid(openssl::nid::Nid::COMMONNAME);
         let name = names.next()?.data().to_string().ok()?;
         let id = certificate.digest(MessageDigest::sha256()).ok()?;
-        Some((hexadecimal(&id), name))
+        Some((hex(&id), name))
     }
 
     fn tick(&mut self) -> Answer {
@@ -178,10 +178,10 @@ impl Shared {
             None if topic == topics::CREATE => Call::CreateCertificate,
             None => return Verdict::GoOn.into(),
         };
-        let conduct = self.orders.next(call);
-        let result = match &conduct {
-            Conduct::Lost => return Verdict::GoOn.into(),
-            Conduct::Rejected(rejection) => Err(rejection.clone()),
+        let misbehaviour = self.orders.next(call);
+        let result = match &misbehaviour {
+            Misbehaviour::Lost => return Verdict::GoOn.into(),
+            Misbehaviour::Rejected(rejection) => Err(rejection.clone()),
             _ => self.carry_out(call, question),
         };
         let mut actions = Vec::new();
@@ -196,33 +196,33 @@ impl Shared {
             Ok(value) => (topics::accepted(topic), value.to_string().into_bytes()),
             Err(rejection) => (topics::rejected(topic), rejection.payload()),
         };
-        match conduct {
-            Conduct::Hangs => return Verdict::Close.into(),
-            Conduct::Silent => return Verdict::GoOn.into(),
-            Conduct::Twice => {
+        match misbehaviour {
+            Misbehaviour::HangsUp => return Verdict::Close.into(),
+            Misbehaviour::Silent => return Verdict::GoOn.into(),
+            Misbehaviour::Twice => {
                 say(at.clone(), payload.clone());
                 say(at, payload);
             }
-            Conduct::RejectedAfterAll(rejection) => {
+            Misbehaviour::RejectedAfterAll(rejection) => {
                 say(topics::rejected(topic), rejection.payload());
             }
-            Conduct::Says(payload) => say(at, payload),
-            Conduct::With(key, new) => say(at, changed(result, key, new)),
-            Conduct::AnotherKeysCertificate => {
+            Misbehaviour::Says(payload) => say(at, payload),
+            Misbehaviour::With(key, new) => say(at, changed(result, key, new)),
+            Misbehaviour::AnotherKeysCertificate => {
                 let pem = self.another_keys_certificate().unwrap_or_default();
                 say(at, changed(result, "certificatePem", Some(pem.into())));
             }
-            Conduct::At(topic) => say(topic, payload),
-            Conduct::After(first, noise) => {
+            Misbehaviour::At(topic) => say(topic, payload),
+            Misbehaviour::After(first, noise) => {
                 say(first, noise);
                 say(at, payload);
             }
-            Conduct::Late => {
+            Misbehaviour::Late => {
                 say(at, payload);
                 self.held.extend(actions);
                 return Verdict::GoOn.into();
             }
-            Conduct::Well | Conduct::Lost | Conduct::Rejected(_) => say(at, payload),
+            Misbehaviour::Well | Misbehaviour::Lost | Misbehaviour::Rejected(_) => say(at, payload),
         }
         for Action::Publish { topic, payload, .. } in &actions {
             let event = Event::Answered(topic.clone(), payload.clone());

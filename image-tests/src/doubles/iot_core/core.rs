@@ -10,11 +10,12 @@ use openssl::x509::X509;
 
 use super::answering::Shared;
 use super::broker::Broker;
-use super::event_log::Journal;
-use super::misbehaviour::{Call, Conduct, Door};
+use super::event_log::EventLog;
+use super::memory::Memory;
+use super::misbehaviour::{Admission, Call, Misbehaviour};
 use super::provisioning::{Repeated, Service, Template};
 use super::registry::{Counts, Registry, Status};
-use super::{hexadecimal, link};
+use super::{hex, link};
 use crate::doubles::pki::aws::{ClaimKey, Issuer, Subject};
 use crate::doubles::pki::{Authority, Pair};
 
@@ -45,16 +46,6 @@ impl Default for Options {
     }
 }
 
-/// What the double knows at a moment: another one can go on from there.
-#[derive(Clone)]
-pub struct Memory {
-    pub(super) service: Service,
-    pub(super) claim: String,
-    pub(super) registered: Vec<X509>,
-    claim_pem: [String; 2],
-    trusted: Vec<u8>,
-}
-
 /// AWS IoT Core's double; it and its broker end when it is dropped.
 pub struct IotCore {
     broker: Option<Broker>,
@@ -78,7 +69,7 @@ impl IotCore {
             .iter()
             .map(|pem| X509::from_pem(pem.as_bytes()));
         let memory = Memory {
-            claim: hexadecimal(&claim.digest(MessageDigest::sha256())?),
+            claim: hex(&claim.digest(MessageDigest::sha256())?),
             claim_pem: [pem(claim.to_pem()?)?, pem(key.private_key_to_pem_pkcs8()?)?],
             registered: registered.collect::<Result<_, _>>()?,
             trusted,
@@ -137,12 +128,12 @@ impl IotCore {
         self.lock().memory.service.registry.counts()
     }
 
-    pub fn journal(&self) -> Journal {
-        self.lock().journal.clone()
+    pub fn events(&self) -> EventLog {
+        self.lock().events.clone()
     }
 
-    pub fn take_journal(&self) -> Journal {
-        std::mem::take(&mut self.lock().journal)
+    pub fn take_events(&self) -> EventLog {
+        std::mem::take(&mut self.lock().events)
     }
 
     /// What mosquitto said.
@@ -172,19 +163,19 @@ impl IotCore {
     }
 
     /// The next so many requests of a kind are met so.
-    pub fn misbehave(&self, call: Call, times: usize, conduct: Conduct) {
-        self.lock().orders.add(call, times, conduct);
+    pub fn misbehave(&self, call: Call, times: usize, misbehaviour: Misbehaviour) {
+        self.lock().orders.add(call, times, misbehaviour);
     }
 
     /// From now on all is as documented.
     pub fn behave(&self) {
         let mut shared = self.lock();
         shared.orders.clear();
-        shared.door = Door::Open;
+        shared.admission = Admission::ByPolicy;
     }
 
-    pub fn door(&self, door: Door) {
-        self.lock().door = door;
+    pub fn set_admission(&self, admission: Admission) {
+        self.lock().admission = admission;
     }
 
     /// Lets go of the answers that were held back, to those who are still there.

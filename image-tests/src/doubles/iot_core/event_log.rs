@@ -35,9 +35,9 @@ pub struct Entry {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Journal(pub Vec<Entry>);
+pub struct EventLog(pub Vec<Entry>);
 
-impl Journal {
+impl EventLog {
     pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
         self.0.iter().filter(|entry| wanted(&entry.event)).count()
     }

@@ -13,21 +13,21 @@ pub enum Call {
 
 /// Whom a CONNECT is refused, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Door {
+pub enum Admission {
     /// By policy only.
     #[default]
-    Open,
+    ByPolicy,
     /// Everybody, by CONNACK "not authorized".
-    Refuses,
+    Refused,
     /// Everybody, by closing the connection.
-    Closes,
+    Closed,
     /// Everybody is let in, and may subscribe to nothing (SUBACK 0x80).
-    RefusesSubscriptions,
+    NoSubscriptions,
 }
 
 /// What becomes of one request.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Conduct {
+pub enum Misbehaviour {
     /// As documented.
     Well,
     /// The request is lost.
@@ -35,7 +35,7 @@ pub enum Conduct {
     /// It is carried out, and the answer is lost.
     Silent,
     /// It is carried out, and the connection is closed in place of the answer.
-    Hangs,
+    HangsUp,
     /// It is carried out; the answer is held back until [`super::IotCore::release`].
     Late,
     /// It is carried out, and answered twice.
@@ -56,27 +56,27 @@ pub enum Conduct {
     After(String, Vec<u8>),
 }
 
-/// The conduct that was ordered: for the next requests of a kind, then well again.
+/// The misbehaviour that was ordered: for the next requests of a kind, then well again.
 #[derive(Clone, Debug, Default)]
-pub struct Orders(Vec<(Call, usize, Conduct)>);
+pub struct Orders(Vec<(Call, usize, Misbehaviour)>);
 
 impl Orders {
-    pub fn add(&mut self, call: Call, times: usize, conduct: Conduct) {
-        self.0.push((call, times, conduct));
+    pub fn add(&mut self, call: Call, times: usize, misbehaviour: Misbehaviour) {
+        self.0.push((call, times, misbehaviour));
     }
 
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    pub fn next(&mut self, call: Call) -> Conduct {
-        let waiting = |(of, times, _): &&mut (Call, usize, Conduct)| *of == call && *times > 0;
+    pub fn next(&mut self, call: Call) -> Misbehaviour {
+        let waiting = |(of, times, _): &&mut (Call, usize, Misbehaviour)| *of == call && *times > 0;
         match self.0.iter_mut().find(waiting) {
-            Some((_, times, conduct)) => {
+            Some((_, times, misbehaviour)) => {
                 *times -= 1;
-                conduct.clone()
+                misbehaviour.clone()
             }
-            None => Conduct::Well,
+            None => Misbehaviour::Well,
         }
     }
 }

@@ -7,8 +7,8 @@
 //! - [`IotCore`]: the double, running;
 //! - [`registry`]: certificates, ownership tokens, things, a clock that only tests move;
 //! - [`provisioning`]: the documented API, and what AWS enforces;
-//! - [`Conduct`]: how it can be told to misbehave;
-//! - [`Journal`]: what came and what was answered.
+//! - [`Misbehaviour`]: how it can be told to misbehave;
+//! - [`EventLog`]: what came and what was answered.
 //!
 //! Source: AWS IoT Core developer guide, "Device provisioning MQTT API", "Provisioning devices that don't have
 //! device certificates using fleet provisioning", "Just-in-time provisioning", "AWS IoT Core policies". The
@@ -24,6 +24,7 @@ mod core;
 mod csr;
 mod event_log;
 mod link;
+mod memory;
 mod misbehaviour;
 mod policy;
 pub mod provisioning;
@@ -31,12 +32,13 @@ pub mod registry;
 mod topics;
 
 pub use super::pki::aws::{ClaimKey, Subject};
-pub use core::{IotCore, Memory, Options};
-pub use event_log::{Entry, Event, Journal, Who};
-pub use misbehaviour::{Call, Conduct, Door};
+pub use core::{IotCore, Options};
+pub use event_log::{Entry, Event, EventLog, Who};
+pub use memory::Memory;
+pub use misbehaviour::{Admission, Call, Misbehaviour};
 pub use provisioning::{Rejection, Repeated, Template};
 pub use registry::{Certificate, Counts, Registry, Status};
 
-fn hexadecimal(bytes: &[u8]) -> String {
+fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

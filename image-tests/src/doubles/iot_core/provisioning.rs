@@ -7,7 +7,7 @@ use openssl::x509::X509;
 use serde_json::{Value, json};
 
 use super::registry::{Certificate, Registry, Status, TOKEN_LIFETIME};
-use super::{csr, hexadecimal, topics};
+use super::{csr, hex, topics};
 use crate::doubles::pki::aws::{Issuer, Subject};
 
 /// A refusal: `{statusCode, errorCode, errorMessage}`.
@@ -134,10 +134,10 @@ impl Service {
         openssl::rand::rand_bytes(&mut token)?;
         let digest = |der: &[u8]| openssl::hash::hash(MessageDigest::sha256(), der);
         Ok(Certificate {
-            id: hexadecimal(&issued.digest(MessageDigest::sha256())?),
+            id: hex(&issued.digest(MessageDigest::sha256())?),
             pem: String::from_utf8(issued.to_pem()?)?,
-            key_sha256: hexadecimal(&digest(&issued.public_key()?.public_key_to_der()?)?),
-            token: hexadecimal(&token),
+            key_sha256: hex(&digest(&issued.public_key()?.public_key_to_der()?)?),
+            token: hex(&token),
             token_used: false,
             created: self.registry.now(),
             status: Status::PendingActivation,

@@ -33,8 +33,8 @@ const TPM: [(&str, &str); 3] = [
 /// subjectAltName (RFC 5280 §4.2.1.6).
 const SUBJECT_ALT_NAME: &str = "2.5.29.17";
 
-const ROOT: &str = "TPM Maker Root CA";
-const INTERMEDIATE: &str = "TPM Maker EK CA 001";
+const ROOT: &str = "TPM Manufacturer Root CA";
+const INTERMEDIATE: &str = "TPM Manufacturer EK CA 001";
 
 /// First and last second of a certificate that is valid then.
 fn dates(validity: Validity) -> [&'static str; 2] {
@@ -74,12 +74,12 @@ struct Pair {
 }
 
 #[derive(Debug)]
-pub struct Maker {
+pub struct Manufacturer {
     issuer: Pair,
     directory: TempDir,
 }
 
-impl Maker {
+impl Manufacturer {
     /// One whose certificates are as they should be. All makers have the same names.
     pub fn new() -> Result<Self> {
         Self::with(Validity::Now)

@@ -4,5 +4,5 @@ pub mod aws;
 mod manufacturer;
 mod operator;
 
-pub use manufacturer::{EkForm, Maker, PLATFORM_CERTIFICATE};
+pub use manufacturer::{EkForm, Manufacturer, PLATFORM_CERTIFICATE};
 pub use operator::{Authority, Pair, Validity};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// One command, in the order in which the TPM saw it.
 #[derive(Clone, Debug)]
-pub struct Command {
+pub struct Exchange {
     pub code: u32,
     pub name: &'static str,
     pub handles: Vec<u32>,
@@ -22,9 +22,9 @@ pub struct Command {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Journal(pub Vec<Command>);
+pub struct CommandLog(pub Vec<Exchange>);
 
-impl Journal {
+impl CommandLog {
     pub fn names(&self) -> Vec<&'static str> {
         self.0.iter().map(|command| command.name).collect()
     }

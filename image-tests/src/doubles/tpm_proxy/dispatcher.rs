@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::command_log::{Command, Journal};
+use super::command_log::{CommandLog, Exchange};
 use super::cut::{Cut, When};
-use super::resource_manager::{File, Manager};
+use super::resource_manager::{FileId, Manager};
 use super::upstream::Upstream;
-use super::wire::{self, Request};
+use super::wire::{self, Command};
 use super::{Options, codes};
 
 /// What all connections share.
-pub struct Relay {
+pub struct Dispatcher {
     /// held by the one command that runs
     pub bus: Mutex<Bus>,
-    pub journal: Mutex<Journal>,
+    pub log: Mutex<CommandLog>,
 }
 
 pub struct Bus {
@@ -28,13 +28,13 @@ pub struct Bus {
     pub manager: Manager,
 }
 
-impl Relay {
+impl Dispatcher {
     pub fn bus(&self) -> MutexGuard<'_, Bus> {
         self.bus.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn log(&self) -> MutexGuard<'_, CommandLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn upstream(&self) -> Upstream {
@@ -42,18 +42,18 @@ impl Relay {
     }
 
     /// Runs one command of one file; an error where it is not to be answered.
-    pub fn run(&self, bytes: &[u8], file: Option<File>) -> Result<Vec<u8>> {
-        let request = Request::parse(bytes).context("a malformed TPM command")?;
+    pub fn run(&self, bytes: &[u8], file: Option<FileId>) -> Result<Vec<u8>> {
+        let command = Command::parse(bytes).context("a malformed TPM command")?;
         let mut bus = self.bus();
         if !bus.powered {
             return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
         }
-        let index = self.enter(&request);
+        let index = self.enter(&command);
         bus.at(When::Before)?;
         let begin = Instant::now();
-        let (response, chip_time) = bus.managed(&request, file)?;
-        // the journal may have been taken meanwhile
-        if let Some(entry) = self.journal().0.get_mut(index) {
+        let (response, chip_time) = bus.managed(&command, file)?;
+        // the log may have been taken meanwhile
+        if let Some(entry) = self.log().0.get_mut(index) {
             entry.response_code = wire::response_code(&response);
             entry.response.clone_from(&response);
             entry.elapsed = begin.elapsed();
@@ -64,7 +64,7 @@ impl Relay {
     }
 
     /// Closes a file of the resource manager.
-    pub fn close(&self, file: File) {
+    pub fn close(&self, file: FileId) {
         let mut bus = self.bus();
         let Bus {
             manager, upstream, ..
@@ -73,19 +73,19 @@ impl Relay {
         let _ = manager.close(file, upstream);
     }
 
-    fn enter(&self, request: &Request) -> usize {
-        let mut journal = self.journal();
-        journal.0.push(Command {
-            code: request.code,
-            name: codes::name(request.code),
-            handles: request.handles.clone(),
-            bytes: request.bytes.to_vec(),
+    fn enter(&self, command: &Command) -> usize {
+        let mut log = self.log();
+        log.0.push(Exchange {
+            code: command.code,
+            name: codes::name(command.code),
+            handles: command.handles.clone(),
+            bytes: command.bytes.to_vec(),
             response: Vec::new(),
             response_code: None,
             elapsed: Duration::ZERO,
             chip_time: Duration::ZERO,
         });
-        journal.0.len() - 1
+        log.0.len() - 1
     }
 }
 
@@ -100,32 +100,32 @@ impl Bus {
     }
 
     /// The response, and the chip's time for it, seen through the resource manager if there is one.
-    fn managed(&mut self, request: &Request, file: Option<File>) -> Result<(Vec<u8>, Duration)> {
+    fn managed(&mut self, command: &Command, file: Option<FileId>) -> Result<(Vec<u8>, Duration)> {
         self.manager.enter(file, &self.upstream)?;
         let Some(file) = file else {
-            return self.answer(request, 0);
+            return self.answer(command, 0);
         };
-        let command = match self.manager.map(file, request) {
-            Ok(command) => command,
+        let bytes = match self.manager.map(file, command) {
+            Ok(bytes) => bytes,
             Err(code) => return Ok((wire::response(code, &[]), Duration::ZERO)),
         };
-        let mapped = Request::parse(&command).context("a malformed TPM command")?;
+        let mapped = Command::parse(&bytes).context("a malformed TPM command")?;
         let (response, chip_time) = self.answer(&mapped, self.manager.objects(file))?;
-        Ok((self.manager.commit(file, request, response), chip_time))
+        Ok((self.manager.commit(file, command, response), chip_time))
     }
 
     /// The response, after the chip's time for it, with `swapped` objects to load and to save.
-    fn answer(&mut self, request: &Request, swapped: usize) -> Result<(Vec<u8>, Duration)> {
+    fn answer(&mut self, command: &Command, swapped: usize) -> Result<(Vec<u8>, Duration)> {
         let begin = Instant::now();
         let response = match &self.options.chip {
-            Some(chip) => chip.answer(request, &self.upstream)?,
-            None => self.upstream.exchange(request.bytes)?,
+            Some(chip) => chip.answer(command, &self.upstream)?,
+            None => self.upstream.exchange(command.bytes)?,
         };
         let Some(latency) = &mut self.options.latency else {
             return Ok((response, Duration::ZERO));
         };
         let succeeded = wire::response_code(&response) == Some(0);
-        let chip_time = latency.of(request, succeeded, swapped, &self.upstream);
+        let chip_time = latency.of(command, succeeded, swapped, &self.upstream);
         // the software TPM has taken some of it already
         std::thread::sleep(latency.wait(chip_time).saturating_sub(begin.elapsed()));
         Ok((response, chip_time))

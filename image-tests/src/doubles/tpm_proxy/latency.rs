@@ -15,7 +15,7 @@ use super::codes;
 use super::seeded::Seeded;
 use super::slb9670::{ALG_ECC, ALG_RSA, Firmware, public_type};
 use super::upstream::Upstream;
-use super::wire::Request;
+use super::wire::Command;
 
 /// RSA-2048 key generation in seconds, fitted to 7,000 runs on firmware 7.85: quantiles within
 /// 0.3 s up to p99. Mean 10.6 s, p99 32 s. On 7.63 the quantiles lie within 1.4 s of it.
@@ -74,17 +74,17 @@ impl Latency {
     /// What the command takes on the chip, `swapped` objects being loaded before and saved after it.
     pub(super) fn of(
         &mut self,
-        request: &Request,
+        command: &Command,
         succeeded: bool,
         swapped: usize,
         tpm: &Upstream,
     ) -> Duration {
         let bare = if succeeded {
-            self.work(request, tpm)
+            self.work(command, tpm)
         } else {
             OTHER
         };
-        let sessions = PER_SESSION * request.keyed_sessions as f64;
+        let sessions = PER_SESSION * command.keyed_sessions as f64;
         let swapping = PER_OBJECT * swapped as f64;
         Duration::from_secs_f64((bare + sessions + swapping) / 1000.0)
     }
@@ -94,22 +94,22 @@ impl Latency {
         chip_time.mul_f64(self.scale)
     }
 
-    fn work(&mut self, request: &Request, tpm: &Upstream) -> f64 {
-        let kind = match request.code {
+    fn work(&mut self, command: &Command, tpm: &Upstream) -> f64 {
+        let kind = match command.code {
             codes::CREATE | codes::CREATE_LOADED | codes::CREATE_PRIMARY | codes::LOAD => {
-                public_type(request)
+                public_type(command)
             }
-            codes::SIGN | codes::VERIFY_SIGNATURE | codes::START_AUTH_SESSION => request
+            codes::SIGN | codes::VERIFY_SIGNATURE | codes::START_AUTH_SESSION => command
                 .handles
                 .first()
                 .and_then(|&handle| tpm.object_type(handle)),
             _ => None,
         };
-        match (request.code, kind) {
+        match (command.code, kind) {
             (codes::CREATE, Some(ALG_RSA)) => self.rsa_key(),
             (codes::CREATE_LOADED, Some(ALG_RSA)) => self.rsa_key() + LOADING,
             (codes::CREATE_LOADED, kind) => self.row(codes::CREATE, kind) + LOADING,
-            (codes::CREATE_PRIMARY, Some(ALG_RSA)) => self.rsa_primary(request),
+            (codes::CREATE_PRIMARY, Some(ALG_RSA)) => self.rsa_primary(command),
             (code, kind) => self.row(code, kind),
         }
     }
@@ -132,9 +132,9 @@ impl Latency {
     }
 
     /// Derived from the chip's seed and the template, hence as long each time; never pooled.
-    fn rsa_primary(&self, request: &Request) -> f64 {
+    fn rsa_primary(&self, command: &Command) -> f64 {
         let mut hasher = DefaultHasher::new();
-        (self.chip, request.parameters.0).hash(&mut hasher);
+        (self.chip, command.parameters.0).hash(&mut hasher);
         rsa_draw(&mut Seeded::new(hasher.finish()))
     }
 }

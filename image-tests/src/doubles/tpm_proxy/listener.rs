@@ -8,8 +8,8 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
 
-use super::dispatcher::Relay;
-use super::resource_manager::File;
+use super::dispatcher::Dispatcher;
+use super::resource_manager::FileId;
 use super::upstream::connect;
 use super::wire;
 use crate::ports::PortPair;
@@ -33,13 +33,13 @@ pub enum Caller {
     /// of the bare TPM
     Bare,
     /// of one open file of the resource manager, whoever connects
-    File(File),
+    File(FileId),
     /// of a file that each connection opens, and closes at its end
     Connection,
 }
 
 impl Listener {
-    pub fn start(relay: Arc<Relay>, caller: Caller) -> Result<Self> {
+    pub fn start(dispatcher: Arc<Dispatcher>, caller: Caller) -> Result<Self> {
         let ports = PortPair::reserve()?;
         let listen = |port| {
             TcpListener::bind((Ipv4Addr::LOCALHOST, port))
@@ -47,9 +47,9 @@ impl Listener {
         };
         let (data, control) = (listen(ports.first())?, listen(ports.first() + 1)?);
         let open = Arc::new(Open::default());
-        let commands = Arc::clone(&relay);
+        let commands = Arc::clone(&dispatcher);
         let serve_commands = move |stream, _: &Open| serve(stream, &commands, caller);
-        let serve_control = move |stream, open: &Open| pass_on(stream, &relay, open);
+        let serve_control = move |stream, open: &Open| pass_on(stream, &dispatcher, open);
         let acceptors = vec![
             accept(data, Arc::clone(&open), serve_commands),
             accept(control, Arc::clone(&open), serve_control),
@@ -128,23 +128,23 @@ where
 }
 
 /// Answers commands until the client hangs up or one is not to be answered.
-fn serve(stream: TcpStream, relay: &Relay, caller: Caller) -> Result<()> {
+fn serve(stream: TcpStream, dispatcher: &Dispatcher, caller: Caller) -> Result<()> {
     match caller {
-        Caller::Bare => converse(stream, relay, None),
-        Caller::File(file) => converse(stream, relay, Some(file)),
+        Caller::Bare => converse(stream, dispatcher, None),
+        Caller::File(file) => converse(stream, dispatcher, Some(file)),
         Caller::Connection => {
-            let file = relay.bus().manager.open();
-            let conversation = converse(stream, relay, Some(file));
-            relay.close(file);
+            let file = dispatcher.bus().manager.open();
+            let conversation = converse(stream, dispatcher, Some(file));
+            dispatcher.close(file);
             conversation
         }
     }
 }
 
-fn converse(mut stream: TcpStream, relay: &Relay, file: Option<File>) -> Result<()> {
+fn converse(mut stream: TcpStream, dispatcher: &Dispatcher, file: Option<FileId>) -> Result<()> {
     stream.set_nodelay(true)?;
     while let Some(command) = wire::read_frame(&mut stream)? {
-        match relay.run(&command, file) {
+        match dispatcher.run(&command, file) {
             Ok(response) => stream.write_all(&response)?,
             Err(error) => {
                 stream.shutdown(Shutdown::Both)?;
@@ -157,8 +157,8 @@ fn converse(mut stream: TcpStream, relay: &Relay, file: Option<File>) -> Result<
 }
 
 /// The control channel, both ways.
-fn pass_on(mut client: TcpStream, relay: &Relay, open: &Open) -> Result<()> {
-    let mut server = connect(relay.upstream().control)?;
+fn pass_on(mut client: TcpStream, dispatcher: &Dispatcher, open: &Open) -> Result<()> {
+    let mut server = connect(dispatcher.upstream().control)?;
     open.add(&server)?;
     let (mut answers, mut back) = (server.try_clone()?, client.try_clone()?);
     let answering = thread::spawn(move || {

@@ -3,7 +3,7 @@
 //! `TPM2TOOLS_TCTI=swtpm:host=127.0.0.1,port=P` and the like reach it; P+1 is the control channel,
 //! passed on unread. It can
 //!
-//! - keep a [`Journal`] of all commands, with names, handles and response codes;
+//! - keep a [`CommandLog`] of all commands, with names, handles and response codes;
 //! - *cut the power* before or after the n-th command ([`Proxy::cut`]): a closure of the test kills
 //!   the program and the software TPM, and the command is never answered;
 //! - account for or spend the time that the chip would take ([`Latency`]);
@@ -29,13 +29,13 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 
-pub use command_log::{Command, Journal};
+pub use command_log::{CommandLog, Exchange};
 use cut::Cut;
 pub use cut::When;
-use dispatcher::{Bus, Relay};
+use dispatcher::{Bus, Dispatcher};
 pub use latency::Latency;
 use listener::{Caller, Listener};
-use resource_manager::{File, Manager};
+use resource_manager::{FileId, Manager};
 pub use seeded::Seeded;
 pub use slb9670::{Firmware, Slb9670};
 pub use terminal::Terminal;
@@ -52,32 +52,32 @@ pub struct Options {
 
 /// The proxy; it and its connections end when it is dropped.
 pub struct Proxy {
-    relay: Arc<Relay>,
+    dispatcher: Arc<Dispatcher>,
     /// of the bare TPM
     listener: Listener,
 }
 
 /// /dev/tpmrm0 as one program has it open; closed when it is dropped.
-pub struct Door {
-    relay: Arc<Relay>,
-    file: File,
+pub struct OpenFile {
+    dispatcher: Arc<Dispatcher>,
+    file: FileId,
     listener: Listener,
 }
 
-impl Door {
+impl OpenFile {
     pub fn tcti(&self) -> String {
         self.listener.tcti()
     }
 }
 
-impl Drop for Door {
+impl Drop for OpenFile {
     fn drop(&mut self) {
-        self.relay.close(self.file);
+        self.dispatcher.close(self.file);
     }
 }
 
 /// /dev/tpmrm0 for any number of programs: each connection opens it, and closes it at its end. For TCTIs that keep
-/// one connection; `swtpm` makes a new one for each command, and needs a [`Door`].
+/// one connection; `swtpm` makes a new one for each command, and needs a [`OpenFile`].
 pub struct DeviceNode {
     listener: Listener,
 }
@@ -92,7 +92,7 @@ impl DeviceNode {
 impl Proxy {
     /// Starts the proxy in front of a running software TPM.
     pub fn start(upstream: Upstream, options: Options) -> Result<Self> {
-        let relay = Arc::new(Relay {
+        let dispatcher = Arc::new(Dispatcher {
             bus: Mutex::new(Bus {
                 upstream,
                 powered: true,
@@ -100,11 +100,14 @@ impl Proxy {
                 cut: None,
                 manager: Manager::default(),
             }),
-            journal: Mutex::default(),
+            log: Mutex::default(),
         });
-        relay.bus().power_on()?;
-        let listener = Listener::start(Arc::clone(&relay), Caller::Bare)?;
-        Ok(Self { relay, listener })
+        dispatcher.bus().power_on()?;
+        let listener = Listener::start(Arc::clone(&dispatcher), Caller::Bare)?;
+        Ok(Self {
+            dispatcher,
+            listener,
+        })
     }
 
     /// The data port; the control port is the next one.
@@ -118,12 +121,12 @@ impl Proxy {
     }
 
     /// The TPM through a resource manager, for one program.
-    pub fn door(&self) -> Result<Door> {
-        let relay = Arc::clone(&self.relay);
-        let file = relay.bus().manager.open();
-        let listener = Listener::start(Arc::clone(&relay), Caller::File(file))?;
-        Ok(Door {
-            relay,
+    pub fn open(&self) -> Result<OpenFile> {
+        let dispatcher = Arc::clone(&self.dispatcher);
+        let file = dispatcher.bus().manager.open();
+        let listener = Listener::start(Arc::clone(&dispatcher), Caller::File(file))?;
+        Ok(OpenFile {
+            dispatcher,
             file,
             listener,
         })
@@ -131,17 +134,17 @@ impl Proxy {
 
     /// The TPM through a resource manager, for programs that start others.
     pub fn device_node(&self) -> Result<DeviceNode> {
-        let listener = Listener::start(Arc::clone(&self.relay), Caller::Connection)?;
+        let listener = Listener::start(Arc::clone(&self.dispatcher), Caller::Connection)?;
         Ok(DeviceNode { listener })
     }
 
-    /// What came since the start or the last [`Proxy::take_journal`].
-    pub fn journal(&self) -> Journal {
-        self.relay.journal().clone()
+    /// What came since the start or the last [`Proxy::take_commands`].
+    pub fn commands(&self) -> CommandLog {
+        self.dispatcher.log().clone()
     }
 
-    pub fn take_journal(&self) -> Journal {
-        std::mem::take(&mut *self.relay.journal())
+    pub fn take_commands(&self) -> CommandLog {
+        std::mem::take(&mut *self.dispatcher.log())
     }
 
     /// Cuts the power before or after the `n`-th command from now on, the first being 1: calls
@@ -149,19 +152,19 @@ impl Proxy {
     /// [`Proxy::power_on`]. `kill` runs on a thread of the proxy that ends soon, so that it must not
     /// start what dies with its thread (as `software_tpm` does), and it must not call the proxy.
     pub fn cut(&self, when: When, n: usize, kill: impl FnOnce() + Send + 'static) {
-        self.relay.bus().cut = Some(Cut::new(when, n, Box::new(kill)));
+        self.dispatcher.bus().cut = Some(Cut::new(when, n, Box::new(kill)));
     }
 
     /// Whether the power has been cut; returns only when no command and no `kill` is under way.
     /// To be asked before the software TPM is started again.
     pub fn was_cut(&self) -> bool {
-        !self.relay.bus().powered
+        !self.dispatcher.bus().powered
     }
 
     /// To be called when the software TPM has been started again, after an orderly shutdown or a
     /// cut: takes back the cut, and lets the chip do what it does at start.
     pub fn power_on(&self) -> Result<()> {
-        let mut bus = self.relay.bus();
+        let mut bus = self.dispatcher.bus();
         bus.cut = None;
         bus.powered = true;
         bus.manager.power_on();
@@ -170,7 +173,7 @@ impl Proxy {
 
     /// Other options from the next command on.
     pub fn set_options(&self, options: Options) -> Result<()> {
-        let mut bus = self.relay.bus();
+        let mut bus = self.dispatcher.bus();
         bus.options = options;
         bus.power_on()
     }

@@ -1,4 +1,4 @@
-//! The kernel's resource manager, /dev/tpmrm0: each door of the proxy is one open file.
+//! The kernel's resource manager, /dev/tpmrm0: each opened of the proxy is one open file.
 //!
 //! As drivers/char/tpm/tpm2-space.c does it: each file has three transient objects and three
 //! sessions of its own, saved and loaded again between the commands of others; objects have virtual
@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 
 use super::codes;
 use super::upstream::Upstream;
-use super::wire::{self, Fields, Request, response_code};
+use super::wire::{self, Command, Fields, response_code};
 
 /// TPM_HT_TRANSIENT; the first virtual handle: tpm2_map_to_phandle().
 const TRANSIENT: u32 = 0x80;
@@ -45,14 +45,14 @@ const MAKES_HANDLE: [u32; 8] = [
 ];
 
 /// An open file.
-pub type File = usize;
+pub type FileId = usize;
 
 #[derive(Default)]
 pub struct Manager {
-    files: BTreeMap<File, Space>,
+    files: BTreeMap<FileId, Space>,
     /// whose objects are in the TPM
-    current: Option<File>,
-    opened: File,
+    current: Option<FileId>,
+    opened: FileId,
 }
 
 /// What belongs to one open file.
@@ -66,7 +66,7 @@ struct Space {
 }
 
 impl Manager {
-    pub fn open(&mut self) -> File {
+    pub fn open(&mut self) -> FileId {
         self.opened += 1;
         self.files.insert(self.opened, Space::default());
         self.opened
@@ -80,7 +80,7 @@ impl Manager {
             .for_each(|space| *space = Space::default());
     }
 
-    pub fn close(&mut self, file: File, tpm: &Upstream) -> Result<()> {
+    pub fn close(&mut self, file: FileId, tpm: &Upstream) -> Result<()> {
         let entered = self.enter(Some(file), tpm);
         self.current = None;
         let space = self.files.remove(&file).unwrap_or_default();
@@ -93,12 +93,12 @@ impl Manager {
     }
 
     /// How many objects the file has.
-    pub fn objects(&self, file: File) -> usize {
+    pub fn objects(&self, file: FileId) -> usize {
         self.files.get(&file).map_or(0, |space| space.objects.len())
     }
 
     /// Makes room for the file's commands; `None` stands for the bare TPM.
-    pub fn enter(&mut self, file: Option<File>, tpm: &Upstream) -> Result<()> {
+    pub fn enter(&mut self, file: Option<FileId>, tpm: &Upstream) -> Result<()> {
         if self.current == file {
             return Ok(());
         }
@@ -113,14 +113,14 @@ impl Manager {
     }
 
     /// The command with real handles, or the response code of one with unknown handles.
-    pub fn map(&self, file: File, request: &Request) -> Result<Vec<u8>, u32> {
-        let mut command = request.bytes.to_vec();
-        let count = match request.code {
+    pub fn map(&self, file: FileId, command: &Command) -> Result<Vec<u8>, u32> {
+        let mut mapped = command.bytes.to_vec();
+        let count = match command.code {
             // its handle is a parameter, which the kernel treats as a handle
             codes::FLUSH_CONTEXT => 1,
             code => codes::handle_count(code),
         };
-        let area = command[HANDLES..].chunks_exact_mut(4).take(count);
+        let area = mapped[HANDLES..].chunks_exact_mut(4).take(count);
         for (number, handle) in (0..).zip(area) {
             let given = Fields(handle).u32().unwrap_or_default();
             if given >> 24 == TRANSIENT {
@@ -132,31 +132,31 @@ impl Manager {
                 handle.copy_from_slice(&real.to_be_bytes());
             }
         }
-        Ok(command)
+        Ok(mapped)
     }
 
     /// Takes note of what the command has made or removed; the response with virtual handles.
-    pub fn commit(&mut self, file: File, request: &Request, response: Vec<u8>) -> Vec<u8> {
+    pub fn commit(&mut self, file: FileId, command: &Command, response: Vec<u8>) -> Vec<u8> {
         let Some(space) = self.files.get_mut(&file) else {
             return response;
         };
-        match (response_code(&response), request.code) {
+        match (response_code(&response), command.code) {
             (Some(RC_COMMAND_CODE), _) => wire::response(RC_COMMAND_CODE | MANAGER, &[]),
             (Some(0), codes::FLUSH_CONTEXT) => {
-                let mut parameters = request.parameters;
+                let mut parameters = command.parameters;
                 let flushed = parameters.u32().unwrap_or_default();
                 space.objects.remove(&flushed);
                 space.sessions.remove(&flushed);
                 response
             }
             (Some(0), codes::SEQUENCE_COMPLETE) => {
-                request
+                command
                     .handles
                     .first()
                     .map(|sequence| space.objects.remove(sequence));
                 response
             }
-            (Some(0), codes::GET_CAPABILITY) => space.listed(request).unwrap_or(response),
+            (Some(0), codes::GET_CAPABILITY) => space.listed(command).unwrap_or(response),
             (Some(0), code) if MAKES_HANDLE.contains(&code) => space.adopt(response),
             _ => response,
         }
@@ -182,8 +182,8 @@ impl Space {
     }
 
     /// The file's own objects, where the command asks for the transient ones.
-    fn listed(&self, request: &Request) -> Option<Vec<u8>> {
-        let mut asked = request.parameters;
+    fn listed(&self, command: &Command) -> Option<Vec<u8>> {
+        let mut asked = command.parameters;
         let (capability, first) = (asked.u32()?, asked.u32()?);
         if capability != CAP_HANDLES || first >> 24 != TRANSIENT {
             return None;

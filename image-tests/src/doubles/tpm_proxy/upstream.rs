@@ -77,7 +77,7 @@ impl Upstream {
     pub fn object_type(&self, handle: u32) -> Option<u16> {
         let command = wire::command(codes::READ_PUBLIC, &[handle], None, &[]);
         let parameters = self.run(codes::READ_PUBLIC, &command).ok()?;
-        Fields(Fields(&parameters).sized()?).u16()
+        Fields(Fields(&parameters).tpm2b()?).u16()
     }
 
     /// A capability whose list consists of 32-bit words, without its head.

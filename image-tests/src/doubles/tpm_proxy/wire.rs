@@ -34,7 +34,7 @@ pub fn read_frame(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// A command as far as it can be read without its sessions' keys.
-pub struct Request<'a> {
+pub struct Command<'a> {
     pub bytes: &'a [u8],
     pub code: u32,
     pub handles: Vec<u32>,
@@ -44,7 +44,7 @@ pub struct Request<'a> {
     pub parameters: Fields<'a>,
 }
 
-impl<'a> Request<'a> {
+impl<'a> Command<'a> {
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
         let tag = fields.u16()?;
@@ -60,9 +60,9 @@ impl<'a> Request<'a> {
             let mut area = Fields(fields.take(size as usize)?);
             while !area.0.is_empty() {
                 let handle = area.u32()?;
-                let _nonce = area.sized()?;
+                let _nonce = area.tpm2b()?;
                 let _attributes = area.u8()?;
-                let _authorization = area.sized()?;
+                let _authorization = area.tpm2b()?;
                 keyed_sessions += usize::from(handle != PASSWORD_SESSION);
             }
         }
@@ -101,7 +101,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A TPM2B: two bytes of size, then as many bytes.
-    pub fn sized(&mut self) -> Option<&'a [u8]> {
+    pub fn tpm2b(&mut self) -> Option<&'a [u8]> {
         let size = self.u16()?;
         self.take(size.into())
     }
@@ -121,7 +121,7 @@ pub fn command(code: u32, handles: &[u32], password: Option<&[u8]>, parameters: 
     if let Some(password) = password {
         let mut session = PASSWORD_SESSION.to_be_bytes().to_vec();
         session.extend([0, 0, 0]); // empty nonce, no attributes
-        session.extend(sized(password));
+        session.extend(tpm2b(password));
         body.extend((session.len() as u32).to_be_bytes());
         body.extend(session);
     }
@@ -141,7 +141,7 @@ pub fn response_code(response: &[u8]) -> Option<u32> {
 }
 
 /// `bytes` as a TPM2B.
-pub fn sized(bytes: &[u8]) -> Vec<u8> {
+pub fn tpm2b(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
 }
 

@@ -17,14 +17,14 @@ pub const CLAIM: [&str; 2] = [
     "/boot/firstboot/claim.key.pem",
 ];
 
-pub struct Site {
+pub struct Cloud {
     /// "Amazon Root CA".
     pub root: Arc<Authority>,
     pub core: IotCore,
     pub relay: Relay,
 }
 
-impl Site {
+impl Cloud {
     pub fn new() -> Result<Self> {
         Self::with(Options::default())
     }

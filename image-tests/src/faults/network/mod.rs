@@ -6,6 +6,6 @@ mod connection;
 mod hello;
 mod relay;
 
-pub use cloud::{CLAIM, Site, fleet_settings};
+pub use cloud::{CLAIM, Cloud, fleet_settings};
 pub use hello::Hello;
 pub use relay::{Cut, Direction, Relay};

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::rig::Board;
+use super::rig::Rig;
 use crate::clients::KeyType;
 use crate::device::{Device, STORE};
 use crate::doubles::iot_core::{IotCore, Memory, Options, Template};
 use crate::doubles::pki::Authority;
-use crate::faults::network::{CLAIM, Site};
+use crate::faults::network::{CLAIM, Cloud};
 
 /// What of the conversation is durable: any of these says that a certificate has been received.
 const RECEIVED: [&str; 3] = ["ownership.json", "registration.json", "certificate.pem"];
 
 /// What the doubles of all points have in common.
-pub struct Cloud {
+pub struct Clouds {
     key: KeyType,
     root: Arc<Authority>,
     start: Memory,
@@ -25,7 +25,7 @@ pub struct Cloud {
     pub packets: [usize; 2],
 }
 
-impl Cloud {
+impl Clouds {
     /// One that refuses a token that has been used (the other answer that AWS may give is the easier one), and
     /// whose template gives the thing the name that the settings have.
     pub fn new(key: KeyType) -> Result<Self> {
@@ -48,50 +48,50 @@ impl Cloud {
     }
 
     /// A double that nobody has asked yet, and the device's card for it.
-    pub fn begin(&self, device: &Device) -> Result<Site> {
-        let site = Site::resume(Arc::clone(&self.root), self.start.clone())?;
-        site.card(device, "nucleus-lite", self.key)?;
-        Ok(site)
+    pub fn begin(&self, device: &Device) -> Result<Cloud> {
+        let cloud = Cloud::resume(Arc::clone(&self.root), self.start.clone())?;
+        cloud.card(device, "nucleus-lite", self.key)?;
+        Ok(cloud)
     }
 
     /// A double as it was at a point of the recording; the device's card stays, but for the double's port.
-    pub fn resume(&self, point: usize, device: &Device) -> Result<Site> {
+    pub fn resume(&self, point: usize, device: &Device) -> Result<Cloud> {
         let memory = self.memories.get(point).context("no such point")?;
-        let site = Site::resume(Arc::clone(&self.root), memory.clone())?;
-        device.settings(&site.settings("nucleus-lite", self.key))?;
-        Ok(site)
+        let cloud = Cloud::resume(Arc::clone(&self.root), memory.clone())?;
+        device.settings(&cloud.settings("nucleus-lite", self.key))?;
+        Ok(cloud)
     }
 }
 
-impl Board {
+impl Rig {
     /// How many certificates there are to be at the end, now that the power is gone and the broker has dealt
     /// with all that it had: those that there are, and one more if the device has not durably received one. So a
     /// second one is right exactly where the first one's answer was lost, or not yet durable.
     pub fn certificates_expected(&self) -> Result<usize> {
-        let Some(site) = &self.site else {
+        let Some(cloud) = &self.cloud else {
             return Ok(0);
         };
-        site.relay.settle()?;
-        site.relay.reset();
+        cloud.relay.settle()?;
+        cloud.relay.reset();
         let received = RECEIVED
             .iter()
             .any(|name| self.device.exists(format!("{STORE}/{name}")));
-        Ok(site.core.counts().created + usize::from(!received))
+        Ok(cloud.core.counts().created + usize::from(!received))
     }
 
     /// Certificates that were issued.
     pub fn certificates(&self) -> usize {
-        self.site
+        self.cloud
             .as_ref()
-            .map_or(0, |site| site.core.counts().created)
+            .map_or(0, |cloud| cloud.core.counts().created)
     }
 
     /// What is wrong with the certificates, once the device is done.
     pub fn compare_certificates(&self, expected: usize, wrong: &mut Vec<String>) -> Result<()> {
-        let Some(site) = &self.site else {
+        let Some(cloud) = &self.cloud else {
             return Ok(());
         };
-        let registry = site.core.registry();
+        let registry = cloud.core.registry();
         let counts = registry.counts();
         if (counts.created, counts.active, counts.things) != (expected, 1, 1) || expected > 2 {
             wrong.push(format!(

@@ -3,20 +3,20 @@
 //!
 //! - [`Scenario`]: what firstboot is doing when the power goes;
 //! - [`Kind`]: how it goes;
-//! - [`Board`]: a device on an SLB 9670's profile behind the proxy, and what is to be found afterwards;
+//! - [`Rig`]: a device on an SLB 9670's profile behind the proxy, and what is to be found afterwards;
 //! - [`Sweep`]: the points, tried one by one, and the table of results.
 
 mod clouds;
-mod cut;
 mod point;
 mod rig;
 mod scenario;
+mod stage;
 mod table;
 
-pub use cut::{Aftermath, Stage, request};
 pub use point::{Kind, Point};
-pub use rig::Board;
-pub use scenario::{Outcome, SCENARIOS, Scenario};
+pub use rig::Rig;
+pub use scenario::{Goal, SCENARIOS, Scenario};
+pub use stage::{Aftermath, Stage, published_request};
 pub use table::{Row, print};
 
 use anyhow::Result;
@@ -49,7 +49,7 @@ pub fn run(sample: Sample, only: &str, progress: impl Fn(&str) + Sync) -> Result
             if !wanted {
                 continue;
             }
-            let stage = Stage::set(scenario, key)?;
+            let stage = Stage::prepare(scenario, key)?;
             for kind in Kind::ALL {
                 let points = stage.points(kind);
                 if points.is_empty() && kind == Kind::Packet {

@@ -9,25 +9,25 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::scenario::Outcome;
+use super::scenario::Goal;
 use crate::clients::{KeyType, pkcs11_tool};
 use crate::device::{Device, STORE};
 use crate::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670, When};
-use crate::faults::network::{Cut, Site};
+use crate::faults::network::{Cloud, Cut};
 use crate::faults::storage::{Ending, run_with_cut};
 use crate::process::finish;
 
 /// The storage root key's handle: the only one that may be persistent.
 const SRK: u32 = 0x8100_0001;
 
-pub struct Board {
+pub struct Rig {
     pub device: Device,
     /// Where it enrolls over the network.
-    pub site: Option<Site>,
+    pub cloud: Option<Cloud>,
     proxy: Proxy,
 }
 
-impl Board {
+impl Rig {
     /// Puts a device that was off onto a chip. Firmware 7.63 and 7.85 take different paths through tpm2-pkcs11.
     pub fn new(device: Device, firmware: Firmware) -> Result<Self> {
         let options = Options {
@@ -38,12 +38,12 @@ impl Board {
         empty_run(&device)?;
         Ok(Self {
             device,
-            site: None,
+            cloud: None,
             proxy,
         })
     }
 
-    /// firstboot as the kernel's resource manager serves it; to be run while the door is open.
+    /// firstboot as the kernel's resource manager serves it; to be run while the opened is open.
     fn firstboot(&mut self, command: &str, tcti: String) -> Result<Command> {
         self.device.tcti = Some(tcti);
         self.device.firstboot(&[command])
@@ -51,20 +51,20 @@ impl Board {
 
     /// Runs to the end; the exit status, what it said, and the TPM commands that it took.
     pub fn run(&mut self, command: &str) -> Result<(i32, String, usize)> {
-        let door = self.proxy.door()?;
-        self.proxy.take_journal();
-        let finished = finish(&mut self.firstboot(command, door.tcti())?)?;
-        let commands = self.proxy.take_journal().0.len();
+        let opened = self.proxy.open()?;
+        self.proxy.take_commands();
+        let finished = finish(&mut self.firstboot(command, opened.tcti())?)?;
+        let commands = self.proxy.take_commands().0.len();
         Ok((finished.code, finished.stderr, commands))
     }
 
     /// The TPM loses its power before or after the program's n-th TPM command, and the program with it.
     /// Whether it came to that.
     pub fn cut_at_command(&mut self, command: &str, n: usize, when: When) -> Result<bool> {
-        let door = self.proxy.door()?;
+        let opened = self.proxy.open()?;
         let (tell, told) = mpsc::channel::<u32>();
         self.proxy.cut(when, n, move || kill_whom(&told));
-        run_to_its_end(self.firstboot(command, door.tcti())?, &tell)?;
+        run_to_its_end(self.firstboot(command, opened.tcti())?, &tell)?;
         let cut = self.proxy.was_cut();
         if cut {
             self.device.tpm.pull_the_plug();
@@ -74,13 +74,13 @@ impl Board {
 
     /// The same at a packet to or from AWS IoT Core.
     pub fn cut_at_packet(&mut self, command: &str, cut: Cut) -> Result<bool> {
-        let door = self.proxy.door()?;
-        let program = self.firstboot(command, door.tcti())?;
-        let site = self.site.as_ref().context("no network")?;
+        let opened = self.proxy.open()?;
+        let program = self.firstboot(command, opened.tcti())?;
+        let cloud = self.cloud.as_ref().context("no network")?;
         let (tell, told) = mpsc::channel::<u32>();
-        site.relay.cut_power(cut, move || kill_whom(&told));
+        cloud.relay.cut_power(cut, move || kill_whom(&told));
         run_to_its_end(program, &tell)?;
-        let cut = site.relay.was_cut();
+        let cut = cloud.relay.was_cut();
         if cut {
             self.device.tpm.pull_the_plug();
         }
@@ -89,9 +89,9 @@ impl Board {
 
     /// The same at the program's n-th storage call.
     pub fn cut_at_call(&mut self, command: &str, n: usize, when: When) -> Result<bool> {
-        let door = self.proxy.door()?;
+        let opened = self.proxy.open()?;
         let root = self.device.root().to_path_buf();
-        let program = self.firstboot(command, door.tcti())?;
+        let program = self.firstboot(command, opened.tcti())?;
         let tpm = &mut self.device.tpm;
         let outcome = run_with_cut(program, &root, n, when, || tpm.pull_the_plug())?;
         Ok(outcome.ending == Ending::Cut)
@@ -105,16 +105,16 @@ impl Board {
     }
 
     /// What systemd does at a start: both units. Then everything that is not as it should be.
-    pub fn start(&mut self, outcome: Outcome, key: KeyType) -> Result<Vec<String>> {
+    pub fn start(&mut self, goal: Goal, key: KeyType) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
         let (code, said, _) = self.run("provision")?;
         if code != 0 {
             wrong.push(format!("provision ended with {code}: {said}"));
         }
         let (code, said, _) = self.run("enroll")?;
-        let done = match (code, outcome) {
-            (0, Outcome::Done | Outcome::DoneOrAwaiting) => true,
-            (75, Outcome::Awaiting | Outcome::DoneOrAwaiting) => false,
+        let done = match (code, goal) {
+            (0, Goal::Done | Goal::DoneOrAwaiting) => true,
+            (75, Goal::Awaiting | Goal::DoneOrAwaiting) => false,
             _ => {
                 wrong.push(format!("enroll ended with {code}: {said}"));
                 return Ok(wrong);
@@ -140,9 +140,9 @@ impl Board {
             wrong.push(format!("done: {done}, configuration there: {configured}"));
         }
         // An independent client: the PIN fits, the key signs, and the certificate and its issuers are there once.
-        let door = self.proxy.door()?;
+        let opened = self.proxy.open()?;
         let mut identity = self.device.identity(key)?;
-        identity.tcti = door.tcti();
+        identity.tcti = opened.tcti();
         if let Err(e) = pkcs11_tool::sign_and_verify(&identity) {
             wrong.push(format!("the key cannot be used: {e:#}"));
         }

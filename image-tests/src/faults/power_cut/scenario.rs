@@ -2,20 +2,18 @@
 
 use anyhow::Result;
 use serde_json::json;
-use tempfile::TempDir;
 
 use crate::clients::KeyType;
 use crate::device::station::Station;
-use crate::device::{Device, offline_settings};
-use crate::directory::copy_tree;
+use crate::device::{Checkpoint, Device, offline_settings};
 use crate::doubles::pki::Authority;
-use crate::doubles::software_tpm::{Ek, SoftwareTpm, copy_state};
+use crate::doubles::software_tpm::{Ek, SoftwareTpm};
 use crate::faults::network::fleet_settings;
 use crate::process::succeed;
 
 /// What the next undisturbed start has to come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Goal {
     /// An identity and its request; no certificate yet.
     Awaiting,
     /// Configured, with the key that was there before.
@@ -32,7 +30,7 @@ pub struct Scenario {
     prepare: fn(&Device, &Authority) -> Result<()>,
     /// The command that is cut.
     pub command: &'static str,
-    pub outcome: Outcome,
+    pub goal: Goal,
     /// Whether it enrolls over the network, at a double of AWS IoT Core.
     pub fleet: bool,
 }
@@ -43,7 +41,7 @@ pub const SCENARIOS: [Scenario; 9] = [
         name: "provision",
         prepare: |_, _| Ok(()),
         command: "provision",
-        outcome: Outcome::Awaiting,
+        goal: Goal::Awaiting,
         fleet: false,
     },
     Scenario {
@@ -54,7 +52,7 @@ pub const SCENARIOS: [Scenario; 9] = [
             Ok(())
         },
         command: "provision",
-        outcome: Outcome::Awaiting,
+        goal: Goal::Awaiting,
         fleet: false,
     },
     Scenario {
@@ -65,7 +63,7 @@ pub const SCENARIOS: [Scenario; 9] = [
             Ok(())
         },
         command: "enroll",
-        outcome: Outcome::Done,
+        goal: Goal::Done,
         fleet: false,
     },
     Scenario {
@@ -76,21 +74,21 @@ pub const SCENARIOS: [Scenario; 9] = [
             Ok(())
         },
         command: "enroll",
-        outcome: Outcome::Done,
+        goal: Goal::Done,
         fleet: false,
     },
     Scenario {
         name: WRAPPED_REPLY,
         prepare: prepare_wrapped_reply,
         command: "enroll",
-        outcome: Outcome::Done,
+        goal: Goal::Done,
         fleet: false,
     },
     Scenario {
         name: "reset",
         prepare: |device, authority| device.enroll_with(authority),
         command: "reset",
-        outcome: Outcome::DoneOrAwaiting,
+        goal: Goal::DoneOrAwaiting,
         fleet: false,
     },
     Scenario {
@@ -103,7 +101,7 @@ pub const SCENARIOS: [Scenario; 9] = [
                 .map(drop)
         },
         command: "provision",
-        outcome: Outcome::Done,
+        goal: Goal::Done,
         fleet: false,
     },
     Scenario {
@@ -115,7 +113,7 @@ pub const SCENARIOS: [Scenario; 9] = [
             Ok(())
         },
         command: "provision",
-        outcome: Outcome::Done,
+        goal: Goal::Done,
         fleet: false,
     },
     Scenario {
@@ -125,7 +123,7 @@ pub const SCENARIOS: [Scenario; 9] = [
             Ok(())
         },
         command: "enroll",
-        outcome: Outcome::Done,
+        goal: Goal::Done,
         fleet: true,
     },
 ];
@@ -145,18 +143,11 @@ fn prepare_wrapped_reply(device: &Device, _: &Authority) -> Result<()> {
         Some("rsa-2048") => Ek::Rsa2048,
         _ => Ek::P256,
     };
-    station.maker.equip(&device.tpm, ek)?;
+    station.manufacturer.equip(&device.tpm, ek)?;
     settings["enrollment"]["issuers"] = json!([station.fingerprint()?]);
     device.settings(&settings)?;
     device.succeed(&["provision"])?;
     station.answer(device)
-}
-
-/// A device at the start of a scenario, to be copied.
-#[derive(Debug)]
-pub struct Template {
-    pub tree: TempDir,
-    pub tpm: TempDir,
 }
 
 impl Scenario {
@@ -165,22 +156,15 @@ impl Scenario {
         format!("{}, {}", self.name, key.name())
     }
 
-    /// Prepares it once.
-    pub fn template(&self, key: KeyType) -> Result<Template> {
-        let mut device = Device::unprovisioned()?;
+    /// Prepares it once: a device at its start.
+    pub fn checkpoint(&self, key: KeyType) -> Result<Checkpoint> {
+        let device = Device::unprovisioned()?;
         device.settings(&match self.fleet {
             // The port comes with the double.
             true => fleet_settings("nucleus-lite", key, 1),
             false => offline_settings("nucleus-lite", key),
         })?;
         (self.prepare)(&device, &Authority::new()?)?;
-        device.tpm.shut_down()?;
-        let template = Template {
-            tree: TempDir::new()?,
-            tpm: TempDir::new()?,
-        };
-        copy_tree(device.root(), template.tree.path())?;
-        copy_state(device.tpm.state(), template.tpm.path())?;
-        Ok(template)
+        Checkpoint::take(device)
     }
 }

@@ -17,6 +17,7 @@ mod arch_x86_64;
 mod call;
 mod disk;
 mod fault;
+mod history;
 mod recorder;
 mod recording;
 mod replay;

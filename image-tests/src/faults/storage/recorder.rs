@@ -16,20 +16,18 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::call::{Kind, StorageCall};
-use super::disk::{self, Attributes, Entry, Thing};
-use super::recording::{Change, Effect, Node, Place};
+use super::disk::{self, Attributes, Thing};
+use super::history::{Change, Effect, History, Node, Place};
 use super::tracee::Tracee;
 use super::tracer::{Observer, Verdict};
 
 /// What is known of the directory while the program runs.
 pub struct Recorder<'a> {
     at_point: &'a mut (dyn FnMut(usize) -> Result<()> + Send),
-    pub nodes: Vec<Entry>,
-    pub first_names: HashMap<Place, Node>,
+    pub history: History,
     names: HashMap<Place, Node>,
     /// by device and inode; a recycled inode belongs to the newest
     inodes: HashMap<(u64, u64), Node>,
-    pub effects: Vec<Vec<Effect>>,
     /// of threads inside an open: its number, and whether the file was there before
     inside: HashMap<Tracee, (usize, bool)>,
 }
@@ -41,17 +39,15 @@ impl<'a> Recorder<'a> {
     ) -> Result<Self> {
         let mut recorder = Self {
             at_point,
-            nodes: Vec::new(),
-            first_names: HashMap::new(),
+            history: History::default(),
             names: HashMap::new(),
             inodes: HashMap::new(),
-            effects: Vec::new(),
             inside: HashMap::new(),
         };
         recorder
             .adopt(directory)?
             .context("the directory to watch")?;
-        recorder.first_names = recorder.names.clone();
+        recorder.history.names = recorder.names.clone();
         Ok(recorder)
     }
 
@@ -61,8 +57,8 @@ impl<'a> Recorder<'a> {
             return Ok(None);
         };
         let directory = entry.thing == Thing::Directory;
-        let node = self.nodes.len();
-        self.nodes.push(entry);
+        let node = self.history.nodes.len();
+        self.history.nodes.push(entry);
         self.inodes.insert((metadata.dev(), metadata.ino()), node);
         if directory {
             for child in fs::read_dir(path)? {
@@ -115,7 +111,7 @@ impl<'a> Recorder<'a> {
         if node.is_none() && path.symlink_metadata().is_ok() {
             node = self.adopt(path)?;
             if let Some(node) = node
-                && let Thing::File(content) = &mut self.nodes[node].thing
+                && let Thing::File(content) = &mut self.history.nodes[node].thing
             {
                 effect = Some(Effect::Content(node, std::mem::take(content)));
             }
@@ -171,17 +167,18 @@ impl<'a> Recorder<'a> {
 
 impl Observer for Recorder<'_> {
     fn enter(&mut self, call: &StorageCall, thread: Tracee) -> Result<Verdict> {
-        (self.at_point)(self.effects.len())?;
+        (self.at_point)(self.history.effects.len())?;
         let existed = call.path.symlink_metadata().is_ok();
-        self.inside.insert(thread, (self.effects.len(), existed));
-        self.effects.push(Vec::new());
+        self.inside
+            .insert(thread, (self.history.effects.len(), existed));
+        self.history.effects.push(Vec::new());
         Ok(Verdict::Go)
     }
 
     fn exit(&mut self, call: &StorageCall, thread: Tracee, result: i64) -> Result<Verdict> {
         let (index, existed) = self.inside.remove(&thread).unwrap_or_default();
         if result >= 0 {
-            self.effects[index] = self
+            self.history.effects[index] = self
                 .effects_of(call, thread, existed)
                 .with_context(|| format!("to record {call}"))?;
         }

@@ -1,7 +1,5 @@
 //! All storage calls of one run, to be replayed up to any of them.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,47 +8,17 @@ use anyhow::{Result, ensure};
 use tempfile::TempDir;
 
 use super::call::{Kind, StorageCall};
-use super::disk::{self, Attributes, Entry};
+use super::disk;
+use super::history::History;
 use super::recorder::Recorder;
 use super::replay::{self, Loss};
 use super::tracer::{self, Ending};
-
-/// A file, directory or link, from its creation on: its number in [`Recording::nodes`].
-pub type Node = usize;
-/// The watched directory itself.
-pub const ROOT: Node = 0;
-/// A name in a directory.
-pub type Place = (Node, OsString);
-
-/// What a call has changed.
-#[derive(Debug)]
-pub enum Effect {
-    /// directory entries, all at once
-    Names(Vec<Change>),
-    /// what the file holds now
-    Content(Node, Vec<u8>),
-    Attributes(Node, Attributes),
-    Sync(Node),
-    SyncData(Node),
-    SyncAll,
-}
-
-#[derive(Debug)]
-pub struct Change {
-    pub place: Place,
-    pub before: Option<Node>,
-    pub after: Option<Node>,
-}
 
 /// One run of a program, to be replayed up to any of its storage calls.
 #[derive(Debug)]
 pub struct Recording {
     calls: Vec<StorageCall>,
-    /// as they were when they came into being or into sight
-    pub(super) nodes: Vec<Entry>,
-    pub(super) names: HashMap<Place, Node>,
-    /// those of each call
-    pub(super) effects: Vec<Vec<Effect>>,
+    history: History,
 }
 
 impl Recording {
@@ -69,18 +37,11 @@ impl Recording {
             outcome.ending == Ending::Exited(0),
             "the recorded program: {outcome}"
         );
-        let Recorder {
-            nodes,
-            first_names: names,
-            mut effects,
-            ..
-        } = recorder;
-        effects.resize_with(outcome.calls.len(), Vec::new);
+        let mut history = recorder.history;
+        history.effects.resize_with(outcome.calls.len(), Vec::new);
         let recording = Self {
             calls: outcome.calls,
-            nodes,
-            names,
-            effects,
+            history,
         };
         at_point(recording.points() - 1)?;
         let unseen = recording.differences(&directory)?;
@@ -106,27 +67,27 @@ impl Recording {
             kind.is_some_and(|kind| syncs.contains(&kind)),
             "call {call} is no sync"
         );
-        self.effects[call].clear();
+        self.history.effects[call].clear();
         Ok(())
     }
 
     /// A hash of what [`Recording::crash`] would build: neighbouring points often leave the same.
     pub fn fingerprint(&self, point: usize, loss: Loss) -> u64 {
         let mut hasher = DefaultHasher::new();
-        replay::tree(self, point, loss).hash(&mut hasher);
+        replay::tree(&self.history, point, loss).hash(&mut hasher);
         hasher.finish()
     }
 
     /// The directory as it may be found after a power cut at this point.
     pub fn crash(&self, point: usize, loss: Loss) -> Result<TempDir> {
         let directory = TempDir::new()?;
-        disk::write(&replay::tree(self, point, loss), directory.path())?;
+        disk::write(&replay::tree(&self.history, point, loss), directory.path())?;
         Ok(directory)
     }
 
     /// Where the directory is not as it should be after the run.
     fn differences(&self, directory: &Path) -> Result<Vec<PathBuf>> {
-        let expected = replay::tree(self, self.points() - 1, Loss::Nothing);
+        let expected = replay::tree(&self.history, self.points() - 1, Loss::Nothing);
         let found = disk::read(directory)?;
         let paths = expected.keys().chain(found.keys());
         let differing = paths.filter(|path| expected.get(*path) != found.get(*path));

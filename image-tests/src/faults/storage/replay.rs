@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::disk::{Attributes, Entry, Thing, Tree};
-use super::recording::{Change, Effect, Node, Place, ROOT, Recording};
+use super::history::{Change, Effect, History, Node, Place, ROOT};
 use crate::doubles::tpm_proxy::Seeded;
 
 /// The smallest unit that disks and cards write as a whole.
@@ -47,16 +47,16 @@ pub enum Loss {
 }
 
 /// The directory after a power cut behind the first `point` calls.
-pub fn tree(recording: &Recording, point: usize, loss: Loss) -> Tree {
+pub fn tree(history: &History, point: usize, loss: Loss) -> Tree {
     let seed = match loss {
         Loss::Ordered(seed) | Loss::Unordered(seed) => seed,
         _ => 0,
     };
-    let effects = recording.effects[..point].iter().flatten().collect();
+    let effects = history.effects[..point].iter().flatten().collect();
     // the same seed is to draw differently at each point
     let draws = Seeded::new(seed ^ (point as u64).rotate_left(32));
     Replay {
-        recording,
+        history,
         effects,
         loss,
         draws,
@@ -72,7 +72,7 @@ enum Happens<T> {
 }
 
 struct Replay<'a> {
-    recording: &'a Recording,
+    history: &'a History,
     effects: Vec<&'a Effect>,
     loss: Loss,
     draws: Seeded,
@@ -119,7 +119,7 @@ impl<'a> Replay<'a> {
             .rposition(|(_, durable)| *durable)
             .map_or(0, |last| last + 1);
         let kept = durable + self.draws.below(changes.len() - durable + 1);
-        let mut names = self.recording.names.clone();
+        let mut names = self.history.names.clone();
         for (at, (changes, durable)) in changes.into_iter().enumerate() {
             let found = match self.loss {
                 Loss::Nothing | Loss::Data => true,
@@ -154,7 +154,7 @@ impl<'a> Replay<'a> {
     }
 
     fn entry(&mut self, node: Node) -> Entry {
-        let born = &self.recording.nodes[node];
+        let born = &self.history.nodes[node];
         let thing = match &born.thing {
             Thing::File(content) => Thing::File(self.content(node, content)),
             other => other.clone(),

@@ -3,7 +3,8 @@
 
 use anyhow::{Result, ensure};
 
-use super::first_boot::{Bench, run_in_memory};
+use super::first_boot::run_in_memory;
+use super::meter::{Meter, Part};
 use super::row::{Row, Unit, median};
 use crate::clients::{KeyType, openssl, pkcs11_tool};
 use crate::device::{Device, offline_settings};
@@ -18,8 +19,8 @@ pub fn provisioning(cycles: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let mut recent = Vec::new();
     for cycle in 1..=cycles {
-        let bench = Bench::new(&device.tpm, 1)?;
-        let part = bench.measure(vec![Box::new(|tpm| {
+        let meter = Meter::new(&device.tpm, 1)?;
+        let part = meter.measure(vec![Box::new(|tpm| {
             device.firstboot_at(&tpm.by_one, &["provision"])
         })])?;
         recent.push(part.usage.wall.as_secs_f64() * 1000.0);
@@ -57,9 +58,9 @@ pub fn status(objects: usize) -> Result<Vec<Row>> {
         device.succeed(&["reset"])?;
     }
     device.succeed(&["provision"])?;
-    let bench = Bench::new(&device.tpm, 1)?;
+    let meter = Meter::new(&device.tpm, 1)?;
     let look = || {
-        bench.measure(vec![Box::new(|tpm| {
+        meter.measure(vec![Box::new(|tpm| {
             device.firstboot_at(&tpm.by_one, &["status"])
         })])
     };
@@ -92,7 +93,7 @@ pub fn status(objects: usize) -> Result<Vec<Row>> {
             ),
         ]
     };
-    let milliseconds = |part: &super::first_boot::Part| part.usage.wall.as_secs_f64() * 1000.0;
+    let milliseconds = |part: &Part| part.usage.wall.as_secs_f64() * 1000.0;
     let mut rows = Vec::new();
     rows.extend(row(
         "commands",

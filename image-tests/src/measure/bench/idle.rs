@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-use super::first_boot::{Bench, run_in_memory};
+use super::first_boot::run_in_memory;
+use super::meter::Meter;
 use super::row::{Aim, Row, Unit, median};
 use super::usage::{Calls, Usage, count, measure};
 use crate::clients::KeyType;
@@ -47,8 +48,8 @@ pub fn rows(runs: usize) -> Result<Vec<Row>> {
 
 fn nothing_to_do(device: &Device, command: &str, runs: usize) -> Result<Vec<Row>> {
     let name = |what: &str| format!("nothing to do, {command}: {what}");
-    let bench = Bench::new(&device.tpm, 1)?;
-    let through_proxy = bench.measure(vec![Box::new(|tpm| {
+    let meter = Meter::new(&device.tpm, 1)?;
+    let through_proxy = meter.measure(vec![Box::new(|tpm| {
         device.firstboot_at(&tpm.by_one, &[command])
     })])?;
     let node = Terminal::open(device.tpm.upstream())?;
@@ -101,12 +102,12 @@ fn renewal(device: &Device, authority: &Authority) -> Result<Vec<Row>> {
         Ok(())
     };
     renew()?;
-    let bench = Bench::new(&device.tpm, 1)?;
-    let measured = bench.measure(vec![Box::new(|tpm| {
+    let meter = Meter::new(&device.tpm, 1)?;
+    let measured = meter.measure(vec![Box::new(|tpm| {
         device.firstboot_at(&tpm.by_one, &["enroll"])
     })])?;
     renew()?;
-    let counted = bench.count(
+    let counted = meter.count(
         vec![Box::new(|tpm| {
             device.firstboot_at(&tpm.by_one, &["enroll"])
         })],

@@ -13,6 +13,7 @@ pub mod first_boot;
 pub mod footprint;
 pub mod growth;
 pub mod idle;
+pub mod meter;
 pub mod pairs;
 pub mod recipe;
 pub mod row;

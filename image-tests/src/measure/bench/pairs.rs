@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::first_boot::{FirstBoot, Firstboot, Part, Side, Tutorial};
+use super::first_boot::{FirstBoot, Firstboot, Side, Tutorial};
+use super::meter::Part;
 use super::row::{Aim, Row, Unit, median};
 use crate::clients::KeyType;
 

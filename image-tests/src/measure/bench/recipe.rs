@@ -14,7 +14,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use super::first_boot::Reached;
+use super::meter::Reached;
 use crate::clients::{Identity, KeyType, basic_environment, installed_module, openssl};
 use crate::doubles::pki::Authority;
 

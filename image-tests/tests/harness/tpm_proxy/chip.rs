@@ -93,7 +93,7 @@ fn what_the_chip_cannot_do_is_refused() -> Result<()> {
     succeed(&proxy, "tpm2_flushcontext -t")?;
     // an HMAC session, unbound, unsalted, SHA-256: Part 3, "TPM2_StartAuthSession"
     let nothing = 0x4000_0007;
-    let nonce = wire::sized(&[1; 16]);
+    let nonce = wire::tpm2b(&[1; 16]);
     let parameters = [&nonce[..], &[0, 0, 0, 0, 0x10, 0, 0x0B]].concat();
     let start = wire::command(codes::START_AUTH_SESSION, &[nothing; 2], None, &parameters);
     let start_session = || -> Result<_> {
@@ -183,20 +183,17 @@ fn tpm2_pkcs11_takes_both_paths() -> Result<()> {
         // nothing but the storage root key outlives a process on a device
         succeed(&proxy, "tpm2_flushcontext -t")?;
         library("--init-pin --token-label t --login --so-pin s --pin u")?;
-        proxy.take_journal();
+        proxy.take_commands();
         library("--token-label t --login --pin u --keypairgen --key-type EC:prime256v1 --id 01")?;
-        let journal = proxy.take_journal();
-        assert!(journal.count(create) > 0, "{:?}", journal.names());
-        assert_eq!(
-            journal.count("CreateLoaded") > 0,
-            firmware == Firmware::V7_85
-        );
+        let log = proxy.take_commands();
+        assert!(log.count(create) > 0, "{:?}", log.names());
+        assert_eq!(log.count("CreateLoaded") > 0, firmware == Firmware::V7_85);
         eprintln!(
             "{firmware:?}: {} commands, {:?} on the chip",
-            journal.0.len(),
-            journal.chip_time()
+            log.0.len(),
+            log.chip_time()
         );
-        assert!(journal.chip_time() > Duration::from_millis(100));
+        assert!(log.chip_time() > Duration::from_millis(100));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::{chip, client, cut_and_restore_power, fail, succeed};
 use image_tests::doubles::software_tpm::SoftwareTpm;
 use image_tests::doubles::tpm_proxy::{
-    Door, Firmware, Options, Proxy, Upstream, When, codes, slb9670, wire,
+    Firmware, OpenFile, Options, Proxy, Upstream, When, codes, slb9670, wire,
 };
 
 #[test]
@@ -16,15 +16,10 @@ fn commands_pass_and_are_recorded() -> Result<()> {
     let tpm = SoftwareTpm::start()?;
     let proxy = Proxy::start(tpm.upstream(), Options::default())?;
     assert_eq!(succeed(&proxy, "tpm2_getrandom --hex 8")?.len(), 16);
-    let journal = proxy.take_journal();
-    assert_eq!(journal.count("GetRandom"), 1);
-    assert!(
-        journal
-            .0
-            .iter()
-            .all(|command| command.response_code == Some(0))
-    );
-    assert!(proxy.journal().0.is_empty());
+    let log = proxy.take_commands();
+    assert_eq!(log.count("GetRandom"), 1);
+    assert!(log.0.iter().all(|command| command.response_code == Some(0)));
+    assert!(proxy.commands().0.is_empty());
     Ok(())
 }
 
@@ -36,7 +31,7 @@ fn the_power_goes_before_or_after_a_command() -> Result<()> {
         let define = "tpm2_nvdefine 0x1500016 -s 8";
         // its place among the commands of the tool
         succeed(&proxy, "tpm2_nvdefine 0x1500015 -s 8")?;
-        let names = proxy.take_journal().names();
+        let names = proxy.take_commands().names();
         let place = names
             .iter()
             .position(|name| *name == "NV_DefineSpace")
@@ -59,7 +54,7 @@ fn the_power_goes_before_or_after_a_command() -> Result<()> {
 fn programs_do_not_see_each_others_objects() -> Result<()> {
     let tpm = SoftwareTpm::start()?;
     let proxy = Proxy::start(tpm.upstream(), chip(Firmware::V7_63))?;
-    let (one, two) = (proxy.door()?, proxy.door()?);
+    let (one, two) = (proxy.open()?, proxy.open()?);
     let (first, second) = (client(&one.tcti())?, client(&two.tcti())?);
     // an object in the null hierarchy, as the proxy itself makes one
     let create = slb9670::protected_object();
@@ -99,16 +94,16 @@ fn programs_do_not_see_each_others_objects() -> Result<()> {
 fn a_session_outlives_the_turns_of_others() -> Result<()> {
     let tpm = SoftwareTpm::start()?;
     let proxy = Proxy::start(tpm.upstream(), chip(Firmware::V7_85))?;
-    let door = proxy.door()?;
+    let opened = proxy.open()?;
     let session = "tpm2_startauthsession --hmac-session -S";
     let scratch = TempDir::new()?;
     let context = |name: &str| scratch.path().join(name).display().to_string();
-    let through = |door: &Door, line: &str| {
+    let through = |opened: &OpenFile, line: &str| {
         let mut words = line.split_whitespace();
         let mut tool = Command::new(words.next().unwrap_or_default());
         let output = tool
             .args(words)
-            .env("TPM2TOOLS_TCTI", door.tcti())
+            .env("TPM2TOOLS_TCTI", opened.tcti())
             .output()?;
         ensure!(
             output.status.success(),
@@ -117,15 +112,15 @@ fn a_session_outlives_the_turns_of_others() -> Result<()> {
         );
         Ok(())
     };
-    through(&door, &format!("{session} {}", context("one")))?;
-    let other = proxy.door()?;
+    through(&opened, &format!("{session} {}", context("one")))?;
+    let other = proxy.open()?;
     for _ in 0..2 {
         through(
             &other,
             &format!("tpm2_createprimary -C o -c {}", context("primary")),
         )?;
         through(&other, "tpm2_flushcontext -t")?;
-        through(&door, &format!("tpm2_sessionconfig {}", context("one")))?;
+        through(&opened, &format!("tpm2_sessionconfig {}", context("one")))?;
     }
-    through(&door, &format!("tpm2_flushcontext {}", context("one")))
+    through(&opened, &format!("tpm2_flushcontext {}", context("one")))
 }

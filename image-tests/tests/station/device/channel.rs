@@ -65,9 +65,9 @@ fn no_secret_crosses_the_bus_in_clear() -> Result<()> {
             let public = PublicKey::from_spki(device.tpm.endorsement_key(ek)?.public_key_to_der()?);
             let credential: [u8; 32] = *b"what the reply is encrypted with";
             let secrets = activate(&device, &proxy.tcti(), &public, &credential)?;
-            let journal = proxy.take_journal();
-            assert_eq!(journal.count("ActivateCredential"), 1);
-            assert_eq!(journal.count("Unseal"), 1);
+            let log = proxy.take_commands();
+            assert_eq!(log.count("ActivateCredential"), 1);
+            assert_eq!(log.count("Unseal"), 1);
             for (what, secret) in [
                 ("the PIN's hash", &secrets.seal_auth[..]),
                 ("the wrapping key", &secrets.wrapping_key),
@@ -75,7 +75,7 @@ fn no_secret_crosses_the_bus_in_clear() -> Result<()> {
                 ("the credential", &credential),
             ] {
                 assert!(secret.len() >= 32, "{what} has {} bytes", secret.len());
-                let heard = journal.with(secret);
+                let heard = log.with(secret);
                 assert!(heard.is_empty(), "{key:?}, {ek:?}: {what} in {heard:?}");
             }
             let by_library = library_value(&device)?;
@@ -96,7 +96,7 @@ fn no_session_is_salted_with_another_key() -> Result<()> {
     let mut tpm = Tpm::connect(&proxy.tcti(), &Layout::new("/"))?;
     let refused = tpm.channel(&other).err().map(|e| e.to_string());
     assert!(refused.is_some_and(|why| why.contains("not the storage root key")));
-    assert_eq!(proxy.take_journal().count("StartAuthSession"), 0);
+    assert_eq!(proxy.take_commands().count("StartAuthSession"), 0);
     assert!(tpm.channel(&name).is_ok());
     Ok(())
 }
@@ -133,11 +133,11 @@ fn a_secret_in_clear_is_noticed() -> Result<()> {
     ])?;
     device.tpm.flush()?;
     let auth = String::from_utf8(secrets.seal_auth)?;
-    proxy.take_journal();
+    proxy.take_commands();
     let unsealed = tool(&["tpm2_unseal", "-c", "seal.ctx", "-p", &auth])?;
     assert_eq!(unsealed.as_bytes(), secrets.wrapping_key);
-    let journal = proxy.take_journal();
-    assert_eq!(journal.with(&secrets.wrapping_key), ["Unseal"]);
+    let log = proxy.take_commands();
+    assert_eq!(log.with(&secrets.wrapping_key), ["Unseal"]);
     device.tpm.flush()
 }
 

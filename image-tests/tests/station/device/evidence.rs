@@ -58,12 +58,12 @@ fn the_p256_certificate_is_preferred_and_read_with_four_commands() -> Result<()>
     let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
     device.tcti = Some(proxy.tcti());
     device.succeed(&["provision"])?;
-    let journal = proxy.take_journal();
+    let log = proxy.take_commands();
     assert_eq!(evidence(&device)?.ek_certificate, Some(certificate_of(846)));
-    let read = journal.0.iter().filter(|c| c.name.starts_with("NV_"));
+    let read = log.0.iter().filter(|c| c.name.starts_with("NV_"));
     let read: Vec<_> = read.map(|c| c.name).collect();
     assert_eq!(read, ["NV_ReadPublic", "NV_Read", "NV_Read"]);
-    let listed = journal.0.iter().filter(|c| c.name == "GetCapability");
+    let listed = log.0.iter().filter(|c| c.name == "GetCapability");
     // TPM_CAP_HANDLES from 0x01C00000.
     let asked = [0, 0, 0, 1, 0x01, 0xC0, 0, 0];
     let listed = listed.filter(|c| c.bytes[10..].starts_with(&asked));
@@ -98,7 +98,7 @@ fn indices_of_any_size_are_read() -> Result<()> {
     Ok(())
 }
 
-/// A certificate of fewer than 512 bytes, which no maker's is, is read all the same.
+/// A certificate of fewer than 512 bytes, which no manufacturer's is, is read all the same.
 #[test]
 fn a_short_certificate_is_read() -> Result<()> {
     let device = Device::unprovisioned()?;
@@ -143,7 +143,7 @@ fn an_ek_with_a_template_of_its_own_is_left_alone() -> Result<()> {
         let why = evidence(&device)?.unattested.unwrap_or_default();
         assert!(why.contains(&special.to_lowercase()), "{why}");
         device.succeed(&["reset"])?;
-        let certificate = desk.maker.equip(&device.tpm, other)?;
+        let certificate = desk.manufacturer.equip(&device.tpm, other)?;
         device.succeed(&["provision"])?;
         assert_eq!(evidence(&device)?.ek_certificate, Some(certificate));
     }

@@ -13,7 +13,7 @@ use firstboot::attestation::{Contents, EkPublic, Evidence, PublicArea, Reply};
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, STORE, offline_settings};
 use image_tests::doubles::pki::Authority;
-use image_tests::doubles::pki::Maker;
+use image_tests::doubles::pki::Manufacturer;
 use image_tests::doubles::software_tpm::Ek;
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Public};
@@ -21,16 +21,16 @@ use openssl::sign::Signer;
 use openssl::x509::X509;
 use serde_json::{Value, json};
 
-/// Certificates go to devices of this TPM maker, from this operator.
+/// Certificates go to devices of this TPM manufacturer, from this operator.
 pub struct Desk {
-    pub maker: Maker,
+    pub manufacturer: Manufacturer,
     pub operator: Authority,
 }
 
 impl Desk {
     pub fn new() -> Result<Self> {
         Ok(Self {
-            maker: Maker::new()?,
+            manufacturer: Manufacturer::new()?,
             operator: Authority::new()?,
         })
     }
@@ -38,7 +38,7 @@ impl Desk {
     /// A device with an EK certificate that takes this operator's replies, never booted; and the certificate.
     pub fn device(&self, key: KeyType, ek: Ek) -> Result<(Device, Vec<u8>)> {
         let device = Device::unprovisioned()?;
-        let certificate = self.maker.equip(&device.tpm, ek)?;
+        let certificate = self.manufacturer.equip(&device.tpm, ek)?;
         device.settings(&self.settings(key)?)?;
         Ok((device, certificate))
     }

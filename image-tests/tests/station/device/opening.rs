@@ -42,13 +42,13 @@ fn each_key_is_enrolled_by_each_ek_on_each_firmware() -> Result<()> {
                     latency: None,
                 },
             )?;
-            let door = proxy.door()?;
-            device.tcti = Some(door.tcti());
+            let opened = proxy.open()?;
+            device.tcti = Some(opened.tcti());
             device.succeed(&["provision"])?;
             drop_reply(&device, text(&desk.reply(&device)?)?)?;
             device.succeed(&["enroll"])?;
-            assert_eq!(proxy.take_journal().count("ActivateCredential"), 1);
-            drop(door);
+            assert_eq!(proxy.take_commands().count("ActivateCredential"), 1);
+            drop(opened);
             assert_done(&device, key)?;
         }
     }
@@ -64,7 +64,7 @@ fn opening_takes_fourteen_commands_and_leaves_nothing_loaded() -> Result<()> {
     let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
     device.tcti = Some(proxy.tcti());
     device.succeed(&["enroll"])?;
-    let names = proxy.take_journal().names();
+    let names = proxy.take_commands().names();
     let activation = [
         "ReadPublic",
         "StartAuthSession",
@@ -117,7 +117,7 @@ fn a_reply_is_opened_once() -> Result<()> {
     let before = device.snapshot()?;
     for command in ["provision", "enroll"] {
         device.succeed(&[command])?;
-        let names = proxy.take_journal().names();
+        let names = proxy.take_commands().names();
         assert!(names.len() <= 3, "{command}: {names:?}");
     }
     before.assert_same(&device.snapshot()?);
@@ -180,7 +180,7 @@ fn a_plain_certificate_comes_first() -> Result<()> {
     let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
     device.tcti = Some(proxy.tcti());
     device.succeed(&["enroll"])?;
-    assert_eq!(proxy.take_journal().count("ActivateCredential"), 0);
+    assert_eq!(proxy.take_commands().count("ActivateCredential"), 0);
     assert_eq!(
         device.read(format!("{STORE}/certificate.pem"))?.trim(),
         plain.trim()
@@ -232,7 +232,7 @@ fn a_superseded_reply_does_not_come_back() -> Result<()> {
     let before = device.snapshot()?;
     for command in ["provision", "enroll"] {
         assert_ends(&device.run(&[command])?, 0, "it is older");
-        let names = proxy.take_journal().names();
+        let names = proxy.take_commands().names();
         assert!(names.len() <= 3, "{command}: {names:?}");
     }
     before.assert_same(&device.snapshot()?);

@@ -33,10 +33,10 @@ fn assert_refused(device: &mut Device, words: &str, activations: usize) -> Resul
     let said = device.status()?["message"].to_string();
     assert!(said.contains(&reply_path()[1..]), "{said}");
     before.assert_same(&snapshot(device)?);
-    let journal = proxy.take_journal();
-    assert_eq!(journal.count("ActivateCredential"), activations);
+    let log = proxy.take_commands();
+    assert_eq!(log.count("ActivateCredential"), activations);
     if activations == 0 {
-        assert_eq!(journal.names(), LOOK);
+        assert_eq!(log.names(), LOOK);
     }
     device.tcti = None;
     assert!(device.tpm.transient_handles()?.is_empty());
@@ -245,7 +245,7 @@ fn an_ek_that_is_not_its_certificates_is_noticed_before_the_credential_goes_in()
         device.tcti = Some(proxy.tcti());
         let outcome = device.run(&["enroll"])?;
         assert_ends(&outcome, WAITING, "not the one that its certificate is for");
-        assert_eq!(proxy.take_journal().count("ActivateCredential"), 0);
+        assert_eq!(proxy.take_commands().count("ActivateCredential"), 0);
         device.tcti = None;
         assert!(device.tpm.transient_handles()?.is_empty());
         assert_eq!(device.tpm.lockout_counter()?, 0);

@@ -9,7 +9,7 @@ use super::dump::{self, HR_TRANSIENT_MIN};
 use super::{Firmware, Slb9670};
 use crate::doubles::tpm_proxy::codes;
 use crate::doubles::tpm_proxy::upstream::Upstream;
-use crate::doubles::tpm_proxy::wire::{self, Fields, Request};
+use crate::doubles::tpm_proxy::wire::{self, Command, Fields};
 
 /// TPM_CAP: Part 2, §6.12.
 const ALGS: u32 = 0;
@@ -38,11 +38,11 @@ const COUNTERS: u32 = 0xD;
 const TRANSIENT: u32 = 0x8000_0000;
 
 /// `None` where the software TPM is to answer.
-pub fn answer(chip: &Slb9670, request: &Request, tpm: &Upstream) -> Result<Option<Vec<u8>>> {
-    if request.code != codes::GET_CAPABILITY || request.has_sessions {
+pub fn answer(chip: &Slb9670, command: &Command, tpm: &Upstream) -> Result<Option<Vec<u8>>> {
+    if command.code != codes::GET_CAPABILITY || command.has_sessions {
         return Ok(None);
     }
-    let mut asked = request.parameters;
+    let mut asked = command.parameters;
     let (Some(capability), Some(first), Some(count)) = (asked.u32(), asked.u32(), asked.u32())
     else {
         return Ok(None);
@@ -51,16 +51,16 @@ pub fn answer(chip: &Slb9670, request: &Request, tpm: &Upstream) -> Result<Optio
     let items: Vec<Item> = match capability {
         ALGS => dump::ALGORITHMS
             .iter()
-            .map(|&(id, attributes)| algorithm(id, attributes))
+            .map(|&(id, attributes)| algorithm_item(id, attributes))
             .collect(),
-        COMMANDS => dump::commands(firmware).map(command).collect(),
+        COMMANDS => dump::commands(firmware).map(command_item).collect(),
         ECC_CURVES => dump::CURVES
             .iter()
             .map(|&curve| item(curve.into(), &curve.to_be_bytes()))
             .collect(),
         TPM_PROPERTIES if first < PT_VAR => properties(dump::fixed_properties(firmware)),
         TPM_PROPERTIES => properties(&variable(chip, tpm)?),
-        PCRS => return pcr_banks(request, tpm),
+        PCRS => return pcr_banks(command, tpm),
         _ => return Ok(None),
     };
     Ok(Some(list(capability, first, count as usize, &items)))
@@ -73,13 +73,13 @@ fn item(key: u32, bytes: &[u8]) -> Item {
     (key, bytes.to_vec())
 }
 
-fn algorithm(id: u16, attributes: u32) -> Item {
+fn algorithm_item(id: u16, attributes: u32) -> Item {
     let bytes = [&id.to_be_bytes()[..], &attributes.to_be_bytes()].concat();
     (id.into(), bytes)
 }
 
 /// Listed by TPM_CC, whose vendor bit stands elsewhere than in TPMA_CC (Part 2, §6.5.1, §8.9).
-fn command(attributes: u32) -> Item {
+fn command_item(attributes: u32) -> Item {
     item(attributes & 0x2000_FFFF, &attributes.to_be_bytes())
 }
 
@@ -134,8 +134,8 @@ fn variable(chip: &Slb9670, tpm: &Upstream) -> Result<Vec<(u32, u32)>> {
 }
 
 /// The software TPM's banks without those of hashes that the chip lacks.
-fn pcr_banks(request: &Request, tpm: &Upstream) -> Result<Option<Vec<u8>>> {
-    let response = tpm.exchange(request.bytes)?;
+fn pcr_banks(command: &Command, tpm: &Upstream) -> Result<Option<Vec<u8>>> {
+    let response = tpm.exchange(command.bytes)?;
     Ok(Some(known_banks(&response).unwrap_or(response)))
 }
 

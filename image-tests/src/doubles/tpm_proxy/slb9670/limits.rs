@@ -10,7 +10,7 @@ use super::public_area::{self, RC_HASH};
 use super::{RC_VALUE, Slb9670};
 use crate::doubles::tpm_proxy::codes;
 use crate::doubles::tpm_proxy::upstream::Upstream;
-use crate::doubles::tpm_proxy::wire::{self, Fields, Request};
+use crate::doubles::tpm_proxy::wire::{self, Command, Fields};
 
 const RC_COMMAND_SIZE: u32 = 0x142;
 const RC_COMMAND_CODE: u32 = 0x143;
@@ -22,40 +22,40 @@ const PARAMETER: u32 = 0x40;
 const PERSISTENT: u32 = 0x8100_0000;
 
 /// The response code of a command that the chip refuses.
-pub fn refusal(chip: &Slb9670, request: &Request, tpm: &Upstream) -> Result<Option<u32>> {
-    if request.bytes.len() as u32 > chip.property(MAX_COMMAND_SIZE) {
+pub fn refusal(chip: &Slb9670, command: &Command, tpm: &Upstream) -> Result<Option<u32>> {
+    if command.bytes.len() as u32 > chip.property(MAX_COMMAND_SIZE) {
         return Ok(Some(RC_COMMAND_SIZE));
     }
-    if !dump::commands(chip.firmware).any(|attributes| attributes & 0x2000_FFFF == request.code) {
+    if !dump::commands(chip.firmware).any(|attributes| attributes & 0x2000_FFFF == command.code) {
         return Ok(Some(RC_COMMAND_CODE));
     }
-    if request.code == codes::EVICT_CONTROL && makes_persistent(request) {
+    if command.code == codes::EVICT_CONTROL && makes_persistent(command) {
         let full = tpm.handles(PERSISTENT)?.len() as u32 >= chip.persistent;
         return Ok(full.then_some(RC_NV_SPACE));
     }
-    Ok(refused_parameter(chip, request))
+    Ok(refused_parameter(chip, command))
 }
 
 /// GetRandom for as many bytes as the chip gives at once; `None` where it may go through as it is.
-pub fn shortened(chip: &Slb9670, request: &Request) -> Option<Vec<u8>> {
+pub fn shortened(chip: &Slb9670, command: &Command) -> Option<Vec<u8>> {
     let most = chip.property(MAX_DIGEST) as u16;
-    let mut parameters = request.parameters;
-    let rewritable = request.code == codes::GET_RANDOM && !request.has_sessions;
+    let mut parameters = command.parameters;
+    let rewritable = command.code == codes::GET_RANDOM && !command.has_sessions;
     let too_long = rewritable && parameters.u16()? > most;
     too_long.then(|| wire::command(codes::GET_RANDOM, &[], None, &most.to_be_bytes()))
 }
 
 /// EvictControl of a transient object; that of a persistent one removes it.
-fn makes_persistent(request: &Request) -> bool {
-    request
+fn makes_persistent(command: &Command) -> bool {
+    command
         .handles
         .get(1)
         .is_some_and(|object| object >> 24 != PERSISTENT >> 24)
 }
 
-fn refused_parameter(chip: &Slb9670, request: &Request) -> Option<u32> {
-    let mut parameters = request.parameters;
-    let (number, code) = match request.code {
+fn refused_parameter(chip: &Slb9670, command: &Command) -> Option<u32> {
+    let mut parameters = command.parameters;
+    let (number, code) = match command.code {
         codes::CREATE
         | codes::CREATE_PRIMARY
         | codes::CREATE_LOADED
@@ -63,7 +63,7 @@ fn refused_parameter(chip: &Slb9670, request: &Request) -> Option<u32> {
         | codes::LOAD
         | codes::LOAD_EXTERNAL => (
             2,
-            public_area::refused(chip, public_area::public_area(request)?)?,
+            public_area::refused(chip, public_area::public_area(command)?)?,
         ),
         codes::TEST_PARMS => {
             let kind = parameters.u16()?;
@@ -74,14 +74,14 @@ fn refused_parameter(chip: &Slb9670, request: &Request) -> Option<u32> {
         }
         codes::START_AUTH_SESSION => refused_session(&mut parameters)?,
         codes::HASH | codes::HASH_SEQUENCE_START | codes::HMAC_START => {
-            parameters.sized()?;
+            parameters.tpm2b()?;
             (2, public_area::hash(parameters.u16()?)?)
         }
         codes::NV_READ => (1, oversize(chip, parameters.u16()?, RC_VALUE)?),
         codes::NV_WRITE | codes::NV_EXTEND => (1, oversize(chip, parameters.u16()?, RC_SIZE)?),
         codes::NV_DEFINE_SPACE => {
-            parameters.sized()?;
-            (2, refused_index(chip, parameters.sized()?)?)
+            parameters.tpm2b()?;
+            (2, refused_index(chip, parameters.tpm2b()?)?)
         }
         _ => return None,
     };
@@ -90,8 +90,8 @@ fn refused_parameter(chip: &Slb9670, request: &Request) -> Option<u32> {
 
 /// Nonce, salt, type, then the fourth parameter: the cipher; the fifth: the hash.
 fn refused_session(parameters: &mut Fields) -> Option<(u32, u32)> {
-    parameters.sized()?;
-    parameters.sized()?;
+    parameters.tpm2b()?;
+    parameters.tpm2b()?;
     parameters.u8()?;
     if let Some(code) = public_area::refused_session_cipher(parameters) {
         return Some((4, code));
@@ -109,7 +109,7 @@ fn refused_index(chip: &Slb9670, public: &[u8]) -> Option<u32> {
     let _index = fields.u32()?;
     let hash = fields.u16()?;
     let _attributes = fields.u32()?;
-    let _policy = fields.sized()?;
+    let _policy = fields.tpm2b()?;
     let size = fields.u16()?;
     if public_area::hash(hash).is_some() {
         return Some(RC_HASH);

@@ -92,7 +92,7 @@ pub fn protected_object() -> Vec<u8> {
     const NULL: [u8; 2] = [0, 0x10];
     /// fixedTPM, fixedParent, userWithAuth, and not noDA: §8.3.
     const ATTRIBUTES: [u8; 4] = 0x0000_0052_u32.to_be_bytes();
-    let sensitive = [wire::sized(PASSWORD), wire::sized(&[0])].concat();
+    let sensitive = [wire::tpm2b(PASSWORD), wire::tpm2b(&[0])].concat();
     let public = [
         &KEYEDHASH[..],
         &SHA256,
@@ -104,8 +104,8 @@ pub fn protected_object() -> Vec<u8> {
     .concat();
     let nothing = [0; 2 + 4];
     let parameters = [
-        wire::sized(&sensitive),
-        wire::sized(&public),
+        wire::tpm2b(&sensitive),
+        wire::tpm2b(&public),
         nothing.to_vec(),
     ]
     .concat();

@@ -13,7 +13,7 @@
 //! | RSA 1024 and 2048, AES-128-CFB, SHA-1 and SHA-256, P-256 and BN P-256 | others refused; two codes can be chosen, the chip's being unknown | DS, "Commands" |
 //! | ECDSA only on P-256, no other ECC scheme but ECDAA and ECDH: 0x2D2 | refused | DS, "Commands" |
 //! | longest command | 0x142 above it | DS, Part 2 §6.6 |
-//! | GetRandom returns at most 32 bytes | the request is shortened | MAX_DIGEST in DS; wolfTPM |
+//! | GetRandom returns at most 32 bytes | the command is shortened | MAX_DIGEST in DS; wolfTPM |
 //! | NV access of at most 768 bytes, index of at most 1664 or 2048 | refused | DS NV_BUFFER_MAX, NV_INDEX_MAX; codes: Part 3 |
 //! | seven persistent objects: 0x14B above | refused | DS HR_PERSISTENT_MIN, data sheet |
 //! | three loaded sessions (0x903), three transient objects (0x902) | libtpms' own limits | DS HR_LOADED_MIN, HR_TRANSIENT_MIN |
@@ -42,7 +42,7 @@ use anyhow::Result;
 
 use super::codes;
 use super::upstream::Upstream;
-use super::wire::{self, Request};
+use super::wire::{self, Command};
 use limits::refusal;
 pub use lockout::protected_object;
 pub use public_area::{ALG_ECC, ALG_RSA, public_type};
@@ -95,18 +95,18 @@ impl Slb9670 {
     }
 
     /// The chip's response to the command, from the software TPM where it knows it.
-    pub(super) fn answer(&self, request: &Request, tpm: &Upstream) -> Result<Vec<u8>> {
-        if let Some(code) = refusal(self, request, tpm)? {
+    pub(super) fn answer(&self, command: &Command, tpm: &Upstream) -> Result<Vec<u8>> {
+        if let Some(code) = refusal(self, command, tpm)? {
             return Ok(wire::response(code, &[]));
         }
-        if let Some(response) = capability::answer(self, request, tpm)? {
+        if let Some(response) = capability::answer(self, command, tpm)? {
             return Ok(response);
         }
-        let response = match limits::shortened(self, request) {
+        let response = match limits::shortened(self, command) {
             Some(shorter) => tpm.exchange(&shorter)?,
-            None => tpm.exchange(request.bytes)?,
+            None => tpm.exchange(command.bytes)?,
         };
-        if request.code == codes::CLEAR && wire::response_code(&response) == Some(0) {
+        if command.code == codes::CLEAR && wire::response_code(&response) == Some(0) {
             lockout::adopt_parameters(tpm)?;
         }
         Ok(response)

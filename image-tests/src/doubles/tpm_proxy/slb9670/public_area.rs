@@ -4,7 +4,7 @@
 //! (schemes). Checked in the order in which a TPM unmarshals it.
 
 use super::Slb9670;
-use crate::doubles::tpm_proxy::wire::{Fields, Request};
+use crate::doubles::tpm_proxy::wire::{Command, Fields};
 
 /// TPM_ALG_ID: Part 2, §6.3.
 pub const ALG_RSA: u16 = 0x01;
@@ -39,14 +39,14 @@ const RC_SYMMETRIC: u32 = 0x096;
 
 /// TPMI_ALG_PUBLIC of the public area in the command: always its second parameter, after a
 /// TPM2B whose size is in clear even where its content is encrypted.
-pub fn public_type(request: &Request) -> Option<u16> {
-    Fields(public_area(request)?).u16()
+pub fn public_type(command: &Command) -> Option<u16> {
+    Fields(public_area(command)?).u16()
 }
 
-pub fn public_area<'a>(request: &Request<'a>) -> Option<&'a [u8]> {
-    let mut parameters = request.parameters;
-    parameters.sized()?;
-    parameters.sized()
+pub fn public_area<'a>(command: &Command<'a>) -> Option<&'a [u8]> {
+    let mut parameters = command.parameters;
+    parameters.tpm2b()?;
+    parameters.tpm2b()
 }
 
 /// What is wrong with a TPMT_PUBLIC; `None` also where it is malformed: that is swtpm's to say.
@@ -55,7 +55,7 @@ pub fn refused(chip: &Slb9670, public: &[u8]) -> Option<u32> {
     let kind = fields.u16()?;
     let name_hash = fields.u16()?;
     let _attributes = fields.u32()?;
-    let _policy = fields.sized()?;
+    let _policy = fields.tpm2b()?;
     hash(name_hash).or_else(|| refused_parameters(chip, kind, &mut fields))
 }
 

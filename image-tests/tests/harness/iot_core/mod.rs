@@ -17,14 +17,14 @@ use serde_json::{Value, json};
 const CREATE: &str = "$aws/certificates/create-from-csr/json";
 const REGISTER: &str = "$aws/provisioning-templates/gateways/provision/json";
 
-struct Cloud {
+struct Double {
     root: Authority,
     core: IotCore,
     files: tempfile::TempDir,
     claim: Pair,
 }
 
-impl Cloud {
+impl Double {
     fn new() -> Result<Self> {
         Self::with(Options::default())
     }
@@ -95,7 +95,7 @@ impl Cloud {
         let at = format!("{topic}/{kind}");
         let said = self.request(topic, &at, &payload.to_string(), self.core.port())?;
         serde_json::from_str(&said.stdout)
-            .with_context(|| format!("no answer: {said:?}\n{:?}", self.core.journal()))
+            .with_context(|| format!("no answer: {said:?}\n{:?}", self.core.events()))
     }
 
     fn create(&self, request: &str) -> Result<Value> {

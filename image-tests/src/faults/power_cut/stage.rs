@@ -7,12 +7,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use super::clouds::Cloud;
+use super::clouds::Clouds;
 use super::point::{Kind, LOSSES, Point};
-use super::rig::Board;
-use super::scenario::{COMES_BACK, Outcome, Scenario, Template, WRAPPED_REPLY};
+use super::rig::Rig;
+use super::scenario::{COMES_BACK, Goal, Scenario, WRAPPED_REPLY};
 use crate::clients::KeyType;
-use crate::device::{Device, STORE};
+use crate::device::{Checkpoint, Device, STORE};
 use crate::doubles::software_tpm::copy_state;
 use crate::doubles::tpm_proxy::{Firmware, Seeded, When};
 use crate::faults::network::{Cut, Direction};
@@ -30,7 +30,7 @@ pub struct Aftermath {
 pub struct Stage {
     scenario: Scenario,
     key: KeyType,
-    template: Template,
+    start: Checkpoint,
     commands: usize,
     recording: Recording,
     /// The TPM's state at each point of the recording, in folders "0", "1", ….
@@ -38,39 +38,38 @@ pub struct Stage {
     /// The key that the identity has before the cut, or is to have again.
     key_wanted: Option<String>,
     /// Where it enrolls over the network.
-    cloud: Option<Cloud>,
+    clouds: Option<Clouds>,
 }
 
 impl Stage {
     /// Prepares the scenario, and records an undisturbed run.
-    pub fn set(scenario: Scenario, key: KeyType) -> Result<Self> {
-        let template = scenario.template(key)?;
-        let copy = || Device::copy_of(template.tree.path(), template.tpm.path());
+    pub fn prepare(scenario: Scenario, key: KeyType) -> Result<Self> {
+        let start = scenario.checkpoint(key)?;
 
-        let mut cloud = scenario.fleet.then(|| Cloud::new(key)).transpose()?;
+        let mut clouds = scenario.fleet.then(|| Clouds::new(key)).transpose()?;
 
-        let mut board = Board::new(copy()?, Firmware::V7_63)?;
-        board.site = cloud.as_ref().map(|c| c.begin(&board.device)).transpose()?;
+        let mut rig = Rig::new(start.restore()?, Firmware::V7_63)?;
+        rig.cloud = clouds.as_ref().map(|c| c.begin(&rig.device)).transpose()?;
         let key_wanted = match scenario.name {
-            COMES_BACK => board.key_aside(),
-            _ => board.key(),
+            COMES_BACK => rig.key_aside(),
+            _ => rig.key(),
         };
-        let (code, said, commands) = board.run(scenario.command)?;
+        let (code, said, commands) = rig.run(scenario.command)?;
         anyhow::ensure!(code == 0, "{} undisturbed: {code}: {said}", scenario.name);
-        if let (Some(cloud), Some(site)) = (&mut cloud, &board.site) {
-            site.relay.settle()?;
-            cloud.packets = Direction::BOTH.map(|direction| site.relay.count(direction));
+        if let (Some(clouds), Some(cloud)) = (&mut clouds, &rig.cloud) {
+            cloud.relay.settle()?;
+            clouds.packets = Direction::BOTH.map(|direction| cloud.relay.count(direction));
         }
 
-        let device = copy()?;
-        let site = cloud.as_ref().map(|c| c.begin(&device)).transpose()?;
+        let device = start.restore()?;
+        let cloud = clouds.as_ref().map(|c| c.begin(&device)).transpose()?;
         let states = TempDir::new()?;
         let program = device.firstboot(&[scenario.command])?;
         let recording = Recording::make(program, device.root(), |point| {
             let state = states.path().join(point.to_string());
             std::fs::create_dir(&state)?;
-            if let (Some(cloud), Some(site)) = (&mut cloud, &site) {
-                cloud.memories.push(site.core.memory());
+            if let (Some(clouds), Some(cloud)) = (&mut clouds, &cloud) {
+                clouds.memories.push(cloud.core.memory());
             }
             copy_state(device.tpm.state(), &state)
         })
@@ -78,12 +77,12 @@ impl Stage {
         Ok(Self {
             scenario,
             key,
-            template,
+            start,
             commands,
             recording,
             states,
             key_wanted,
-            cloud,
+            clouds,
         })
     }
 
@@ -148,7 +147,7 @@ impl Stage {
 
     /// Packets of an undisturbed run, to and from AWS IoT Core.
     fn packets(&self) -> [usize; 2] {
-        self.cloud.as_ref().map_or([0; 2], |cloud| cloud.packets)
+        self.clouds.as_ref().map_or([0; 2], |clouds| clouds.packets)
     }
 
     /// Cuts the power there, and lets the device start once more. What is wrong then.
@@ -159,44 +158,44 @@ impl Stage {
     /// The same, and what else there is to tell.
     pub fn aftermath(&self, point: Point) -> Result<Aftermath> {
         let trying = || format!("{}: {point}", self.name());
-        let outcome = self.scenario.outcome;
-        let (mut board, published) = match point.kind {
+        let goal = self.scenario.goal;
+        let (mut rig, published) = match point.kind {
             Kind::Lost => self.crash(point).with_context(trying)?,
             _ => (self.interrupt(point).with_context(trying)?, None),
         };
-        let expected = board.certificates_expected().with_context(trying)?;
-        let mut wrong = board.start(outcome, self.key).with_context(trying)?;
+        let expected = rig.certificates_expected().with_context(trying)?;
+        let mut wrong = rig.start(goal, self.key).with_context(trying)?;
         if wrong.is_empty() {
-            self.compare(&board, published, &mut wrong)?;
-            board.compare_certificates(expected, &mut wrong)?;
+            self.compare(&rig, published, &mut wrong)?;
+            rig.compare_certificates(expected, &mut wrong)?;
         }
         Ok(Aftermath {
             wrong,
-            certificates: board.certificates(),
+            certificates: rig.certificates(),
         })
     }
 
     /// Cuts a running firstboot.
-    fn interrupt(&self, point: Point) -> Result<Board> {
+    fn interrupt(&self, point: Point) -> Result<Rig> {
         let command = self.scenario.command;
-        let mut board = self.board(point.seed)?;
+        let mut rig = self.rig(point.seed)?;
         let mut draw = Seeded::new(point.seed);
         match point.kind {
-            Kind::Command => board.cut_at_command(command, point.n, point.when)?,
-            Kind::Call => board.cut_at_call(command, point.n, point.when)?,
-            Kind::Packet => board.cut_at_packet(command, self.packet(point))?,
+            Kind::Command => rig.cut_at_command(command, point.n, point.when)?,
+            Kind::Call => rig.cut_at_call(command, point.n, point.when)?,
+            Kind::Packet => rig.cut_at_packet(command, self.packet(point))?,
             Kind::Twice | Kind::Lost => {
-                if self.cut_somewhere(&mut board, command, &mut draw)? {
-                    board.power_on()?;
+                if self.cut_somewhere(&mut rig, command, &mut draw)? {
+                    rig.power_on()?;
                 }
                 // The recovery is what a start does first.
-                self.cut_somewhere(&mut board, "provision", &mut draw)?
+                self.cut_somewhere(&mut rig, "provision", &mut draw)?
             }
         };
         // A run that ended before its point has lost nothing: power goes and comes all the same.
-        board.device.tpm.pull_the_plug();
-        board.power_on()?;
-        Ok(board)
+        rig.device.tpm.pull_the_plug();
+        rig.power_on()?;
+        Ok(rig)
     }
 
     /// Packets to AWS IoT Core are counted first, then those from there.
@@ -209,47 +208,47 @@ impl Stage {
         Cut { direction, n, when }
     }
 
-    fn cut_somewhere(&self, board: &mut Board, command: &str, draw: &mut Seeded) -> Result<bool> {
+    fn cut_somewhere(&self, rig: &mut Rig, command: &str, draw: &mut Seeded) -> Result<bool> {
         let mut below = |n: usize| 1 + draw.below(n.max(1));
         let when = [When::Before, When::After][below(2) - 1];
         if self.commands > 0 && below(2) == 1 {
-            board.cut_at_command(command, below(self.commands), when)
+            rig.cut_at_command(command, below(self.commands), when)
         } else {
-            board.cut_at_call(command, below(self.recording.calls().len()), when)
+            rig.cut_at_call(command, below(self.recording.calls().len()), when)
         }
     }
 
     /// A device as a power cut at this point of the recording may leave it, and the request that was on
     /// its boot partition then.
-    fn crash(&self, point: Point) -> Result<(Board, Option<Vec<u8>>)> {
+    fn crash(&self, point: Point) -> Result<(Rig, Option<Vec<u8>>)> {
         let (at, loss) = point.loss();
         let tree = self.recording.crash(at, loss)?;
-        let published = request(tree.path());
+        let published = published_request(tree.path());
         let state = self.states.path().join(at.to_string());
         let device = Device::copy_of(tree.path(), &state)?;
-        let site = self.cloud.as_ref().map(|c| c.resume(at, &device));
-        let site = site.transpose()?;
-        let mut board = Board::new(device, firmware(point.seed))?;
-        board.site = site;
-        Ok((board, published))
+        let cloud = self.clouds.as_ref().map(|c| c.resume(at, &device));
+        let cloud = cloud.transpose()?;
+        let mut rig = Rig::new(device, firmware(point.seed))?;
+        rig.cloud = cloud;
+        Ok((rig, published))
     }
 
-    fn board(&self, seed: u64) -> Result<Board> {
-        let device = Device::copy_of(self.template.tree.path(), self.template.tpm.path())?;
-        let site = self.cloud.as_ref().map(|c| c.begin(&device)).transpose()?;
-        let mut board = Board::new(device, firmware(seed))?;
-        board.site = site;
-        Ok(board)
+    fn rig(&self, seed: u64) -> Result<Rig> {
+        let device = self.start.restore()?;
+        let cloud = self.clouds.as_ref().map(|c| c.begin(&device)).transpose()?;
+        let mut rig = Rig::new(device, firmware(seed))?;
+        rig.cloud = cloud;
+        Ok(rig)
     }
 
     /// What the operator has been shown must stay true.
     fn compare(
         &self,
-        board: &Board,
+        rig: &Rig,
         published: Option<Vec<u8>>,
         wrong: &mut Vec<String>,
     ) -> Result<()> {
-        let aside = board.orphans()?;
+        let aside = rig.orphans()?;
         let reset_before = self.scenario.name == "provision after reset";
         let comes_back = self.scenario.name == COMES_BACK;
         let may_be_aside =
@@ -257,17 +256,16 @@ impl Stage {
         if aside > may_be_aside {
             wrong.push(format!("{aside} identities were set aside"));
         }
-        if self.scenario.outcome == Outcome::Done && board.key() != self.key_wanted {
+        if self.scenario.goal == Goal::Done && rig.key() != self.key_wanted {
             wrong.push("the key is another one".to_owned());
         }
-        if self.scenario.name == WRAPPED_REPLY
-            && !board.device.exists(format!("{STORE}/opened.json"))
+        if self.scenario.name == WRAPPED_REPLY && !rig.device.exists(format!("{STORE}/opened.json"))
         {
             wrong.push("the reply will be opened at each start".to_owned());
         }
         if self.scenario.name == "provision"
             && let Some(published) = published
-            && request(board.device.root()).as_ref() != Some(&published)
+            && published_request(rig.device.root()).as_ref() != Some(&published)
         {
             wrong.push("the operator was shown the request of a key that is gone".to_owned());
         }
@@ -281,7 +279,7 @@ fn firmware(seed: u64) -> Firmware {
 }
 
 /// The complete request on the boot partition of a device's tree, if there is one.
-pub fn request(root: &Path) -> Option<Vec<u8>> {
+pub fn published_request(root: &Path) -> Option<Vec<u8>> {
     std::fs::read_dir(root.join("boot/firstboot/requests"))
         .ok()?
         .flatten()

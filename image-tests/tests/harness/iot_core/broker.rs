@@ -1,34 +1,34 @@
 //! mosquitto with the plugin: mutual TLS, policies, answers to whom they belong.
 
 use anyhow::Result;
-use image_tests::doubles::iot_core::{Door, Event, Options};
+use image_tests::doubles::iot_core::{Admission, Event, Options};
 use image_tests::doubles::pki::{Authority, Pair};
 use image_tests::process::finish;
 use serde_json::json;
 
-use super::{CREATE, Cloud, REGISTER};
+use super::{CREATE, Double, REGISTER};
 
 /// What mosquitto_pub's exit status says: 5 is CONNACK "not authorised", others that there was no CONNACK.
-fn publish(cloud: &Cloud, who: &Pair, topic: &str) -> Result<i32> {
-    let mut command = cloud.client("mosquitto_pub", who, "device", cloud.core.port());
+fn publish(double: &Double, who: &Pair, topic: &str) -> Result<i32> {
+    let mut command = double.client("mosquitto_pub", who, "device", double.core.port());
     Ok(finish(command.args(["-t", topic, "-m", "{}"]))?.code)
 }
 
 #[test]
 fn a_claim_may_use_the_provisioning_topics_and_no_others() -> Result<()> {
-    let cloud = Cloud::new()?;
-    assert_eq!(publish(&cloud, &cloud.claim, CREATE)?, 0);
-    assert_eq!(publish(&cloud, &cloud.claim, REGISTER)?, 0);
+    let double = Double::new()?;
+    assert_eq!(publish(&double, &double.claim, CREATE)?, 0);
+    assert_eq!(publish(&double, &double.claim, REGISTER)?, 0);
     for topic in [
         "devices/core-1/hello",
         "$aws/things/core-1/shadow/update",
         "$aws/certificates/create/json",
         "$aws/certificates/create-from-csr/cbor",
     ] {
-        publish(&cloud, &cloud.claim, topic)?;
-        let journal = cloud.core.take_journal();
+        publish(&double, &double.claim, topic)?;
+        let events = double.core.take_events();
         assert_eq!(
-            journal.count(|e| *e == Event::Denied(topic.into())),
+            events.count(|e| *e == Event::Denied(topic.into())),
             1,
             "{topic}"
         );
@@ -39,7 +39,8 @@ fn a_claim_may_use_the_provisioning_topics_and_no_others() -> Result<()> {
         "devices/core-1/#",
         "$aws/certificates/create/json/accepted",
     ] {
-        let mut command = cloud.client("mosquitto_sub", &cloud.claim, "device", cloud.core.port());
+        let mut command =
+            double.client("mosquitto_sub", &double.claim, "device", double.core.port());
         let said = finish(command.args(["-d", "-E", "-t", filter]))?;
         assert!(said.stdout.contains("128"), "{filter}: {said:?}");
     }
@@ -48,9 +49,9 @@ fn a_claim_may_use_the_provisioning_topics_and_no_others() -> Result<()> {
 
 #[test]
 fn nobody_else_is_let_in() -> Result<()> {
-    let cloud = Cloud::new()?;
+    let double = Double::new()?;
     let stranger = Authority::new()?.claim()?;
-    assert_ne!(publish(&cloud, &stranger, CREATE)?, 0);
+    assert_ne!(publish(&double, &stranger, CREATE)?, 0);
     let mut bare = image_tests::process::bounded("mosquitto_pub");
     bare.args([
         "-h",
@@ -60,57 +61,57 @@ fn nobody_else_is_let_in() -> Result<()> {
         "-m",
         "{}",
         "-p",
-        &cloud.core.port().to_string(),
+        &double.core.port().to_string(),
     ]);
-    bare.arg("--cafile").arg(cloud.root.certificate_path());
+    bare.arg("--cafile").arg(double.root.certificate_path());
     assert_ne!(finish(&mut bare)?.code, 0, "without a certificate");
     assert_eq!(
-        cloud.core.journal().0.len(),
+        double.core.events().0.len(),
         0,
         "{:?}",
-        cloud.core.journal()
+        double.core.events()
     );
     // A CA that the broker trusts, and a certificate that the double does not know.
     let trusted = Authority::new()?;
-    let cloud = Cloud::with(Options {
+    let double = Double::with(Options {
         trusted: vec![trusted.certificate_pem()?],
         ..Options::default()
     })?;
-    assert_ne!(publish(&cloud, &trusted.claim()?, CREATE)?, 0);
-    assert_eq!(cloud.core.journal().count(|e| *e == Event::Refused), 1);
+    assert_ne!(publish(&double, &trusted.claim()?, CREATE)?, 0);
+    assert_eq!(double.core.events().count(|e| *e == Event::Refused), 1);
     Ok(())
 }
 
 #[test]
 fn a_door_can_be_closed_in_two_ways() -> Result<()> {
-    let cloud = Cloud::new()?;
-    cloud.core.door(Door::Refuses);
-    assert_eq!(publish(&cloud, &cloud.claim, CREATE)?, 5);
-    cloud.core.door(Door::Closes);
-    let code = publish(&cloud, &cloud.claim, CREATE)?;
+    let double = Double::new()?;
+    double.core.set_admission(Admission::Refused);
+    assert_eq!(publish(&double, &double.claim, CREATE)?, 5);
+    double.core.set_admission(Admission::Closed);
+    let code = publish(&double, &double.claim, CREATE)?;
     assert!(code != 0 && code != 5, "{code}");
-    cloud.core.behave();
-    assert_eq!(publish(&cloud, &cloud.claim, CREATE)?, 0);
+    double.core.behave();
+    assert_eq!(publish(&double, &double.claim, CREATE)?, 0);
     Ok(())
 }
 
 /// Two devices that ask at the same time hear their own answer each, and nothing of the other's.
 #[test]
 fn an_answer_goes_to_whoever_asked() -> Result<()> {
-    let cloud = Cloud::new()?;
+    let double = Double::new()?;
     let requests: Vec<String> = (0..8)
-        .map(|_| Ok(cloud.ecc_request()?.1))
+        .map(|_| Ok(double.ecc_request()?.1))
         .collect::<Result<_>>()?;
     let tokens = std::thread::scope(|scope| {
         let asking: Vec<_> = requests
             .iter()
             .enumerate()
             .map(|(i, request)| {
-                let cloud = &cloud;
+                let double = &double;
                 scope.spawn(move || -> Result<String> {
                     let name = format!("device-{i}");
                     let mut command =
-                        cloud.client("mosquitto_sub", &cloud.claim, &name, cloud.core.port());
+                        double.client("mosquitto_sub", &double.claim, &name, double.core.port());
                     let accepted = format!("{CREATE}/accepted");
                     // Listens for as long as its neighbours ask.
                     command.args(["-W", "3", "-t", &accepted]);
@@ -118,7 +119,7 @@ fn an_answer_goes_to_whoever_asked() -> Result<()> {
                     let listening = std::thread::spawn(move || finish(&mut command));
                     let id = format!("asking-{i}");
                     let mut ask =
-                        cloud.client("mosquitto_rr", &cloud.claim, &id, cloud.core.port());
+                        double.client("mosquitto_rr", &double.claim, &id, double.core.port());
                     ask.args(["-W", "60", "-t", CREATE, "-e", &accepted, "-m", &payload]);
                     let heard = finish(&mut ask)?.stdout;
                     let overheard = listening.join().map_err(|_| anyhow::anyhow!("panic"))??;
@@ -134,6 +135,6 @@ fn an_answer_goes_to_whoever_asked() -> Result<()> {
     })?;
     let different: std::collections::BTreeSet<_> = tokens.iter().collect();
     assert_eq!(different.len(), 8);
-    assert_eq!(cloud.core.counts().created, 8);
+    assert_eq!(double.core.counts().created, 8);
     Ok(())
 }

@@ -8,11 +8,11 @@ use image_tests::doubles::pki::Authority;
 use image_tests::process::{bounded, succeed};
 use serde_json::json;
 
-use super::{CREATE, Cloud, REGISTER, registration};
+use super::{CREATE, Double, REGISTER, registration};
 
 #[test]
 fn a_certificate_is_active_only_once_its_thing_is_registered() -> Result<()> {
-    let cloud = Cloud::new()?;
+    let double = Double::new()?;
     for (key, serial) in [
         (
             &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
@@ -23,31 +23,31 @@ fn a_certificate_is_active_only_once_its_thing_is_registered() -> Result<()> {
             "2",
         ),
     ] {
-        let (key, request) = cloud.request_for(key)?;
-        let created = cloud.create(&request)?;
+        let (key, request) = double.request_for(key)?;
+        let created = double.create(&request)?;
         let token = &created["certificateOwnershipToken"];
         assert!(token.as_str().is_some_and(|token| token.len() > 400));
-        let pair = cloud.pair(key, &created)?;
+        let pair = double.pair(key, &created)?;
         let thing = format!("core-{serial}");
-        assert!(!cloud.lets_in(&pair, &thing)?, "a pending one is let in");
-        assert!(!cloud.core.journal().authenticated(&thing));
+        assert!(!double.lets_in(&pair, &thing)?, "a pending one is let in");
+        assert!(!double.core.events().authenticated(&thing));
 
-        let registered = cloud.register(token, serial)?;
+        let registered = double.register(token, serial)?;
         assert_eq!(registered["thingName"], thing.as_str());
         assert_eq!(
             registered["deviceConfiguration"],
             json!({ "site": "factory" })
         );
-        assert!(cloud.lets_in(&pair, &thing)?, "{}", cloud.core.log()?);
-        assert!(cloud.core.journal().authenticated(&thing));
-        assert!(!cloud.lets_in(&pair, "somebody-else")?);
+        assert!(double.lets_in(&pair, &thing)?, "{}", double.core.log()?);
+        assert!(double.core.events().authenticated(&thing));
+        assert!(!double.lets_in(&pair, "somebody-else")?);
 
         let id = created["certificateId"].as_str().unwrap_or_default();
-        cloud.core.set_status(id, Status::Inactive);
-        assert!(!cloud.lets_in(&pair, &thing)?, "an inactive one is let in");
-        cloud.core.set_status(id, Status::Active);
+        double.core.set_status(id, Status::Inactive);
+        assert!(!double.lets_in(&pair, &thing)?, "an inactive one is let in");
+        double.core.set_status(id, Status::Active);
     }
-    let counts = cloud.core.counts();
+    let counts = double.core.counts();
     assert_eq!((counts.created, counts.active, counts.orphaned), (2, 2, 0));
     assert_eq!((counts.things, counts.registered), (2, 2));
     Ok(())
@@ -60,12 +60,12 @@ fn its_certificates_are_as_those_of_aws() -> Result<()> {
         (Subject::Aws, "CN=AWS IoT Certificate"),
         (Subject::Requested, "CN=gateway-1"),
     ] {
-        let cloud = Cloud::with(Options {
+        let double = Double::with(Options {
             subject,
             ..Options::default()
         })?;
-        let (key, request) = cloud.ecc_request()?;
-        let pair = cloud.pair(key, &cloud.create(&request)?)?;
+        let (key, request) = double.ecc_request()?;
+        let pair = double.pair(key, &double.create(&request)?)?;
         let mut show = bounded("openssl");
         show.args(["x509", "-noout", "-text", "-nameopt", "RFC2253", "-in"]);
         let text = succeed(show.arg(&pair.certificate))?;
@@ -85,22 +85,22 @@ fn its_certificates_are_as_those_of_aws() -> Result<()> {
 #[test]
 fn a_token_does_its_work_once() -> Result<()> {
     for repeated in [Repeated::Refused, Repeated::Idempotent] {
-        let cloud = Cloud::with(Options {
+        let double = Double::with(Options {
             repeated,
             ..Options::default()
         })?;
-        let created = cloud.create(&cloud.ecc_request()?.1)?;
+        let created = double.create(&double.ecc_request()?.1)?;
         let token = &created["certificateOwnershipToken"];
-        let first = cloud.register(token, "1")?;
+        let first = double.register(token, "1")?;
         match repeated {
-            Repeated::Idempotent => assert_eq!(cloud.register(token, "1")?, first),
+            Repeated::Idempotent => assert_eq!(double.register(token, "1")?, first),
             Repeated::Refused => {
-                let refused = cloud.rejected(REGISTER, &registration(token, "1"))?;
+                let refused = double.rejected(REGISTER, &registration(token, "1"))?;
                 assert_eq!(refused["errorCode"], "InvalidCertificateOwnershipToken");
                 assert_eq!(refused["statusCode"], 400);
             }
         }
-        let counts = cloud.core.counts();
+        let counts = double.core.counts();
         assert_eq!((counts.created, counts.active, counts.things), (1, 1, 1));
     }
     Ok(())
@@ -108,52 +108,52 @@ fn a_token_does_its_work_once() -> Result<()> {
 
 #[test]
 fn a_token_and_its_certificate_live_for_an_hour() -> Result<()> {
-    let cloud = Cloud::new()?;
-    let early = cloud.create(&cloud.ecc_request()?.1)?;
-    cloud.core.advance(Duration::from_secs(3599));
-    cloud.register(&early["certificateOwnershipToken"], "1")?;
-    let late = cloud.create(&cloud.ecc_request()?.1)?;
-    cloud.core.advance(Duration::from_secs(3600));
+    let double = Double::new()?;
+    let early = double.create(&double.ecc_request()?.1)?;
+    double.core.advance(Duration::from_secs(3599));
+    double.register(&early["certificateOwnershipToken"], "1")?;
+    let late = double.create(&double.ecc_request()?.1)?;
+    double.core.advance(Duration::from_secs(3600));
     let payload = registration(&late["certificateOwnershipToken"], "2");
-    let refused = cloud.rejected(REGISTER, &payload)?;
+    let refused = double.rejected(REGISTER, &payload)?;
     assert_eq!(refused["errorCode"], "InvalidCertificateOwnershipToken");
-    let counts = cloud.core.counts();
+    let counts = double.core.counts();
     assert_eq!((counts.active, counts.orphaned), (1, 1));
     let id = late["certificateId"].as_str().unwrap_or_default();
-    let status = cloud.core.registry().certificate(id).map(|c| c.status);
+    let status = double.core.registry().certificate(id).map(|c| c.status);
     assert_eq!(status, Some(Status::Deleted));
     Ok(())
 }
 
 #[test]
 fn requests_that_aws_refuses_are_refused() -> Result<()> {
-    let cloud = Cloud::new()?;
-    let small = cloud.request_for(&["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"])?;
-    let odd = cloud.request_for(&[
+    let double = Double::new()?;
+    let small = double.request_for(&["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"])?;
+    let odd = double.request_for(&[
         "-algorithm",
         "EC",
         "-pkeyopt",
         "ec_paramgen_curve:secp256k1",
     ])?;
-    let edwards = cloud.request_for(&["-algorithm", "ED25519"])?;
-    let good = cloud.ecc_request()?.1;
+    let edwards = double.request_for(&["-algorithm", "ED25519"])?;
+    let good = double.ecc_request()?.1;
     // One character of the signature, which is at the end.
     let mut forged = good.clone();
     let at = good.find("-----END").unwrap_or(0) - 12;
     let other = if &good[at..=at] == "A" { "B" } else { "A" };
     forged.replace_range(at..=at, other);
     for request in [&small.1, &odd.1, &edwards.1, &forged, "hello", ""] {
-        let refused = cloud.rejected(CREATE, &json!({ "certificateSigningRequest": request }))?;
+        let refused = double.rejected(CREATE, &json!({ "certificateSigningRequest": request }))?;
         assert_eq!(refused["statusCode"], 400, "{request}");
     }
-    assert_eq!(cloud.core.counts().created, 0);
+    assert_eq!(double.core.counts().created, 0);
     Ok(())
 }
 
 #[test]
 fn parameters_are_those_of_the_template() -> Result<()> {
-    let cloud = Cloud::new()?;
-    let created = cloud.create(&cloud.ecc_request()?.1)?;
+    let double = Double::new()?;
+    let created = double.create(&double.ecc_request()?.1)?;
     let token = &created["certificateOwnershipToken"];
     for parameters in [
         json!({}),
@@ -162,38 +162,38 @@ fn parameters_are_those_of_the_template() -> Result<()> {
         json!({ "SerialNumber": "1", "Colour": "red" }),
     ] {
         let payload = json!({ "certificateOwnershipToken": token, "parameters": parameters });
-        let refused = cloud.rejected(REGISTER, &payload)?;
+        let refused = double.rejected(REGISTER, &payload)?;
         assert_eq!(refused["errorCode"], "InvalidParameters", "{parameters}");
     }
     for token in [json!(""), json!("made up"), json!(null)] {
-        let refused = cloud.rejected(REGISTER, &registration(&token, "1"))?;
+        let refused = double.rejected(REGISTER, &registration(&token, "1"))?;
         assert_eq!(refused["errorCode"], "InvalidCertificateOwnershipToken");
     }
     let elsewhere = "$aws/provisioning-templates/others/provision/json";
-    let refused = cloud.rejected(elsewhere, &registration(token, "1"))?;
+    let refused = double.rejected(elsewhere, &registration(token, "1"))?;
     assert_eq!(refused["errorCode"], "ResourceNotFound");
-    assert_eq!(cloud.core.counts().active, 0);
+    assert_eq!(double.core.counts().active, 0);
     // None of this has used the token up.
-    cloud.register(token, "1")?;
-    assert_eq!(cloud.core.counts().active, 1);
-    assert_eq!(cloud.core.counts().register_calls, 9);
+    double.register(token, "1")?;
+    assert_eq!(double.core.counts().active, 1);
+    assert_eq!(double.core.counts().register_calls, 9);
     Ok(())
 }
 
 /// A template may leave the certificate inactive: the thing is there, and the device does not get in.
 #[test]
 fn a_template_can_leave_the_certificate_inactive() -> Result<()> {
-    let cloud = Cloud::with(Options {
+    let double = Double::with(Options {
         templates: vec![Template {
             status: Status::Inactive,
             ..Template::default()
         }],
         ..Options::default()
     })?;
-    let (key, request) = cloud.ecc_request()?;
-    let created = cloud.create(&request)?;
-    cloud.register(&created["certificateOwnershipToken"], "1")?;
-    assert!(!cloud.lets_in(&cloud.pair(key, &created)?, "core-1")?);
+    let (key, request) = double.ecc_request()?;
+    let created = double.create(&request)?;
+    double.register(&created["certificateOwnershipToken"], "1")?;
+    assert!(!double.lets_in(&double.pair(key, &created)?, "core-1")?);
     Ok(())
 }
 
@@ -201,18 +201,18 @@ fn a_template_can_leave_the_certificate_inactive() -> Result<()> {
 #[test]
 fn a_registered_authoritys_device_is_let_in_the_second_time() -> Result<()> {
     let operator = Authority::new()?;
-    let cloud = Cloud::with(Options {
+    let double = Double::with(Options {
         registered: vec![operator.certificate_pem()?],
         trusted: vec![operator.certificate_pem()?],
         ..Options::default()
     })?;
-    let (key, request) = cloud.ecc_request()?;
+    let (key, request) = double.ecc_request()?;
     let path = key.with_extension("csr");
     std::fs::write(&path, request)?;
     let pem = operator.sign(&path)?;
-    let pair = cloud.pair(key, &json!({ "certificatePem": pem }))?;
-    assert!(!cloud.lets_in(&pair, "gateway-1")?);
-    assert!(cloud.lets_in(&pair, "gateway-1")?);
-    assert!(cloud.core.journal().authenticated("gateway-1"));
+    let pair = double.pair(key, &json!({ "certificatePem": pem }))?;
+    assert!(!double.lets_in(&pair, "gateway-1")?);
+    assert!(double.lets_in(&pair, "gateway-1")?);
+    assert!(double.core.events().authenticated("gateway-1"));
     Ok(())
 }

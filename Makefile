@@ -4,8 +4,8 @@
 EDITION ?= nucleus-lite
 KEY     ?= ecc-p256
 
-# The operator's bench: by itself, so that firstboot is built as it ships.
-STATION = cargo build --release --locked --features station --bin firstboot-station
+# The program for the operator's bench, a workspace of its own.
+STATION = cd firstboot/station && cargo
 
 .PHONY: demo test layer boot powercut guest sweep fuzz fleet station bench lint build clean
 
@@ -20,10 +20,11 @@ demo:
 test:
 	image-tests/host-packages
 	$(MAKE) lint
-	cargo test --locked --features station
+	cargo test --locked
+	$(STATION) test --locked
 	cargo build --release --locked
 	image-tests/guest/build
-	$(STATION)
+	$(STATION) build --release --locked
 	cd image-tests && cargo test --locked
 	image-tests/layer/check
 
@@ -72,7 +73,7 @@ fleet: build
 # in one run, and whom it refuses.
 station: build
 	image-tests/host-packages
-	$(STATION)
+	$(STATION) build --release --locked
 	cd image-tests && cargo test --locked --test station -- --show-output
 
 # What firstboot costs, beside the recipe that people follow today: one table, and target/bench.json. Three
@@ -85,9 +86,10 @@ bench: build
 
 lint:
 	cargo fmt --all --check
+	$(STATION) fmt --check
 	cd image-tests && cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --all-targets --features station -- -D warnings
+	$(STATION) clippy --locked --all-targets -- -D warnings
 	cd image-tests && cargo clippy --locked --all-targets -- -D warnings
 	shellcheck .ci/run image-tests/host-packages image-tests/layer/check
 	shellcheck firstboot/conf/bind-tpm

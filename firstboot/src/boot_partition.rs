@@ -6,17 +6,16 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use firstboot_formats::card::MAX_CERTIFICATE;
+use firstboot_formats::files;
+use firstboot_formats::output;
+use firstboot_formats::text;
+use firstboot_formats::thing_name::file_name;
 use log::warn;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::files;
 use crate::layout::{BOOT, Layout};
-use crate::output;
-use crate::text;
-
-/// A certificate chain or a root certificate may have this many bytes.
-pub const MAX_CERTIFICATE: usize = 64 * 1024;
 
 /// The folder `firstboot/` on the boot partition.
 #[derive(Clone, Debug)]
@@ -96,10 +95,9 @@ impl BootPartition {
 
     /// Overwrites and removes the claim key and its certificate, the key first.
     pub fn remove_claim(&self) -> Result<()> {
-        self.claim_paths()
-            .iter()
-            .rev()
-            .try_for_each(|path| files::overwrite_and_remove(path))
+        let [certificate, key] = self.claim_paths();
+        files::overwrite_and_remove(&key)?;
+        Ok(files::overwrite_and_remove(&certificate)?)
     }
 
     /// The claim key, where every user of the device can read it.
@@ -138,7 +136,7 @@ impl BootPartition {
         for (path, content) in self.request_paths(thing_name).iter().zip(content) {
             files::place(path, content, None)?;
         }
-        files::sync_directory(&self.path("requests"))
+        Ok(files::sync_directory(&self.path("requests"))?)
     }
 
     /// Removes request and record, each as far as it is what was published.
@@ -162,7 +160,7 @@ impl BootPartition {
                 return Ok(());
             }
             files::make_directory(&self.directory, 0o700)?;
-            files::write(&path, text.as_bytes(), None)
+            Ok(files::write(&path, text.as_bytes(), None)?)
         };
         if let Err(e) = attempt() {
             warn!("the status could not be put on the boot partition: {e}");
@@ -172,18 +170,6 @@ impl BootPartition {
 
 fn holds(path: &Path, wanted: &[u8]) -> bool {
     matches!(files::read(path, wanted.len()), Ok(Some(content)) if content == wanted)
-}
-
-/// The thing's name as FAT takes it: of the characters that a thing name may have, only the colon
-/// is not allowed there.
-pub fn file_name(thing_name: &str) -> String {
-    thing_name.replace(':', "_")
-}
-
-/// The same as FAT compares names: upper and lower case are one. Things for which this is the same cannot both have
-/// their files on a card.
-pub fn fat_name(thing_name: &str) -> String {
-    file_name(thing_name).to_ascii_lowercase()
 }
 
 #[cfg(test)]

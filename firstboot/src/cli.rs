@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use firstboot_formats::files;
 use log::info;
 
 use crate::device::Device;
 use crate::error::{Doing, Error, Exit, Result};
+use crate::greengrass;
 use crate::identity::Contents;
 use crate::layout::{Layout, RUN};
 use crate::provision::{self, Goal, State};
+use crate::report;
 use crate::settings::Edition;
 use crate::tpm::Tpm;
-use crate::{files, greengrass, report};
 
 /// Turn an unprovisioned TPM into an AWS IoT Greengrass identity on a device's first boot
 #[derive(Debug, Parser)]

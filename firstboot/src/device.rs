@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use firstboot_formats::record::{RECORD_VERSION, Record};
+use firstboot_formats::text;
+use firstboot_formats::thing_name::check_thing_name;
+use firstboot_formats::x509::{self, Chain};
 use log::{debug, warn};
 use zeroize::Zeroizing;
 
@@ -9,14 +13,12 @@ use crate::boot_partition::BootPartition;
 use crate::enrollment::fleet::Session;
 use crate::error::{Doing, Error, Exit, Result};
 use crate::greengrass::{self, Facts};
-use crate::identity::{Identity, Plan, RECORD_VERSION, Record};
+use crate::identity::{Identity, Plan};
 use crate::layout::{IMAGE_ROOT_CA, Layout};
 use crate::root_key::Findings;
 use crate::secret;
-use crate::settings::{self, Platform, Settings};
-use crate::text;
+use crate::settings::{Platform, Settings};
 use crate::tpm::{Identification, Srk, Tpm};
-use crate::x509::{self, Chain};
 
 /// A root certificate file may have this many bytes: AWS's bundle of five has 6 KB.
 const MAX_ROOT_CA: usize = 64 * 1024;
@@ -274,7 +276,7 @@ impl Device {
             return;
         };
         // Of a record that is damaged, the name could be a path to anywhere.
-        if settings::check_thing_name(&thing_name).is_err() {
+        if check_thing_name(&thing_name).is_err() {
             return;
         }
         if let Err(e) = self.boot.withdraw_request(&thing_name, [&request, &record]) {

@@ -3,16 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use firstboot_formats::digest::sha256;
+use firstboot_formats::encoding::{hexadecimal, to_base64};
+use firstboot_formats::record::Record;
+use firstboot_formats::x509::{Chain, Request};
 use log::{info, warn};
 
-use crate::attestation::encoding::to_base64;
 use crate::device::{Device, Inputs};
 use crate::enrollment::fleet::{self, Registering, Session};
 use crate::error::{Doing, Error, Exit, Result};
-use crate::identity::{Ownership, Record, Registration};
-use crate::public_key::{hexadecimal, sha256};
+use crate::identity::{Ownership, Registration};
 use crate::settings::{check_parameter, expand};
-use crate::x509::{Chain, Request};
 
 impl Device {
     /// Asks AWS IoT Core for a certificate, and keeps it with the proof that it is ours.

@@ -1,18 +1,19 @@
 //! Opening a wrapped reply: the certificate that only this TPM can have.
 
+use firstboot_formats::attestation::CREDENTIAL_SIZE;
+use firstboot_formats::clock::Clock;
+use firstboot_formats::public_key::{KeyType, PublicKey};
+use firstboot_formats::record::Record;
+use firstboot_formats::x509::{Chain, Request, Verdict};
 use log::{info, warn};
 use openssl::x509::X509;
 
-use crate::attestation::CREDENTIAL_SIZE;
-use crate::clock::Clock;
 use crate::device::Device;
 use crate::enrollment::Wrapped;
 use crate::error::{Doing, Error, Exit, Result};
-use crate::identity::{Record, Superseded};
+use crate::identity::Superseded;
 use crate::progress;
-use crate::public_key::{KeyType, PublicKey};
 use crate::tpm::{Credential, Stored};
-use crate::x509::{Chain, Request, Verdict};
 
 impl Device {
     /// Opens a reply, accepts the certificate in it, and notes which reply it was: in this order, so that a power cut

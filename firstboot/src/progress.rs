@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
+use firstboot_formats::printable::printable;
 use log::info;
 use sd_notify::NotifyState;
-
-use crate::error::printable;
 
 /// Says what is about to be done, does it, and says how long it took.
 ///

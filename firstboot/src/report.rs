@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::output;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -13,9 +15,7 @@ use crate::enrollment::Offer;
 use crate::error::Result;
 use crate::greengrass;
 use crate::layout::{IDENTITY, Layout};
-use crate::output;
 use crate::provision::{self, State, Step};
-use crate::public_key::hexadecimal;
 use crate::settings::Settings;
 use crate::survey::{IdentityState, Survey};
 use crate::tpm::Tpm;
@@ -219,13 +219,13 @@ pub fn tpm(tpm: &mut Tpm) -> Result<Value> {
 /// Prints a report on standard output, for a program or for a person.
 pub fn print(report: &Value, as_json: bool) -> Result<()> {
     if as_json {
-        return output::print_json(report);
+        return Ok(output::print_json(report)?);
     }
     let mut lines = Vec::new();
     if let Value::Object(object) = report {
         render(object, 0, &mut lines);
     }
-    output::print_lines(lines)
+    Ok(output::print_lines(lines)?)
 }
 
 fn render(object: &Map<String, Value>, depth: usize, lines: &mut Vec<String>) {

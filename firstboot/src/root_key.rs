@@ -4,11 +4,11 @@
 //! Looking never authorizes anything in the TPM. Where it does not suffice, these steps find out, and the next look
 //! has their findings.
 
+use firstboot_formats::files::{self, Access};
 use log::warn;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::files::{self, Access};
 use crate::layout::ROOT_KEY_WITH_AUTH;
 use crate::progress;
 use crate::tpm::{Srk, Stored, Tpm};
@@ -137,7 +137,7 @@ impl Device {
 
     /// Another key under the same Name may have another authorization value, which is no part of the Name.
     fn forget_with_auth(&self) -> Result<()> {
-        files::remove(&self.layout.at(ROOT_KEY_WITH_AUTH))
+        Ok(files::remove(&self.layout.at(ROOT_KEY_WITH_AUTH))?)
     }
 }
 

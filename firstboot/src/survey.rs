@@ -5,19 +5,23 @@
 
 use std::path::PathBuf;
 
-use crate::clock::Clock;
+use firstboot_formats::clock::Clock;
+use firstboot_formats::digest::sha256;
+use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::public_key::PublicKey;
+use firstboot_formats::record::Record;
+use firstboot_formats::x509::{Chain, Request};
+
 use crate::device::{Device, Inputs};
 use crate::durability;
 use crate::enrollment::offline::{self, Wanted};
 use crate::enrollment::{Offer, fleet};
 use crate::error::{Exit, Result};
 use crate::greengrass;
-use crate::identity::{Contents, OpenedReplies, Record};
-use crate::public_key::{PublicKey, hexadecimal, sha256};
+use crate::identity::{Contents, OpenedReplies};
 use crate::root_key::Findings;
 use crate::settings::{Method, Settings};
 use crate::tpm::{Identification, Lockout, Srk, Tpm};
-use crate::x509::{Chain, Request};
 
 /// All that [`crate::provision::next`] decides by.
 #[derive(Clone, Debug)]
@@ -246,7 +250,8 @@ fn complete(device: &Device) -> Result<IdentityState> {
     };
     let record = &standing.record;
     let certificate = standing.certificate.as_ref();
-    let wanted = crate::x509::name(&settings.subject.with_common_name(&settings.thing_name));
+    let wanted =
+        firstboot_formats::x509::name(&settings.subject.with_common_name(&settings.thing_name));
     let asked = request.as_ref().map(Request::subject);
     let request_is_current = wanted.is_ok_and(|n| asked == Some(&n))
         && record.evidence.is_some()

@@ -1,7 +1,14 @@
-"""The recipe fetches exactly the crates that the workspace's Cargo.lock names."""
+"""The recipe fetches the device's crates, all of them and nothing else: those of this repository, and those that the
+workspace's Cargo.lock names."""
+import hashlib
 import importlib.machinery
 import importlib.util
+import json
+import shutil
+import subprocess
 import tomllib
+
+import pytest
 
 import layer
 
@@ -21,10 +28,73 @@ def test_the_list_of_crates_is_that_of_the_lock_file():
 
 
 def test_the_recipe_has_the_programs_version_and_the_repositorys_licence(parse):
-    manifest = tomllib.loads((layer.REPOSITORY / "firstboot/Cargo.toml").read_text())
-    version = manifest["package"]["version"]
+    manifest = tomllib.loads((layer.REPOSITORY / "Cargo.toml").read_text())
+    package = manifest["workspace"]["package"]
+    version = package["version"]
     d = parse(f"recipes-tpm-greengrass/firstboot/firstboot_{version}.bb")
-    import hashlib
     digest = hashlib.md5((layer.REPOSITORY / "LICENSE").read_bytes()).hexdigest()
     assert d.getVar("LIC_FILES_CHKSUM") == f"file://LICENSE;md5={digest}"
-    assert d.getVar("LICENSE") == manifest["package"]["license"]
+    assert d.getVar("LICENSE") == package["license"]
+
+
+def fetched(d):
+    """The files and folders of this repository that the recipe fetches."""
+    sources = [url.removeprefix("file://") for url in d.getVar("SRC_URI").split() if url.startswith("file://")]
+    assert sources
+    return sources
+
+
+def packages(sources, folder, manifest=None):
+    """The names of the packages in a copy of these sources, as cargo sees them."""
+    for source in sources:
+        (folder / source).parent.mkdir(parents=True, exist_ok=True)
+        if (layer.REPOSITORY / source).is_dir():
+            shutil.copytree(layer.REPOSITORY / source, folder / source)
+        else:
+            shutil.copy(layer.REPOSITORY / source, folder / source)
+    if manifest is not None:
+        (folder / "Cargo.toml").write_text(manifest)
+    done = subprocess.run(["cargo", "metadata", "--no-deps", "--offline", "--format-version=1"], cwd=folder,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {package["name"] for package in json.loads(done.stdout)["packages"]}
+
+
+DEVICE = {"firstboot", "firstboot-formats"}
+
+
+def test_the_recipe_has_the_sources_of_the_devices_crates_alone(parse, tmp_path):
+    sources = fetched(parse("recipes-tpm-greengrass/firstboot/firstboot_0.1.0.bb"))
+    assert packages(sources, tmp_path / "sources") == DEVICE
+    assert not [path for path in (tmp_path / "sources").rglob("*") if path.name in ("station", "fuzz", "target")]
+
+
+def test_a_crate_too_many_or_too_few_is_noticed(parse, tmp_path):
+    sources = fetched(parse("recipes-tpm-greengrass/firstboot/firstboot_0.1.0.bb"))
+    with_station = (layer.REPOSITORY / "Cargo.toml").read_text().replace(
+        'members = ["firstboot",', 'members = ["firstboot", "firstboot/station",')
+    with pytest.raises(AssertionError, match="firstboot/station"):
+        packages(sources, tmp_path / "many", with_station)
+    without_formats = [source for source in sources if not source.startswith("firstboot/formats")]
+    with pytest.raises(AssertionError, match="firstboot/formats"):
+        packages(without_formats, tmp_path / "few")
+
+
+def test_the_lock_file_has_the_devices_crates_alone():
+    """What the station or the tests alone need is in a lock file of their own."""
+    lock = tomllib.loads((layer.REPOSITORY / "Cargo.lock").read_text())
+    assert {package["name"] for package in lock["package"] if "source" not in package} == DEVICE
+
+
+def test_station_and_device_have_the_same_versions():
+    """The formats are built with either's crates, and have to come out the same."""
+    def versions(path):
+        lock = tomllib.loads((layer.REPOSITORY / path).read_text())
+        return {(p["name"], p["version"]) for p in lock["package"] if p["name"] in names}
+
+    def named(path):
+        return {p["name"] for p in tomllib.loads((layer.REPOSITORY / path).read_text())["package"]}
+
+    names = named("Cargo.lock") & named("firstboot/station/Cargo.lock")
+    assert "openssl" in names
+    assert versions("Cargo.lock") == versions("firstboot/station/Cargo.lock")

@@ -6,10 +6,9 @@ pub mod offline;
 use std::fmt;
 use std::path::PathBuf;
 
+use firstboot_formats::attestation::Reply;
+use firstboot_formats::x509::Chain;
 use serde::Serialize;
-
-use crate::attestation::Reply;
-use crate::x509::Chain;
 
 /// A wrapped reply that is for this device, from an issuer that may answer it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,15 +1,19 @@
 //! Enrollment without a network: the operator takes the request from the boot partition and puts
 //! the certificate there, or a reply that only this TPM can open.
 
+use firstboot_formats::attestation::{Evidence, MAX_REPLY, PublicArea, Reply};
+use firstboot_formats::card::MAX_CERTIFICATE;
+use firstboot_formats::clock::Clock;
+use firstboot_formats::digest::{Fingerprint, sha256};
+use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::files;
+use firstboot_formats::printable::printable;
+use firstboot_formats::public_key::PublicKey;
+use firstboot_formats::text;
+use firstboot_formats::x509::{Chain, Verdict, certificates, what_is};
+
 use super::{Offer, Refusal, Wrapped};
-use crate::attestation::{Evidence, Fingerprint, MAX_REPLY, PublicArea, Reply};
-use crate::boot_partition::{BootPartition, MAX_CERTIFICATE};
-use crate::clock::Clock;
-use crate::error::printable;
-use crate::files;
-use crate::public_key::{PublicKey, hexadecimal, sha256};
-use crate::text;
-use crate::x509::{Chain, Verdict, certificates, what_is};
+use crate::boot_partition::BootPartition;
 
 /// So many files that lie in the certificate's place are named.
 const NAMES_SHOWN: usize = 3;

@@ -1,7 +1,8 @@
 //! Whether there is a configuration that Greengrass can run with, where nobody can say what is wanted of it.
 
+use firstboot_formats::files;
+
 use super::{MAX_SIZE, document, form, names_our_key};
-use crate::files;
 use crate::layout::Layout;
 use crate::settings::Edition;
 

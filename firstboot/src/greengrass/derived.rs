@@ -6,10 +6,10 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use firstboot_formats::files;
 use log::{info, warn};
 
 use crate::error::Result;
-use crate::files;
 use crate::layout::Layout;
 
 /// Removes the state of an earlier identity: there are copies of its PIN in it.
@@ -33,7 +33,7 @@ pub fn set_aside(layout: &Layout, places: &[&str]) -> Result<()> {
             path.display(),
             aside.display()
         );
-        let moved = discard(&aside).and_then(|()| files::rename(&path, &aside));
+        let moved = discard(&aside).and_then(|()| Ok(files::rename(&path, &aside)?));
         if let Err(e) = moved {
             warn!("{e}; it is removed");
             discard(&path)?;
@@ -66,6 +66,6 @@ fn discard(path: &Path) -> Result<()> {
             }
             Ok(())
         }
-        _ => files::remove(path),
+        _ => Ok(files::remove(path)?),
     }
 }

@@ -15,12 +15,12 @@ mod v1;
 
 use std::path::{Path, PathBuf};
 
+use firstboot_formats::files::{self, Access};
 use log::{info, warn};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::error::{Doing, Error, Exit, Result};
-use crate::files::{self, Access};
 use crate::layout::Layout;
 use crate::secret::Pin;
 use crate::settings::{Edition, Greengrass, Platform};
@@ -335,7 +335,7 @@ pub fn remove(layout: &Layout, edition: Edition) -> Result<()> {
 fn remove_unreadable(main: &Path) -> Result<()> {
     let aside = unreadable(main);
     match files::read(&aside, MAX_SIZE) {
-        Ok(Some(content)) if has_words_of_ours(&content) => files::remove(&aside),
+        Ok(Some(content)) if has_words_of_ours(&content) => Ok(files::remove(&aside)?),
         _ => Ok(()),
     }
 }
@@ -354,7 +354,7 @@ fn existing(path: &Path) -> Result<Value> {
         Ok(Some(content)) => {
             document::parse(&content).doing(Exit::Other, || path.display().to_string())
         }
-        Err(e) => Err(e),
+        Err(e) => Err(e.into()),
     };
     tree.or_else(|e| {
         let aside = unreadable(path);

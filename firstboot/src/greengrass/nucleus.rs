@@ -5,10 +5,10 @@
 //! and `type` of a URI and nothing else, takes a slot ID (neither index nor label), and wants the
 //! certificate in the token beside the key, under the same label.
 
+use firstboot_formats::files::Access;
 use serde_json::json;
 
 use super::{Content, Document, Facts, Form, MAX_SIZE};
-use crate::files::Access;
 use crate::token::OBJECT_LABEL;
 
 const CONFIG: &str = "/greengrass/v2/config/config.yaml";

@@ -3,10 +3,10 @@
 //! Source: aws-greengrass-lite, docs/PKCS11_SUPPORT.md. Its daemons run as `ggcore`; the PIN reaches them as a file that the OpenSSL configuration names,
 //! and they find that configuration by OPENSSL_CONF (systemd drop-ins in `firstboot/systemd`).
 
+use firstboot_formats::files::Access;
 use serde_json::json;
 
 use super::{Content, Document, Facts, Form, certificate_uri, key_uri};
-use crate::files::Access;
 use crate::layout::IDENTITY;
 
 /// The group of the daemons.

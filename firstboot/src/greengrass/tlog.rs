@@ -11,12 +11,12 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use firstboot_formats::files::{self, Access};
 use log::{info, warn};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Doing, Exit, Result};
-use crate::files::{self, Access};
 
 /// The nucleus starts a new log after 15,000 lines (`ConfigurationWriter`), of a few hundred bytes usually.
 const MAX_LOG: usize = 64 * 1024 * 1024;
@@ -100,7 +100,7 @@ pub fn amend(path: &Path, changes: &[(Vec<String>, Value)]) -> Result<()> {
         mode: metadata.mode() & 0o7777,
         group: Some(metadata.gid()),
     };
-    files::write(path, &amended, Some(access))
+    Ok(files::write(path, &amended, Some(access))?)
 }
 
 /// All lines, where all can be read; the nucleus gives up the whole log otherwise (`validateTlog`).

@@ -3,10 +3,10 @@
 //! Source: AWS IoT Greengrass V1 developer guide, "Hardware security integration"; not tried against
 //! a V1 core. The token is found by its label; certificates have to be files.
 
+use firstboot_formats::files::Access;
 use serde_json::json;
 
 use super::{Content, Document, Facts, Form, MAX_SIZE, key_uri};
-use crate::files::Access;
 use crate::settings::aws;
 use crate::token::TOKEN_LABEL;
 

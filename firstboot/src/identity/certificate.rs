@@ -7,15 +7,15 @@
 use std::fs;
 use std::io::Read;
 
+use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::files;
+use firstboot_formats::x509::Chain;
 use openssl::sha::Sha256;
 use serde::{Deserialize, Serialize};
 
 use super::{CERTIFICATE, DATABASE, Identity, MAX_FILE, VERIFIED, token_slot};
 use crate::error::{Doing, Exit, Result};
-use crate::files;
-use crate::public_key::hexadecimal;
 use crate::token::Library;
-use crate::x509::Chain;
 
 /// What the token was seen to hold: valid as long as neither the store nor the certificate changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

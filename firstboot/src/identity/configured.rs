@@ -1,9 +1,10 @@
 //! What the identity has been configured as: tells whose the state is that Greengrass has made, also where the
 //! configuration itself is gone.
 
+use firstboot_formats::files;
+
 use super::{CONFIGURED, Identity};
 use crate::error::Result;
-use crate::files;
 
 /// An edition and a thing's name.
 const MAX_MARK: usize = 256;

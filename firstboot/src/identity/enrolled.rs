@@ -4,16 +4,16 @@
 //! `ownership.json` is durable before AWS IoT is asked to register the thing, `registration.json` before
 //! anything is done with the answer: after a power cut the same certificate is taken up again.
 
+use firstboot_formats::files::{self, Access};
+use firstboot_formats::public_key::PublicKey;
+use firstboot_formats::thing_name::check_thing_name;
+use firstboot_formats::x509::Chain;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::{Identity, MAX_FILE, OWNERSHIP, REGISTRATION};
 use crate::error::{Doing, Error, Exit, Result};
-use crate::files::{self, Access};
-use crate::public_key::PublicKey;
-use crate::settings::check_thing_name;
-use crate::x509::Chain;
 
 /// A certificate that AWS IoT has issued and not activated yet (AWS IoT Core developer guide, "Device
 /// provisioning MQTT API", CreateCertificateFromCsr).
@@ -75,16 +75,13 @@ impl Identity {
     pub fn keep_ownership(&self, ownership: &Ownership) -> Result<()> {
         let text = serde_json::to_vec(ownership).map(Zeroizing::new);
         let text = text.doing(Exit::Other, || format!("cannot encode {OWNERSHIP}"))?;
-        files::write(
-            &self.directory.join(OWNERSHIP),
-            &text,
-            Some(Access::PRIVATE),
-        )
+        let path = self.directory.join(OWNERSHIP);
+        Ok(files::write(&path, &text, Some(Access::PRIVATE))?)
     }
 
     /// Forgets it: it has been used, or is worth nothing.
     pub fn forget_ownership(&self) -> Result<()> {
-        files::remove(&self.directory.join(OWNERSHIP))
+        Ok(files::remove(&self.directory.join(OWNERSHIP))?)
     }
 
     /// The registration, if there is one.

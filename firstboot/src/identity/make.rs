@@ -4,14 +4,18 @@
 //! tpm2-pkcs11's SQLite syncs 48 times while it makes a token and a key: on a card that is more than all else takes.
 //! Nothing hangs on these before the rename. So the store is made in /run, and copied when it is complete.
 
-use super::{DATABASE, Identity, PIN, RECORD, REQUEST, Record, SRK_NAME, token_slot};
-use crate::attestation::Evidence;
+use firstboot_formats::attestation::Evidence;
+use firstboot_formats::digest::sha256;
+use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::files;
+use firstboot_formats::public_key::{KeyType, PublicKey, Scheme};
+use firstboot_formats::record::Record;
+use firstboot_formats::x509::Request;
+
+use super::{DATABASE, Identity, PIN, RECORD, REQUEST, SRK_NAME, token_slot};
 use crate::error::{Doing, Error, Exit, Result};
-use crate::files;
-use crate::public_key::{KeyType, PublicKey, Scheme, hexadecimal, sha256};
 use crate::secret::Pin;
 use crate::token::{self, Library, Login, Store};
-use crate::x509::Request;
 
 /// What is needed to make an identity.
 pub struct Plan<'a> {
@@ -59,7 +63,7 @@ impl Identity {
         }
         // With it, the names in it are synced.
         files::set_access(&self.staging, self.access(0o750))?;
-        files::rename(&self.staging, &self.directory)
+        Ok(files::rename(&self.staging, &self.directory)?)
     }
 
     /// Token, PINs, key, request, proof.
@@ -118,7 +122,7 @@ impl Identity {
     }
 
     fn request(&self, plan: &Plan<'_>, key: &PublicKey, login: &Login) -> Result<(String, String)> {
-        let name = crate::x509::name(&plan.subject).map_err(Error::settings)?;
+        let name = firstboot_formats::x509::name(&plan.subject).map_err(Error::settings)?;
         let request = Request::make(name, key, |message| login.sign(Scheme::Usual, message))?;
         let pem = request.pem()?;
         let record = Record {

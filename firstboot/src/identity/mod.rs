@@ -25,13 +25,11 @@ mod upkeep;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use firstboot_formats::files::{self, Access};
+use firstboot_formats::record::Record;
 
-use crate::attestation::Evidence;
 use crate::error::{Error, Result};
-use crate::files::{self, Access};
 use crate::layout::{IDENTITY, Layout, RUN, STAGING, WORKSHOP};
-use crate::public_key::KeyType;
 use crate::secret::Pin;
 use crate::token::{DATABASE, Library, OpenKey, Store, StoredKey};
 
@@ -55,50 +53,6 @@ const OPENED: &str = "opened.json";
 const CONFIGURED: &str = "configured";
 /// Nothing in an identity directory is near as large, but for the store.
 const MAX_FILE: usize = 64 * 1024;
-
-/// The version of a [`Record`]'s form.
-pub const RECORD_VERSION: u32 = 1;
-
-/// What an operator's inventory wants to know about a request. The same text lies in the identity
-/// directory and on the boot partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The form's version, [`RECORD_VERSION`]; 0 in the record of an older firstboot. Another version has other
-    /// names, a new name alone is none.
-    #[serde(default)]
-    pub version: u32,
-    /// The thing's name.
-    pub thing_name: String,
-    /// The board's serial number; empty where it has none.
-    pub serial: String,
-    /// The TPM, in words.
-    pub tpm: String,
-    /// The key's type.
-    pub key: KeyType,
-    /// SHA-256 of the key's SubjectPublicKeyInfo.
-    pub key_sha256: String,
-    /// SHA-256 of the request file.
-    pub csr_sha256: String,
-    /// What shows that the key is in a TPM; none in the record of an older firstboot.
-    #[serde(flatten)]
-    pub evidence: Option<Evidence>,
-}
-
-impl Record {
-    /// Stands for a record that is gone or damaged: nothing of it is as it should be, so that the request is signed anew.
-    pub fn lost(key: KeyType) -> Self {
-        Self {
-            version: RECORD_VERSION,
-            thing_name: String::new(),
-            serial: String::new(),
-            tpm: String::new(),
-            key,
-            key_sha256: String::new(),
-            csr_sha256: String::new(),
-            evidence: None,
-        }
-    }
-}
 
 /// The identity directory, there or not.
 #[derive(Clone, Debug)]
@@ -145,7 +99,7 @@ impl Identity {
 
     /// Removes what an interruption left.
     pub fn remove_staging(&self) -> Result<()> {
-        files::remove_tree(&self.staging)
+        Ok(files::remove_tree(&self.staging)?)
     }
 
     /// The first essential file that is missing or empty, if any. A file that cannot be looked at is
@@ -177,9 +131,10 @@ impl Identity {
 
     /// Puts owner, group and modes right.
     pub fn set_access(&self) -> Result<()> {
-        self.accesses()
-            .iter()
-            .try_for_each(|(path, access)| files::set_access(path, *access))
+        for (path, access) in self.accesses() {
+            files::set_access(&path, access)?;
+        }
+        Ok(())
     }
 
     fn accesses(&self) -> Vec<(PathBuf, Access)> {
@@ -243,11 +198,8 @@ impl Identity {
     }
 
     fn write(&self, name: &str, content: &[u8]) -> Result<()> {
-        files::write(
-            &self.directory.join(name),
-            content,
-            Some(self.access(0o440)),
-        )
+        let path = self.directory.join(name);
+        Ok(files::write(&path, content, Some(self.access(0o440)))?)
     }
 
     fn access(&self, mode: u32) -> Access {

@@ -1,13 +1,13 @@
 //! What is known of wrapped replies, so that the TPM need not open them again at each start: the one that the accepted
 //! certificate came in, and one whose certificate may not take its place.
 
+use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::files;
+use firstboot_formats::x509::Chain;
 use serde::{Deserialize, Serialize};
 
 use super::{Identity, MAX_FILE, OPENED};
 use crate::error::{Doing, Exit, Result};
-use crate::files;
-use crate::public_key::hexadecimal;
-use crate::x509::Chain;
 
 /// A note that holds as long as the accepted certificate is the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

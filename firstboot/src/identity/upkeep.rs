@@ -4,10 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use firstboot_formats::files::{self, Access};
+
 use super::contents::other_tokens;
 use super::{CERTIFICATE, DATABASE, ESSENTIAL, Identity, PIN, SRK_NAME};
 use crate::error::Result;
-use crate::files::{self, Access};
 use crate::layout::ORPHAN_SUFFIX;
 
 /// Identities set aside that are kept: enough to look at what went wrong, too few to fill a disk.
@@ -59,7 +60,7 @@ impl Identity {
         if self.exists()? {
             self.move_aside()?;
         }
-        files::rename(orphan, &self.directory)
+        Ok(files::rename(orphan, &self.directory)?)
     }
 
     /// Those that were set aside and can come back, by the Name of the storage root key that they need, the latest

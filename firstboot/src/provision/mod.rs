@@ -1,6 +1,8 @@
 //! The way from whatever is there to a provisioned device: look, name the next step, take it, look
 //! again. No file says how far it got, so that there is none to be wrong after a power cut.
 
+use firstboot_formats::record::Record;
+
 mod next;
 mod root_key;
 mod state;
@@ -15,10 +17,12 @@ use serde_json::json;
 
 use crate::device::Device;
 use crate::error::{Error, Exit, Result};
-use crate::identity::Record;
+use crate::greengrass;
+use crate::progress;
+use crate::report;
 use crate::settings::Settings;
 use crate::survey::{IdentityState, Survey, TpmState};
-use crate::{greengrass, progress, report, tpm};
+use crate::tpm;
 
 pub use next::next;
 pub use state::State;

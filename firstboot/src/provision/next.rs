@@ -1,10 +1,11 @@
 //! What is next, as a pure function. `table` tests it.
 
+use firstboot_formats::public_key::KeyType;
+
 use super::root_key;
 use super::{State, Step};
 use crate::enrollment::Offer;
 use crate::error::{Error, Exit};
-use crate::public_key::KeyType;
 use crate::settings::Settings;
 use crate::survey::{IdentityState, Survey, TpmState};
 use crate::tpm::Srk;

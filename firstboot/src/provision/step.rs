@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use firstboot_formats::x509::Chain;
+
 use super::State;
 use crate::enrollment::Wrapped;
 use crate::error::Exit;
-use crate::x509::Chain;
 
 /// What to do next. One of these at a time.
 #[derive(Clone, Debug, PartialEq)]

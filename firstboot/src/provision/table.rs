@@ -1,18 +1,16 @@
 //! What is next, as a table of tests.
 
+use firstboot_formats::attestation::Reply;
+use firstboot_formats::public_key::KeyType;
+use firstboot_formats::record::Record;
+
 use super::{State, Step, next};
-use crate::attestation::Reply;
 use crate::enrollment::{Offer, Refusal, Wrapped};
 use crate::error::Exit;
-use crate::identity::Record;
-use crate::public_key::KeyType;
 use crate::root_key::Findings;
-use crate::settings::Settings;
-use crate::settings::{Edition, Greengrass};
-use crate::survey::{Complete, TpmState};
-use crate::survey::{IdentityState, Survey};
-use crate::tpm::Srk;
-use crate::tpm::{Identification, Lockout};
+use crate::settings::{Edition, Greengrass, Settings};
+use crate::survey::{Complete, IdentityState, Survey, TpmState};
+use crate::tpm::{Identification, Lockout, Srk};
 
 /// A device with nothing left to do, but for the certificate.
 pub(super) fn awaiting() -> Survey {
@@ -552,7 +550,8 @@ fn weak_rsa_keys_are_not_made_but_ecc_keys_are() {
 #[allow(clippy::unwrap_used)]
 fn after_the_certificate_come_token_and_configuration() {
     let settings = Settings::default();
-    let chain = crate::x509::Chain::stored(include_bytes!("test-certificate.pem")).unwrap();
+    let chain =
+        firstboot_formats::x509::Chain::stored(include_bytes!("test-certificate.pem")).unwrap();
     let mut survey = awaiting();
     identity(&mut survey, |i| {
         i.offer = Offer::Certificate(Box::new(chain.clone()), None);
@@ -588,7 +587,8 @@ fn after_the_certificate_come_token_and_configuration() {
 #[allow(clippy::unwrap_used)]
 fn a_reply_is_opened_before_and_after_there_is_a_certificate() {
     let wrapped = wrapped();
-    let chain = crate::x509::Chain::stored(include_bytes!("test-certificate.pem")).unwrap();
+    let chain =
+        firstboot_formats::x509::Chain::stored(include_bytes!("test-certificate.pem")).unwrap();
     let settings = Settings::default();
     let mut survey = awaiting();
     identity(&mut survey, |i| i.offer = Offer::Reply(wrapped.clone()));
@@ -603,10 +603,10 @@ fn a_reply_is_opened_before_and_after_there_is_a_certificate() {
 /// A wrapped reply of which only the form is right.
 #[allow(clippy::unwrap_used)]
 pub(super) fn wrapped() -> Box<Wrapped> {
-    let base64 = |count| crate::attestation::encoding::to_base64(&vec![0; count]);
+    let base64 = |count| firstboot_formats::encoding::to_base64(&vec![0; count]);
     let sized = |count: u16| {
         let bytes = [&count.to_be_bytes()[..], &vec![0; count.into()]].concat();
-        crate::attestation::encoding::to_base64(&bytes)
+        firstboot_formats::encoding::to_base64(&bytes)
     };
     let reply = serde_json::json!({
         "version": 1, "thing_name": "gw-1", "key_name": "00".repeat(34),

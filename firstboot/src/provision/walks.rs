@@ -1,6 +1,8 @@
 //! Walks from every survey that there can be, with a model of what the steps do: that they help, that one kind of them
 //! does not, and that AWS IoT Core refuses what it is shown.
 
+use firstboot_formats::x509::Chain;
+
 use super::table::{awaiting, wrapped};
 use super::{MOST_STEPS, Step, goes_round, next};
 use crate::enrollment::{Offer, Refusal};
@@ -8,7 +10,6 @@ use crate::error::Error;
 use crate::settings::Settings;
 use crate::survey::{Complete, IdentityState, Survey};
 use crate::tpm::Srk;
-use crate::x509::Chain;
 
 const OURS: &str = "000b01";
 const OTHER: &str = "000b02";

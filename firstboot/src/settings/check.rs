@@ -1,12 +1,11 @@
 //! Refusing settings that cannot work, and replacing the placeholders in the thing's name.
 
+use firstboot_formats::thing_name::check_thing_name;
+
 use super::{Settings, Subject, expand};
 use crate::board;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-
-/// A thing name may have this many characters (AWS IoT API reference, CreateThing, thingName).
-const MAX_THING_NAME: usize = 128;
 
 /// An attribute of a subject name may have this many characters (RFC 5280 appendix A.1, ub-*: the
 /// strictest of them, for the organization and for the common name).
@@ -58,29 +57,6 @@ impl Subject {
     }
 }
 
-/// AWS IoT API reference, CreateThing, thingName: `[a-zA-Z0-9:_-]+`, 1 to 128 characters. The error
-/// says what is wrong.
-pub fn check_thing_name(name: &str) -> std::result::Result<(), String> {
-    if name.is_empty() {
-        return Err("thing_name is missing or empty; \"gateway-${serial}\" is a good one".into());
-    }
-    if name.len() > MAX_THING_NAME {
-        return Err(format!(
-            "thing_name has {} characters; AWS IoT allows {MAX_THING_NAME}",
-            name.len()
-        ));
-    }
-    match name
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || ":_-".contains(*c)))
-    {
-        None => Ok(()),
-        Some(odd) => Err(format!(
-            "thing_name {name:?} has {odd:?} in it; AWS IoT allows letters, digits, ':', '_' and '-'"
-        )),
-    }
-}
-
 /// What the board has for a placeholder in the setting at `path`; `None` for one that the board knows nothing of.
 pub(super) fn board_value(name: &str, path: &str, layout: &Layout) -> Result<Option<String>> {
     let value = match name {
@@ -93,20 +69,4 @@ pub(super) fn board_value(name: &str, path: &str, layout: &Layout) -> Result<Opt
             "{path} uses ${{{name}}}, and this board has none; use another placeholder or a plain value"
         ))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thing_names_are_those_of_aws() {
-        for good in ["gateway-1", "a", "A:b_c-9"] {
-            assert!(check_thing_name(good).is_ok(), "{good}");
-        }
-        let long = "x".repeat(MAX_THING_NAME + 1);
-        for bad in ["", "a/b", "..", "a b", "a\u{7}", "ä", "${serial}", &long] {
-            assert!(check_thing_name(bad).is_err(), "{bad}");
-        }
-    }
 }

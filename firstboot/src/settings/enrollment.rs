@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use firstboot_formats::digest::{Fingerprint, fingerprint};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::check::board_value;
 use super::expand;
-use crate::attestation::{Fingerprint, fingerprint};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 

@@ -12,11 +12,9 @@ mod read;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use firstboot_formats::public_key::KeyType;
 use serde::{Deserialize, Serialize};
 
-use crate::public_key::KeyType;
-
-pub use check::check_thing_name;
 pub use enrollment::{Enrollment, Method, check_parameter};
 pub use placeholders::expand;
 

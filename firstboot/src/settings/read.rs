@@ -2,13 +2,13 @@
 //! line and column, before the TPM or the disk is touched. The boot partition's is hostile: it
 //! cannot say which library is loaded.
 
+use firstboot_formats::text;
 use serde_json::{Value, json};
 
 use super::{Platform, Settings};
 use crate::error::{Error, Result};
 use crate::json::lay_over;
 use crate::layout::{BOOT, IMAGE_SETTINGS, Layout};
-use crate::text;
 
 /// A settings file may have this many bytes: a few hundred are usual.
 const MAX_SIZE: usize = 64 * 1024;

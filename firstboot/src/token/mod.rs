@@ -21,10 +21,10 @@ use cryptoki::error::RvError;
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
+use firstboot_formats::files;
+use firstboot_formats::public_key::Scheme;
 
 use crate::error::{Doing, Error, Exit, Result};
-use crate::files;
-use crate::public_key::Scheme;
 use crate::secret::Pin;
 
 pub use pss::record as record_pss;

@@ -5,11 +5,12 @@ use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{
     Attribute, AttributeType, CertificateType, KeyType as CkKeyType, ObjectClass, ObjectHandle,
 };
+use firstboot_formats::digest::sha256;
+use firstboot_formats::public_key::{KeyType, PublicKey, Scheme, ecdsa_der};
+use firstboot_formats::x509::CertificateDer;
 
 use super::{Calling, ISSUER_LABEL, Login, OBJECT_LABEL};
-use crate::certificate_der::CertificateDer;
 use crate::error::{Doing, Error, Exit, Result};
-use crate::public_key::{KeyType, PublicKey, Scheme, ecdsa_der, sha256};
 
 /// OID prime256v1 in DER (SEC 2 §2.4.2, RFC 5480 §2.1.1.1): CKA_EC_PARAMS.
 const PRIME256V1: [u8; 10] = [0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07];

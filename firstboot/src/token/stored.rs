@@ -7,6 +7,9 @@
 
 use std::path::Path;
 
+use firstboot_formats::attestation::PublicArea;
+use firstboot_formats::encoding::{from_hexadecimal, hexadecimal};
+use firstboot_formats::public_key::PublicKey;
 use openssl::sha::Sha256;
 use openssl::symm::{Cipher, decrypt_aead};
 use rusqlite::{Connection, OpenFlags, params};
@@ -14,10 +17,7 @@ use saphyr_parser::{Event, Parser};
 use zeroize::Zeroizing;
 
 use super::{DATABASE, OBJECT_LABEL, TOKEN_LABEL};
-use crate::attestation::PublicArea;
-use crate::attestation::encoding::from_hexadecimal;
 use crate::error::{Doing, Error, Exit, Result};
-use crate::public_key::{PublicKey, hexadecimal};
 use crate::secret::Pin;
 
 /// CKA_CLASS and CKA_LABEL (PKCS#11 3.1 §4.4, pkcs11t.h), and tpm2-pkcs11's own (src/lib/attrs.h):

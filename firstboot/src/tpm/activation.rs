@@ -9,6 +9,7 @@
 //! At most two transient objects and two sessions are loaded at a time, and all are flushed at the end, however
 //! that comes.
 
+use firstboot_formats::public_key::{KeyType, PublicKey};
 use tss_esapi::abstraction::AsymmetricAlgorithmSelection;
 use tss_esapi::abstraction::ek::create_ek_public_from_default_template_2;
 use tss_esapi::attributes::SessionAttributesBuilder;
@@ -27,7 +28,6 @@ use zeroize::Zeroizing;
 
 use super::{Tpm, failed};
 use crate::error::{Error, Result};
-use crate::public_key::{KeyType, PublicKey};
 
 /// An object as it is stored outside the TPM, encrypted below the storage root key.
 #[derive(Clone, Copy)]

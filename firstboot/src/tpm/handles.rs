@@ -1,5 +1,6 @@
 //! What is persistent in the TPM, handle by handle, explained. Nothing is evicted here, ever.
 
+use firstboot_formats::encoding::hexadecimal;
 use serde::Serialize;
 use tss_esapi::constants::CapabilityType;
 use tss_esapi::constants::tss::TPM2_PERSISTENT_FIRST;
@@ -8,7 +9,6 @@ use tss_esapi::structures::CapabilityData;
 
 use super::{Tpm, failed, srk};
 use crate::error::{Error, Result};
-use crate::public_key::hexadecimal;
 
 /// More than any TPM has room for.
 const MANY: u32 = 128;

@@ -5,6 +5,7 @@
 //! where there is none; firstboot makes it first, with noDA set, so that neither its use nor a
 //! power cut after its use adds a dictionary-attack try.
 
+use firstboot_formats::encoding::hexadecimal;
 use tss_esapi::attributes::ObjectAttributes;
 use tss_esapi::constants::response_code::Tss2ResponseCodeKind as Kind;
 use tss_esapi::constants::tss::TPM2_PERSISTENT_FIRST;
@@ -21,7 +22,6 @@ use tss_esapi::structures::{
 
 use super::{Tpm, failed};
 use crate::error::{Error, Result};
-use crate::public_key::hexadecimal;
 
 /// Where the storage root key lies.
 pub const HANDLE: u32 = TPM2_PERSISTENT_FIRST + 1;

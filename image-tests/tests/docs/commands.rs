@@ -19,7 +19,7 @@ fn mistakes(script: &str) -> Vec<String> {
         .filter_map(|words| {
             let result = match words[0].as_str() {
                 "firstboot" => firstboot::cli::read(&words).map(drop),
-                _ => firstboot::station::cli::read(&words).map(drop),
+                _ => firstboot_station::cli::read(&words).map(drop),
             };
             let error = result.err().filter(clap_error_is_a_mistake)?;
             Some(format!("{}: {error}", words.join(" ")))
@@ -134,7 +134,7 @@ fn every_example_of_the_help_texts_can_be_typed() {
         .map(|command| firstboot::cli::read(words("firstboot", command)).map(drop))
         .into_iter()
         .chain(station.map(|command| {
-            firstboot::station::cli::read(words("firstboot-station", command)).map(drop)
+            firstboot_station::cli::read(words("firstboot-station", command)).map(drop)
         }));
     for help in helps {
         // Help is an error to the parser.

@@ -1,5 +1,5 @@
-//! The crates' floors: docs/architecture.md and firstboot's own page have the same, every module stands on one, and none
-//! uses a floor above its own. So with the folders of these tests.
+//! The floors of docs/architecture.md: every module of the three crates stands on one, and none uses a floor above its
+//! own, or the other program. So with the folders of these tests, whose floors are on their crate's own page.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,32 +9,69 @@ use anyhow::{Context, Result};
 
 use crate::repository;
 
-/// Each module's floor, the ground being 0, of the table that begins with "| floor |".
-fn floors(text: &str) -> BTreeMap<String, usize> {
-    let rows: Vec<&str> = text
+/// The crates by their names in the table, and where their sources are.
+const CRATES: [(&str, &str); 4] = [
+    ("firstboot", "firstboot/src"),
+    ("firstboot-station", "firstboot/station/src"),
+    (FORMATS, "firstboot/formats/src"),
+    (TESTS, "image-tests/src"),
+];
+/// What both programs use.
+const FORMATS: &str = "firstboot-formats";
+const TESTS: &str = "image-tests";
+
+/// A crate and a module of it.
+type Module = (String, String);
+
+/// Each module's floor, the ground being 0, of the table that begins with "| crate | floor |".
+fn floors(page: &str) -> BTreeMap<Module, usize> {
+    let rows: Vec<&str> = page
         .lines()
-        .map(|line| line.trim_start_matches("//!").trim())
-        .skip_while(|line| !line.starts_with("| floor |"))
+        .skip_while(|line| !line.starts_with("| crate | floor |"))
         .skip(2)
         .take_while(|line| line.starts_with('|'))
         .collect();
     let mut floors = BTreeMap::new();
     for (floor, row) in rows.iter().rev().enumerate() {
-        for name in row.split('`').skip(1).step_by(2) {
-            floors.insert(name.to_owned(), floor);
+        let mut names = row.split('`').skip(1).step_by(2);
+        let krate = names.next().unwrap_or_default();
+        for name in names {
+            floors.insert((krate.to_owned(), name.to_owned()), floor);
         }
     }
     floors
 }
 
-/// The modules of this crate that a source file uses.
-fn uses(source: &str) -> Vec<String> {
+/// The modules of our crates that a source file of one of them uses.
+fn uses(krate: &str, source: &str) -> Vec<Module> {
     let code: String = source
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"))
         .collect();
+    let mut used = named(&code, "crate::", krate);
+    for (other, _) in CRATES {
+        used.extend(named(
+            &code,
+            &format!("{}::", other.replace('-', "_")),
+            other,
+        ));
+    }
+    used.sort();
+    used.dedup();
+    used
+}
+
+/// The modules of a crate that come after these words.
+fn named(code: &str, path: &str, krate: &str) -> Vec<Module> {
     let mut names = Vec::new();
-    for rest in code.split("crate::").skip(1) {
+    let mut before = ' ';
+    for (place, rest) in code.split(path).enumerate() {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        let whole = place > 0 && !is_part(before);
+        before = rest.chars().last().unwrap_or(' ');
+        if !whole {
+            continue;
+        }
         match rest.strip_prefix('{') {
             // use crate::{files, greengrass::{self, Facts}};
             Some(list) => {
@@ -60,23 +97,28 @@ fn uses(source: &str) -> Vec<String> {
         let is_part = |c: &char| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_';
         name.chars().take_while(is_part).collect()
     };
-    let mut names: Vec<String> = names
+    names
         .iter()
         .map(first_word)
-        .filter(|n| !n.is_empty())
-        .collect();
-    names.sort();
-    names.dedup();
-    names
+        .filter(|name| !name.is_empty())
+        .map(|name| (krate.to_owned(), name))
+        .collect()
 }
 
-/// What a file of this module uses from above, or from nowhere.
-fn upward(floors: &BTreeMap<String, usize>, module: &str, source: &str) -> Vec<String> {
+/// What a file of this module uses from above, from the other program, or from nowhere.
+fn upward(floors: &BTreeMap<Module, usize>, module: &Module, source: &str) -> Vec<String> {
     let own = floors.get(module);
-    uses(source)
+    if own.is_none() {
+        return vec![format!("{} {} has no floor", module.0, module.1)];
+    }
+    let is_wrong = |used: &Module| {
+        let foreign = used.0 != module.0 && used.0 != FORMATS;
+        foreign || floors.get(used).is_none_or(|floor| Some(floor) > own)
+    };
+    uses(&module.0, source)
         .into_iter()
-        .filter(|used| own.is_none() || floors.get(used) > own || !floors.contains_key(used))
-        .map(|used| format!("{module} uses {used}"))
+        .filter(is_wrong)
+        .map(|used| format!("{} {} uses {} {}", module.0, module.1, used.0, used.1))
         .collect()
 }
 
@@ -93,84 +135,112 @@ fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What the modules of a crate use from above.
-fn looks_up(floors: &BTreeMap<String, usize>, source: &Path) -> Result<Vec<String>> {
-    let mut wrong = Vec::new();
-    for file in rust_files(source)? {
-        let module = file
-            .strip_prefix(source)?
-            .iter()
-            .next()
-            .context("a module")?;
-        let module = module.to_string_lossy();
-        let module = module.trim_end_matches(".rs");
-        // They only name the modules and the programs.
-        if module != "lib" && module != "bin" {
-            wrong.extend(upward(floors, module, &fs::read_to_string(&file)?));
+fn page() -> Result<BTreeMap<Module, usize>> {
+    let read = |path| fs::read_to_string(repository().join(path));
+    let mut all = floors(&read("docs/architecture.md")?);
+    all.extend(floors(&own_table(&read("image-tests/src/lib.rs")?)));
+    Ok(all)
+}
+
+/// The table on the tests' own page, where names are links, as a page has it.
+fn own_table(page: &str) -> String {
+    let rows = page.lines().filter_map(|line| line.strip_prefix("//! |"));
+    let row = |row: &str| {
+        format!("| `{TESTS}` |{row}\n")
+            .replace("[`", "`")
+            .replace("`]", "`")
+    };
+    "| crate | floor |\n".to_owned() + &rows.map(row).collect::<String>()
+}
+
+/// Every source file, and the module that it belongs to; but those that only name the modules.
+fn sources() -> Result<Vec<(Module, PathBuf)>> {
+    let mut sources = Vec::new();
+    for (krate, directory) in CRATES {
+        let directory = repository().join(directory);
+        for file in rust_files(&directory)? {
+            let module = file.strip_prefix(&directory)?.iter().next();
+            let module = module.context("a module")?.to_string_lossy();
+            let module = module.trim_end_matches(".rs");
+            if module != "lib" && module != "bin" {
+                sources.push(((krate.to_owned(), module.to_owned()), file));
+            }
         }
     }
-    Ok(wrong)
+    Ok(sources)
 }
 
 #[test]
 fn no_module_uses_a_floor_above_its_own() -> Result<()> {
-    let page = floors(&fs::read_to_string(
-        repository().join("docs/architecture.md"),
-    )?);
-    let wrong = looks_up(&page, &repository().join("firstboot/src"))?;
+    let floors = page()?;
+    let mut wrong = Vec::new();
+    for (module, file) in sources()? {
+        wrong.extend(upward(&floors, &module, &fs::read_to_string(&file)?));
+    }
     assert!(wrong.is_empty(), "{wrong:#?}");
     Ok(())
 }
 
 #[test]
-fn no_folder_of_the_tests_uses_a_floor_above_its_own() -> Result<()> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let floors = own_floors(&source.join("lib.rs"))?;
+fn each_module_of_the_table_is_there() -> Result<()> {
+    let there: Vec<Module> = sources()?.into_iter().map(|(module, _)| module).collect();
+    let floors = page()?;
+    let gone: Vec<&Module> = floors.keys().filter(|m| !there.contains(m)).collect();
+    assert!(gone.is_empty(), "{gone:?}");
+    let floor = |krate: &str, name: &str| floors.get(&(krate.to_owned(), name.to_owned()));
     assert!(
-        floors.len() > 5 && floors["measure"] == 5 && floors["process"] == 0,
+        floors.len() > 50 && floor("firstboot", "cli") > floor(FORMATS, "error"),
         "{floors:?}"
     );
-    let wrong = looks_up(&floors, &source)?;
-    assert!(wrong.is_empty(), "{wrong:#?}");
-    Ok(())
-}
-
-/// The floors on a crate's own page, where names are links.
-fn own_floors(page: &Path) -> Result<BTreeMap<String, usize>> {
-    let text = fs::read_to_string(page)?;
-    Ok(floors(&text.replace("[`", "`").replace("`]", "`")))
-}
-
-#[test]
-fn the_crates_own_page_has_the_same_floors() -> Result<()> {
-    let page = floors(&fs::read_to_string(
-        repository().join("docs/architecture.md"),
-    )?);
-    let own = own_floors(&repository().join("firstboot/src/lib.rs"))?;
-    assert_eq!(page, own);
-    assert!(
-        page.len() > 20 && page["cli"] == 4 && page["error"] == 0,
-        "{page:?}"
-    );
+    assert_eq!(floor(TESTS, "measure"), Some(&5));
+    assert_eq!(floor(TESTS, "process"), Some(&0));
     Ok(())
 }
 
 #[test]
 fn a_module_that_looks_up_is_found() {
-    let floors =
-        floors("| floor | modules |\n|---|---|\n| top | `cli` |\n| ground | `files`, `json` |\n");
-    let source = "// crate::cli\nuse crate::{json::{self, Tree}, cli};\nuse crate::files;\n fn f() { crate::none::g() }";
-    assert_eq!(uses(source), ["cli", "files", "json", "none"]);
+    let floors = floors(
+        "| crate | floor | modules |\n|---|---|---|\n\
+         | `firstboot` | top | `cli` |\n| `firstboot` | ground | `board`, `json` |\n\
+         | `firstboot-station` | ground | `batch` |\n\
+         | `firstboot-formats` | ground | `files` |\n",
+    );
+    let module = |krate: &str, name: &str| (krate.to_owned(), name.to_owned());
+    let source = "// crate::cli\nuse crate::{json::{self, Tree}, cli};\nuse crate::board;\n\
+        use firstboot_formats::{files::{self, Access}, none};\nuse firstboot_station::batch;\n\
+        fn f() { crate::none::g() }";
+    let used = uses("firstboot", source);
     assert_eq!(
-        upward(&floors, "json", source),
-        ["json uses cli", "json uses none"]
+        used.iter()
+            .map(|(k, m)| format!("{k} {m}"))
+            .collect::<Vec<_>>(),
+        [
+            "firstboot board",
+            "firstboot cli",
+            "firstboot json",
+            "firstboot none",
+            "firstboot-formats files",
+            "firstboot-formats none",
+            "firstboot-station batch",
+        ]
     );
     assert_eq!(
-        upward(&floors, "cli", "use crate::files;"),
-        Vec::<String>::new()
+        upward(&floors, &module("firstboot", "json"), source),
+        [
+            "firstboot json uses firstboot cli",
+            "firstboot json uses firstboot none",
+            "firstboot json uses firstboot-formats none",
+            "firstboot json uses firstboot-station batch",
+        ]
+    );
+    let down = "use crate::board;\nuse firstboot_formats::files;";
+    assert!(upward(&floors, &module("firstboot", "cli"), down).is_empty());
+    assert_eq!(
+        upward(&floors, &module("firstboot", "lost"), down),
+        ["firstboot lost has no floor"]
     );
     assert_eq!(
-        upward(&floors, "lost", "use crate::files;"),
-        ["lost uses files"]
+        upward(&floors, &module(FORMATS, "files"), "firstboot::cli::run()"),
+        ["firstboot-formats files uses firstboot cli"]
     );
 }

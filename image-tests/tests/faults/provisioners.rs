@@ -129,7 +129,7 @@ fn a_directory_can_be_made_by_several_at_once() -> Result<()> {
         let barrier = Barrier::new(AT_ONCE);
         let make = || {
             barrier.wait();
-            firstboot::files::make_directory(&path, 0o700)
+            firstboot_formats::files::make_directory(&path, 0o700)
         };
         thread::scope(|scope| {
             let all: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(make)).collect();

@@ -2,7 +2,8 @@
 //! at it.
 
 use anyhow::Result;
-use firstboot::attestation::{Evidence, PublicArea, encoding};
+use firstboot_formats::attestation::{Evidence, PublicArea};
+use firstboot_formats::encoding;
 use image_tests::clients::KeyType;
 use image_tests::device::Device;
 use image_tests::doubles::iot_core::Options;

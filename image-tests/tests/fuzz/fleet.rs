@@ -199,7 +199,7 @@ fn what_is_kept() -> Checked {
             Ok(Some(registration)) => {
                 let name = registration.thing_name;
                 prop_assert!(
-                    firstboot::settings::check_thing_name(&name).is_ok(),
+                    firstboot_formats::thing_name::check_thing_name(&name).is_ok(),
                     "{:?}",
                     name
                 );

@@ -5,12 +5,13 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Error, Result};
-use firstboot::attestation::{Contents, EkPublic, Evidence, Fingerprint, PublicArea, Reply};
 use firstboot::boot_partition::BootPartition;
-use firstboot::clock::Clock;
 use firstboot::enrollment::Offer;
 use firstboot::enrollment::offline::{Wanted, offer};
-use firstboot::public_key::PublicKey;
+use firstboot_formats::attestation::{Contents, EkPublic, Evidence, PublicArea, Reply};
+use firstboot_formats::clock::Clock;
+use firstboot_formats::digest::Fingerprint;
+use firstboot_formats::public_key::PublicKey;
 use image_tests::doubles::pki::Authority;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;

@@ -73,7 +73,7 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
         .replace(':', "")
         .to_lowercase();
     for issuer in &enrollment.issuers {
-        let digits = firstboot::public_key::hexadecimal(issuer);
+        let digits = firstboot_formats::encoding::hexadecimal(issuer);
         prop_assert!(text.contains(&digits), "{}", digits);
     }
     if enrollment.is_fleet() {
@@ -93,7 +93,7 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
     }
     // A request can be made with it.
     let name = settings.subject.with_common_name(&settings.thing_name);
-    prop_assert!(firstboot::x509::name(&name).is_ok(), "{:?}", name);
+    prop_assert!(firstboot_formats::x509::name(&name).is_ok(), "{:?}", name);
     Ok(Some(settings))
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::Result;
-use firstboot::attestation::Reply;
+use firstboot_formats::attestation::Reply;
 use image_tests::clients::KeyType;
 use image_tests::device::station::Station;
 use image_tests::device::{Device, assert_ends};

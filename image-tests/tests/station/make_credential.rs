@@ -1,7 +1,7 @@
 //! MakeCredential in software, against a TPM's TPM2_ActivateCredential as tpm2-tools call it.
 
 use anyhow::Result;
-use firstboot::attestation::{EkPublic, make_credential};
+use firstboot_formats::attestation::{EkPublic, make_credential};
 use image_tests::doubles::software_tpm::{Ek, SoftwareTpm};
 
 /// What tpm2-tools have before the two structures: a magic number and a version (tpm2-tools, lib/files.c).

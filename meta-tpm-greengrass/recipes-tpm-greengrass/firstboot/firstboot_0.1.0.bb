@@ -8,7 +8,7 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=43d54c51b5034c6fc060dc931e6258fa"
 DEPENDS = "openssl sqlite3 tpm2-tss"
 
 # The program's source lies beside this layer, in the same repository: file by file, because the
-# build's own folder, target/, must not get in.
+# build's own folder, target/, must not get in, nor firstboot/station, which no device has.
 FILESEXTRAPATHS:prepend := "${THISDIR}/../../..:"
 SRC_URI = "\
     file://Cargo.lock \
@@ -17,6 +17,8 @@ SRC_URI = "\
     file://firstboot/Cargo.toml \
     file://firstboot/Makefile \
     file://firstboot/conf \
+    file://firstboot/formats/Cargo.toml \
+    file://firstboot/formats/src \
     file://firstboot/src \
     file://firstboot/systemd \
 "

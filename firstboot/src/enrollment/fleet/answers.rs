@@ -4,11 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use firstboot_formats::thing_name::check_thing_name;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
-
-use crate::settings::check_thing_name;
 
 /// The topic of CreateCertificateFromCsr.
 pub const CREATE: &str = "$aws/certificates/create-from-csr/json";

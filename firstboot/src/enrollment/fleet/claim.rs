@@ -4,6 +4,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use firstboot_formats::card::MAX_CERTIFICATE;
+use firstboot_formats::clock::Clock;
+use firstboot_formats::pem;
+use firstboot_formats::public_key::PublicKey;
+use firstboot_formats::text;
+use firstboot_formats::x509::{Chain, certificates, what_is};
 use log::warn;
 use openssl::pkey::{PKey, Private};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -12,13 +18,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::connection::certified;
 use super::failure::waiting;
-use crate::boot_partition::{BootPartition, MAX_CERTIFICATE};
-use crate::clock::Clock;
+use crate::boot_partition::BootPartition;
 use crate::error::{Doing, Error, Exit, Result};
-use crate::pem;
-use crate::public_key::PublicKey;
-use crate::text;
-use crate::x509::{Chain, certificates, what_is};
 
 /// A private key's PEM may have this many bytes: RSA with 4096 bits has 3.2 KB.
 const MAX_KEY: usize = 16 * 1024;
@@ -28,7 +29,7 @@ const ENCRYPTED: [&[u8]; 2] = [b"ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTE
 /// Reads the pair and checks that it is one.
 pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
     let [certificate_path, key_path] = boot.claim_paths();
-    let reading = |e: Error| Error::settings(e.to_string());
+    let reading = |e: firstboot_formats::error::Error| Error::settings(e.to_string());
     let certificate = text::read(&certificate_path, MAX_CERTIFICATE).map_err(reading)?;
     let key = text::read_secret(&key_path, MAX_KEY).map_err(reading)?;
     let (Some(certificate), Some(key)) = (certificate, key) else {

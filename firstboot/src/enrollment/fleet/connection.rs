@@ -6,6 +6,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use firstboot_formats::x509::Chain;
 use log::debug;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -17,7 +18,6 @@ use super::mqtt::Stream;
 use super::server::Verifier;
 use crate::error::{Doing, Exit, Result};
 use crate::settings::Settings;
-use crate::x509::Chain;
 
 /// How long all addresses of a name together may take to answer.
 const CONNECTING: Duration = Duration::from_secs(15);

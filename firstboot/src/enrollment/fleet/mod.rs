@@ -25,18 +25,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use firstboot_formats::clock::Clock;
+use firstboot_formats::public_key::{KeyType, PublicKey};
+use firstboot_formats::x509::{Chain, Verdict};
 use log::{debug, info};
 
 use super::Offer;
 use crate::boot_partition::BootPartition;
-use crate::clock::Clock;
 use crate::error::{Doing, Error, Exit, Result};
 use crate::identity::Identity;
 use crate::progress;
-use crate::public_key::{KeyType, PublicKey};
 use crate::settings::Settings;
 use crate::token::OpenKey;
-use crate::x509::{Chain, Verdict};
 
 pub use answers::{Created, Registered};
 pub use failure::Rejection;

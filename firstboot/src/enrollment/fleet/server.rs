@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use firstboot_formats::x509::{Certificate, certificates};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -14,7 +15,6 @@ use rustls::{
 };
 
 use crate::error::{Doing, Error, Exit, Result};
-use crate::x509::{Certificate, certificates};
 
 /// Verifies the server against root certificates.
 #[derive(Debug)]

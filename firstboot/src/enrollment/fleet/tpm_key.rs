@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use firstboot_formats::public_key::{KeyType, Scheme};
 use rustls::sign::{Signer, SigningKey};
 use rustls::{Error as TlsError, SignatureAlgorithm, SignatureScheme};
 
-use crate::public_key::{KeyType, Scheme};
 use crate::token::OpenKey;
 
 /// The device's key as rustls wants it.

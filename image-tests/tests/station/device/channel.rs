@@ -2,12 +2,13 @@
 //! the library itself makes of it.
 
 use anyhow::{Context, Result};
-use firstboot::attestation::{EkPublic, PublicArea, make_credential};
 use firstboot::layout::Layout;
-use firstboot::public_key::{PublicKey, hexadecimal};
 use firstboot::secret::Pin;
 use firstboot::token::StoredKey;
 use firstboot::tpm::{Credential, Stored, Tpm};
+use firstboot_formats::attestation::{EkPublic, PublicArea, make_credential};
+use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::public_key::PublicKey;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, STORE};
 use image_tests::doubles::software_tpm::Ek;

@@ -1,7 +1,7 @@
 //! What the request says of the TPM that its key is in.
 
 use anyhow::Result;
-use firstboot::attestation::{KEY_ATTRIBUTES, PublicArea};
+use firstboot_formats::attestation::{KEY_ATTRIBUTES, PublicArea};
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, STORE, offline_settings};
 use image_tests::doubles::software_tpm::Ek;

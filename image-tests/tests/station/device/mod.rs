@@ -9,7 +9,7 @@ mod refusals;
 use std::fs;
 
 use anyhow::{Context, Result};
-use firstboot::attestation::{Contents, EkPublic, Evidence, PublicArea, Reply};
+use firstboot_formats::attestation::{Contents, EkPublic, Evidence, PublicArea, Reply};
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, STORE, offline_settings};
 use image_tests::doubles::pki::Authority;

@@ -2,7 +2,8 @@
 //! its face reaches the TPM.
 
 use anyhow::Result;
-use firstboot::attestation::{Reply, encoding};
+use firstboot_formats::attestation::Reply;
+use firstboot_formats::encoding;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, STORE, assert_ends};
 use image_tests::doubles::software_tpm::Ek;
@@ -64,7 +65,7 @@ fn replies_for_others_or_from_others_never_reach_the_tpm() -> Result<()> {
     let mut device = desk.provisioned()?;
     device.run(&["enroll"])?;
     let chain = desk.operator.sign(&device.request()?)?;
-    let with = |change: &dyn Fn(&mut firstboot::attestation::Contents<'_>)| {
+    let with = |change: &dyn Fn(&mut firstboot_formats::attestation::Contents<'_>)| {
         desk.reply_with(&device, chain.as_bytes(), |contents| change(contents))
     };
     let replies = [

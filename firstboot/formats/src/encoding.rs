@@ -1,0 +1,116 @@
+//! Bytes in JSON: base64 (RFC 4648 §4, with padding) for binaries, hexadecimal digits for what people compare.
+//!
+//! Read strictly, so that the same bytes have one text only: no white space, no missing padding.
+
+/// Base64 in one line.
+pub fn to_base64(bytes: &[u8]) -> String {
+    openssl::base64::encode_block(bytes)
+}
+
+/// What [`to_base64`] has written.
+pub fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let bytes = openssl::base64::decode_block(text).ok()?;
+    // OpenSSL skips white space and takes padding within the text for zeros.
+    (to_base64(&bytes) == text).then_some(bytes)
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Pairs of hexadecimal digits, upper or lower case.
+pub fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
+        return None;
+    }
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
+        .collect()
+}
+
+/// For `#[serde(with = …)]`: bytes as base64.
+pub mod base64 {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes them.
+    pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&super::to_base64(bytes))
+    }
+
+    /// Reads them.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        super::from_base64(&text).ok_or_else(|| D::Error::custom("it is not base64 (RFC 4648 §4)"))
+    }
+}
+
+/// For `#[serde(with = …)]`: bytes as base64, if there are any.
+pub mod optional_base64 {
+    use serde::{Deserializer, Serializer};
+
+    /// Writes them.
+    pub fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, to: S) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => super::base64::serialize(bytes, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    /// Reads them; `null` is no text, and refused.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
+        super::base64::deserialize(from).map(Some)
+    }
+}
+
+/// For `#[serde(with = …)]`: a fixed number of bytes as hexadecimal digits.
+pub mod hexadecimal_digits {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes them.
+    pub fn serialize<S: Serializer, const N: usize>(
+        bytes: &[u8; N],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&super::hexadecimal(bytes))
+    }
+
+    /// Reads them.
+    pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
+        from: D,
+    ) -> Result<[u8; N], D::Error> {
+        let text = String::deserialize(from)?;
+        super::from_hexadecimal(&text)
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or_else(|| D::Error::custom(format!("it is not {} hexadecimal digits", 2 * N)))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_text_for_the_same_bytes() {
+        for bytes in [&b""[..], b"a", b"ab", b"abc", &[0xFB, 0xFF]] {
+            assert_eq!(from_base64(&to_base64(bytes)).unwrap(), bytes);
+        }
+        for bad in [
+            "YQ", "YQ=", "YQ==\n", " YQ==", "YQ==YQ==", "Y===", "YR==", "+/-_", "äaaa",
+        ] {
+            assert_eq!(from_base64(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hexadecimal_digits_come_in_pairs() {
+        assert_eq!(from_hexadecimal("00fF").unwrap(), [0x00, 0xFF]);
+        for bad in ["0", "0g", "+1", "ää", "0 "] {
+            assert_eq!(from_hexadecimal(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The record of a request: `<thing>.json` on the card.
+
+use serde::{Deserialize, Serialize};
+
+use crate::attestation::Evidence;
+use crate::public_key::KeyType;
+
+/// The version of a [`Record`]'s form.
+pub const RECORD_VERSION: u32 = 1;
+
+/// What an operator's inventory wants to know about a request. The same text lies in the identity
+/// directory and on the boot partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The form's version, [`RECORD_VERSION`]; 0 in the record of an older firstboot. Another version has other
+    /// names, a new name alone is none.
+    #[serde(default)]
+    pub version: u32,
+    /// The thing's name.
+    pub thing_name: String,
+    /// The board's serial number; empty where it has none.
+    pub serial: String,
+    /// The TPM, in words.
+    pub tpm: String,
+    /// The key's type.
+    pub key: KeyType,
+    /// SHA-256 of the key's SubjectPublicKeyInfo.
+    pub key_sha256: String,
+    /// SHA-256 of the request file.
+    pub csr_sha256: String,
+    /// What shows that the key is in a TPM; none in the record of an older firstboot.
+    #[serde(flatten)]
+    pub evidence: Option<Evidence>,
+}
+
+impl Record {
+    /// Stands for a record that is gone or damaged: nothing of it is as it should be, so that the request is signed anew.
+    pub fn lost(key: KeyType) -> Self {
+        Self {
+            version: RECORD_VERSION,
+            thing_name: String::new(),
+            serial: String::new(),
+            tpm: String::new(),
+            key,
+            key_sha256: String::new(),
+            csr_sha256: String::new(),
+            evidence: None,
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The device's certificate and its issuers: put in order, and checked before anything believes them.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use x509_cert::der::DateTime;
+
+use super::bundle::certificates;
+use super::certificate::{Certificate, CertificateDer};
+use super::path::{self, Graph};
+use crate::clock::Clock;
+use crate::digest::{Fingerprint, sha256};
+use crate::encoding::hexadecimal;
+use crate::pem;
+use crate::printable::printable;
+use crate::public_key::PublicKey;
+
+/// A device certificate and the certificates of its issuers, each issued by the next.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    leaf: Certificate,
+    issuers: Vec<Certificate>,
+    left_out: Vec<String>,
+}
+
+/// Two chains are equal when their certificates are, byte for byte.
+impl PartialEq for Chain {
+    fn eq(&self, other: &Self) -> bool {
+        self.all().eq(other.all())
+    }
+}
+
+impl Eq for Chain {}
+
+/// What the check of a certificate ends with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may enter the token.
+    Good,
+    /// It may enter the token, but the operator should know this.
+    GoodBut(String),
+    /// It may not, because of this.
+    Bad(String),
+}
+
+/// What a device certificate says, for people and their programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// The subject (RFC 4514).
+    pub subject: String,
+    /// The issuer (RFC 4514).
+    pub issuer: String,
+    /// The serial number's octets, hexadecimal.
+    pub serial: String,
+    /// When it begins to be valid (RFC 3339, UTC).
+    pub not_before: String,
+    /// When it ceases to be (RFC 3339, UTC).
+    pub not_after: String,
+}
+
+impl Chain {
+    /// Reads a file with the certificate of this key and, in any order, its issuers, in any form of
+    /// [`certificates`]. What does not lead up from the certificate is left out. Where `issuers` are named, the
+    /// certificate has to lead up to one of these, whose certificate is in the file, too. The error says what is wrong,
+    /// for the operator.
+    pub fn parse(
+        content: &[u8],
+        key: &PublicKey,
+        issuers: &[Fingerprint],
+    ) -> std::result::Result<Self, String> {
+        let mut others = certificates(content)?;
+        let leaf = others.remove(leaf(&others, key)?);
+        let graph = Graph::new(&leaf, &others)?;
+        let mut path = match issuers {
+            [] => graph.longest(),
+            issuers => graph.leading_to(issuers)?,
+        };
+        let mut chain = Self {
+            leaf,
+            issuers: path.iter().map(|at| others[*at].clone()).collect(),
+            left_out: Vec::new(),
+        };
+        path.sort_unstable();
+        chain.left_out = (0..others.len())
+            .filter(|at| path.binary_search(at).is_err())
+            .map(|at| others[at].subject())
+            .collect();
+        Ok(chain)
+    }
+
+    /// Reads what [`Chain::pem`] has written; nothing where it is damaged. Verifies no signature: that has been done.
+    pub fn stored(pem: &[u8]) -> Option<Self> {
+        let mut all = certificates(pem).ok()?;
+        Some(Self {
+            leaf: all.remove(0),
+            issuers: all,
+            left_out: Vec::new(),
+        })
+    }
+
+    /// Whether a file has these certificates in it, in whatever order and form, and besides only such as cannot belong to
+    /// them by their names and keys: then [`Chain::parse`], which verifies signatures, would find nothing new.
+    pub fn is_all_of(&self, content: &[u8]) -> bool {
+        certificates(content).is_ok_and(|mut found| {
+            let all_there = self.all().all(|c| found.contains(c));
+            found.retain(|c| !self.all().any(|mine| mine == c));
+            let belongs = |c: &Certificate| {
+                let subject = c.subject();
+                let issues = |mine: &Certificate| mine.issuer().eq_ignore_ascii_case(&subject);
+                c.key() == self.leaf.key() || self.all().any(issues)
+            };
+            all_there && !found.iter().any(belongs)
+        })
+    }
+
+    /// Whether the certificate is for this key.
+    pub fn is_for(&self, key: &PublicKey) -> bool {
+        path::is_for(&self.leaf, key)
+    }
+
+    /// The key that it is for.
+    pub fn key(&self) -> PublicKey {
+        PublicKey::from_spki(self.leaf.key().to_vec())
+    }
+
+    /// What was in the file and does not lead up from the certificate.
+    pub fn remark(&self) -> Option<String> {
+        (!self.left_out.is_empty()).then(|| {
+            printable(format!(
+                "not in the certificate's chain, and left out: {}",
+                self.left_out.join("; ")
+            ))
+        })
+    }
+
+    /// Checks that the certificate is for this key and this thing, and valid now.
+    pub fn check(&self, key: &PublicKey, thing_name: &str, clock: Clock) -> Verdict {
+        if !self.is_for(key) {
+            return Verdict::Bad(other_key(key));
+        }
+        if let Some(name) = self.thing_name()
+            && !self.is_of(thing_name)
+        {
+            return Verdict::Bad(printable(format!(
+                "it is for \"{name}\", and this thing's name is \"{thing_name}\""
+            )));
+        }
+        validity(self.leaf.not_before, self.leaf.not_after, clock)
+    }
+
+    /// When it expired (RFC 3339, UTC), if it has.
+    pub fn expired(&self, clock: Clock) -> Option<String> {
+        (clock.now > self.leaf.not_after).then(|| date(self.leaf.not_after))
+    }
+
+    /// The subject's common name.
+    pub fn common_name(&self) -> Option<String> {
+        self.leaf.common_name()
+    }
+
+    /// Whether it may be of this thing.
+    pub fn is_of(&self, thing_name: &str) -> bool {
+        self.thing_name().is_none_or(|name| name == thing_name)
+    }
+
+    /// The thing that it names, if it names one: AWS's own certificates are for whatever they are attached to.
+    pub fn thing_name(&self) -> Option<String> {
+        self.common_name().filter(|name| name != AWS_COMMON_NAME)
+    }
+
+    /// Subject, and the end of its validity (RFC 3339), for people.
+    pub fn describe(&self) -> String {
+        let Summary {
+            subject, not_after, ..
+        } = self.summary();
+        let issuers = match self.issuers.len() {
+            0 => String::new(),
+            n => format!(", with {n} of its issuers"),
+        };
+        format!("{subject}, valid until {not_after}{issuers}")
+    }
+
+    /// What the certificate says.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            subject: printable(self.leaf.subject()),
+            issuer: printable(self.leaf.issuer()),
+            serial: hexadecimal(self.leaf.serial_number()),
+            not_before: date(self.leaf.not_before),
+            not_after: date(self.leaf.not_after),
+        }
+    }
+
+    /// Leaf first, then its issuers, as RFC 7468 text.
+    pub fn pem(&self) -> String {
+        let encode = |c: &Certificate| pem::encode("CERTIFICATE", c.der());
+        self.all().map(encode).collect()
+    }
+
+    /// As the token holds them: the leaf, and its issuers.
+    pub fn objects(&self) -> (CertificateDer, Vec<CertificateDer>) {
+        let issuers = self.issuers.iter().map(Certificate::object);
+        (self.leaf.object(), issuers.collect())
+    }
+
+    /// SHA-256 of the device certificate.
+    pub fn fingerprint(&self) -> Fingerprint {
+        sha256(self.leaf.der())
+    }
+
+    pub(super) fn leaf(&self) -> &Certificate {
+        &self.leaf
+    }
+
+    pub(super) fn issuers(&self) -> &[Certificate] {
+        &self.issuers
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Certificate> {
+        std::iter::once(&self.leaf).chain(&self.issuers)
+    }
+}
+
+/// The common name that AWS IoT gives to certificates for keys that it made itself
+/// (CreateKeysAndCertificate); from a CSR it keeps the requested name.
+const AWS_COMMON_NAME: &str = "AWS IoT Certificate";
+
+/// Which of the certificates is the one for this key; of several, the one that begins to be valid last.
+fn leaf(found: &[Certificate], key: &PublicKey) -> std::result::Result<usize, String> {
+    let newest = |matches: &dyn Fn(&Certificate) -> bool| {
+        let mine = found.iter().enumerate().filter(|(_, c)| matches(c));
+        mine.max_by_key(|(_, c)| c.not_before).map(|(at, _)| at)
+    };
+    newest(&|c| c.key() == key.spki())
+        .or_else(|| newest(&|c| path::is_for(c, key)))
+        .ok_or_else(|| match found.iter().all(|c| c.is_authority) {
+            true => "there are only CA certificates in it, none for a device".into(),
+            false => other_key(key),
+        })
+}
+
+fn other_key(key: &PublicKey) -> String {
+    format!(
+        "it is for another key than this device's (SHA-256 {}): was it made from this device's \
+         current request?",
+        key.fingerprint()
+    )
+}
+
+fn date(moment: Duration) -> String {
+    DateTime::from_unix_duration(moment).map_or_else(|e| e.to_string(), |date| date.to_string())
+}
+/// An undisciplined clock runs behind: what it calls expired has expired, and what it calls not
+/// yet valid shows that it is behind.
+fn validity(not_before: Duration, not_after: Duration, clock: Clock) -> Verdict {
+    let days = |d: Duration| d.as_secs() / (24 * 60 * 60);
+    if clock.now > not_after {
+        let doubt = if clock.synchronised {
+            ""
+        } else {
+            " (the clock is not synchronised; if its date is wrong, set it)"
+        };
+        return Verdict::Bad(format!(
+            "it expired {} days ago{doubt}",
+            days(clock.now - not_after)
+        ));
+    }
+    if clock.now < not_before {
+        let ahead = days(not_before - clock.now);
+        return if clock.synchronised {
+            Verdict::Bad(format!("it is not valid before {ahead} days from now"))
+        } else {
+            Verdict::GoodBut(format!(
+                "the clock is not synchronised and at least {ahead} days behind the certificate's \
+                 beginning: no TLS connection will succeed before it is set"
+            ))
+        };
+    }
+    Verdict::Good
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 24 * 60 * 60;
+
+    fn at(day: u64, synchronised: bool) -> Verdict {
+        let clock = Clock {
+            now: Duration::from_secs(day * DAY),
+            synchronised,
+        };
+        validity(
+            Duration::from_secs(100 * DAY),
+            Duration::from_secs(200 * DAY),
+            clock,
+        )
+    }
+
+    #[test]
+    fn validity_is_judged_with_the_clock_in_mind() {
+        assert_eq!(at(150, true), Verdict::Good);
+        assert_eq!(at(150, false), Verdict::Good);
+        assert!(matches!(at(201, true), Verdict::Bad(_)));
+        assert!(matches!(at(201, false), Verdict::Bad(_)));
+        assert!(matches!(at(99, true), Verdict::Bad(_)));
+        assert!(matches!(at(0, false), Verdict::GoodBut(_)));
+    }
+}

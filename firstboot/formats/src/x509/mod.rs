@@ -1,0 +1,17 @@
+//! X.509: the request that goes out, the certificate that comes in. Every use of x509-cert on the device is here.
+
+mod bundle;
+mod certificate;
+mod chain;
+mod name;
+mod path;
+mod request;
+mod roots;
+mod successor;
+
+pub use bundle::{certificates, what_is};
+pub use certificate::{Certificate, CertificateDer};
+pub use chain::{Chain, Summary, Verdict};
+pub use name::name;
+pub use request::Request;
+pub use roots::roots;

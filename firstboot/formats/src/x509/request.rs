@@ -1,0 +1,173 @@
+//! Certificate requests: PKCS#10 (RFC 2986) from a public key and something that signs.
+//!
+//! The DER is written here because the tools at hand get it wrong: tpm2-openssl puts a NULL parameter into
+//! ecdsa-with-SHA256, which strict parsers refuse (docs/findings/greengrass.md, "Certificate requests").
+
+use x509_cert::attr::Attributes;
+use x509_cert::der::asn1::{Any, BitString, Null, ObjectIdentifier};
+use x509_cert::der::pem::LineEnding;
+use x509_cert::der::{Decode, DecodePem, Encode, EncodePem};
+use x509_cert::name::Name;
+use x509_cert::request::{CertReq, CertReqInfo, Version};
+use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::public_key::{KeyType, PublicKey, Scheme};
+
+/// ecdsa-with-SHA256; parameters absent (RFC 5758 §3.2).
+const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
+/// sha256WithRSAEncryption; parameters NULL (RFC 4055 §5).
+const SHA256_WITH_RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
+
+/// A certificate request.
+pub struct Request {
+    request: CertReq,
+}
+
+impl Request {
+    /// Makes a request for `name`, signed by `sign`, and verifies the signature in software: this
+    /// is also the proof that the key works.
+    pub fn make<E: From<Error>>(
+        name: Name,
+        key: &PublicKey,
+        sign: impl FnOnce(&[u8]) -> std::result::Result<Vec<u8>, E>,
+    ) -> std::result::Result<Self, E> {
+        let making = || "cannot make the certificate request".to_owned();
+        let info = CertReqInfo {
+            version: Version::V1,
+            subject: name,
+            public_key: SubjectPublicKeyInfoOwned::from_der(key.spki())
+                .context(Kind::Other, making)?,
+            attributes: Attributes::new(),
+        };
+        let algorithm = match key.key_type() {
+            Some(KeyType::EccP256) => AlgorithmIdentifierOwned {
+                oid: ECDSA_WITH_SHA256,
+                parameters: None,
+            },
+            Some(KeyType::Rsa2048) => AlgorithmIdentifierOwned {
+                oid: SHA256_WITH_RSA,
+                parameters: Some(Any::encode_from(&Null).context(Kind::Other, making)?),
+            },
+            None => return Err(Error::other(format!("{}: unknown kind of key", making())).into()),
+        };
+        let message = info.to_der().context(Kind::Other, making)?;
+        let signature = sign(&message)?;
+        if !key.verifies(Scheme::Usual, &message, &signature) {
+            return Err(Error::other(
+                "the TPM's signature does not verify with the key that it made: the key cannot be used",
+            )
+            .into());
+        }
+        Ok(Self {
+            request: CertReq {
+                info,
+                algorithm,
+                signature: BitString::from_bytes(&signature).context(Kind::Other, making)?,
+            },
+        })
+    }
+
+    /// Reads a request as [`Request::pem`] writes it.
+    pub fn parse(pem: &[u8]) -> Result<Self> {
+        let request =
+            CertReq::from_pem(pem).context(Kind::Other, || "not a certificate request".into())?;
+        Ok(Self { request })
+    }
+
+    /// RFC 7468 text.
+    pub fn pem(&self) -> Result<String> {
+        self.request
+            .to_pem(LineEnding::LF)
+            .context(Kind::Other, || "cannot encode the request".into())
+    }
+
+    /// The name that is asked for.
+    pub fn subject(&self) -> &Name {
+        &self.request.info.subject
+    }
+
+    /// The key that it is asked for.
+    pub fn public_key(&self) -> Result<PublicKey> {
+        let spki = self
+            .request
+            .info
+            .public_key
+            .to_der()
+            .context(Kind::Other, || "cannot encode the request's key".into())?;
+        Ok(PublicKey::from_spki(spki))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::hash::MessageDigest;
+    use openssl::nid::Nid;
+    use openssl::pkey::{PKey, Private};
+    use openssl::rsa::Rsa;
+    use openssl::sign::Signer;
+
+    use super::super::name;
+    use super::*;
+
+    fn keys() -> [PKey<Private>; 2] {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+        [
+            PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap(),
+            PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap(),
+        ]
+    }
+
+    fn request(key: &PKey<Private>, signer: &PKey<Private>) -> Result<Request> {
+        let name = name(&[("CN", "gw-1"), ("O", "Example, Inc.")]).unwrap();
+        let public = PublicKey::from_spki(key.public_key_to_der().unwrap());
+        Request::make(name, &public, |message| {
+            let mut signer = Signer::new(MessageDigest::sha256(), signer).unwrap();
+            Ok(signer.sign_oneshot_to_vec(message).unwrap())
+        })
+    }
+
+    #[test]
+    fn openssl_accepts_the_request_and_reads_the_same_name() {
+        for key in keys() {
+            let pem = request(&key, &key).unwrap().pem().unwrap();
+            let read = openssl::x509::X509Req::from_pem(pem.as_bytes()).unwrap();
+            assert!(read.verify(&key).unwrap());
+            let names: Vec<String> = read
+                .subject_name()
+                .entries()
+                .map(|e| e.data().to_string().unwrap())
+                .collect();
+            assert_eq!(names, ["Example, Inc.", "gw-1"]);
+        }
+    }
+
+    #[test]
+    fn ecdsa_has_no_parameters_and_rsa_has_null() {
+        let [ec, rsa] = keys();
+        let parameters = |key| request(key, key).unwrap().request.algorithm.parameters;
+        assert!(parameters(&ec).is_none());
+        assert!(parameters(&rsa).is_some_and(|p| p.is_null()));
+    }
+
+    #[test]
+    fn a_signature_by_another_key_is_noticed() {
+        let [ec, _] = keys();
+        let [other, _] = keys();
+        assert!(request(&ec, &other).is_err());
+    }
+
+    #[test]
+    fn a_request_is_read_back() {
+        let [ec, _] = keys();
+        let made = request(&ec, &ec).unwrap();
+        let read = Request::parse(made.pem().unwrap().as_bytes()).unwrap();
+        assert_eq!(read.subject(), made.subject());
+        assert_eq!(
+            read.public_key().unwrap().spki(),
+            ec.public_key_to_der().unwrap()
+        );
+    }
+}

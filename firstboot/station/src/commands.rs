@@ -1,0 +1,140 @@
+//! How each command is carried out.
+
+use std::path::{Path, PathBuf};
+
+use firstboot_formats::digest::sha256;
+use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::output;
+
+use crate::allow_list::AllowList;
+use crate::authority::Authority;
+use crate::batch::{Bench, Source};
+use crate::check::Policy;
+use crate::cli::{Answering, Tpms};
+use crate::error::{Error, Exit, Result};
+use crate::inspect;
+use crate::inventory::Inventory;
+use crate::maker::Makers;
+use crate::replies::Replies;
+use crate::request::records;
+use crate::signer::KeySource;
+use crate::wrapping::Certificates;
+
+/// Certificates of the operator's CA.
+pub(crate) fn issue(answering: &Answering, days: u32) -> Result<()> {
+    let authority = authority(answering)?;
+    authority.check_days(days)?;
+    answer(answering, authority, Source::Issue(days))
+}
+
+/// Certificates of others.
+pub(crate) fn wrap(answering: &Answering, certificate: &Path) -> Result<()> {
+    let certificates = Certificates::open(certificate)?;
+    if !certificates.are_many() && records(&answering.requests)?.len() != 1 {
+        return Err(Error::settings(
+            "--certificate: one certificate is for one request; for many, name a directory with <thing>.pem",
+        ));
+    }
+    answer(answering, authority(answering)?, Source::Wrap(certificates))
+}
+
+/// Files in words.
+pub(crate) fn inspect(files: &[PathBuf], tpms: &Tpms) -> Result<()> {
+    let policy = match tpms.vendor_ca.is_empty() {
+        true => None,
+        false => Some(policy(tpms)?),
+    };
+    let mut bad = 0;
+    for path in files {
+        let (mut lines, verdict) = inspect::describe(path, policy.as_ref());
+        bad += usize::from(verdict.is_err());
+        let verdict = match verdict {
+            Ok(()) if policy.is_some() => "good".into(),
+            Ok(()) => "well-formed; --vendor-ca checks its TPM".into(),
+            Err(reason) => format!("refused: {reason}"),
+        };
+        lines.push(("verdict", verdict));
+        let lines = lines
+            .into_iter()
+            .map(|(name, value)| format!("  {name:<20} {value}"));
+        output::print_lines(std::iter::once(path.display().to_string()).chain(lines))?;
+    }
+    refusal(bad, files.len())
+}
+
+fn answer(answering: &Answering, authority: Authority, source: Source) -> Result<()> {
+    if answering.tpms.vendor_ca.is_empty() {
+        return Err(Error::settings(
+            "--vendor-ca is missing: whose TPMs are to be taken?",
+        ));
+    }
+    let records = records(&answering.requests)?;
+    let mut bench = Bench {
+        policy: policy(&answering.tpms)?,
+        authority,
+        source,
+        replies: Replies::open(&answering.out)?,
+        inventory: answering
+            .inventory
+            .as_deref()
+            .map(Inventory::open)
+            .transpose()?,
+        force: answering.force,
+    };
+    let issuer = sha256(&bench.authority.certificate()?);
+    let outcome = bench.run(&records);
+    for (path, reason) in &outcome.refused {
+        output::say(&format!("refused: {}: {reason}", path.display()));
+    }
+    let refused = outcome.refused.len();
+    let mut summary = format!(
+        "{} requests: {} replies written to {}, {} answered before, {refused} refused",
+        records.len(),
+        outcome.written,
+        answering.out.display(),
+        outcome.answered_before,
+    );
+    let left = records.len() - outcome.written - outcome.answered_before - refused;
+    if left > 0 {
+        summary += &format!(", {left} left over: run it again for those");
+    }
+    let issuer = hexadecimal(&issuer);
+    output::print_lines([
+        summary,
+        format!("signed by {issuer}, which devices want in enrollment.issuers"),
+    ])?;
+    match outcome.failed {
+        Some(error) => Err(error),
+        None => refusal(refused, records.len()),
+    }
+}
+
+fn refusal(refused: usize, of: usize) -> Result<()> {
+    match refused {
+        0 => Ok(()),
+        _ => Err(Error::new(
+            Exit::Refused,
+            format!("{refused} of {of} refused"),
+        )),
+    }
+}
+
+fn policy(tpms: &Tpms) -> Result<Policy> {
+    Ok(Policy {
+        makers: Makers::read(&tpms.vendor_ca)?,
+        allow_list: tpms
+            .ek_allow_list
+            .as_deref()
+            .map(AllowList::read)
+            .transpose()?,
+    })
+}
+
+fn authority(answering: &Answering) -> Result<Authority> {
+    let key = KeySource {
+        key: &answering.key,
+        pin_file: answering.pin_file.as_deref(),
+        module: answering.pkcs11_module.as_deref(),
+    };
+    Authority::open(&answering.ca, &key)
+}

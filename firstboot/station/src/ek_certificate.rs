@@ -1,0 +1,117 @@
+//! The certificate of an endorsement key: what it has to be (TCG EK Credential Profile 2.6, §3.2), and which TPM it
+//! speaks of. Whether its issuer is a TPM maker, `maker` knows.
+
+use firstboot_formats::attestation::EkPublic;
+use firstboot_formats::printable::printable;
+use openssl::x509::X509;
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+use x509_cert::der::asn1::{Any, ObjectIdentifier, Utf8StringRef};
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
+
+/// tcg-kp-EKCertificate (§3.2.16): what the certificate is good for.
+const EK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.1");
+/// tcg-at-tpmManufacturer, -tpmModel, -tpmVersion (§3.1.2), in the subject's alternative name.
+const TPM_ATTRIBUTES: [ObjectIdentifier; 3] = [
+    ObjectIdentifier::new_unwrap("2.23.133.2.1"),
+    ObjectIdentifier::new_unwrap("2.23.133.2.2"),
+    ObjectIdentifier::new_unwrap("2.23.133.2.3"),
+];
+
+/// An EK certificate.
+pub(crate) struct EkCertificate {
+    certificate: Certificate,
+    /// The same, for OpenSSL.
+    pub(crate) openssl: X509,
+    /// Its key.
+    pub(crate) key: EkPublic,
+}
+
+impl EkCertificate {
+    /// Reads a DER certificate, also one that is not quite DER, as some makers' are not: its bytes are never written
+    /// anew. The error says what is wrong.
+    pub(crate) fn parse(der: &[u8]) -> Result<Self, String> {
+        let damaged = |e: String| format!("its EK certificate is damaged: {e}");
+        let certificate = Certificate::from_der(der).map_err(|e| damaged(e.to_string()))?;
+        let openssl = X509::from_der(der).map_err(|e| damaged(e.to_string()))?;
+        let key = openssl.public_key().map_err(|e| damaged(e.to_string()))?;
+        Ok(Self {
+            certificate,
+            openssl,
+            key: EkPublic::new(key)?,
+        })
+    }
+
+    /// Whether it is made for an EK, and not for something else by the same issuer.
+    pub(crate) fn check_purpose(&self) -> Result<(), String> {
+        let tbs = self.certificate.tbs_certificate();
+        let damaged = |e| format!("its EK certificate is damaged: {e}");
+        let constraints = tbs.get_extension::<BasicConstraints>().map_err(damaged)?;
+        if constraints.is_some_and(|(_, constraints)| constraints.ca) {
+            return Err("its EK certificate is a CA's certificate".into());
+        }
+        let purposes = tbs.get_extension::<ExtendedKeyUsage>().map_err(damaged)?;
+        if !purposes.is_some_and(|(_, purposes)| purposes.0.contains(&EK_CERTIFICATE)) {
+            return Err(format!(
+                "its EK certificate is not for an endorsement key (extended key usage {EK_CERTIFICATE})"
+            ));
+        }
+        // §3.2.5: keyEncipherment for RSA, keyAgreement for ECC.
+        let usage = tbs.get_extension::<KeyUsage>().map_err(damaged)?;
+        let fits = |usage: KeyUsage| match self.key.key().id() {
+            openssl::pkey::Id::RSA => usage.key_encipherment(),
+            _ => usage.key_agreement(),
+        };
+        match usage {
+            Some((_, usage)) if !fits(usage) => {
+                Err("its EK certificate's key usage is not that of an endorsement key".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Which TPM it is for, in its maker's words: maker, model, version.
+    pub(crate) fn tpm(&self) -> String {
+        let names = self
+            .certificate
+            .tbs_certificate()
+            .get_extension::<SubjectAltName>();
+        let Ok(Some((_, names))) = names else {
+            return "unnamed".into();
+        };
+        let directory_names = || {
+            names.0.iter().filter_map(|name| match name {
+                GeneralName::DirectoryName(name) => Some(name),
+                _ => None,
+            })
+        };
+        let words: Vec<String> = TPM_ATTRIBUTES
+            .iter()
+            .filter_map(|wanted| {
+                let mut all = directory_names().flat_map(|name| name.iter());
+                all.find(|attribute| attribute.oid == *wanted)
+            })
+            .map(|attribute| words(&attribute.value))
+            .collect();
+        printable(words.join(" "))
+    }
+
+    /// Issuer and serial number, for people.
+    pub(crate) fn describe(&self) -> String {
+        let tbs = self.certificate.tbs_certificate();
+        printable(format!(
+            "issued by {}, serial number {}, valid until {}",
+            tbs.issuer(),
+            tbs.serial_number(),
+            tbs.validity().not_after.to_date_time()
+        ))
+    }
+}
+
+fn words(value: &Any) -> String {
+    match value.decode_as::<Utf8StringRef<'_>>() {
+        Ok(text) => text.as_str().to_owned(),
+        Err(_) => String::from_utf8_lossy(value.value()).into_owned(),
+    }
+}

@@ -1,0 +1,72 @@
+//! A request or a reply in words.
+
+use std::path::Path;
+
+use firstboot_formats::attestation::{MAX_REPLY, PublicArea, Reply};
+use firstboot_formats::digest::sha256;
+use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::text;
+use openssl::x509::X509;
+
+use crate::check::{self, Policy};
+use crate::ek_certificate::EkCertificate;
+use crate::request::{REPLY, Request};
+
+/// What is in a file: what each part is called, and what it is.
+pub(crate) type Lines = Vec<(&'static str, String)>;
+
+/// Describes a file, and says what is wrong with it: with a policy, all that `issue` would say.
+pub(crate) fn describe(path: &Path, policy: Option<&Policy>) -> (Lines, Result<(), String>) {
+    let mut lines = Vec::new();
+    let verdict = match path.to_string_lossy().ends_with(REPLY) {
+        true => reply(path, &mut lines),
+        false => request(path, policy, &mut lines),
+    };
+    (lines, verdict)
+}
+
+fn request(path: &Path, policy: Option<&Policy>, lines: &mut Lines) -> Result<(), String> {
+    let request = Request::read(path)?;
+    let record = &request.record;
+    lines.push(("request for", record.thing_name.clone()));
+    lines.push(("board", record.serial.clone()));
+    lines.push(("TPM, it says", record.tpm.clone()));
+    if let Ok(area) = PublicArea::parse(&request.evidence.key_public) {
+        let attributes = format!("{}, attributes {:#x}", area.key_type(), area.attributes());
+        lines.push(("key", attributes));
+        lines.push(("key's SHA-256", area.public_key().fingerprint()));
+        lines.push(("key's Name", hexadecimal(&area.name())));
+    }
+    if let Some(der) = &request.evidence.ek_certificate {
+        lines.push(("EK certificate", hexadecimal(&sha256(der))));
+        let certificate = EkCertificate::parse(der)?;
+        lines.push(("", certificate.describe()));
+        lines.push(("TPM, its maker says", certificate.tpm()));
+    }
+    if let Some(reason) = &request.evidence.unattested {
+        lines.push(("unattested", reason.clone()));
+    }
+    match policy {
+        Some(policy) => policy.check(&request).map(drop),
+        None => check::key(&request).map(drop),
+    }
+}
+
+fn reply(path: &Path, lines: &mut Lines) -> Result<(), String> {
+    let text = match text::read(path, MAX_REPLY) {
+        Ok(Some(text)) => text,
+        Ok(None) => return Err("there is no such file".into()),
+        Err(e) => return Err(e.to_string()),
+    };
+    let reply = Reply::parse(&text)?;
+    let issuer = sha256(&reply.issuer);
+    lines.push(("reply for", reply.thing_name.clone()));
+    lines.push(("key's Name", hexadecimal(&reply.key_name)));
+    lines.push(("EK certificate", hexadecimal(&reply.ek_certificate_sha256)));
+    lines.push(("issuer", hexadecimal(&issuer)));
+    let certificate =
+        X509::from_der(&reply.issuer).map_err(|e| format!("its issuer is damaged: {e}"))?;
+    lines.push(("", format!("{:?}", certificate.subject_name())));
+    let (name, ek) = (&reply.key_name, &reply.ek_certificate_sha256);
+    reply.check(&[issuer], &reply.thing_name, name, ek)
+}

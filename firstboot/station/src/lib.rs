@@ -1,0 +1,41 @@
+//! firstboot-station: the operator's bench, where requests become certificates that only their TPMs can open.
+//!
+//! It is a crate of its own, so never in an image. Data flows one way: what a card brought
+//! (`request`), whether a TPM of a known maker stands behind it (`check`), a certificate (`authority`) or one that
+//! AWS IoT made (`wrapping`), wrapped by [`firstboot_formats::attestation`], written by `batch`.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cli`] | arguments, and the three commands |
+//! | `batch`, `stop` | many requests: progress, what was refused and why |
+//! | `rivals`, `replies`, `lock` | requests that cannot both be right, names that are given away, runs that wait for one another |
+//! | `check` | every check of a request, each with its reason |
+//! | `ek_certificate`, `maker`, `allow_list`, `roca` | what the checks ask: about the EK's certificate, its issuers, whether it is one of ours, weak RSA keys |
+//! | `authority`, `signer`, `token_key`, `pkcs11_uri` | the operator's CA and its key, in a file or a token |
+//! | `request`, `inspect`, `inventory`, `progress` | what is read, said and written |
+//!
+//! A certificate in clear is only ever in memory that is wiped: whoever could read it elsewhere could use it, for
+//! a key that is in no TPM at all.
+
+mod allow_list;
+mod authority;
+mod batch;
+mod check;
+pub mod cli;
+mod commands;
+mod ek_certificate;
+mod error;
+mod inspect;
+mod inventory;
+mod lock;
+mod maker;
+mod pkcs11_uri;
+mod progress;
+mod replies;
+mod request;
+mod rivals;
+mod roca;
+mod signer;
+mod stop;
+mod token_key;
+mod wrapping;

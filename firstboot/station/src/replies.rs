@@ -1,0 +1,106 @@
+//! The folder of the replies, `--out`: whom it has answered, and nobody else writes to it meanwhile.
+//!
+//! It is a card's, or its content gets there: names are one there that are two on the bench's own disk.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use firstboot_formats::attestation::{MAX_REPLY, Reply};
+use firstboot_formats::digest::Fingerprint;
+use firstboot_formats::files;
+use firstboot_formats::thing_name::fat_name;
+use nix::fcntl::OFlag;
+
+use crate::check::Attested;
+use crate::error::{Context, Error, Exit, Result};
+use crate::lock::lock;
+use crate::request::{REPLY, Request, directory};
+
+/// The folder, locked for as long as this lives.
+pub(crate) struct Replies {
+    directory: PathBuf,
+    /// What lies there, by its name as FAT compares names.
+    there: BTreeMap<String, Vec<PathBuf>>,
+    _lock: File,
+}
+
+impl Replies {
+    /// Makes the folder if it is missing. A symbolic link is none: on a card, anybody can have made it, and it may
+    /// lead anywhere.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        // Without the slash or dot at its end, which would follow a link.
+        let path: PathBuf = path.components().collect();
+        let using = || format!("--out {}", path.display());
+        if path.is_symlink() {
+            return Err(Error::new(
+                Exit::CannotWrite,
+                format!(
+                    "{}: it is a symbolic link, and who had the card may have made it. Name the folder that it \
+                     leads to, if that is the right one",
+                    using()
+                ),
+            ));
+        }
+        files::make_directory(&path, 0o755)?;
+        let folder = OpenOptions::new()
+            .read(true)
+            .custom_flags((OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits())
+            .open(&path)
+            .context(Exit::CannotWrite, using)?;
+        lock(&folder, &path);
+        let mut there: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for reply in directory(&path, |name| fat_name(name).ends_with(REPLY))? {
+            let name = reply.file_name().unwrap_or_default().to_string_lossy();
+            there.entry(fat_name(&name)).or_default().push(reply);
+        }
+        Ok(Self {
+            directory: path,
+            there,
+            _lock: folder,
+        })
+    }
+
+    /// Where the reply to a request goes.
+    pub(crate) fn path(&self, request: &Request) -> PathBuf {
+        self.directory.join(request.file_name(REPLY))
+    }
+
+    /// Whether this very request has a reply of this issuer. The error says why it is to have none: its name has
+    /// been given away.
+    pub(crate) fn have(
+        &self,
+        request: &Request,
+        attested: &Attested,
+        issuer: Fingerprint,
+    ) -> std::result::Result<bool, String> {
+        let target = self.path(request);
+        let thing_name = &request.record.thing_name;
+        let (key_name, ek) = (&attested.key_name, &attested.ek_sha256);
+        let mut answered = false;
+        let same_name = self.there.get(&fat_name(&request.file_name(REPLY)));
+        for path in same_name.into_iter().flatten() {
+            let Some(text) = files::read(path, MAX_REPLY).map_err(|e| e.to_string())? else {
+                continue;
+            };
+            // A damaged one is nobody's.
+            let Ok(reply) = Reply::parse(&text) else {
+                continue;
+            };
+            if reply.key_name != *key_name || reply.ek_certificate_sha256 != *ek {
+                return Err(taken(&reply.thing_name, &path.display().to_string()));
+            }
+            answered |= *path == target && reply.check(&[issuer], thing_name, key_name, ek).is_ok();
+        }
+        Ok(answered)
+    }
+}
+
+/// Why a name's second device gets nothing: with two certificates for one name, the two would be one thing.
+pub(crate) fn taken(thing_name: &str, by: &str) -> String {
+    format!(
+        "\"{thing_name}\" has been given to another TPM or key ({by}). Has this device a new one? Then revoke the \
+         certificate that it had, and use --force for this request alone"
+    )
+}

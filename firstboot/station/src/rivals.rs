@@ -1,0 +1,63 @@
+//! Requests of one run that cannot both be right: for one name, or of one key. Which of them is, the station cannot
+//! know, so that none is answered.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use firstboot_formats::thing_name::fat_name;
+
+use crate::check::Attested;
+use crate::request::Request;
+
+/// A request that has passed every check of its own.
+pub(crate) struct Candidate {
+    /// The record's.
+    pub(crate) path: PathBuf,
+    /// What was asked.
+    pub(crate) request: Request,
+    /// By whom.
+    pub(crate) attested: Attested,
+}
+
+/// For each of them, why it is not answered if there is another one like it.
+pub(crate) fn objections(candidates: &[Candidate]) -> Vec<Option<String>> {
+    let names = groups(candidates, |c| fat_name(&c.request.record.thing_name));
+    let keys = groups(candidates, |c| c.attested.key_name);
+    let objection = |(one, (same_name, same_key)): (&Candidate, (Option<usize>, Option<usize>))| {
+        let name = |c: &Candidate| c.request.record.thing_name.clone();
+        let other = same_name.or(same_key).and_then(|at| candidates.get(at))?;
+        let (thing, path) = (name(other), other.path.display());
+        Some(match same_name {
+            Some(_) if thing == name(one) => format!(
+                "another request in this run is for \"{thing}\", too: {path}. Leave the right one"
+            ),
+            Some(_) => format!(
+                "another request in this run is for \"{thing}\", whose files have the same names on a card: {path}"
+            ),
+            None => format!(
+                "another request in this run has the same key, for \"{thing}\": {path}. If the device was renamed, \
+                 remove the request under its old name"
+            ),
+        })
+    };
+    let others = names.into_iter().zip(keys);
+    candidates.iter().zip(others).map(objection).collect()
+}
+
+/// For each candidate, one other that has the same of something.
+fn groups<T: Ord>(candidates: &[Candidate], of: impl Fn(&Candidate) -> T) -> Vec<Option<usize>> {
+    let mut groups: BTreeMap<T, Vec<usize>> = BTreeMap::new();
+    for (candidate, at) in candidates.iter().zip(0..) {
+        groups.entry(of(candidate)).or_default().push(at);
+    }
+    let mut others = vec![None; candidates.len()];
+    for group in groups.values() {
+        // Each has the next one, the last has the first.
+        for (at, other) in group.iter().zip(group.iter().cycle().skip(1)) {
+            if let Some(entry) = others.get_mut(*at).filter(|_| at != other) {
+                *entry = Some(*other);
+            }
+        }
+    }
+    others
+}

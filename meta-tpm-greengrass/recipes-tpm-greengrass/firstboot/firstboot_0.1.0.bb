@@ -19,6 +19,7 @@ SRC_URI = "\
     file://firstboot/conf \
     file://firstboot/formats/Cargo.toml \
     file://firstboot/formats/src \
+    file://firstboot/formats/vectors \
     file://firstboot/src \
     file://firstboot/systemd \
 "

@@ -29,7 +29,7 @@ const AES_KEY: usize = 16;
 const RSA_BITS: u32 = 2048;
 
 /// A secret as long as a digest.
-type Secret = Zeroizing<[u8; DIGEST]>;
+pub(super) type Secret = Zeroizing<[u8; DIGEST]>;
 
 /// The public endorsement key, out of its certificate.
 #[derive(Clone, Debug)]
@@ -68,22 +68,38 @@ pub fn make_credential(
     let attempt = || -> Result<_, ErrorStack> {
         let (seed, secret) = match ek.0.id() {
             Id::RSA => rsa_seed(&ek.0)?,
-            _ => ecc_seed(&ek.0)?,
+            _ => ecc_seed(&ek.0, EcKey::generate(ek.0.ec_key()?.group())?)?,
         };
-        // Part 1 §24.4 and §24.5: encrypt, then MAC with the Name.
-        let key = kdfa(&seed, b"STORAGE\0", name, 8 * AES_KEY as u32)?;
-        let encrypted = encrypt(
-            Cipher::aes_128_cfb128(),
-            &key[..AES_KEY],
-            Some(&[0; 16]),
-            &sized(credential),
-        )?;
-        let key = kdfa(&seed, b"INTEGRITY\0", b"", 8 * DIGEST as u32)?;
-        let integrity = hmac(&key[..], &[&encrypted, name])?;
-        let object = [sized(&integrity[..]), encrypted].concat();
-        Ok((sized(&object), sized(&secret)))
+        Ok((id_object(&seed, name, credential)?, sized(&secret)))
     };
     attempt().map_err(|e| format!("cannot make a credential for this EK: {e}"))
+}
+
+/// TPM2B_ID_OBJECT, with its size: encrypt, then MAC with the Name (Part 1 §24.4 and §24.5).
+pub(super) fn id_object(
+    seed: &Secret,
+    name: &[u8; NAME_SIZE],
+    credential: &[u8; CREDENTIAL_SIZE],
+) -> Result<Vec<u8>, ErrorStack> {
+    let key = storage_key(seed, name)?;
+    let encrypted = encrypt(
+        Cipher::aes_128_cfb128(),
+        &key[..AES_KEY],
+        Some(&[0; 16]),
+        &sized(credential),
+    )?;
+    let integrity = hmac(&integrity_key(seed)?[..], &[&encrypted, name])?;
+    Ok(sized(&[sized(&integrity[..]), encrypted].concat()))
+}
+
+/// The key that encrypts the credential: an AES key's bytes, and as many that are not used.
+pub(super) fn storage_key(seed: &Secret, name: &[u8; NAME_SIZE]) -> Result<Secret, ErrorStack> {
+    kdfa(seed, b"STORAGE\0", name, 8 * AES_KEY as u32)
+}
+
+/// The key that authenticates it.
+pub(super) fn integrity_key(seed: &Secret) -> Result<Secret, ErrorStack> {
+    kdfa(seed, b"INTEGRITY\0", b"", 8 * DIGEST as u32)
 }
 
 /// A random seed, encrypted to the EK: RSAES-OAEP with SHA-256 (Part 1 §B.10.3).
@@ -103,10 +119,12 @@ fn rsa_seed(ek: &PKeyRef<Public>) -> Result<(Secret, Vec<u8>), ErrorStack> {
 
 /// A seed from an ephemeral key and the EK: one-pass ECDH (Part 1 §C.6.1); the point that goes along is a
 /// TPMS_ECC_POINT.
-fn ecc_seed(ek: &PKeyRef<Public>) -> Result<(Secret, Vec<u8>), ErrorStack> {
-    let ek_point = ek.ec_key()?;
-    let ephemeral = EcKey::generate(ek_point.group())?;
+pub(super) fn ecc_seed(
+    ek: &PKeyRef<Public>,
+    ephemeral: EcKey<Private>,
+) -> Result<(Secret, Vec<u8>), ErrorStack> {
     let [x, y] = coordinates(&ephemeral)?;
+    let ek_point = ek.ec_key()?;
     let [ek_x, _] = coordinates(&ek_point)?;
     let seed = kdfe(&agree(PKey::from_ec_key(ephemeral)?, ek)?, &x, &ek_x);
     Ok((seed, [sized(&x), sized(&y)].concat()))
@@ -160,7 +178,7 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> Result<Secret, ErrorStack> {
 }
 
 /// A TPM2B: the number of bytes in two bytes, then these. Nothing here is longer than an RSA modulus.
-fn sized(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn sized(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
 }
 

@@ -18,6 +18,9 @@ mod make_credential;
 mod public_area;
 mod reply;
 mod seal;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod vectors;
 
 use serde::{Deserialize, Serialize};
 

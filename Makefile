@@ -84,6 +84,7 @@ bench: build
 	# --release: the proxy is on the way of each TPM command
 	cd image-tests && cargo run --release --quiet --locked --bin bench
 
+lint: export RUSTDOCFLAGS = -D warnings
 lint:
 	cargo fmt --all --check
 	$(STATION) fmt --check
@@ -91,6 +92,9 @@ lint:
 	cargo clippy --locked --all-targets -- -D warnings
 	$(STATION) clippy --locked --all-targets -- -D warnings
 	cd image-tests && cargo clippy --locked --all-targets -- -D warnings
+	cargo doc --locked --no-deps
+	$(STATION) doc --locked --no-deps
+	image-tests/dependencies/check.py
 	shellcheck .ci/run image-tests/host-packages image-tests/layer/check
 	shellcheck firstboot/conf/bind-tpm
 	shellcheck image-tests/guest/build image-tests/guest/fetch image-tests/guest/configure

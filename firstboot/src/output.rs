@@ -10,12 +10,13 @@ use firstboot_formats::output::say;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::sys::stat::fstat;
 
-/// Starts the log on standard error, "LEVEL [target] message"; the journal adds the time. Where standard error is the
-/// journal's, each line begins with its priority, "<6>", which the journal takes off (sd-daemon(3)).
+/// Starts the log on standard error, `LEVEL [target] message`; the journal adds the time. Where standard error is the
+/// journal's, each line begins with its priority, `<6>`, which the journal takes off (sd-daemon(3)).
 pub fn start_log(level: LevelFilter) {
-    let log: &'static StandardError = match is_journal(stderr()) {
-        true => &StandardError { prefix: priority },
-        false => &StandardError { prefix: |_| "" },
+    let log: &'static StandardError = if is_journal(stderr()) {
+        &StandardError { prefix: priority }
+    } else {
+        &StandardError { prefix: |_| "" }
     };
     // Refused only where a log has been started before.
     if log::set_logger(log).is_ok() {

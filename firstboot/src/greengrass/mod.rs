@@ -1,4 +1,4 @@
-//! What Greengrass reads: one file here for each edition, each a list of [`Document`]s.
+//! What Greengrass reads: one file here for each edition, each a list of documents.
 //!
 //! A document is written whole and atomically. Where another tool has put something of its own into
 //! the same file, that stays; what is ours wins. What Greengrass has made of a configuration, such as the
@@ -294,7 +294,7 @@ fn has_words_of_ours(content: &[u8]) -> bool {
         .any(|window| window == words.as_bytes())
 }
 
-/// Takes out of the configuration what [`write`] put in, and what has been derived from it since.
+/// Takes out of the configuration what [`write()`] put in, and what has been derived from it since.
 pub fn remove(layout: &Layout, edition: Edition) -> Result<()> {
     let form = form(edition);
     derived::remove(layout, form.derived)?;

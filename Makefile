@@ -7,7 +7,7 @@ KEY     ?= ecc-p256
 # The program for the operator's bench, a workspace of its own.
 STATION = cd firstboot/station && cargo
 
-.PHONY: demo test layer boot powercut guest sweep fuzz fleet station bench lint build clean
+.PHONY: demo test layer boot powercut guest sweep fuzz fleet station bench generated lint build clean
 
 # An unprovisioned software TPM becomes a Greengrass identity, and a real TLS client proves it.
 #   make demo [EDITION=nucleus-lite|nucleus|v1] [KEY=ecc-p256|rsa-2048]
@@ -83,6 +83,14 @@ bench: build
 	image-tests/host-packages --bench
 	# --release: the proxy is on the way of each TPM command
 	cd image-tests && cargo run --release --quiet --locked --bin bench
+
+# What is in the repository and made from something else there: the recipe's crates, the licence texts of linked crates,
+# manual pages and shell completions. Tests say which of them are out of date.
+generated:
+	image-tests/layer/crates >meta-tpm-greengrass/recipes-tpm-greengrass/firstboot/firstboot-crates.inc
+	image-tests/dependencies/notices.py firstboot >firstboot/THIRD-PARTY.txt
+	image-tests/dependencies/notices.py firstboot/station >firstboot/station/THIRD-PARTY.txt
+	cd image-tests && MANUAL=write cargo test --quiet --locked --test docs manual::pages
 
 lint: export RUSTDOCFLAGS = -D warnings
 lint:

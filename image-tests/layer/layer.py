@@ -31,6 +31,8 @@ RELEASE = {
     "D": "${WORKDIR}/image",
     "prefix": "/usr",
     "bindir": "${prefix}/bin",
+    "datadir": "${prefix}/share",
+    "mandir": "${datadir}/man",
     "libdir": "${prefix}/lib",
     "nonarch_libdir": "${prefix}/lib",
     "localstatedir": "/var",
@@ -58,6 +60,11 @@ PACKAGE_ARCH_EXPANDED := "${PACKAGE_ARCH}"
 inherit_defer ${@'allarch' if d.getVar('PACKAGE_ARCH_EXPANDED') == 'all' else ''}
 """,
     "allarch": "",
+    # meta/classes-recipe/bash-completion.bbclass
+    "bash-completion": """
+PACKAGE_BEFORE_PN += "${PN}-bash-completion"
+FILES:${PN}-bash-completion = "${datadir}/bash-completion ${sysconfdir}/bash_completion.d"
+""",
 }
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -24,17 +25,23 @@ def load_crates():
 
 def test_the_list_of_crates_is_that_of_the_lock_file():
     written = (FOLDER / "firstboot-crates.inc").read_text()
-    assert written == load_crates().crates_inc(), "run image-tests/layer/crates (its head says how)"
+    assert written == load_crates().crates_inc(), "run `make generated`"
 
 
-def test_the_recipe_has_the_programs_version_and_the_repositorys_licence(parse):
+def test_the_recipe_has_the_programs_version(parse):
     manifest = tomllib.loads((layer.REPOSITORY / "Cargo.toml").read_text())
-    package = manifest["workspace"]["package"]
-    version = package["version"]
-    d = parse(f"recipes-tpm-greengrass/firstboot/firstboot_{version}.bb")
-    digest = hashlib.md5((layer.REPOSITORY / "LICENSE").read_bytes()).hexdigest()
-    assert d.getVar("LIC_FILES_CHKSUM") == f"file://LICENSE;md5={digest}"
-    assert d.getVar("LICENSE") == package["license"]
+    version = manifest["workspace"]["package"]["version"]
+    assert parse(f"recipes-tpm-greengrass/firstboot/firstboot_{version}.bb").getVar("PV") == version
+
+
+def test_the_recipe_has_the_licences_of_the_program_and_what_it_has_linked_in(parse):
+    sys.path.append(str(layer.REPOSITORY / "image-tests/dependencies"))
+    import notices
+    d = parse("recipes-tpm-greengrass/firstboot/firstboot_0.1.0.bb")
+    assert d.getVar("LICENSE") == " & ".join(sorted(notices.licences("firstboot")))
+    digests = [f"file://{path};md5={hashlib.md5((layer.REPOSITORY / path).read_bytes()).hexdigest()}"
+               for path in ("LICENSE", "firstboot/THIRD-PARTY.txt")]
+    assert d.getVar("LIC_FILES_CHKSUM").split() == digests
 
 
 def fetched(d):

@@ -8,8 +8,8 @@ import pytest
 import layer
 
 FIRSTBOOT = "recipes-tpm-greengrass/firstboot/firstboot_0.1.0.bb"
-# bitbake.conf's FILES, as far as it covers something here.
-DEFAULT_FILES = ["/usr/bin/*"]
+# bitbake.conf's FILES, as far as it covers something here: of the package, and of its -doc.
+DEFAULT_FILES = ["/usr/bin/*", "/usr/share/man"]
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +20,41 @@ def installed(tmp_path_factory):
     return sorted("/" + str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
 
 
-def test_every_installed_file_is_in_the_package(parse, installed):
-    patterns = DEFAULT_FILES + parse(FIRSTBOOT).getVar("FILES:firstboot").split()
-    packaged = [f for f in installed if any(fnmatch.fnmatch(f, p) or f.startswith(p + "/") for p in patterns)]
+def patterns(d, package):
+    return d.getVar(f"FILES:{package}").split()
+
+
+def test_every_installed_file_is_in_a_package(parse, installed):
+    d = parse(FIRSTBOOT)
+    packages = ["firstboot", *d.getVar("PACKAGE_BEFORE_PN").split()]
+    every = DEFAULT_FILES + [pattern for package in packages for pattern in patterns(d, package)]
+    packaged = [f for f in installed if any(fnmatch.fnmatch(f, p) or f.startswith(p + "/") for p in every)]
     assert installed == packaged
+    for package in packages:
+        assert any(f.startswith(p + "/") for f in installed for p in patterns(d, package)), package
 
 
 def test_every_pattern_of_the_package_has_a_file(parse, installed):
-    for pattern in parse(FIRSTBOOT).getVar("FILES:firstboot").split():
+    for pattern in patterns(parse(FIRSTBOOT), "firstboot"):
         assert any(f.startswith(pattern + "/") for f in installed), pattern
+
+
+def test_the_licences_are_in_the_package_that_is_in_the_image(parse, installed):
+    """Not in -doc, which no image has: the licences want to come along with the program."""
+    licences = [f for f in installed if f.startswith("/usr/share/licenses/")]
+    assert [pathlib.Path(f).name for f in licences] == ["LICENSE", "THIRD-PARTY.txt"]
+    own = patterns(parse(FIRSTBOOT), "firstboot")
+    assert all(any(f.startswith(p + "/") for p in own) for f in licences)
+
+
+def test_the_stations_rule_lays_down_the_same_kinds_of_files(tmp_path, installed):
+    subprocess.run(["make", "-s", "-C", layer.REPOSITORY / "firstboot", "install-station", f"DESTDIR={tmp_path}",
+                    "STATION=/bin/true"], check=True)
+    station = sorted("/" + str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    device = [f for f in installed if f.startswith(("/usr/bin/", "/usr/share/"))]
+    assert len(station) == len(device)
+    assert {f.rsplit("/", 1)[0] for f in station} == {
+        f.rsplit("/", 1)[0].replace("/firstboot", "/firstboot-station").replace("man8", "man1") for f in device}
 
 
 def test_one_program_is_installed(installed):

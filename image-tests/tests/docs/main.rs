@@ -1,11 +1,12 @@
-//! The pages: links lead somewhere, examples of settings are settings, command lines can be typed, and the floors of
-//! the crate are those that its page says.
+//! The pages: links lead somewhere, examples of settings are settings, command lines can be typed, the floors of the crate
+//! are those that its page says, and the manual pages are those of the command lines.
 //!
 //! Each check has a control that shows what it finds.
 
 mod commands;
 mod floors;
 mod links;
+mod manual;
 mod markdown;
 mod settings;
 

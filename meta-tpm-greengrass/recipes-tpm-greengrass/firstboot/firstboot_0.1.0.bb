@@ -1,8 +1,12 @@
 SUMMARY = "Makes a Greengrass identity of an unprovisioned TPM on first boot"
 DESCRIPTION = "Makes a token, a key and a certificate request in the TPM, waits for the certificate, and configures Greengrass to use both. A power cut at any moment leaves nothing that needs a person."
 SECTION = "security"
-LICENSE = "MIT"
-LIC_FILES_CHKSUM = "file://LICENSE;md5=43d54c51b5034c6fc060dc931e6258fa"
+# firstboot's own, and those of the crates that it has linked in. Both files are in the package, too.
+LICENSE = "Apache-2.0 & BSD-3-Clause & ISC & MIT & Unicode-DFS-2016 & Zlib"
+LIC_FILES_CHKSUM = "\
+    file://LICENSE;md5=43d54c51b5034c6fc060dc931e6258fa \
+    file://firstboot/THIRD-PARTY.txt;md5=07dba7954fcfb8a34844bd376bf6559b \
+"
 
 # libcrypto, libsqlite3 and libtss2: firstboot links them. Their Rust bindings are pre-generated.
 DEPENDS = "openssl sqlite3 tpm2-tss"
@@ -16,10 +20,13 @@ SRC_URI = "\
     file://LICENSE \
     file://firstboot/Cargo.toml \
     file://firstboot/Makefile \
+    file://firstboot/THIRD-PARTY.txt \
+    file://firstboot/completions \
     file://firstboot/conf \
     file://firstboot/formats/Cargo.toml \
     file://firstboot/formats/src \
     file://firstboot/formats/vectors \
+    file://firstboot/man \
     file://firstboot/src \
     file://firstboot/systemd \
 "
@@ -27,7 +34,7 @@ require ${BPN}-crates.inc
 
 S = "${UNPACKDIR}"
 
-inherit cargo features_check pkgconfig ptest-cargo systemd tpm_greengrass
+inherit bash-completion cargo features_check pkgconfig ptest-cargo systemd tpm_greengrass
 
 REQUIRED_DISTRO_FEATURES = "systemd"
 
@@ -37,7 +44,7 @@ export CARGO_PROFILE_RELEASE_STRIP = "none"
 # One rule lays everything down, here and in the tests: firstboot/Makefile.
 do_install() {
     oe_runmake -C ${S}/firstboot install DESTDIR=${D} \
-        prefix=${prefix} bindir=${bindir} lib=${nonarch_libdir} \
+        prefix=${prefix} bindir=${bindir} datadir=${datadir} mandir=${mandir} lib=${nonarch_libdir} \
         BINARY=${B}/target/${CARGO_TARGET_SUBDIR}/firstboot
 }
 
@@ -89,7 +96,11 @@ install_settings[vardepvalue] = "${@firstboot_settings(d)}"
 
 SYSTEMD_SERVICE:${PN} = "firstboot.service firstboot-enroll.service firstboot-enroll.path"
 
-FILES:${PN} += "${nonarch_libdir}/firstboot ${nonarch_libdir}/tmpfiles.d ${systemd_system_unitdir}"
+# The manual page is in the -doc package, and bash's completions are in that of their class.
+PACKAGE_BEFORE_PN += "${PN}-fish-completion ${PN}-zsh-completion"
+FILES:${PN} += "${nonarch_libdir}/firstboot ${nonarch_libdir}/tmpfiles.d ${systemd_system_unitdir} ${datadir}/licenses/${BPN}"
+FILES:${PN}-fish-completion += "${datadir}/fish"
+FILES:${PN}-zsh-completion += "${datadir}/zsh"
 
 # tpm2-pkcs11 is the PKCS#11 module and libtss2-tcti-device the way to the kernel's driver: both are
 # loaded with dlopen. tpm2-tss has the udev rule and the group for /dev/tpmrm0. dosfstools and

@@ -1,0 +1,184 @@
+//! What the manual pages say beside the command lines: description, files, environment, further reading.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Command, CommandFactory};
+use firstboot::layout::{BOOT, IDENTITY, IMAGE_ROOT_CA, IMAGE_SETTINGS};
+use firstboot::provision::State;
+
+/// A program with a manual page.
+pub struct Program {
+    pub command: Command,
+    /// The page's section.
+    pub section: &'static str,
+    /// What the section is called.
+    pub manual: &'static str,
+    /// Where the program's sources are.
+    pub folder: &'static str,
+    pub description: Section,
+    /// Those between the exit statuses and the examples.
+    pub sections: Vec<(&'static str, Section)>,
+    pub see_also: Section,
+}
+
+/// A section's content.
+pub enum Section {
+    Paragraphs(Vec<&'static str>),
+    /// Terms, and what is said of them.
+    Entries(Vec<(String, String)>),
+}
+
+impl Program {
+    pub fn name(&self) -> String {
+        self.command.get_name().to_owned()
+    }
+
+    /// Name and version.
+    pub fn release(&self) -> String {
+        format!(
+            "{} {}",
+            self.name(),
+            self.command.get_version().unwrap_or_default()
+        )
+    }
+
+    /// Where the page is in the repository.
+    pub fn page_path(&self) -> PathBuf {
+        let page = format!("{}.{}", self.name(), self.section);
+        Path::new(self.folder).join("man").join(page)
+    }
+}
+
+fn entries<A: Into<String>, B: Into<String>>(list: impl IntoIterator<Item = (A, B)>) -> Section {
+    Section::Entries(
+        list.into_iter()
+            .map(|(a, b)| (a.into(), b.into()))
+            .collect(),
+    )
+}
+
+/// The device's program and the bench's.
+pub fn programs() -> [Program; 2] {
+    [device(), station()]
+}
+
+fn device() -> Program {
+    Program {
+        command: firstboot::cli::Arguments::command(),
+        section: "8",
+        manual: "System Manager's Manual",
+        folder: "firstboot",
+        description: Section::Paragraphs(vec![
+            "firstboot makes a PKCS#11 token, a key pair and a certificate request in the device's TPM, gets the \
+             certificate, and configures AWS IoT Greengrass (nucleus, nucleus lite or v1) to use key and certificate. \
+             The key never leaves the TPM.",
+            "systemd runs it at each boot: firstboot.service runs provision, firstboot-enroll.service runs enroll, and \
+             Greengrass waits for the latter. Each start looks at what is there, takes the steps that are missing, and \
+             ends. With nothing to do, it writes nothing. The power may fail at any moment: the next start goes on from \
+             what it finds.",
+            "The certificate comes from files that an operator puts on the boot partition, or from AWS IoT fleet \
+             provisioning, as firstboot.json says.",
+        ]),
+        sections: vec![
+            (
+                "STATES",
+                entries(State::ALL.iter().map(|s| (s.to_string(), s.meaning()))),
+            ),
+            (
+                "ENVIRONMENT",
+                entries([
+                    ("TPM2_PKCS11_TCTI", "The TPM, as --tcti has it."),
+                    (
+                        "TSS2_LOG, TPM2_PKCS11_LOG_LEVEL",
+                        "What the TPM libraries log. Unless they are set, or with --verbose, firstboot keeps both quiet.",
+                    ),
+                    (
+                        "JOURNAL_STREAM",
+                        "Set by systemd. If it names standard error, each line of the log begins with its priority.",
+                    ),
+                ]),
+            ),
+            (
+                "FILES",
+                entries([
+                    (
+                        format!("{BOOT}/firstboot.json"),
+                        "The operator's settings.".to_owned(),
+                    ),
+                    (
+                        IMAGE_SETTINGS.to_owned(),
+                        "The image's settings, which the operator's are laid over.".to_owned(),
+                    ),
+                    (
+                        format!("{BOOT}/requests/<thing>.csr.pem, <thing>.json"),
+                        "The certificate request, and its record: board, TPM, key, and the evidence that the key is in \
+                         that TPM."
+                            .to_owned(),
+                    ),
+                    (
+                        format!("{BOOT}/certificates/<thing>.pem, <thing>.reply.json"),
+                        "The certificate, or a reply of firstboot-station(1) that only this TPM can open.".to_owned(),
+                    ),
+                    (
+                        format!("{BOOT}/root-ca.pem"),
+                        format!("Root certificates in place of those in {IMAGE_ROOT_CA}."),
+                    ),
+                    (
+                        format!("{BOOT}/status.json"),
+                        "The state after the last start, for people without a login.".to_owned(),
+                    ),
+                    (
+                        format!("{IDENTITY}/"),
+                        "The identity: token store, PIN, request, certificate. Readable by root, and by nucleus lite's \
+                         group ggcore."
+                            .to_owned(),
+                    ),
+                    (
+                        format!("{IDENTITY}.orphan-N/"),
+                        "Identities that were set aside; the latest two are kept.".to_owned(),
+                    ),
+                    (
+                        "/greengrass/v2/config/config.yaml, /etc/greengrass/config.yaml, /greengrass/config/config.json"
+                            .to_owned(),
+                        "Greengrass's configuration: nucleus, nucleus lite, v1.".to_owned(),
+                    ),
+                ]),
+            ),
+        ],
+        see_also: Section::Paragraphs(vec![
+            "firstboot-station(1), systemctl(1), journalctl(1), tpm2_getcap(1), p11tool(1)",
+        ]),
+    }
+}
+
+fn station() -> Program {
+    Program {
+        command: firstboot_station::cli::Arguments::command(),
+        section: "1",
+        manual: "General Commands Manual",
+        folder: "firstboot/station",
+        description: Section::Paragraphs(vec![
+            "firstboot-station answers the certificate requests that firstboot(8) writes to its devices' cards. It checks \
+             that a request comes with the endorsement key certificate of a TPM whose manufacturer you trust, and with a \
+             key that such a TPM has made and never exports. The answer is a certificate, encrypted so that only this \
+             TPM can read it, and only while the key of the request is loaded in it.",
+            "The certificate is a secret until its first use: until then, the answer is the only proof of where the key \
+             is. The station never writes it to a disk in clear.",
+            "It needs no network. The CA's key may be in a file, or in a smart card or HSM.",
+        ]),
+        sections: vec![(
+            "FILES",
+            entries([
+                (
+                    "<thing>.json, <thing>.csr.pem",
+                    "A request's record, and the request. Both are needed.",
+                ),
+                (
+                    "<thing>.reply.json",
+                    "The reply, for firstboot/certificates/ on the device's boot partition.",
+                ),
+            ]),
+        )],
+        see_also: Section::Paragraphs(vec!["firstboot(8), p11tool(1), openssl-x509(1)"]),
+    }
+}

@@ -36,6 +36,12 @@ const INSTALLED: &[&str] = &[
     "/usr/lib/systemd/system/greengrass-lite.target.d/10-firstboot.conf",
     "/usr/lib/systemd/system/greengrass.service.d/10-firstboot.conf",
     "/usr/lib/tmpfiles.d/firstboot.conf",
+    "/usr/share/bash-completion/completions/firstboot",
+    "/usr/share/fish/vendor_completions.d/firstboot.fish",
+    "/usr/share/licenses/firstboot/LICENSE",
+    "/usr/share/licenses/firstboot/THIRD-PARTY.txt",
+    "/usr/share/man/man8/firstboot.8",
+    "/usr/share/zsh/site-functions/_firstboot",
 ];
 
 fn installed() -> Result<TempDir> {

@@ -9,14 +9,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 use firstboot_formats::files;
 use log::info;
 
-use crate::device::Device;
 use crate::error::{Doing, Error, Exit, Result};
-use crate::greengrass;
-use crate::identity::Contents;
 use crate::layout::{Layout, RUN};
-use crate::provision::{self, Goal, State};
+use crate::provision::{self, Context, Goal, State};
 use crate::report;
-use crate::settings::Edition;
 use crate::tpm::Tpm;
 
 /// Turn an unprovisioned TPM into an AWS IoT Greengrass identity on a device's first boot
@@ -175,47 +171,23 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn advance(layout: Layout, tcti: Option<&str>, goal: Goal) -> Result<()> {
     // Lock first: anything read while another firstboot was running may be out of date.
     let _lock = lock(&layout)?;
-    provision::run(&mut Device::open(layout, tcti), goal)
+    let mut context = Context::open(layout, tcti);
+    let outcome = provision::run(&mut context, goal);
+    report::publish(
+        &context,
+        outcome.survey.as_ref(),
+        outcome.state,
+        &outcome.message,
+    );
+    outcome.conclude()
 }
 
 fn reset(layout: Layout, tcti: Option<&str>, keep_pin: bool) -> Result<()> {
     let _lock = lock(&layout)?;
-    let device = Device::open(layout, tcti);
-    // The identity goes first: once it is gone, the reset has happened, and the next start removes whatever a power cut
-    // leaves of the configuration.
-    device.identity.remove_staging()?;
-    if !device.identity.exists()? {
-        info!("there is no identity");
-    } else {
-        match device.identity.contents()? {
-            Contents::Nothing => info!("there is no identity"),
-            Contents::Others(what) => info!("there is no identity: {what}"),
-            Contents::Both(what) => {
-                return Err(Error::other(format!(
-                    "{what}: nothing was changed. Remove or move what is not firstboot's \
-                     (`tpm2_ptool rmtoken`), then run `firstboot reset` again"
-                )));
-            }
-            Contents::Ours => {
-                device.withdraw_request();
-                let aside = device.identity.give_up(keep_pin)?;
-                info!("the old identity is kept as {}", aside.display());
-                info!("its PIN is {}", if keep_pin { "kept" } else { "destroyed" });
-            }
-        }
-    }
-    for edition in Edition::ALL {
-        if greengrass::is_ours(&device.layout, edition) {
-            greengrass::remove(&device.layout, edition)?;
-            info!("removed the configuration for {edition}");
-        }
-    }
-    provision::publish(
-        &device,
-        None,
-        State::Blank,
-        "reset: `firstboot provision` makes a new identity",
-    );
+    let context = Context::open(layout, tcti);
+    provision::reset(&context.places, keep_pin)?;
+    let message = "reset: `firstboot provision` makes a new identity";
+    report::publish(&context, None, State::Blank, message);
     Ok(())
 }
 

@@ -10,14 +10,12 @@ use firstboot_formats::output;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::device::Device;
 use crate::enrollment::Offer;
 use crate::error::Result;
 use crate::greengrass;
 use crate::layout::{IDENTITY, Layout};
-use crate::provision::{self, State, Step};
+use crate::provision::{self, Context, IdentityState, Places, State, Step, Survey};
 use crate::settings::Settings;
-use crate::survey::{IdentityState, Survey};
 use crate::tpm::Tpm;
 
 /// The version of what `firstboot status --json` and `status.json` say. Another version has other names, a new
@@ -26,31 +24,42 @@ const VERSION: u32 = 1;
 
 /// What is there, and what is next. Never fails: what cannot be looked at is named.
 pub fn status(layout: Layout, tcti: Option<&str>) -> Value {
-    let mut device = Device::open(layout, tcti);
-    let mut report = match Survey::take(&mut device, None) {
-        Ok(survey) => describe(&device, &survey),
+    let mut context = Context::open(layout, tcti);
+    let mut report = match Survey::take(&mut context, None) {
+        Ok(survey) => describe(&context, &survey),
         Err(e) => {
-            let mut report = summary(&device, None, State::Error);
+            let mut report = summary(&context, None, State::Error);
             report["next"] = json!(e.to_string());
             report
         }
     };
-    add(&mut report, "obstacles", obstacles(&device.layout, tcti));
+    add(
+        &mut report,
+        "obstacles",
+        obstacles(&context.places.layout, tcti),
+    );
     report
 }
 
+/// Says on the boot partition how things stand, with what was seen last.
+pub fn publish(context: &Context, survey: Option<&Survey>, state: State, message: &str) {
+    let mut status = summary(context, survey, state);
+    status["message"] = json!(message);
+    context.places.boot.publish_status(&status);
+}
+
 /// What both the command and the file on the boot partition say.
-pub fn summary(device: &Device, survey: Option<&Survey>, state: State) -> Value {
-    let settings = device.settings().ok();
+fn summary(context: &Context, survey: Option<&Survey>, state: State) -> Value {
+    let settings = context.wanted().ok();
     let mut report = json!({
         "version": VERSION,
         "firstboot": env!("CARGO_PKG_VERSION"),
-        "thing_name": device.thing_name(),
+        "thing_name": provision::thing_name(context),
         "state": state,
         "in_service": survey.is_some_and(|survey| survey.is_enrolled() && is_service(state)),
     });
     if let Some(settings) = settings {
-        report["enrollment"] = enrollment(device, settings);
+        report["enrollment"] = enrollment(&context.places, settings);
     }
     let remarks = settings
         .map(|settings| settings.remarks.clone())
@@ -60,8 +69,13 @@ pub fn summary(device: &Device, survey: Option<&Survey>, state: State) -> Value 
         .into_iter()
         .chain(tpm.and_then(|tpm| tpm.lockout.warning()));
     add(&mut report, "warnings", warnings.collect());
-    let aside = device.identity.orphans().into_iter().map(|(_, path)| path);
-    let aside = aside.chain(greengrass::files_set_aside(&device.layout));
+    let aside = context
+        .places
+        .identity
+        .orphans()
+        .into_iter()
+        .map(|(_, path)| path);
+    let aside = aside.chain(greengrass::files_set_aside(&context.places.layout));
     add(&mut report, "set_aside", aside.collect());
     let Some(IdentityState::Complete(identity)) = survey.map(|survey| &survey.identity) else {
         return report;
@@ -72,7 +86,7 @@ pub fn summary(device: &Device, survey: Option<&Survey>, state: State) -> Value 
     if identity.is_for_another_name.is_some() {
         report["wanted_thing_name"] = json!(settings.map(|settings| &settings.thing_name));
     }
-    if let Offer::Refused(refusal) = &identity.offer {
+    if let Offer::Refused(refusal) = &*context.memory.judge(&identity.offer) {
         report["refused"] = json!([refusal]);
     }
     report
@@ -93,9 +107,9 @@ fn add<T: Serialize>(report: &mut Value, name: &str, list: Vec<T>) {
     }
 }
 
-fn describe(device: &Device, survey: &Survey) -> Value {
-    let step = provision::next(provision::wanted(device), survey);
-    let mut report = summary(device, Some(survey), step.state());
+fn describe(context: &Context, survey: &Survey) -> Value {
+    let step = provision::next(context.wanted(), survey, &context.memory);
+    let mut report = summary(context, Some(survey), step.state());
     report["next"] = json!(match step {
         Step::Done(None) => "nothing".to_owned(),
         ref other => other.describe(),
@@ -121,10 +135,10 @@ fn describe(device: &Device, survey: &Survey) -> Value {
             None => report["unattested"] = json!(evidence.unattested),
         }
     }
-    let [request, _] = device.boot.request_paths(&record.thing_name);
+    let [request, _] = context.places.boot.request_paths(&record.thing_name);
     report["request"] = json!(request);
     if identity.certificate.is_some() {
-        if let Ok(settings) = device.settings() {
+        if let Ok(settings) = context.wanted() {
             report["edition"] = json!(settings.greengrass.edition);
         }
         report["configuration"] = json!(if identity.configuration_is_written {
@@ -137,24 +151,24 @@ fn describe(device: &Device, survey: &Survey) -> Value {
 }
 
 /// How a certificate is got, and how far that has come. Never the ownership token itself.
-fn enrollment(device: &Device, settings: &Settings) -> Value {
+fn enrollment(places: &Places, settings: &Settings) -> Value {
     let wanted = &settings.enrollment;
     let mut report = json!({ "method": wanted.method });
     if wanted.is_fleet() {
         report["template_name"] = json!(wanted.template_name);
-        report["ownership_token"] = json!(if device.identity.has_ownership() {
+        report["ownership_token"] = json!(if places.identity.has_ownership() {
             "kept"
         } else {
             "none"
         });
-        if let Ok(Some(registration)) = device.identity.registration() {
+        if let Ok(Some(registration)) = places.identity.registration() {
             report["registered_thing_name"] = json!(registration.thing_name);
             if registration.thing_name_is_assumed {
                 report["thing_name_is_assumed"] = json!(true);
             }
             report["certificate_id"] = json!(registration.certificate_id);
         }
-        report["claim_on_boot_partition"] = json!(device.boot.has_claim());
+        report["claim_on_boot_partition"] = json!(places.boot.has_claim());
     }
     report
 }

@@ -14,6 +14,7 @@ use firstboot_formats::x509::{Chain, Verdict, certificates, what_is};
 
 use super::{Offer, Refusal, Wrapped};
 use crate::boot_partition::BootPartition;
+use crate::identity::Superseded;
 
 /// So many files that lie in the certificate's place are named.
 const NAMES_SHOWN: usize = 3;
@@ -32,8 +33,8 @@ pub struct Wanted<'a> {
     pub accepted: Option<&'a Chain>,
     /// SHA-256 of the reply that it came in.
     pub opened: Option<&'a str>,
-    /// SHA-256 of a reply that could not be opened, and why.
-    pub refused: Option<(&'a str, &'a str)>,
+    /// A reply that was opened, and whose certificate may not take the accepted one's place.
+    pub superseded: Option<&'a Superseded>,
 }
 
 /// Looks at the certificate that lies on the boot partition for this thing, if any; where there is none, at the
@@ -108,8 +109,10 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
     if wanted.opened == Some(&sha256) {
         return nothing_new();
     }
-    match wanted.refused {
-        Some((refused_sha256, why)) if refused_sha256 == sha256 => return refused(why),
+    match wanted.superseded {
+        Some(superseded) if superseded.reply_sha256 == sha256 => {
+            return refused(&superseded.reason);
+        }
         _ => {}
     }
     match checked(&text, wanted) {

@@ -17,7 +17,7 @@ use crate::error::{Doing, Error, Exit, Result};
 use crate::secret::Pin;
 use crate::token::{self, Library, Login, Store};
 
-/// What is needed to make an identity.
+/// What a request is to say.
 pub struct Plan<'a> {
     /// The kind of key.
     pub key: KeyType,
@@ -27,10 +27,6 @@ pub struct Plan<'a> {
     pub record: Record,
     /// DER of the EK certificate, or why there is none.
     pub ek: std::result::Result<Vec<u8>, String>,
-    /// Name of the storage root key.
-    pub srk_name: &'a str,
-    /// Random bytes from the TPM: two times [`crate::secret::ENTROPY`].
-    pub entropy: &'a [u8],
 }
 
 /// What an identity consists of, but for the storage root key's Name.
@@ -45,17 +41,18 @@ struct Made {
 const MAX_STORE: usize = 1024 * 1024;
 
 impl Identity {
-    /// Makes the identity: token, PINs, key, request, proof; then the rename.
-    pub fn make(&self, plan: Plan<'_>) -> Result<()> {
+    /// Makes the identity below the storage root key of this Name: token, PINs, key, request, proof; then the rename.
+    /// `entropy` are random bytes from the TPM: two times [`crate::secret::ENTROPY`].
+    pub fn make(&self, plan: &Plan<'_>, srk_name: &str, entropy: &[u8]) -> Result<()> {
         if let Some(parent) = self.staging.parent() {
             files::make_directory(parent, 0o755)?;
         }
         files::make_directory(&self.staging, 0o700)?;
-        let store = self.make_in_memory(&plan)?;
+        let store = self.make_in_memory(plan, entropy)?;
         for (name, content) in [
             (DATABASE, store.database.as_slice()),
             (PIN, store.pin.expose().as_bytes()),
-            (SRK_NAME, plan.srk_name.as_bytes()),
+            (SRK_NAME, srk_name.as_bytes()),
             (REQUEST, store.request.as_bytes()),
             (RECORD, store.record.as_bytes()),
         ] {
@@ -67,7 +64,7 @@ impl Identity {
     }
 
     /// Token, PINs, key, request, proof.
-    fn make_in_memory(&self, plan: &Plan<'_>) -> Result<Made> {
+    fn make_in_memory(&self, plan: &Plan<'_>, entropy: &[u8]) -> Result<Made> {
         // What a process that was killed has left: no power cut does.
         files::remove_tree(&self.workshop)?;
         files::make_directory(&self.workshop, 0o700)?;
@@ -75,7 +72,7 @@ impl Identity {
             directory: self.workshop.clone(),
             ..self.store.clone()
         };
-        let (for_user, for_so) = plan.entropy.split_at(plan.entropy.len() / 2);
+        let (for_user, for_so) = entropy.split_at(entropy.len() / 2);
         let pin = Pin::generate(for_user)?;
         let so_pin = Pin::generate(for_so)?;
         let mut id = [0; 16];

@@ -1,32 +1,46 @@
 //! The way from whatever is there to a provisioned device: look, name the next step, take it, look
 //! again. No file says how far it got, so that there is none to be wrong after a power cut.
+//!
+//! | file | what |
+//! |---|---|
+//! | `context` | what a walk works with: `inputs` (what was read), places, memory, connections |
+//! | `survey` | what is there |
+//! | `next` | which step is due: a pure function |
+//! | `step`, `state` | the steps, and the states in which they are due |
+//! | `make_identity`, `root_key`, `request`, `register`, `open_reply`, `configure` | the steps that take more than a line |
+//! | `names` | which name the thing has |
+//! | `reset` | the way back: `firstboot reset` |
 
-use firstboot_formats::record::Record;
-
+mod configure;
+mod context;
+mod inputs;
+mod make_identity;
+mod names;
 mod next;
+mod open_reply;
+mod register;
+mod request;
+mod reset;
 mod root_key;
 mod state;
 mod step;
-#[cfg(test)]
-mod table;
+mod survey;
 #[cfg(test)]
 mod walks;
 
 use log::{info, warn};
-use serde_json::json;
 
-use crate::device::Device;
 use crate::error::{Error, Exit, Result};
-use crate::greengrass;
-use crate::progress;
-use crate::report;
-use crate::settings::Settings;
-use crate::survey::{IdentityState, Survey, TpmState};
-use crate::tpm;
+use crate::{greengrass, progress, tpm};
 
+pub use context::{Context, Memory, Places};
+pub use inputs::Inputs;
+pub use names::known as thing_name;
 pub use next::next;
+pub use reset::reset;
 pub use state::State;
 pub use step::Step;
+pub use survey::{Complete, IdentityState, Survey, TpmState};
 
 /// How far to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,64 +51,96 @@ pub enum Goal {
     Greengrass,
 }
 
-/// Walks until there is nothing left to do, and says how things stand on the boot partition.
-pub fn run(device: &mut Device, goal: Goal) -> Result<()> {
-    for remark in wanted(device).map_or(&[][..], |settings| &settings.remarks) {
+/// How a walk has ended.
+pub struct Outcome {
+    /// How the device stands.
+    pub state: State,
+    /// What is awaited or wrong, in words.
+    pub message: String,
+    /// What was there at the end; `None` where that is not known.
+    pub survey: Option<Survey>,
+    goal: Goal,
+    last: Result<Step>,
+}
+
+impl Outcome {
+    /// Says in the log how the walk has ended; an error where something is awaited or wrong.
+    pub fn conclude(self) -> Result<()> {
+        let Self {
+            state,
+            message,
+            goal,
+            last,
+            ..
+        } = self;
+        match last? {
+            Step::Stop(_, exit, why) => Err(Error::new(exit, why)),
+            step if goal == Goal::Request && step.is_enrollment() => {
+                info!("provisioned; next: {message}");
+                Ok(())
+            }
+            Step::Wait(_, what) => Err(Error::new(Exit::Waiting, format!("waiting: {what}"))),
+            Step::Done(Some(remark)) | Step::Serve(_, remark) => {
+                warn!("{remark}");
+                Ok(())
+            }
+            _ => {
+                info!("{state}: {message}");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Walks until there is nothing left to do.
+pub fn run(context: &mut Context, goal: Goal) -> Outcome {
+    for remark in context
+        .wanted()
+        .map_or(&[][..], |settings| &settings.remarks)
+    {
         warn!("{remark}");
     }
-    let mut result = walk(device, goal);
+    let mut result = walk(context, goal);
     // What is wanted and cannot be had, because the settings turn out not to work or nothing can be written, is as good
     // as not wanted: a device in service stays there.
     if let Err(e) = &result
         && matches!(e.exit, Exit::Settings | Exit::CannotWrite)
-        && device.inputs.is_ok()
+        && context.inputs.is_ok()
     {
-        device.inputs = Err(e.clone());
-        result = walk(device, goal);
+        context.inputs = Err(e.clone());
+        result = walk(context, goal);
     }
-    let is_fleet = |device: &Device| device.settings().is_ok_and(|s| s.enrollment.is_fleet());
-    let (state, message) = match &result {
-        Ok((step, _)) => (step.state(), step.describe()),
+    let (last, survey) = match result {
+        Ok((step, survey)) => (Ok(step), Some(survey)),
+        Err(e) => (Err(e), None),
+    };
+    let is_fleet = context
+        .wanted()
+        .is_ok_and(|settings| settings.enrollment.is_fleet());
+    let (state, message) = match &last {
+        Ok(step) => (step.state(), step.describe()),
         // AWS IoT Core was asked in vain.
-        Err(e) if e.exit == Exit::Waiting && is_fleet(device) => {
+        Err(e) if e.exit == Exit::Waiting && is_fleet => {
             (State::AwaitingCertificate, e.to_string())
         }
         Err(e) => (State::Error, e.to_string()),
     };
     progress::status(&message);
-    let survey = result.as_ref().ok().map(|(_, survey)| survey);
-    publish(device, survey, state, &message);
-    match result?.0 {
-        Step::Stop(_, exit, why) => Err(Error::new(exit, why)),
-        step if goal == Goal::Request && step.is_enrollment() => {
-            info!("provisioned; next: {message}");
-            Ok(())
-        }
-        Step::Wait(_, what) => Err(Error::new(Exit::Waiting, format!("waiting: {what}"))),
-        Step::Done(Some(remark)) | Step::Serve(_, remark) => {
-            warn!("{remark}");
-            Ok(())
-        }
-        _ => {
-            info!("{state}: {message}");
-            Ok(())
-        }
+    Outcome {
+        state,
+        message,
+        survey,
+        goal,
+        last,
     }
 }
 
-/// Says on the boot partition how things stand: after a walk, with what it has seen last.
-pub fn publish(device: &Device, survey: Option<&Survey>, state: State, message: &str) {
-    let mut status = report::summary(device, survey, state);
-    status["message"] = json!(message);
-    device.boot.publish_status(&status);
-}
-
-fn walk(device: &mut Device, goal: Goal) -> Result<(Step, Survey)> {
+fn walk(context: &mut Context, goal: Goal) -> Result<(Step, Survey)> {
     let mut taken: Vec<Step> = Vec::new();
     let mut tpm = None;
     loop {
-        let survey = Survey::take(device, tpm.take())?;
-        let step = next(wanted(device), &survey);
+        let survey = Survey::take(context, tpm.take())?;
+        let step = next(context.wanted(), &survey, &context.memory);
         let beyond = goal == Goal::Request && step.is_enrollment();
         if beyond || step.is_end() {
             // Where it is done, that is among its remarks.
@@ -110,7 +156,7 @@ fn walk(device: &mut Device, goal: Goal) -> Result<(Step, Survey)> {
             return Err(Error::other(why));
         }
         info!("{}: {}", step.state(), step.describe());
-        take(device, &step, &survey)?;
+        take(context, &step, &survey)?;
         tpm = match (&step, survey.tpm.and_then(std::result::Result::ok)) {
             // to be looked at again, or with other eyes
             (
@@ -120,7 +166,9 @@ fn walk(device: &mut Device, goal: Goal) -> Result<(Step, Survey)> {
                 | Step::SetAside(_),
                 _,
             ) => None,
-            (Step::MakeIdentity, Some(known)) => Some(known.with_srk(device.identity.srk_name()?)),
+            (Step::MakeIdentity, Some(known)) => {
+                Some(known.with_srk(context.places.identity.srk_name()?))
+            }
             (_, known) => known,
         };
         taken.push(step);
@@ -153,114 +201,75 @@ fn goes_round(taken: &[Step], step: &Step) -> Option<String> {
     })
 }
 
-/// What is wanted of the device, or why that cannot be told.
-pub fn wanted(device: &Device) -> std::result::Result<&Settings, &Error> {
-    device.inputs.as_ref().map(|inputs| &inputs.settings)
-}
-
-/// Puts the request onto the boot partition. Where the device is in service, a card that cannot be written is no
-/// reason to take it out of that.
-fn publish_request(device: &mut Device, survey: &Survey, request: &[Vec<u8>; 2]) -> Result<()> {
-    match device.publish_request(request) {
-        Err(e) if survey.is_enrolled() => {
-            warn!("{e}");
-            device.request_stays = Some(e.to_string());
-            Ok(())
-        }
-        done => done,
-    }
-}
-
-/// Asks for the certificate again, and takes back what was asked under another name, so that nobody certifies that,
-/// too. The boot partition comes first: as long as the identity has the old record, a power cut has all of this done
-/// once more.
-fn renew_request(device: &mut Device, survey: &Survey, record: &Record) -> Result<()> {
-    let new = device.sign_request(record)?;
-    publish_request(device, survey, &new)?;
-    if record.thing_name != device.settings()?.thing_name {
-        device.withdraw_request();
-    }
-    device.identity.keep_request(&new)
-}
-
-fn take(device: &mut Device, step: &Step, survey: &Survey) -> Result<()> {
+fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
+    let record = || match &survey.identity {
+        IdentityState::Complete(identity) => Ok(&identity.record),
+        _ => Err(Error::other("there is no identity")),
+    };
+    let in_service = survey.is_enrolled();
+    let Places {
+        identity,
+        boot,
+        layout,
+        ..
+    } = &context.places;
     match step {
         Step::Stop(..) | Step::Wait(..) | Step::Serve(..) | Step::Done(_) => Ok(()),
-        Step::RemoveStaging => device.identity.remove_staging(),
-        Step::RepairStore => device.identity.repair_upgrade(),
-        Step::ResetLockout => tpm::reset_lockout(device.tcti()?),
-        Step::ExaminePrimaries => device.examine_primaries(),
+        Step::RemoveStaging => identity.remove_staging(),
+        Step::RepairStore => identity.repair_upgrade(),
+        Step::ResetLockout => tpm::reset_lockout(context.places.tcti()?),
+        Step::ExaminePrimaries => root_key::examine_primaries(context),
         Step::TryRootKey => match &survey.tpm {
-            Some(Ok(tpm)) => device.try_root_key(&tpm.srk),
+            Some(Ok(tpm)) => root_key::try_auth(context, &tpm.srk),
             _ => Ok(()),
         },
-        Step::RestoreRootKey(name) => device.restore_root_key(name),
-        Step::ConfirmLoss => device.confirm_loss(),
+        Step::RestoreRootKey(name) => root_key::restore(context, name),
+        Step::ConfirmLoss => root_key::confirm_loss(context),
         Step::TakeBack(orphan) => {
-            device.withdraw_request();
-            device.identity.take_back(orphan)
+            request::withdraw(&context.places);
+            identity.take_back(orphan)
         }
         Step::SetAside(_) => {
-            device.withdraw_request();
+            request::withdraw(&context.places);
             let aside = match &survey.identity {
-                IdentityState::Defective(_) => device.identity.set_defective_aside()?,
-                _ => device.identity.set_aside()?,
+                IdentityState::Defective(_) => identity.set_defective_aside()?,
+                _ => identity.set_aside()?,
             };
             warn!("the old identity is kept as {}", aside.display());
             Ok(())
         }
         Step::RemoveConfiguration => {
-            greengrass::remove(&device.layout, device.settings()?.greengrass.edition)
+            greengrass::remove(layout, context.settings()?.greengrass.edition)
         }
         Step::MakeIdentity => match &survey.tpm {
             Some(Ok(TpmState {
                 srk,
                 identification: Some(tpm),
                 ..
-            })) => device.make_identity(srk, tpm),
+            })) => make_identity::make(context, srk, tpm),
             _ => Err(Error::other("the TPM was not examined")),
         },
-        Step::SetAccess => device.identity.set_access(),
-        Step::RenewRequest => match &survey.identity {
-            IdentityState::Complete(identity) => renew_request(device, survey, &identity.record),
-            _ => Ok(()),
-        },
+        Step::SetAccess => identity.set_access(),
+        Step::RenewRequest => request::renew(context, in_service, record()?),
         Step::PublishRequest => {
-            let request = device.identity.request_files()?;
-            publish_request(device, survey, &request)
+            let request = identity.request_files()?;
+            request::publish(context, in_service, &request)
         }
-        Step::AskForCertificate | Step::RegisterThing | Step::OpenReply(_) => {
-            let IdentityState::Complete(identity) = &survey.identity else {
-                return Ok(());
-            };
-            match step {
-                Step::OpenReply(wrapped) => device.open_reply(wrapped, &identity.record),
-                Step::AskForCertificate => device.ask_for_certificate(&identity.record),
-                _ => device.register_thing(&identity.record),
-            }
-        }
-        Step::ForgetOwnership => device.identity.forget_ownership(),
+        Step::AskForCertificate => register::ask_for_certificate(context, record()?),
+        Step::RegisterThing => register::register_thing(context, record()?),
+        Step::ForgetOwnership => identity.forget_ownership(),
+        Step::OpenReply(wrapped) => open_reply::open(context, wrapped, record()?),
         Step::Accept(chain, remark) => {
             if let Some(remark) = remark {
                 warn!("{remark}");
             }
-            device.identity.accept(chain)
+            identity.accept(chain)
         }
-        Step::FillToken(chain) => device.identity.fill_token(chain),
-        Step::WriteConfiguration(chain) => {
-            let slot = device
-                .identity
-                .verified()
-                .ok_or_else(|| Error::other("the token changed meanwhile"))?
-                .slot;
-            device.with_facts(chain, slot, |facts| {
-                greengrass::write(&device.layout, facts)?;
-                device.identity.keep_configured(&facts.mark())
-            })
-        }
+        Step::FillToken(chain) => identity.fill_token(chain),
+        Step::WriteConfiguration(chain) => configure::write(context, chain),
         Step::RemoveClaim => {
             // A card that cannot be written is no reason to stop.
-            device.claim_stays = device.boot.remove_claim().err().map(|e| e.to_string());
+            context.memory.claim_stays = boot.remove_claim().err().map(|e| e.to_string());
             Ok(())
         }
     }

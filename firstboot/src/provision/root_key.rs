@@ -1,126 +1,115 @@
-//! What is next where the storage root key is not the identity's, or is to be: an identity is not given up for an
-//! answer of the TPM that nobody has vouched for.
+//! The storage root key, as the identity needs it: what takes an authorization to find out about it, and what puts it
+//! back.
+//!
+//! Looking never authorizes anything in the TPM. Where it does not suffice, these steps find out, and the process
+//! remembers.
 
-use super::{State, Step};
-use crate::error::Exit;
-use crate::layout::ROOT_KEY_WITH_AUTH;
-use crate::survey::{Survey, TpmState};
-use crate::tpm::Srk;
+use firstboot_formats::files::{self, Access};
+use log::warn;
 
-/// What is said of an object that is in the storage root key's place.
-pub(super) fn foreign(what: &str) -> String {
-    format!(
-        "the TPM has {what} at 0x81000001, where the storage root key belongs. Nothing is evicted unasked: if nobody \
-         needs it, `tpm2_evictcontrol -c 0x81000001` removes it"
-    )
+use super::context::Context;
+use crate::error::{Error, Result};
+use crate::layout::{Layout, ROOT_KEY_WITH_AUTH};
+use crate::progress;
+use crate::tpm::{Srk, Stored, Tpm};
+
+/// Finds out which storage root keys this TPM can make.
+pub(super) fn examine_primaries(context: &mut Context) -> Result<()> {
+    let what = "asking the TPM which storage root key it makes";
+    let names = progress::during(what, || context.tpm()?.primary_names())?;
+    context.memory.primaries = Some(names);
+    Ok(())
 }
 
-/// Where the identity needs a key of the Name `wanted`, which is not there.
-///
-/// First of all, can the TPM make it again? Evicting it takes no more than the owner hierarchy's authorization, which
-/// is empty. Then, does an identity that was set aside fit this TPM? Only then is this one set aside, and after the TPM
-/// was asked again.
-pub(super) fn missing(wanted: &str, survey: &Survey, tpm: &TpmState) -> Step {
-    let primaries = match primaries(survey, tpm) {
-        Ok(primaries) => primaries,
-        Err(step) => return step,
+/// Finds out whether the key at 0x81000001 takes an empty authorization value. Where it does not, that has cost a
+/// dictionary-attack try, unless the key has noDA: its Name is written down, so that no later start tries again.
+/// It is kept beside the identity: what would not last there, the identity would not either; and on the boot
+/// partition, whoever has had the card could have written it. A power cut before it is written costs one more
+/// try; written before the try, it could condemn a key that is good.
+pub(super) fn try_auth(context: &mut Context, srk: &Srk) -> Result<()> {
+    let Srk::Present { name, no_da } = srk else {
+        return Ok(());
     };
-    if primaries.iter().any(|name| name == wanted) {
-        return match tpm.srk {
-            Srk::Absent => Step::RestoreRootKey(wanted.to_owned()),
-            _ => Step::Stop(
-                State::ForeignPrimary,
-                Exit::Other,
-                format!(
-                    "{}; firstboot then puts the storage root key of this device's identity back",
-                    foreign("another storage key")
-                ),
-            ),
-        };
-    }
-    if let Some(step) = take_back(survey, tpm) {
-        return step;
-    }
-    let why = match tpm.srk {
-        Srk::Absent if tpm.lockout.owner_auth_set => {
-            return Step::Stop(
-                State::Orphaned,
-                Exit::Other,
-                "the identity's storage root key is gone from 0x81000001, and the TPM's owner hierarchy has an \
-                 authorization value, without which firstboot cannot make it again: make it with that authorization \
-                 (ECC P-256, AES-128-CFB, with the attribute noda), or start over with `firstboot reset`"
-                    .into(),
-            );
+    let empty = context.tpm()?.srk_has_empty_auth()?;
+    if !empty && !no_da {
+        let path = context.places.layout.at(ROOT_KEY_WITH_AUTH);
+        if let Some(parent) = path.parent() {
+            files::make_directory(parent, 0o755)?;
         }
-        Srk::Absent => "its storage root key is gone: the TPM was cleared",
-        _ => "it was made by another TPM, or before this one was cleared",
-    };
-    if let Some(step) = usable(survey, tpm) {
-        return step;
+        files::write(&path, name.as_bytes(), Some(Access::PRIVATE))?;
     }
-    if survey.findings.lost.as_deref() != Some(wanted) {
-        return Step::ConfirmLoss;
-    }
-    Step::SetAside(why.into())
+    context.memory.empty_auth = Some((name.clone(), empty));
+    Ok(())
 }
 
-/// Takes back an identity that was set aside and fits the TPM.
-pub(super) fn take_back(survey: &Survey, tpm: &TpmState) -> Option<Step> {
-    let fitting = |fits: &dyn Fn(&String) -> bool| {
-        let mut all = survey.set_aside.iter();
-        all.find(|(name, _)| fits(name)).cloned()
-    };
-    match &tpm.srk {
-        Srk::Absent if survey.set_aside.is_empty() => None,
-        Srk::Absent => match primaries(survey, tpm) {
-            Ok(names) => {
-                fitting(&|name| names.contains(name)).map(|(name, _)| Step::RestoreRootKey(name))
-            }
-            Err(step) => Some(step),
-        },
-        srk => fitting(&|name| srk.is(name)).map(|(_, path)| Step::TakeBack(path)),
-    }
+/// Makes the storage root key; its Name.
+pub(super) fn make(context: &mut Context) -> Result<String> {
+    forget_with_auth(&context.places.layout)?;
+    progress::during("making the storage root key", || context.tpm()?.make_srk())
 }
 
-/// What comes before the use of the key that is there: whether it takes an empty authorization value is tried, but not
-/// where a wrong one could be the last try but one.
-pub(super) fn usable(survey: &Survey, tpm: &TpmState) -> Option<Step> {
-    let Srk::Present { name, no_da } = &tpm.srk else {
-        return None;
-    };
-    let lockout = &tpm.lockout;
-    match survey.findings.has_empty_auth(name) {
-        Some(true) => None,
-        Some(false) => {
-            let what = "a storage key with an authorization value";
-            let mut why = foreign(what);
-            if !no_da {
-                why += &format!(
-                    ". It was tried once; each try counts for the TPM's lockout. If it is another key now, remove \
-                     {ROOT_KEY_WITH_AUTH}"
-                );
+/// Makes the storage root key of this Name again, and leaves it at 0x81000001.
+pub(super) fn restore(context: &mut Context, name: &str) -> Result<()> {
+    forget_with_auth(&context.places.layout)?;
+    progress::during("making the storage root key again", || {
+        context.tpm()?.restore_srk(name)
+    })
+}
+
+/// Asks again, over a new connection, whether the identity's storage root key is gone, and has the TPM try to load
+/// what is stored below it: a single answer on an open bus does not take an identity away.
+pub(super) fn confirm_loss(context: &mut Context) -> Result<()> {
+    let wanted = context.places.identity.srk_name()?;
+    let stored = context.places.identity.stored_key();
+    context.connections.close_tpm();
+    context.memory.primaries = None;
+    let tpm = context.tpm()?;
+    if tpm.srk()?.is(&wanted) {
+        return Ok(());
+    }
+    if !tpm.lockout()?.owner_auth_set {
+        examine_primaries(context)?;
+    }
+    let makes_it = |names: &Vec<String>| names.contains(&wanted);
+    if context.memory.primaries.as_ref().is_some_and(makes_it) {
+        return Ok(());
+    }
+    match stored {
+        Ok(stored) => {
+            let tpm = context.tpm()?;
+            if loads_any(tpm, &stored.seal, &stored.key)? {
+                return Err(Error::other(
+                    "the TPM loads the identity's key, and yet says that it has another storage root key than the one \
+                         in srk.name: one of these is false. Is that file damaged, or does somebody meddle with the \
+                         SPI bus? Nothing was changed; `firstboot reset` starts over",
+                ));
             }
-            Some(Step::Stop(State::ForeignPrimary, Exit::Other, why))
         }
-        None if *no_da || lockout.counter + 2 < lockout.max_tries => Some(Step::TryRootKey),
-        None => Some(Step::Wait(
-            State::ForeignPrimary,
-            format!(
-                "the TPM has a storage key at 0x81000001, and whether it has an authorization value takes a try to \
-                 find out, which is not made with {} of {} tries used up: wait {} s for each try to be forgotten, or \
-                 reset them with the lockout authorization (tpm2_dictionarylockout -c -p …)",
-                lockout.counter, lockout.max_tries, lockout.interval_seconds
-            ),
-        )),
+        Err(e) => warn!("{e}"),
     }
+    context.memory.lost = Some(wanted);
+    Ok(())
 }
 
-/// The Names of the storage root keys that the TPM can make, or the step that finds out. Where the owner hierarchy has
-/// an authorization value, there are none that we can make.
-fn primaries<'a>(survey: &'a Survey, tpm: &TpmState) -> Result<&'a [String], Step> {
-    match &survey.findings.primaries {
-        Some(names) => Ok(names),
-        None if tpm.lockout.owner_auth_set => Ok(&[]),
-        None => Err(Step::ExaminePrimaries),
+/// Whether the key of this Name is noted as one with an authorization value, by this process or an earlier one.
+pub(super) fn is_noted_with_auth(layout: &Layout, name: &str) -> bool {
+    let noted = files::read(&layout.at(ROOT_KEY_WITH_AUTH), MAX_NAME);
+    noted.is_ok_and(|noted| noted.is_some_and(|noted| noted == name.as_bytes()))
+}
+
+/// Another key under the same Name may have another authorization value, which is no part of the Name.
+fn forget_with_auth(layout: &Layout) -> Result<()> {
+    Ok(files::remove(&layout.at(ROOT_KEY_WITH_AUTH))?)
+}
+
+/// Hexadecimal digits of a Name: two of the algorithm's bytes, and at most 64 of a digest.
+const MAX_NAME: usize = 2 * (2 + 64);
+
+fn loads_any(tpm: &mut Tpm, seal: &[Vec<u8>; 2], key: &[Vec<u8>; 2]) -> Result<bool> {
+    for [public, private] in [seal, key] {
+        if tpm.loads(Stored { public, private })? {
+            return Ok(true);
+        }
     }
+    Ok(false)
 }

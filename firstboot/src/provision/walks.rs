@@ -1,23 +1,23 @@
 //! Walks from every survey that there can be, with a model of what the steps do: that they help, that one kind of them
 //! does not, and that AWS IoT Core refuses what it is shown.
 
-use firstboot_formats::x509::Chain;
-
-use super::table::{awaiting, wrapped};
-use super::{MOST_STEPS, Step, goes_round, next};
+use super::context::RefusedReply;
+use super::next::table::{Scene, awaiting, chain, wrapped};
+use super::{Complete, IdentityState, MOST_STEPS, Step, goes_round, next};
 use crate::enrollment::{Offer, Refusal};
 use crate::error::Error;
 use crate::settings::Settings;
-use crate::survey::{Complete, IdentityState, Survey};
 use crate::tpm::Srk;
+
+fn refusal() -> Refusal {
+    Refusal {
+        path: "gw-1.pem".into(),
+        reason: "expired".into(),
+    }
+}
 
 const OURS: &str = "000b01";
 const OTHER: &str = "000b02";
-
-fn chain() -> Chain {
-    #[allow(clippy::unwrap_used)]
-    Chain::stored(include_bytes!("test-certificate.pem")).unwrap()
-}
 
 /// What a walk meets beside what can be seen.
 #[derive(Clone)]
@@ -28,9 +28,8 @@ struct World {
     empty_auth: bool,
     /// Steps of this kind change nothing.
     useless: Option<Step>,
-    /// AWS IoT Core refuses to register the thing.
+    /// AWS IoT Core refuses to register the thing, and the TPM to open the reply.
     refuses: bool,
-    has_asked: bool,
 }
 
 /// Bits of a number, one after the other.
@@ -48,18 +47,18 @@ impl Bits {
     }
 }
 
-fn complete(survey: &mut Survey, change: impl FnOnce(&mut Complete)) {
-    if let IdentityState::Complete(identity) = &mut survey.identity {
+fn complete(scene: &mut Scene, change: impl FnOnce(&mut Complete)) {
+    if let IdentityState::Complete(identity) = &mut scene.survey.identity {
         change(identity);
     }
 }
 
 /// A survey of each identity below a TPM that serves it.
-fn identity(bits: &mut Bits) -> Survey {
-    let mut survey = awaiting();
-    survey.interrupted = bits.one();
-    survey.configuration_is_ours = bits.one();
-    complete(&mut survey, |i| {
+fn identity(bits: &mut Bits) -> Scene {
+    let mut scene = awaiting();
+    scene.survey.interrupted = bits.one();
+    scene.survey.configuration_is_ours = bits.one();
+    complete(&mut scene, |i| {
         i.access_is_right = bits.one();
         i.request_is_current = bits.one();
         i.request_is_published = bits.one();
@@ -75,19 +74,16 @@ fn identity(bits: &mut Bits) -> Survey {
             2 => Offer::Registration,
             3 => Offer::Certificate(Box::new(chain()), None),
             4 => Offer::Reply(wrapped()),
-            _ => Offer::Refused(Refusal {
-                path: "gw-1.pem".into(),
-                reason: "expired".into(),
-            }),
+            _ => Offer::Refused(refusal()),
         };
     });
-    survey
+    scene
 }
 
 const IDENTITIES: u32 = 6 << 11;
 
 /// The survey with each TPM, and what is found out about it.
-fn tpm(bits: &mut Bits, survey: &mut Survey, world: &mut World) {
+fn tpm(bits: &mut Bits, scene: &mut Scene, world: &mut World) {
     world.empty_auth = bits.one();
     world.primaries = match bits.below(3) {
         0 => vec![OURS.into()],
@@ -95,13 +91,16 @@ fn tpm(bits: &mut Bits, survey: &mut Survey, world: &mut World) {
         _ => Vec::new(),
     };
     if bits.one() {
-        survey.set_aside.push((OTHER.into(), "orphan-1".into()));
+        scene
+            .survey
+            .set_aside
+            .push((OTHER.into(), "orphan-1".into()));
     }
     let srk = |name: &str, no_da| Srk::Present {
         name: name.into(),
         no_da,
     };
-    if let Some(Ok(tpm)) = &mut survey.tpm {
+    if let Some(Ok(tpm)) = &mut scene.survey.tpm {
         tpm.lockout.counter = bits.below(2) * 31;
         tpm.lockout.locked = bits.one();
         tpm.lockout.lockout_auth_set = bits.one();
@@ -119,12 +118,12 @@ fn tpm(bits: &mut Bits, survey: &mut Survey, world: &mut World) {
 const TPMS: u32 = 2 * 3 * 2 * 16 * 5;
 
 /// What the step does to what can be seen next.
-fn apply(step: &Step, survey: &mut Survey, world: &mut World) {
+fn apply(step: &Step, scene: &mut Scene, world: &World) {
     let same = |useless: &Step| std::mem::discriminant(useless) == std::mem::discriminant(step);
     if world.useless.as_ref().is_some_and(same) {
         return;
     }
-    let srk_name = match &survey.tpm {
+    let srk_name = match &scene.survey.tpm {
         Some(Ok(tpm)) => match &tpm.srk {
             Srk::Present { name, .. } => Some(name.clone()),
             _ => None,
@@ -132,7 +131,7 @@ fn apply(step: &Step, survey: &mut Survey, world: &mut World) {
         _ => None,
     };
     let made = |name: String| {
-        let mut identity = awaiting().identity;
+        let mut identity = awaiting().survey.identity;
         if let IdentityState::Complete(complete) = &mut identity {
             complete.srk_name = name;
             complete.request_is_published = false;
@@ -140,62 +139,69 @@ fn apply(step: &Step, survey: &mut Survey, world: &mut World) {
         identity
     };
     match step {
-        Step::RemoveStaging => survey.interrupted = false,
-        Step::RepairStore => survey.identity = awaiting().identity,
+        Step::RemoveStaging => scene.survey.interrupted = false,
+        Step::RepairStore => scene.survey.identity = awaiting().survey.identity,
         Step::ResetLockout => {
-            if let Some(Ok(tpm)) = &mut survey.tpm {
+            if let Some(Ok(tpm)) = &mut scene.survey.tpm {
                 (tpm.lockout.counter, tpm.lockout.locked) = (0, false);
             }
         }
-        Step::ExaminePrimaries => survey.findings.primaries = Some(world.primaries.clone()),
+        Step::ExaminePrimaries => scene.memory.primaries = Some(world.primaries.clone()),
         Step::TryRootKey => {
-            survey.findings.empty_auth = srk_name.map(|name| (name, world.empty_auth));
+            scene.memory.empty_auth = srk_name.map(|name| (name, world.empty_auth));
         }
         Step::RestoreRootKey(name) => {
-            if let Some(Ok(tpm)) = &mut survey.tpm {
+            if let Some(Ok(tpm)) = &mut scene.survey.tpm {
                 tpm.srk = Srk::Present {
                     name: name.clone(),
                     no_da: true,
                 };
             }
         }
-        Step::ConfirmLoss => complete(survey, |_| ()),
+        Step::ConfirmLoss => complete(scene, |_| ()),
         Step::TakeBack(_) => {
-            survey.set_aside.clear();
-            survey.identity = made(OTHER.into());
+            scene.survey.set_aside.clear();
+            scene.survey.identity = made(OTHER.into());
         }
-        Step::SetAside(_) => survey.identity = IdentityState::Absent,
-        Step::RemoveConfiguration => survey.configuration_is_ours = false,
+        Step::SetAside(_) => scene.survey.identity = IdentityState::Absent,
+        Step::RemoveConfiguration => scene.survey.configuration_is_ours = false,
         Step::MakeIdentity => {
             let name = srk_name.unwrap_or_else(|| OTHER.into());
-            if let Some(Ok(tpm)) = &mut survey.tpm {
+            if let Some(Ok(tpm)) = &mut scene.survey.tpm {
                 tpm.srk = Srk::Present {
                     name: name.clone(),
                     no_da: true,
                 };
             }
-            survey.identity = made(name);
+            scene.survey.identity = made(name);
         }
-        _ => complete(survey, |i| enrollment(step, i, world)),
+        Step::AskForCertificate => {
+            scene.memory.has_asked = true;
+            complete(scene, |i| i.offer = Offer::Registration);
+        }
+        Step::OpenReply(wrapped) if world.refuses => {
+            scene.memory.refused_reply = Some(RefusedReply {
+                sha256: wrapped.sha256.clone(),
+                refusal: refusal(),
+            });
+        }
+        Step::RemoveClaim => scene.memory.claim_stays = Some("read-only".into()),
+        _ => complete(scene, |i| enrollment(step, i, world)),
     }
     if *step == Step::ConfirmLoss
-        && let IdentityState::Complete(identity) = &survey.identity
+        && let IdentityState::Complete(identity) = &scene.survey.identity
     {
-        survey.findings.lost = Some(identity.srk_name.clone());
+        scene.memory.lost = Some(identity.srk_name.clone());
     }
 }
 
-fn enrollment(step: &Step, identity: &mut Complete, world: &mut World) {
+fn enrollment(step: &Step, identity: &mut Complete, world: &World) {
     match step {
         Step::SetAccess => identity.access_is_right = true,
         Step::RenewRequest => {
             (identity.request_is_current, identity.request_is_published) = (true, true);
         }
         Step::PublishRequest => identity.request_is_published = true,
-        Step::AskForCertificate => {
-            identity.offer = Offer::Registration;
-            world.has_asked = true;
-        }
         Step::RegisterThing if world.refuses => identity.offer = Offer::Request,
         Step::RegisterThing => identity.offer = Offer::Certificate(Box::new(chain()), None),
         Step::ForgetOwnership => identity.ownership_is_spent = false,
@@ -210,25 +216,24 @@ fn enrollment(step: &Step, identity: &mut Complete, world: &mut World) {
         }
         Step::FillToken(_) => identity.token_is_verified = true,
         Step::WriteConfiguration(_) => identity.configuration_is_written = true,
-        Step::RemoveClaim => identity.claim_stays = Some("read-only".into()),
         _ => {}
     }
 }
 
 /// Walks to the end, and checks each step.
 #[track_caller]
-fn walk(wanted: Result<&Settings, &Error>, mut survey: Survey, mut world: World) {
-    let start = survey.clone();
+fn walk(wanted: Result<&Settings, &Error>, mut scene: Scene, world: World) {
+    let start = scene.clone();
     let mut taken = Vec::new();
     loop {
-        let step = next(wanted, &survey);
+        let step = next(wanted, &scene.survey, &scene.memory);
         // A registration that is refused ends the run of a process that has asked.
-        let refused = step == Step::RegisterThing && world.refuses && world.has_asked;
+        let refused = step == Step::RegisterThing && world.refuses && scene.memory.has_asked;
         if step.is_end() || refused || goes_round(&taken, &step).is_some() {
             break;
         }
-        assert_may_be_taken(wanted, &survey, &step);
-        apply(&step, &mut survey, &mut world);
+        assert_may_be_taken(wanted, &scene, &step);
+        apply(&step, &mut scene, &world);
         taken.push(step);
         assert!(taken.len() <= MOST_STEPS, "{start:?}: {taken:?}");
     }
@@ -242,7 +247,7 @@ fn walk(wanted: Result<&Settings, &Error>, mut survey: Survey, mut world: World)
     );
     // Whatever a walk comes to where all steps help, it is no circle.
     if world.useless.is_none() {
-        let last = next(wanted, &survey);
+        let last = next(wanted, &scene.survey, &scene.memory);
         let registers = last == Step::RegisterThing;
         assert!(
             last.is_end() || registers,
@@ -252,13 +257,13 @@ fn walk(wanted: Result<&Settings, &Error>, mut survey: Survey, mut world: World)
 }
 
 #[track_caller]
-fn assert_may_be_taken(wanted: Result<&Settings, &Error>, survey: &Survey, step: &Step) {
-    if let (Step::SetAside(_), IdentityState::Complete(identity)) = (step, &survey.identity) {
-        let serves = match &survey.tpm {
+fn assert_may_be_taken(wanted: Result<&Settings, &Error>, scene: &Scene, step: &Step) {
+    if let (Step::SetAside(_), IdentityState::Complete(identity)) = (step, &scene.survey.identity) {
+        let serves = match &scene.survey.tpm {
             Some(Ok(tpm)) => tpm.srk.is(&identity.srk_name),
             _ => true,
         };
-        assert!(!serves, "{survey:?}: {step:?}");
+        assert!(!serves, "{scene:?}: {step:?}");
     }
     // Where nobody can say what is wanted, nothing is made of it.
     let needs_settings = step.is_enrollment()
@@ -270,7 +275,7 @@ fn assert_may_be_taken(wanted: Result<&Settings, &Error>, survey: &Survey, step:
                 | Step::SetAccess
                 | Step::RemoveConfiguration
         );
-    assert!(wanted.is_ok() || !needs_settings, "{survey:?}: {step:?}");
+    assert!(wanted.is_ok() || !needs_settings, "{scene:?}: {step:?}");
 }
 
 fn world() -> World {
@@ -279,7 +284,6 @@ fn world() -> World {
         empty_auth: true,
         useless: None,
         refuses: false,
-        has_asked: false,
     }
 }
 
@@ -313,20 +317,26 @@ fn useless() -> Vec<Option<Step>> {
 }
 
 /// With what is wanted, and without.
-fn both_ways(survey: &Survey, world: &World) {
-    walk(Ok(&Settings::default()), survey.clone(), world.clone());
+fn both_ways(scene: &Scene, world: &World) {
+    walk(Ok(&Settings::default()), scene.clone(), world.clone());
     let why = Error::settings("firstboot.json: cut off");
-    walk(Err(&why), survey.clone(), world.clone());
+    walk(Err(&why), scene.clone(), world.clone());
 }
 
 #[test]
 fn of_every_identity() {
     let useless = useless();
     for number in 0..IDENTITIES {
-        let survey = identity(&mut Bits(number));
+        let scene = identity(&mut Bits(number));
         let mut refusals = vec![false];
-        let asks = |i: &Complete| matches!(i.offer, Offer::Request | Offer::Registration);
-        if matches!(&survey.identity, IdentityState::Complete(i) if asks(i)) {
+        let asks = |i: &Complete| {
+            let offer = &i.offer;
+            matches!(
+                offer,
+                Offer::Request | Offer::Registration | Offer::Reply(_)
+            )
+        };
+        if matches!(&scene.survey.identity, IdentityState::Complete(i) if asks(i)) {
             refusals.push(true);
         }
         for refuses in refusals {
@@ -338,13 +348,13 @@ fn of_every_identity() {
                     useless,
                     ..world()
                 };
-                both_ways(&survey, &world);
+                both_ways(&scene, &world);
             }
         }
         for tpm in [None, Some(Err("no TPM".into()))] {
-            let mut survey = survey.clone();
-            survey.tpm = tpm;
-            both_ways(&survey, &world());
+            let mut scene = scene.clone();
+            scene.survey.tpm = tpm;
+            both_ways(&scene, &world());
         }
     }
 }
@@ -352,31 +362,31 @@ fn of_every_identity() {
 #[test]
 fn of_every_tpm() {
     for number in 0..TPMS {
-        let mut survey = awaiting();
+        let mut scene = awaiting();
         let mut world = world();
-        tpm(&mut Bits(number), &mut survey, &mut world);
-        let enrolled = |survey: &mut Survey| {
-            complete(survey, |i| {
+        tpm(&mut Bits(number), &mut scene, &mut world);
+        let enrolled = |scene: &mut Scene| {
+            complete(scene, |i| {
                 i.certificate = Some(chain());
                 (i.token_is_verified, i.configuration_is_written) = (true, true);
             });
         };
         for kind in 0..6 {
-            let mut survey = survey.clone();
+            let mut scene = scene.clone();
             match kind {
                 0 => {}
-                1 => enrolled(&mut survey),
-                2 => survey.identity = IdentityState::Absent,
-                3 => survey.identity = IdentityState::Defective("pin is missing".into()),
-                4 => survey.identity = IdentityState::TornUpgrade,
-                _ => survey.identity = IdentityState::Foreign("theirs".into()),
+                1 => enrolled(&mut scene),
+                2 => scene.survey.identity = IdentityState::Absent,
+                3 => scene.survey.identity = IdentityState::Defective("pin is missing".into()),
+                4 => scene.survey.identity = IdentityState::TornUpgrade,
+                _ => scene.survey.identity = IdentityState::Foreign("theirs".into()),
             }
             for useless in useless() {
                 let world = World {
                     useless,
                     ..world.clone()
                 };
-                both_ways(&survey, &world);
+                both_ways(&scene, &world);
             }
         }
     }

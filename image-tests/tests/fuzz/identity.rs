@@ -4,11 +4,9 @@
 use std::fs;
 
 use anyhow::Result;
-use firstboot::device::Device;
 use firstboot::error::Error;
 use firstboot::layout::Layout;
-use firstboot::provision::{Step, next, wanted};
-use firstboot::survey::{IdentityState, Survey, TpmState};
+use firstboot::provision::{Context, IdentityState, Step, Survey, TpmState, next};
 use firstboot::tpm::{Lockout, Srk};
 use image_tests::clients::KeyType;
 use image_tests::device::{self, STORE, offline_settings};
@@ -49,7 +47,7 @@ impl Enrolled {
 
     /// Looks, and says what is next. Owner and modes are taken to be right: a test changes them.
     pub fn look(&self) -> std::result::Result<Step, Error> {
-        let mut device = Device::open(Layout::new(self.device.root()), Some("none"));
+        let mut context = Context::open(Layout::new(self.device.root()), Some("none"));
         let tpm = TpmState {
             lockout: Lockout {
                 counter: 0,
@@ -66,11 +64,11 @@ impl Enrolled {
             },
             identification: None,
         };
-        let mut survey = Survey::take(&mut device, Some(tpm))?;
+        let mut survey = Survey::take(&mut context, Some(tpm))?;
         if let IdentityState::Complete(identity) = &mut survey.identity {
             identity.access_is_right = true;
         }
-        Ok(next(wanted(&device), &survey))
+        Ok(next(context.wanted(), &survey, &context.memory))
     }
 
     /// The same with other bytes in a file of the identity.

@@ -112,7 +112,7 @@ fn judge(tree: &Tree, text: &[u8]) -> Checked<bool> {
         evidence: Some(&fixture.evidence),
         issuers: &[fixture.issuer],
         opened: None,
-        refused: None,
+        superseded: None,
     };
     let clock = Clock {
         now: Duration::from_secs(1_704_067_200),

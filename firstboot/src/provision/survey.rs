@@ -12,18 +12,19 @@ use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::record::Record;
 use firstboot_formats::x509::{Chain, Request};
 
-use crate::device::{Device, Inputs};
+use super::context::{Context, Places};
+use super::inputs::Inputs;
+use super::{configure, names, root_key};
 use crate::durability;
 use crate::enrollment::offline::{self, Wanted};
 use crate::enrollment::{Offer, fleet};
 use crate::error::{Exit, Result};
 use crate::greengrass;
-use crate::identity::{Contents, OpenedReplies};
-use crate::root_key::Findings;
+use crate::identity::{Contents, Identity, OpenedReplies};
 use crate::settings::{Method, Settings};
 use crate::tpm::{Identification, Lockout, Srk, Tpm};
 
-/// All that [`crate::provision::next`] decides by.
+/// What is there: what [`super::next()`] decides by, beside what is wanted and what this process remembers.
 #[derive(Clone, Debug)]
 pub struct Survey {
     /// The TPM, or why there is none. `None` where it was not looked at: nobody has said which TPM is this
@@ -36,8 +37,9 @@ pub struct Survey {
     /// The Names of the storage root keys of identities that were set aside and can be taken back, and where they are.
     /// Looked for only where the identity does not fit the TPM.
     pub set_aside: Vec<(String, PathBuf)>,
-    /// What steps have found out about the storage root key.
-    pub findings: Findings,
+    /// An earlier process has noted that the key at 0x81000001 has an authorization value. Looked for only where the
+    /// identity does not fit the TPM.
+    pub root_key_is_noted_with_auth: bool,
     /// Why an identity would not outlast the power; looked at only where there is none.
     pub volatile: Option<String>,
     /// The configuration names our key, but no identity that is there was ever configured: it is of an earlier one.
@@ -97,68 +99,78 @@ pub struct Complete {
     pub configuration_is_written: bool,
     /// The fleet's claim certificate or its key lies on the boot partition, and is not needed any more.
     pub claim_is_spent: bool,
-    /// Why it could not be removed.
-    pub claim_stays: Option<String>,
 }
 
 impl Survey {
-    /// Looks. A TPM that is known from a look just before is not asked again.
-    pub fn take(device: &mut Device, known: Option<TpmState>) -> Result<Self> {
-        let interrupted = device.identity.has_staging();
-        let identity = if !device.identity.exists()? {
+    /// Looks. A TPM that is known from a look just before is not asked again. What the process remembers is left
+    /// out: it is nothing that is there.
+    pub fn take(context: &mut Context, known: Option<TpmState>) -> Result<Self> {
+        let Context {
+            inputs,
+            places,
+            connections,
+            memory: _,
+        } = context;
+        let Places {
+            layout, identity, ..
+        } = &*places;
+        let interrupted = identity.has_staging();
+        let state = if !identity.exists()? {
             IdentityState::Absent
-        } else if device.identity.has_torn_upgrade() {
+        } else if identity.has_torn_upgrade() {
             IdentityState::TornUpgrade
-        } else if let Some(defect) = device.identity.defect()? {
-            defective(device, defect)?
+        } else if let Some(defect) = identity.defect()? {
+            defective(identity, defect)?
         } else {
-            complete(device)?
+            complete(inputs.as_ref().ok(), places)?
         };
-        let blank = matches!(identity, IdentityState::Absent);
+        let blank = matches!(state, IdentityState::Absent);
         // Of interest only where there is nothing that a configuration could be about. Where only the certificate
         // is damaged, it is still this identity's, with all that Greengrass has made of it.
         let has_certificate =
-            matches!(&identity, IdentityState::Complete(c) if c.certificate.is_some());
+            matches!(&state, IdentityState::Complete(c) if c.certificate.is_some());
         let configuration_is_ours = !has_certificate
-            && device.identity.configured().is_none()
-            && device.inputs.as_ref().is_ok_and(|inputs| {
-                greengrass::is_ours(&device.layout, inputs.settings.greengrass.edition)
+            && identity.configured().is_none()
+            && inputs.as_ref().is_ok_and(|inputs| {
+                greengrass::is_ours(layout, inputs.settings.greengrass.edition)
             });
         let mut survey = Self {
             tpm: None,
             set_aside: Vec::new(),
-            findings: Findings::default(),
+            root_key_is_noted_with_auth: false,
             volatile: if blank {
-                durability::objection(&device.layout)
+                durability::objection(layout)
             } else {
                 None
             },
             interrupted,
-            identity,
+            identity: state,
             configuration_is_ours,
         };
-        if device.tcti.is_none() || (device.inputs.is_err() && !survey.is_enrolled()) {
+        if places.tcti.is_none() || (inputs.is_err() && !survey.is_enrolled()) {
             return Ok(survey);
         }
         let looked = match known {
             Some(known) => Ok(known),
-            None => device.tpm().and_then(|tpm| TpmState::take(tpm, blank)),
+            None => connections
+                .tpm(places)
+                .and_then(|tpm| TpmState::take(tpm, blank)),
         };
+        let srk = match &looked {
+            Ok(tpm) => Some(&tpm.srk),
+            Err(_) => None,
+        };
+        let fits = matches!((&survey.identity, srk), (IdentityState::Complete(c), Some(srk)) if srk.is(&c.srk_name));
+        if !fits {
+            survey.set_aside = identity.returnable();
+            survey.root_key_is_noted_with_auth = matches!(srk, Some(Srk::Present { name, .. })
+                if root_key::is_noted_with_auth(layout, name));
+        }
         survey.tpm = Some(match looked {
             Ok(state) => Ok(state),
             Err(e) if e.exit == Exit::NoTpm => Err(e.to_string()),
             Err(e) => return Err(e),
         });
-        let srk = survey
-            .tpm
-            .as_ref()
-            .and_then(|tpm| tpm.as_ref().ok())
-            .map(|tpm| &tpm.srk);
-        let fits = matches!((&survey.identity, srk), (IdentityState::Complete(c), Some(srk)) if srk.is(&c.srk_name));
-        survey.findings = device.findings(srk.filter(|_| !fits));
-        if !fits {
-            survey.set_aside = device.identity.returnable();
-        }
         Ok(survey)
     }
 
@@ -194,8 +206,8 @@ impl TpmState {
 }
 
 /// What there is instead of an identity: what is not ours is not touched, whatever is wrong with it.
-fn defective(device: &Device, defect: String) -> Result<IdentityState> {
-    Ok(match device.identity.contents()? {
+fn defective(identity: &Identity, defect: String) -> Result<IdentityState> {
+    Ok(match identity.contents()? {
         Contents::Nothing => IdentityState::Absent,
         Contents::Ours => IdentityState::Defective(defect),
         Contents::Others(what) => IdentityState::Foreign(what),
@@ -203,13 +215,14 @@ fn defective(device: &Device, defect: String) -> Result<IdentityState> {
     })
 }
 
-fn complete(device: &Device) -> Result<IdentityState> {
-    let Device {
+/// An identity, as far as it is what is wanted; where nobody can tell what that is, as if it were.
+fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
+    let Places {
         layout,
         identity,
         boot,
         ..
-    } = device;
+    } = places;
     let [request_pem, record_json] = identity.request_files()?;
     let request =
         Request::parse(&request_pem).and_then(|request| Ok((request.public_key()?, request)));
@@ -240,14 +253,14 @@ fn complete(device: &Device) -> Result<IdentityState> {
         is_for_another_name: None,
         configuration_is_written: verified.is_some() && greengrass::is_complete(layout),
         claim_is_spent: false,
-        claim_stays: None,
         certificate,
         record,
     };
     // … and how it differs from that.
-    let Ok(Inputs { settings, .. }) = &device.inputs else {
+    let Some(inputs) = inputs else {
         return Ok(IdentityState::Complete(Box::new(standing)));
     };
+    let settings = &inputs.settings;
     let record = &standing.record;
     let certificate = standing.certificate.as_ref();
     let wanted =
@@ -259,34 +272,32 @@ fn complete(device: &Device) -> Result<IdentityState> {
         && record.csr_sha256 == hexadecimal(&sha256(&request_pem))
         && record.key_sha256 == key.fingerprint();
     let configuration_is_written = match (certificate, &verified) {
-        (Some(chain), Some(verified)) => device.with_facts(chain, verified.slot, |facts| {
-            Ok(facts.configured.as_ref() == Some(&facts.mark())
-                && greengrass::is_written(layout, facts)?)
-        })?,
+        (Some(chain), Some(verified)) => {
+            configure::is_written(inputs, places, chain, verified.slot)?
+        }
         _ => false,
     };
     Ok(IdentityState::Complete(Box::new(Complete {
         access_is_right: identity.access_is_right(),
         request_is_current,
-        request_is_published: device.request_stays.is_some()
-            || boot.request_is_published(&settings.thing_name, [&request_pem, &record_json]),
-        offer: offer(device, settings, &key, record, certificate)?,
+        request_is_published: boot
+            .request_is_published(&settings.thing_name, [&request_pem, &record_json]),
+        offer: offer(settings, places, &key, record, certificate)?,
         ownership_is_spent: identity.has_ownership()
-            && (certificate.is_some() || is_registered(device, &key)),
+            && (certificate.is_some() || is_registered(identity, &key)),
         is_for_another_name: certificate
-            .map(|chain| device.outdated_name(chain))
+            .map(|chain| names::outdated(settings, identity, chain))
             .transpose()?
             .flatten(),
         configuration_is_written,
         claim_is_spent: certificate.is_some() && settings.enrollment.is_fleet() && boot.has_claim(),
-        claim_stays: device.claim_stays.clone(),
         ..standing
     })))
 }
 
 /// Whether fleet provisioning has come to its end.
-fn is_registered(device: &Device, key: &PublicKey) -> bool {
-    let registration = device.identity.registration().ok().flatten();
+fn is_registered(identity: &Identity, key: &PublicKey) -> bool {
+    let registration = identity.registration().ok().flatten();
     registration
         .and_then(|registration| registration.certificate(key))
         .is_some()
@@ -294,13 +305,13 @@ fn is_registered(device: &Device, key: &PublicKey) -> bool {
 
 /// What enrollment offers beside the certificate that has been accepted.
 fn offer(
-    device: &Device,
     settings: &Settings,
+    places: &Places,
     key: &PublicKey,
     record: &Record,
     accepted: Option<&Chain>,
 ) -> Result<Offer> {
-    let Device { identity, boot, .. } = device;
+    let Places { identity, boot, .. } = places;
     let offer = match (settings.enrollment.method, accepted) {
         (Method::Offline, _) => {
             let clock = Clock::read();
@@ -313,11 +324,7 @@ fn offer(
             let in_force = |accepted: &Chain| {
                 accepted.expired(clock).is_none() && accepted.is_of(&settings.thing_name)
             };
-            let superseded = opened
-                .superseded
-                .filter(|_| accepted.is_some_and(in_force))
-                .map(|superseded| (superseded.reply_sha256, superseded.reason));
-            let refused = device.refused_reply.as_ref().or(superseded.as_ref());
+            let superseded = opened.superseded.filter(|_| accepted.is_some_and(in_force));
             let wanted = Wanted {
                 thing_name: &settings.thing_name,
                 key,
@@ -325,7 +332,7 @@ fn offer(
                 issuers: &settings.enrollment.issuers,
                 accepted,
                 opened: opened.reply_sha256.as_deref(),
-                refused: refused.map(|(sha256, why)| (sha256.as_str(), why.as_str())),
+                superseded: superseded.as_ref(),
             };
             offline::offer(boot, &wanted, clock)
         }

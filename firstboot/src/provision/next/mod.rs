@@ -1,17 +1,22 @@
 //! What is next, as a pure function. `table` tests it.
 
+mod root_key;
+#[cfg(test)]
+pub(super) mod table;
+
 use firstboot_formats::public_key::KeyType;
 
-use super::root_key;
+use super::context::Memory;
+use super::survey::{IdentityState, Survey, TpmState};
 use super::{State, Step};
 use crate::enrollment::Offer;
 use crate::error::{Error, Exit};
 use crate::settings::Settings;
-use crate::survey::{IdentityState, Survey, TpmState};
 use crate::tpm::Srk;
 
-/// The next step: a pure function of what is wanted (or why that cannot be told) and what is there.
-pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey) -> Step {
+/// The next step: a pure function of what is wanted (or why that cannot be told), what is there, and what this process
+/// remembers.
+pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory) -> Step {
     if let Err(why) = wanted
         && !survey.is_enrolled()
     {
@@ -42,13 +47,13 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey) -> Step {
                 ),
             );
         }
-        IdentityState::Absent => return from_blank(wanted, survey, tpm),
+        IdentityState::Absent => return from_blank(wanted, survey, tpm, memory),
         IdentityState::Complete(identity) => identity,
     };
     if let Some(tpm) = tpm
         && !tpm.srk.is(&identity.srk_name)
     {
-        return root_key::missing(&identity.srk_name, survey, tpm);
+        return root_key::missing(&identity.srk_name, survey, tpm, memory);
     }
     if let Err(why) = wanted {
         return Step::Serve(
@@ -65,14 +70,17 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey) -> Step {
     if identity.ownership_is_spent {
         return Step::ForgetOwnership;
     }
+    let offer = memory.judge(&identity.offer);
+    // One that could not be published before in this process is not tried again.
+    let request_is_published = identity.request_is_published || memory.request_stays.is_some();
     let Some(certificate) = &identity.certificate else {
         if survey.configuration_is_ours {
             return Step::RemoveConfiguration;
         }
-        if !identity.request_is_published {
+        if !request_is_published {
             return Step::PublishRequest;
         }
-        return match &identity.offer {
+        return match &*offer {
             Offer::Certificate(chain, remark) => Step::Accept(chain.clone(), remark.clone()),
             Offer::Reply(wrapped) => Step::OpenReply(wrapped.clone()),
             Offer::Request => Step::AskForCertificate,
@@ -84,7 +92,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey) -> Step {
             ),
         };
     };
-    let remark = match &identity.offer {
+    let remark = match &*offer {
         Offer::Certificate(chain, remark) => return Step::Accept(chain.clone(), remark.clone()),
         Offer::Reply(wrapped) => return Step::OpenReply(wrapped.clone()),
         Offer::Refused(why) => Some(format!("a new certificate is refused: {why}")),
@@ -97,10 +105,10 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey) -> Step {
         return Step::WriteConfiguration(Box::new(certificate.clone()));
     }
     if let Some(named) = &identity.is_for_another_name {
-        if !identity.request_is_published {
+        if !request_is_published {
             return Step::PublishRequest;
         }
-        let awaited = match &identity.offer {
+        let awaited = match &*offer {
             Offer::Refused(why) => format!("the one for the new name is refused: {why}"),
             Offer::Nothing(what) => what.clone(),
             _ => "one for the new name is awaited".into(),
@@ -114,7 +122,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey) -> Step {
             ),
         );
     }
-    let claim_stays = match &identity.claim_stays {
+    let claim_stays = match &memory.claim_stays {
         _ if !identity.claim_is_spent => None,
         None => return Step::RemoveClaim,
         Some(why) => Some(format!(
@@ -159,12 +167,17 @@ fn tpm_first(tpm: &TpmState) -> Option<Step> {
     None
 }
 
-fn from_blank(wanted: Result<&Settings, &Error>, survey: &Survey, tpm: Option<&TpmState>) -> Step {
+fn from_blank(
+    wanted: Result<&Settings, &Error>,
+    survey: &Survey,
+    tpm: Option<&TpmState>,
+    memory: &Memory,
+) -> Step {
     if let Some(why) = &survey.volatile {
         return Step::Stop(State::VolatileStorage, Exit::CannotWrite, why.clone());
     }
     // Before anything of its configuration is taken away: it may come back.
-    if let Some(step) = tpm.and_then(|tpm| root_key::take_back(survey, tpm)) {
+    if let Some(step) = tpm.and_then(|tpm| root_key::take_back(survey, tpm, memory)) {
         return step;
     }
     if survey.configuration_is_ours {
@@ -195,5 +208,5 @@ fn from_blank(wanted: Result<&Settings, &Error>, survey: &Survey, tpm: Option<&T
                 .into(),
         );
     }
-    root_key::usable(survey, tpm).unwrap_or(Step::MakeIdentity)
+    root_key::usable(survey, tpm, memory).unwrap_or(Step::MakeIdentity)
 }

@@ -3,18 +3,32 @@
 use firstboot_formats::attestation::Reply;
 use firstboot_formats::public_key::KeyType;
 use firstboot_formats::record::Record;
+use firstboot_formats::x509::Chain;
 
-use super::{State, Step, next};
+use super::next;
 use crate::enrollment::{Offer, Refusal, Wrapped};
 use crate::error::Exit;
-use crate::root_key::Findings;
+use crate::provision::context::{Memory, RefusedReply};
+use crate::provision::{Complete, IdentityState, State, Step, Survey, TpmState};
 use crate::settings::{Edition, Greengrass, Settings};
-use crate::survey::{Complete, IdentityState, Survey, TpmState};
 use crate::tpm::{Identification, Lockout, Srk};
 
+/// What is there, and what the process remembers.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    pub survey: Survey,
+    pub memory: Memory,
+}
+
+impl Scene {
+    pub fn next(&self, settings: &Settings) -> Step {
+        next(Ok(settings), &self.survey, &self.memory)
+    }
+}
+
 /// A device with nothing left to do, but for the certificate.
-pub(super) fn awaiting() -> Survey {
-    Survey {
+pub fn awaiting() -> Scene {
+    let survey = Survey {
         tpm: Some(Ok(TpmState {
             lockout: Lockout {
                 max_tries: 32,
@@ -46,12 +60,15 @@ pub(super) fn awaiting() -> Survey {
             ownership_is_spent: false,
             configuration_is_written: false,
             claim_is_spent: false,
-            claim_stays: None,
         })),
         set_aside: Vec::new(),
-        findings: Findings::default(),
+        root_key_is_noted_with_auth: false,
         volatile: None,
         configuration_is_ours: false,
+    };
+    Scene {
+        survey,
+        memory: Memory::default(),
     }
 }
 
@@ -71,34 +88,34 @@ fn expired() -> Refusal {
 }
 
 /// Without an identity, below a key that takes an empty authorization value.
-fn blank() -> Survey {
-    let mut survey = awaiting();
-    survey.identity = IdentityState::Absent;
-    survey.findings.empty_auth = Some(("000b01".into(), true));
-    survey
+fn blank() -> Scene {
+    let mut scene = awaiting();
+    scene.survey.identity = IdentityState::Absent;
+    scene.memory.empty_auth = Some(("000b01".into(), true));
+    scene
 }
 
 /// Its storage root key is gone, and the TPM makes another one.
-fn cleared() -> Survey {
-    let mut survey = awaiting();
-    tpm(&mut survey, |t| t.srk = Srk::Absent);
-    survey.findings.primaries = Some(vec!["000b02".into(), "000b03".into()]);
-    survey
+fn cleared() -> Scene {
+    let mut scene = awaiting();
+    tpm(&mut scene, |t| t.srk = Srk::Absent);
+    scene.memory.primaries = Some(vec!["000b02".into(), "000b03".into()]);
+    scene
 }
 
 /// Another storage root key is there, and the TPM makes that one.
-fn swapped() -> Survey {
-    let mut survey = cleared();
-    tpm(&mut survey, |t| t.srk = key("000b02"));
-    survey.findings.empty_auth = Some(("000b02".into(), true));
-    survey
+fn swapped() -> Scene {
+    let mut scene = cleared();
+    tpm(&mut scene, |t| t.srk = key("000b02"));
+    scene.memory.empty_auth = Some(("000b02".into(), true));
+    scene
 }
 
 /// A key without noDA is there that was not tried; so many tries of so many are used up, and only somebody else can
 /// reset them.
-fn protected(survey: &mut Survey, counter: u32, max_tries: u32) {
-    survey.findings.empty_auth = None;
-    tpm(survey, |t| {
+fn protected(scene: &mut Scene, counter: u32, max_tries: u32) {
+    scene.memory.empty_auth = None;
+    tpm(scene, |t| {
         t.srk = Srk::Present {
             name: "000b01".into(),
             no_da: false,
@@ -108,28 +125,36 @@ fn protected(survey: &mut Survey, counter: u32, max_tries: u32) {
     });
 }
 
-fn set_aside(survey: &mut Survey, name: &str) {
-    survey.set_aside = vec![(name.into(), "/orphan-1".into())];
+/// The reply with this hash could not be opened.
+fn refused_reply(scene: &mut Scene, sha256: &str) {
+    scene.memory.refused_reply = Some(RefusedReply {
+        sha256: sha256.into(),
+        refusal: expired(),
+    });
 }
 
-fn tpm(survey: &mut Survey, change: impl FnOnce(&mut TpmState)) {
-    if let Some(Ok(tpm)) = &mut survey.tpm {
+fn set_aside(scene: &mut Scene, name: &str) {
+    scene.survey.set_aside = vec![(name.into(), "/orphan-1".into())];
+}
+
+fn tpm(scene: &mut Scene, change: impl FnOnce(&mut TpmState)) {
+    if let Some(Ok(tpm)) = &mut scene.survey.tpm {
         change(tpm);
     }
 }
 
-fn identity(survey: &mut Survey, change: impl FnOnce(&mut Complete)) {
-    if let IdentityState::Complete(identity) = &mut survey.identity {
+fn identity(scene: &mut Scene, change: impl FnOnce(&mut Complete)) {
+    if let IdentityState::Complete(identity) = &mut scene.survey.identity {
         change(identity);
     }
 }
 
-/// (what the row shows, how the survey differs, the state and the beginning of the step's
+/// (what the row shows, how the scene differs, the state and the beginning of the step's
 /// description)
 type Row = (
     &'static str,
-    fn() -> Survey,
-    fn(&mut Survey),
+    fn() -> Scene,
+    fn(&mut Scene),
     &'static str,
     &'static str,
 );
@@ -138,21 +163,21 @@ const TABLE: &[Row] = &[
     (
         "no TPM",
         blank,
-        |s| s.tpm = Some(Err("no TPM".into())),
+        |s| s.survey.tpm = Some(Err("no TPM".into())),
         "NoTpm",
         "no TPM",
     ),
     (
         "no TPM, identity there",
         awaiting,
-        |s| s.tpm = Some(Err("no TPM".into())),
+        |s| s.survey.tpm = Some(Err("no TPM".into())),
         "NoTpm",
         "no TPM",
     ),
     (
         "interrupted",
         blank,
-        |s| s.interrupted = true,
+        |s| s.survey.interrupted = true,
         "Interrupted",
         "removing an identity",
     ),
@@ -229,28 +254,28 @@ const TABLE: &[Row] = &[
     (
         "blank, configuration left over",
         blank,
-        |s| s.configuration_is_ours = true,
+        |s| s.survey.configuration_is_ours = true,
         "Blank",
         "removing the configuration",
     ),
     (
         "torn upgrade",
         blank,
-        |s| s.identity = IdentityState::TornUpgrade,
+        |s| s.survey.identity = IdentityState::TornUpgrade,
         "StoreUpgradeCut",
         "repairing",
     ),
     (
         "defective",
         blank,
-        |s| s.identity = IdentityState::Defective("pin is missing".into()),
+        |s| s.survey.identity = IdentityState::Defective("pin is missing".into()),
         "Orphaned",
         "setting the identity aside: pin is missing",
     ),
     (
         "defective, and others' tokens beside it",
         awaiting,
-        |s| s.identity = IdentityState::Foreign("not ours".into()),
+        |s| s.survey.identity = IdentityState::Foreign("not ours".into()),
         "ForeignStore",
         "not ours. Other programs",
     ),
@@ -264,14 +289,14 @@ const TABLE: &[Row] = &[
     (
         "storage root key gone, the TPM makes it",
         cleared,
-        |s| s.findings.primaries = Some(vec!["000b00".into(), "000b01".into()]),
+        |s| s.memory.primaries = Some(vec!["000b00".into(), "000b01".into()]),
         "Orphaned",
         "making the identity's storage root key again",
     ),
     (
         "storage root key gone, the TPM makes it, another one is there",
         swapped,
-        |s| s.findings.primaries = Some(vec!["000b01".into()]),
+        |s| s.memory.primaries = Some(vec!["000b01".into()]),
         "ForeignPrimary",
         "the TPM has another storage key",
     ),
@@ -279,7 +304,7 @@ const TABLE: &[Row] = &[
         "storage root key gone, owner authorization set",
         cleared,
         |s| {
-            s.findings.primaries = None;
+            s.memory.primaries = None;
             tpm(s, |t| t.lockout.owner_auth_set = true)
         },
         "Orphaned",
@@ -295,7 +320,7 @@ const TABLE: &[Row] = &[
     (
         "TPM cleared",
         cleared,
-        |s| s.findings.lost = Some("000b01".into()),
+        |s| s.memory.lost = Some("000b01".into()),
         "Orphaned",
         "setting the identity aside: its storage root key is gone",
     ),
@@ -309,28 +334,38 @@ const TABLE: &[Row] = &[
     (
         "TPM swapped, and its key was not tried",
         swapped,
-        |s| s.findings.empty_auth = None,
+        |s| s.memory.empty_auth = None,
         "Blank",
         "trying whether",
     ),
     (
         "TPM swapped, and its key has an authorization value",
         swapped,
-        |s| s.findings.empty_auth = Some(("000b02".into(), false)),
+        |s| s.memory.empty_auth = Some(("000b02".into(), false)),
+        "ForeignPrimary",
+        "the TPM has a storage key with an authorization value",
+    ),
+    (
+        "TPM swapped, and an earlier process has found an authorization value",
+        swapped,
+        |s| {
+            s.memory.empty_auth = None;
+            s.survey.root_key_is_noted_with_auth = true;
+        },
         "ForeignPrimary",
         "the TPM has a storage key with an authorization value",
     ),
     (
         "TPM swapped",
         swapped,
-        |s| s.findings.lost = Some("000b01".into()),
+        |s| s.memory.lost = Some("000b01".into()),
         "Orphaned",
         "setting the identity aside: it was made by another TPM",
     ),
     (
         "another identity was lost",
         swapped,
-        |s| s.findings.lost = Some("000b07".into()),
+        |s| s.memory.lost = Some("000b07".into()),
         "Orphaned",
         "asking the TPM again",
     ),
@@ -360,7 +395,7 @@ const TABLE: &[Row] = &[
         blank,
         |s| {
             set_aside(s, "000b01");
-            s.configuration_is_ours = true
+            s.survey.configuration_is_ours = true
         },
         "Orphaned",
         "taking back the identity",
@@ -385,7 +420,7 @@ const TABLE: &[Row] = &[
     (
         "blank, a key that was not tried",
         blank,
-        |s| s.findings.empty_auth = None,
+        |s| s.memory.empty_auth = None,
         "Blank",
         "trying whether",
     ),
@@ -406,21 +441,21 @@ const TABLE: &[Row] = &[
     (
         "blank, somebody else's store",
         blank,
-        |s| s.identity = IdentityState::Foreign("not ours".into()),
+        |s| s.survey.identity = IdentityState::Foreign("not ours".into()),
         "ForeignStore",
         "not ours. Other programs",
     ),
     (
         "blank, storage that does not last",
         blank,
-        |s| s.volatile = Some("in memory".into()),
+        |s| s.survey.volatile = Some("in memory".into()),
         "VolatileStorage",
         "in memory",
     ),
     (
         "enrolled, storage that does not last",
         awaiting,
-        |s| s.volatile = Some("in memory".into()),
+        |s| s.survey.volatile = Some("in memory".into()),
         "AwaitingCertificate",
         "the certificate",
     ),
@@ -492,9 +527,39 @@ const TABLE: &[Row] = &[
         "removing the certificate's ownership token",
     ),
     (
+        "a reply that this process could not open",
+        awaiting,
+        |s| {
+            identity(s, |i| i.offer = Offer::Reply(wrapped()));
+            refused_reply(s, "");
+        },
+        "AwaitingCertificate",
+        "the certificate is refused: gw-1.pem: expired",
+    ),
+    (
+        "another reply than the one that could not be opened",
+        awaiting,
+        |s| {
+            identity(s, |i| i.offer = Offer::Reply(wrapped()));
+            refused_reply(s, "00");
+        },
+        "AwaitingCertificate",
+        "opening the wrapped certificate",
+    ),
+    (
+        "a request that this process could not publish",
+        awaiting,
+        |s| {
+            identity(s, |i| i.request_is_published = false);
+            s.memory.request_stays = Some("read-only".into());
+        },
+        "AwaitingCertificate",
+        "the certificate",
+    ),
+    (
         "configuration of an earlier identity",
         awaiting,
-        |s| s.configuration_is_ours = true,
+        |s| s.survey.configuration_is_ours = true,
         "Blank",
         "removing the configuration",
     ),
@@ -504,9 +569,9 @@ const TABLE: &[Row] = &[
 fn each_state_has_its_step() {
     let settings = Settings::default();
     for (what, start, change, state, description) in TABLE {
-        let mut survey = start();
-        change(&mut survey);
-        let step = next(Ok(&settings), &survey);
+        let mut scene = start();
+        change(&mut scene);
+        let step = scene.next(&settings);
         assert_eq!(step.state().to_string(), *state, "{what}");
         assert!(
             step.describe().starts_with(description),
@@ -518,8 +583,8 @@ fn each_state_has_its_step() {
 
 #[test]
 fn weak_rsa_keys_are_not_made_but_ecc_keys_are() {
-    let mut survey = blank();
-    tpm(&mut survey, |t| {
+    let mut scene = blank();
+    tpm(&mut scene, |t| {
         t.identification = Some(Identification {
             manufacturer: "IFX".into(),
             model: "SLB9670".into(),
@@ -536,73 +601,72 @@ fn weak_rsa_keys_are_not_made_but_ecc_keys_are() {
         },
         ..Settings::default()
     };
-    let Step::Stop(_, exit, why) = next(Ok(&settings), &survey) else {
+    let Step::Stop(_, exit, why) = scene.next(&settings) else {
         unreachable!("an RSA key on firmware 7.40");
     };
     assert_eq!(exit, Exit::Settings);
     assert!(why.contains("CVE-2017-15361"), "{why}");
     settings.key = KeyType::EccP256;
-    assert_eq!(next(Ok(&settings), &survey), Step::MakeIdentity);
+    assert_eq!(scene.next(&settings), Step::MakeIdentity);
 }
 
 /// With a certificate: a self-signed one will do, nobody checks it here.
 #[test]
-#[allow(clippy::unwrap_used)]
 fn after_the_certificate_come_token_and_configuration() {
     let settings = Settings::default();
-    let chain =
-        firstboot_formats::x509::Chain::stored(include_bytes!("test-certificate.pem")).unwrap();
-    let mut survey = awaiting();
-    identity(&mut survey, |i| {
+    let chain = chain();
+    let mut scene = awaiting();
+    identity(&mut scene, |i| {
         i.offer = Offer::Certificate(Box::new(chain.clone()), None);
     });
     let boxed = || Box::new(chain.clone());
-    assert_eq!(next(Ok(&settings), &survey), Step::Accept(boxed(), None));
-    identity(&mut survey, |i| {
+    assert_eq!(scene.next(&settings), Step::Accept(boxed(), None));
+    identity(&mut scene, |i| {
         i.certificate = Some(chain.clone());
         i.offer = Offer::Nothing(String::new());
     });
-    assert_eq!(next(Ok(&settings), &survey), Step::FillToken(boxed()));
-    identity(&mut survey, |i| i.token_is_verified = true);
-    assert_eq!(
-        next(Ok(&settings), &survey),
-        Step::WriteConfiguration(boxed())
-    );
-    identity(&mut survey, |i| i.configuration_is_written = true);
-    assert_eq!(next(Ok(&settings), &survey), Step::Done(None));
-    identity(&mut survey, |i| i.offer = Offer::Refused(expired()));
+    assert_eq!(scene.next(&settings), Step::FillToken(boxed()));
+    identity(&mut scene, |i| i.token_is_verified = true);
+    assert_eq!(scene.next(&settings), Step::WriteConfiguration(boxed()));
+    identity(&mut scene, |i| i.configuration_is_written = true);
+    assert_eq!(scene.next(&settings), Step::Done(None));
+    identity(&mut scene, |i| i.offer = Offer::Refused(expired()));
     let remark = "a new certificate is refused: gw-1.pem: expired".to_owned();
-    assert_eq!(next(Ok(&settings), &survey), Step::Done(Some(remark)));
-    identity(&mut survey, |i| i.claim_is_spent = true);
-    assert_eq!(next(Ok(&settings), &survey), Step::RemoveClaim);
+    assert_eq!(scene.next(&settings), Step::Done(Some(remark)));
+    identity(&mut scene, |i| i.claim_is_spent = true);
+    assert_eq!(scene.next(&settings), Step::RemoveClaim);
     assert_eq!(Step::RemoveClaim.state(), State::Done);
-    identity(&mut survey, |i| i.claim_stays = Some("read-only".into()));
-    let step = next(Ok(&settings), &survey);
+    scene.memory.claim_stays = Some("read-only".into());
+    let step = scene.next(&settings);
     assert!(step.describe().contains("claim pair is still"), "{step:?}");
     assert!(matches!(step, Step::Done(Some(_))));
 }
 
 /// With a wrapped reply, of which only the form is right: nobody checks it here.
 #[test]
-#[allow(clippy::unwrap_used)]
 fn a_reply_is_opened_before_and_after_there_is_a_certificate() {
     let wrapped = wrapped();
-    let chain =
-        firstboot_formats::x509::Chain::stored(include_bytes!("test-certificate.pem")).unwrap();
+    let chain = chain();
     let settings = Settings::default();
-    let mut survey = awaiting();
-    identity(&mut survey, |i| i.offer = Offer::Reply(wrapped.clone()));
+    let mut scene = awaiting();
+    identity(&mut scene, |i| i.offer = Offer::Reply(wrapped.clone()));
     let step = Step::OpenReply(wrapped);
-    assert_eq!(next(Ok(&settings), &survey), step);
+    assert_eq!(scene.next(&settings), step);
     assert_eq!(step.state(), State::AwaitingCertificate);
     assert!(step.is_enrollment(), "firstboot provision does not open it");
-    identity(&mut survey, |i| i.certificate = Some(chain));
-    assert_eq!(next(Ok(&settings), &survey), step);
+    identity(&mut scene, |i| i.certificate = Some(chain));
+    assert_eq!(scene.next(&settings), step);
+}
+
+/// A self-signed certificate.
+#[allow(clippy::unwrap_used)]
+pub fn chain() -> Chain {
+    Chain::stored(include_bytes!("test-certificate.pem")).unwrap()
 }
 
 /// A wrapped reply of which only the form is right.
 #[allow(clippy::unwrap_used)]
-pub(super) fn wrapped() -> Box<Wrapped> {
+pub fn wrapped() -> Box<Wrapped> {
     let base64 = |count| firstboot_formats::encoding::to_base64(&vec![0; count]);
     let sized = |count: u16| {
         let bytes = [&count.to_be_bytes()[..], &vec![0; count.into()]].concat();

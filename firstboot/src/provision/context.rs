@@ -1,0 +1,169 @@
+//! What a walk works with: what it was told, where things are, what it remembers, and what it has open.
+
+use std::borrow::Cow;
+
+use super::inputs::Inputs;
+use crate::boot_partition::BootPartition;
+use crate::enrollment::fleet::Session;
+use crate::enrollment::{Offer, Refusal};
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::layout::Layout;
+use crate::settings::{Platform, Settings};
+use crate::tpm::Tpm;
+
+/// One device, and one process that provisions it.
+pub struct Context {
+    /// What operator and image want, or why that cannot be told.
+    pub inputs: Result<Inputs>,
+    /// Where things are.
+    pub places: Places,
+    /// What this process remembers.
+    pub memory: Memory,
+    /// What it has open.
+    pub(super) connections: Connections,
+}
+
+/// Where things are.
+pub struct Places {
+    /// The device's files.
+    pub layout: Layout,
+    /// Its identity directory.
+    pub identity: Identity,
+    /// Its boot partition.
+    pub boot: BootPartition,
+    /// How its TPM is reached, if it is to be looked at.
+    pub tcti: Option<String>,
+}
+
+/// What steps have tried or found out, and no file has: it ends with the process.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// The Names of the storage root keys that this TPM can make; `None` before it was asked.
+    pub primaries: Option<Vec<String>>,
+    /// The Name of the key at 0x81000001 that was tried, and whether it takes an empty authorization value.
+    pub empty_auth: Option<(String, bool)>,
+    /// The Name that an identity needs, and which the TPM, asked again, neither has nor makes; nor does it load the
+    /// identity's key.
+    pub lost: Option<String>,
+    /// A certificate has been asked for.
+    pub has_asked: bool,
+    /// The reply that could not be opened.
+    pub refused_reply: Option<RefusedReply>,
+    /// Why the request could not be put onto the boot partition, although the device is in service.
+    pub request_stays: Option<String>,
+    /// Why the claim pair could not be removed from the boot partition.
+    pub claim_stays: Option<String>,
+}
+
+/// A reply that could not be opened, or holds no certificate for this device.
+#[derive(Clone, Debug)]
+pub struct RefusedReply {
+    /// SHA-256 of its file, hexadecimal.
+    pub sha256: String,
+    /// Which file that was, and why it is refused.
+    pub refusal: Refusal,
+}
+
+/// Connections, each opened at its first use.
+#[derive(Default)]
+pub(super) struct Connections {
+    tpm: Option<Tpm>,
+    /// To AWS IoT Core, with the claim certificate.
+    pub session: Option<Session>,
+}
+
+impl Context {
+    /// Reads what is wanted, all of it, before anything is touched. Where something is wrong with that, the
+    /// device can still be looked at.
+    pub fn open(layout: Layout, tcti: Option<&str>) -> Self {
+        let boot = BootPartition::new(&layout);
+        let mut inputs = Inputs::read(&layout, &boot);
+        let (module, group) = match &inputs {
+            Ok(inputs) => (inputs.settings.platform.pkcs11_module.clone(), inputs.group),
+            Err(_) => (Platform::default().pkcs11_module, None),
+        };
+        let identity = Identity::new(&layout, module, tcti.unwrap_or_default(), group);
+        // With fleet provisioning, the thing's name is no setting.
+        if inputs.as_ref().is_ok_and(Inputs::is_fleet)
+            && let Err(e) = identity.registration()
+        {
+            inputs = Err(e);
+        }
+        Self {
+            inputs,
+            places: Places {
+                layout,
+                identity,
+                boot,
+                tcti: tcti.map(str::to_owned),
+            },
+            memory: Memory::default(),
+            connections: Connections::default(),
+        }
+    }
+
+    /// What is wanted, or why that cannot be told: for [`super::next()`].
+    pub fn wanted(&self) -> std::result::Result<&Settings, &Error> {
+        self.inputs.as_ref().map(|inputs| &inputs.settings)
+    }
+
+    /// What is wanted: for the steps, none of which is taken where that cannot be told.
+    pub(super) fn inputs(&self) -> Result<&Inputs> {
+        self.inputs.as_ref().map_err(Clone::clone)
+    }
+
+    /// The settings, for the steps.
+    pub(super) fn settings(&self) -> Result<&Settings> {
+        Ok(&self.inputs()?.settings)
+    }
+
+    /// The TPM.
+    pub(super) fn tpm(&mut self) -> Result<&mut Tpm> {
+        self.connections.tpm(&self.places)
+    }
+}
+
+impl Places {
+    /// How the TPM is reached.
+    pub(super) fn tcti(&self) -> Result<&str> {
+        self.tcti
+            .as_deref()
+            .ok_or_else(|| Error::other("nobody has said which TPM is meant"))
+    }
+}
+
+impl Memory {
+    /// Whether the key of this Name takes an empty authorization value, if that was tried.
+    pub(super) fn has_empty_auth(&self, wanted: &str) -> Option<bool> {
+        let (name, empty) = self.empty_auth.as_ref()?;
+        (name == wanted).then_some(*empty)
+    }
+
+    /// What is offered, as far as that is not known to be of no use: a reply that could not be opened is refused.
+    pub fn judge<'a>(&self, offer: &'a Offer) -> Cow<'a, Offer> {
+        match (offer, &self.refused_reply) {
+            (Offer::Reply(wrapped), Some(refused)) if wrapped.sha256 == refused.sha256 => {
+                Cow::Owned(Offer::Refused(refused.refusal.clone()))
+            }
+            _ => Cow::Borrowed(offer),
+        }
+    }
+}
+
+impl Connections {
+    /// The TPM.
+    pub fn tpm(&mut self, places: &Places) -> Result<&mut Tpm> {
+        if self.tpm.is_none() {
+            self.tpm = Some(Tpm::connect(places.tcti()?, &places.layout)?);
+        }
+        self.tpm
+            .as_mut()
+            .ok_or_else(|| Error::other("the TPM is not open"))
+    }
+
+    /// Closes the connection to the TPM: the next use opens another one.
+    pub fn close_tpm(&mut self) {
+        self.tpm = None;
+    }
+}

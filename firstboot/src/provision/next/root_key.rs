@@ -1,0 +1,128 @@
+//! What is next where the storage root key is not the identity's, or is to be: an identity is not given up for an
+//! answer of the TPM that nobody has vouched for.
+
+use crate::error::Exit;
+use crate::layout::ROOT_KEY_WITH_AUTH;
+use crate::provision::context::Memory;
+use crate::provision::survey::{Survey, TpmState};
+use crate::provision::{State, Step};
+use crate::tpm::Srk;
+
+/// What is said of an object that is in the storage root key's place.
+pub(super) fn foreign(what: &str) -> String {
+    format!(
+        "the TPM has {what} at 0x81000001, where the storage root key belongs. Nothing is evicted unasked: if nobody \
+         needs it, `tpm2_evictcontrol -c 0x81000001` removes it"
+    )
+}
+
+/// Where the identity needs a key of the Name `wanted`, which is not there.
+///
+/// First of all, can the TPM make it again? Evicting it takes no more than the owner hierarchy's authorization, which
+/// is empty. Then, does an identity that was set aside fit this TPM? Only then is this one set aside, and after the TPM
+/// was asked again.
+pub(super) fn missing(wanted: &str, survey: &Survey, tpm: &TpmState, memory: &Memory) -> Step {
+    let primaries = match primaries(tpm, memory) {
+        Ok(primaries) => primaries,
+        Err(step) => return step,
+    };
+    if primaries.iter().any(|name| name == wanted) {
+        return match tpm.srk {
+            Srk::Absent => Step::RestoreRootKey(wanted.to_owned()),
+            _ => Step::Stop(
+                State::ForeignPrimary,
+                Exit::Other,
+                format!(
+                    "{}; firstboot then puts the storage root key of this device's identity back",
+                    foreign("another storage key")
+                ),
+            ),
+        };
+    }
+    if let Some(step) = take_back(survey, tpm, memory) {
+        return step;
+    }
+    let why = match tpm.srk {
+        Srk::Absent if tpm.lockout.owner_auth_set => {
+            return Step::Stop(
+                State::Orphaned,
+                Exit::Other,
+                "the identity's storage root key is gone from 0x81000001, and the TPM's owner hierarchy has an \
+                 authorization value, without which firstboot cannot make it again: make it with that authorization \
+                 (ECC P-256, AES-128-CFB, with the attribute noda), or start over with `firstboot reset`"
+                    .into(),
+            );
+        }
+        Srk::Absent => "its storage root key is gone: the TPM was cleared",
+        _ => "it was made by another TPM, or before this one was cleared",
+    };
+    if let Some(step) = usable(survey, tpm, memory) {
+        return step;
+    }
+    if memory.lost.as_deref() != Some(wanted) {
+        return Step::ConfirmLoss;
+    }
+    Step::SetAside(why.into())
+}
+
+/// Takes back an identity that was set aside and fits the TPM.
+pub(super) fn take_back(survey: &Survey, tpm: &TpmState, memory: &Memory) -> Option<Step> {
+    let fitting = |fits: &dyn Fn(&String) -> bool| {
+        let mut all = survey.set_aside.iter();
+        all.find(|(name, _)| fits(name)).cloned()
+    };
+    match &tpm.srk {
+        Srk::Absent if survey.set_aside.is_empty() => None,
+        Srk::Absent => match primaries(tpm, memory) {
+            Ok(names) => {
+                fitting(&|name| names.contains(name)).map(|(name, _)| Step::RestoreRootKey(name))
+            }
+            Err(step) => Some(step),
+        },
+        srk => fitting(&|name| srk.is(name)).map(|(_, path)| Step::TakeBack(path)),
+    }
+}
+
+/// What comes before the use of the key that is there: whether it takes an empty authorization value is tried, but not
+/// where a wrong one could be the last try but one.
+pub(super) fn usable(survey: &Survey, tpm: &TpmState, memory: &Memory) -> Option<Step> {
+    let Srk::Present { name, no_da } = &tpm.srk else {
+        return None;
+    };
+    let lockout = &tpm.lockout;
+    let noted = survey.root_key_is_noted_with_auth.then_some(false);
+    match memory.has_empty_auth(name).or(noted) {
+        Some(true) => None,
+        Some(false) => {
+            let what = "a storage key with an authorization value";
+            let mut why = foreign(what);
+            if !no_da {
+                why += &format!(
+                    ". It was tried once; each try counts for the TPM's lockout. If it is another key now, remove \
+                     {ROOT_KEY_WITH_AUTH}"
+                );
+            }
+            Some(Step::Stop(State::ForeignPrimary, Exit::Other, why))
+        }
+        None if *no_da || lockout.counter + 2 < lockout.max_tries => Some(Step::TryRootKey),
+        None => Some(Step::Wait(
+            State::ForeignPrimary,
+            format!(
+                "the TPM has a storage key at 0x81000001, and whether it has an authorization value takes a try to \
+                 find out, which is not made with {} of {} tries used up: wait {} s for each try to be forgotten, or \
+                 reset them with the lockout authorization (tpm2_dictionarylockout -c -p …)",
+                lockout.counter, lockout.max_tries, lockout.interval_seconds
+            ),
+        )),
+    }
+}
+
+/// The Names of the storage root keys that the TPM can make, or the step that finds out. Where the owner hierarchy has
+/// an authorization value, there are none that we can make.
+fn primaries<'a>(tpm: &TpmState, memory: &'a Memory) -> Result<&'a [String], Step> {
+    match &memory.primaries {
+        Some(names) => Ok(names),
+        None if tpm.lockout.owner_auth_set => Ok(&[]),
+        None => Err(Step::ExaminePrimaries),
+    }
+}

@@ -1,0 +1,123 @@
+//! Opening a wrapped reply: the certificate that only this TPM can have.
+
+use firstboot_formats::attestation::CREDENTIAL_SIZE;
+use firstboot_formats::clock::Clock;
+use firstboot_formats::public_key::{KeyType, PublicKey};
+use firstboot_formats::record::Record;
+use firstboot_formats::x509::{Chain, Request, Verdict};
+use log::{info, warn};
+use openssl::x509::X509;
+
+use super::context::{Context, RefusedReply};
+use crate::enrollment::{Refusal, Wrapped};
+use crate::error::{Doing, Error, Exit, Result};
+use crate::identity::Superseded;
+use crate::progress;
+use crate::tpm::{Credential, Stored};
+
+/// Opens a reply, accepts the certificate in it, and notes which reply it was: in this order, so that a power cut
+/// at any point has it opened once more. A reply that cannot be opened, or has no certificate for this device in
+/// it, is remembered until this process ends, and changes nothing; one that is worth less than the accepted
+/// certificate, as long as that is the accepted one.
+pub(super) fn open(context: &mut Context, wrapped: &Wrapped, record: &Record) -> Result<()> {
+    match certificate_in(context, wrapped, record) {
+        Ok(chain) => {
+            let identity = &context.places.identity;
+            if identity.certificate()?.as_ref() != Some(&chain) {
+                identity.accept(&chain)?;
+            }
+            identity.note_opened_reply(&wrapped.sha256, &chain)
+        }
+        Err(e) if e.exit == Exit::Other => {
+            context.memory.refused_reply = Some(RefusedReply {
+                sha256: wrapped.sha256.clone(),
+                refusal: Refusal {
+                    path: context.places.boot.reply_path(&record.thing_name),
+                    reason: e.to_string(),
+                },
+            });
+            Ok(())
+        }
+        Err(e) => Err(e),
+    }
+}
+
+fn certificate_in(context: &mut Context, wrapped: &Wrapped, record: &Record) -> Result<Chain> {
+    let ek = record
+        .evidence
+        .as_ref()
+        .and_then(|e| e.ek_certificate.as_deref());
+    let ek = endorsement_key(ek.ok_or_else(|| Error::other("this device has no EK certificate"))?)?;
+    let what = match ek.key_type() {
+        Some(KeyType::Rsa2048) => {
+            "opening the certificate with the TPM (half a minute on an SLB 9670 with an RSA EK, sometimes a minute)"
+        }
+        _ => "opening the certificate with the TPM",
+    };
+    let credential = progress::during(what, || credential(context, wrapped, &ek))?;
+    let credential: &[u8; CREDENTIAL_SIZE] =
+        credential.as_slice().try_into().doing(Exit::Other, || {
+            "what the TPM has made of it is no key".into()
+        })?;
+    let pem = wrapped.reply.open(credential).map_err(Error::other)?;
+    let identity = &context.places.identity;
+    let [request, _] = identity.request_files()?;
+    let key = Request::parse(&request)?.public_key()?;
+    // Whoever has sealed it is one of enrollment.issuers; the certificate may be anybody's, AWS IoT's for example.
+    let chain = Chain::parse(&pem, &key, &[]).map_err(Error::other)?;
+    let accepted = identity.certificate()?.filter(|a| a.is_for(&key));
+    let (name, clock) = (&record.thing_name, Clock::read());
+    match chain.check_successor(accepted.as_ref(), &key, name, clock) {
+        Verdict::Good => {}
+        Verdict::GoodBut(remark) => warn!("{remark}"),
+        Verdict::Bad(why) => {
+            let reason = format!("the certificate in it: {why}");
+            // Good, but worth less than the accepted one: that stays so, and need not be found out again.
+            if let Some(accepted) = &accepted
+                && !matches!(chain.check(&key, name, clock), Verdict::Bad(_))
+            {
+                let superseded = Superseded {
+                    reply_sha256: wrapped.sha256.clone(),
+                    reason: reason.clone(),
+                };
+                identity.note_superseded_reply(superseded, accepted)?;
+            }
+            return Err(Error::other(reason));
+        }
+    }
+    info!("opened: {}", chain.describe());
+    Ok(chain)
+}
+
+/// What the TPM gives out for it, our key and that endorsement key being loaded in it.
+fn credential(
+    context: &mut Context,
+    wrapped: &Wrapped,
+    ek: &PublicKey,
+) -> Result<zeroize::Zeroizing<Vec<u8>>> {
+    let identity = &context.places.identity;
+    let stored = identity.stored_key()?;
+    let seal_auth = stored.seal_auth(&identity.pin()?);
+    let srk_name = identity.srk_name()?;
+    let mut channel = context.tpm()?.channel(&srk_name)?;
+    let unsealed = channel.unseal(stored_object(&stored.seal), &seal_auth)?;
+    let key_auth = stored.key_auth(&unsealed)?;
+    let credential = Credential {
+        blob: &wrapped.reply.credential_blob,
+        secret: &wrapped.reply.secret,
+    };
+    channel.activate(stored_object(&stored.key), &key_auth, ek, credential)
+}
+
+fn stored_object([public, private]: &[Vec<u8>; 2]) -> Stored<'_> {
+    Stored { public, private }
+}
+
+/// The key that the EK certificate is for.
+fn endorsement_key(certificate: &[u8]) -> Result<PublicKey> {
+    let spki = X509::from_der(certificate)
+        .and_then(|certificate| certificate.public_key()?.public_key_to_der());
+    Ok(PublicKey::from_spki(spki.doing(Exit::Other, || {
+        "the TPM's EK certificate cannot be read".into()
+    })?))
+}

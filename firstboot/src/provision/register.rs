@@ -1,0 +1,186 @@
+//! Fleet provisioning's two steps, with all that they need of the device. Whatever is won is durable
+//! before the next thing is asked for.
+
+use std::collections::BTreeMap;
+
+use firstboot_formats::digest::sha256;
+use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_base64;
+use firstboot_formats::record::Record;
+use firstboot_formats::x509::{Chain, Request};
+use log::{info, warn};
+
+use super::context::Context;
+use super::inputs::Inputs;
+use crate::enrollment::fleet::{self, Registering, Session};
+use crate::error::{Doing, Error, Exit, Result};
+use crate::identity::{Identity, Ownership, Registration};
+use crate::settings::{Settings, check_parameter, expand};
+
+/// Asks AWS IoT Core for a certificate, and keeps it with the proof that it is ours.
+pub(super) fn ask_for_certificate(context: &mut Context, record: &Record) -> Result<()> {
+    let [request, _] = context.places.identity.request_files()?;
+    let key = Request::parse(&request)?.public_key()?;
+    let request = String::from_utf8(request).doing(Exit::Other, || "the request".into())?;
+    // First what can fail here: a certificate that is not registered is one too many.
+    template_parameters(context.settings()?, record)?;
+    let mut session = session(context)?;
+    let created =
+        session.create_certificate(context.settings()?, &request, &key, &record.thing_name)?;
+    info!(
+        "AWS IoT Core has issued certificate {}",
+        created.certificate_id
+    );
+    context.places.identity.keep_ownership(&Ownership {
+        certificate_id: created.certificate_id,
+        certificate_pem: created.certificate_pem,
+        certificate_ownership_token: created.certificate_ownership_token,
+    })?;
+    context.connections.session = Some(session);
+    context.memory.has_asked = true;
+    Ok(())
+}
+
+/// Has AWS IoT Core register the thing with the certificate that is kept, and keeps what it says.
+///
+/// Where the ownership token is refused, it may be that the registration has happened and only its
+/// answer was lost, in a power cut. AWS does not document what a repeated RegisterThing gets. So the
+/// certificate is tried: an active one has been registered. Otherwise it is worth nothing (AWS IoT
+/// deletes it after an hour), and another one is asked for.
+pub(super) fn register_thing(context: &mut Context, record: &Record) -> Result<()> {
+    let Some((ownership, chain)) = kept(&context.places.identity)? else {
+        context.places.identity.forget_ownership()?;
+        return ask_again(
+            context,
+            Error::other(
+                "the certificate that was kept for registration is damaged: another one is asked for",
+            ),
+        );
+    };
+    let parameters = template_parameters(context.settings()?, record)?;
+    let mut session = session(context)?;
+    let registering = session.register_thing(
+        &context.settings()?.enrollment.template_name,
+        &ownership.certificate_ownership_token,
+        &parameters,
+    )?;
+    let (thing_name, device_configuration) = match registering {
+        Registering::Done(registered) => (registered.thing_name, registered.device_configuration),
+        Registering::TokenRefused(rejection) => {
+            session.close();
+            if !is_active(context, &chain, record)? {
+                context.places.identity.forget_ownership()?;
+                return ask_again(context, rejection.error("registering the thing"));
+            }
+            keep(context, ownership, None, None)?;
+            return Ok(());
+        }
+    };
+    keep(context, ownership, thing_name, device_configuration)?;
+    session.close();
+    Ok(())
+}
+
+/// Another certificate may be asked for, in place of one that turned out to be of no use: once in a
+/// process, as each costs the account one.
+fn ask_again(context: &Context, why: Error) -> Result<()> {
+    if context.memory.has_asked {
+        return Err(why);
+    }
+    warn!("{why}");
+    Ok(())
+}
+
+fn keep(
+    context: &Context,
+    ownership: Ownership,
+    thing_name: Option<String>,
+    device_configuration: Option<serde_json::Map<String, serde_json::Value>>,
+) -> Result<()> {
+    let thing_name_is_assumed = thing_name.is_none();
+    let wanted = &context.settings()?.thing_name;
+    let thing_name = thing_name.unwrap_or_else(|| {
+            warn!(
+                "certificate {} is registered, and the thing's name was not heard: it is taken to be {wanted}, \
+                 as the settings say",
+                ownership.certificate_id
+            );
+            wanted.clone()
+        });
+    info!("registered as {thing_name}");
+    context.places.identity.keep_registration(&Registration {
+        thing_name,
+        thing_name_is_assumed,
+        certificate_id: ownership.certificate_id,
+        certificate_pem: ownership.certificate_pem,
+        device_configuration: device_configuration.unwrap_or_default(),
+    })
+}
+
+fn is_active(context: &Context, chain: &Chain, record: &Record) -> Result<bool> {
+    info!("is the certificate active already? Trying it with the TPM's key");
+    let key = context.places.identity.open_key()?;
+    let Inputs {
+        settings, root_ca, ..
+    } = context.inputs()?;
+    fleet::is_active(settings, root_ca, chain, key, record.key)
+}
+
+/// The certificate that is kept, if it is whole and for our key.
+fn kept(identity: &Identity) -> Result<Option<(Ownership, Chain)>> {
+    let [request, _] = identity.request_files()?;
+    let key = Request::parse(&request)?.public_key()?;
+    Ok(identity.ownership()?.and_then(|ownership| {
+        let chain = Chain::parse(ownership.certificate_pem.as_bytes(), &key, &[]).ok()?;
+        Some((ownership, chain))
+    }))
+}
+
+/// The open session, or a new one. Whoever is content with it puts it back.
+fn session(context: &mut Context) -> Result<Session> {
+    match context.connections.session.take() {
+        Some(session) => Ok(session),
+        None => {
+            let Inputs {
+                settings, root_ca, ..
+            } = context.inputs()?;
+            Session::open(settings, &context.places.boot, root_ca)
+        }
+    }
+}
+
+/// The template's parameters, with what is only known now.
+fn template_parameters(settings: &Settings, record: &Record) -> Result<BTreeMap<String, String>> {
+    let evidence = record.evidence.clone().ok_or_else(|| {
+        Error::other(
+            "the request's record says nothing of the TPM: another `firstboot provision` writes it",
+        )
+    })?;
+    let ek = || {
+        evidence.ek_certificate.as_deref().ok_or_else(|| {
+            let why = evidence.unattested.as_deref().unwrap_or_default();
+            Error::settings(format!(
+                "enrollment.template_parameters uses the EK certificate, and there is none: {why}"
+            ))
+        })
+    };
+    let wanted = &settings.enrollment.template_parameters;
+    wanted
+        .iter()
+        .map(|(key, value)| {
+            let path = format!("enrollment.template_parameters.{key}");
+            let value = expand(value, &path, |placeholder| {
+                Ok(match placeholder {
+                    "tpm" => Some(record.tpm.clone()),
+                    "key_sha256" => Some(record.key_sha256.clone()),
+                    "key_public" => Some(to_base64(&evidence.key_public)),
+                    "ek_sha256" => Some(hexadecimal(&sha256(ek()?))),
+                    "ek_certificate" => Some(to_base64(ek()?)),
+                    _ => None,
+                })
+            })?;
+            check_parameter(key, &value)?;
+            Ok((key.clone(), value))
+        })
+        .collect()
+}

@@ -1,0 +1,47 @@
+//! The way back: an identity is given up, and with it what was written for it.
+
+use log::info;
+
+use super::context::Places;
+use super::request;
+use crate::error::{Error, Result};
+use crate::greengrass;
+use crate::identity::Contents;
+use crate::settings::Edition;
+
+/// Discards the identity, and removes the configuration written for it. The identity goes first: once it is gone, the
+/// reset has happened, and the next start removes whatever a power cut leaves of the configuration.
+pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
+    let Places {
+        identity, layout, ..
+    } = places;
+    identity.remove_staging()?;
+    let contents = if identity.exists()? {
+        identity.contents()?
+    } else {
+        Contents::Nothing
+    };
+    match contents {
+        Contents::Nothing => info!("there is no identity"),
+        Contents::Others(what) => info!("there is no identity: {what}"),
+        Contents::Both(what) => {
+            return Err(Error::other(format!(
+                "{what}: nothing was changed. Remove or move what is not firstboot's \
+                 (`tpm2_ptool rmtoken`), then run `firstboot reset` again"
+            )));
+        }
+        Contents::Ours => {
+            request::withdraw(places);
+            let aside = identity.give_up(keep_pin)?;
+            info!("the old identity is kept as {}", aside.display());
+            info!("its PIN is {}", if keep_pin { "kept" } else { "destroyed" });
+        }
+    }
+    for edition in Edition::ALL {
+        if greengrass::is_ours(layout, edition) {
+            greengrass::remove(layout, edition)?;
+            info!("removed the configuration for {edition}");
+        }
+    }
+    Ok(())
+}

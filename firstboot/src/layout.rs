@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 /// The identity directory `S`: the tpm2-pkcs11 store, the user PIN, the CSR, the certificate.
 pub const IDENTITY: &str = "/var/lib/tpm2_pkcs11";
-/// Where an identity's token is made, in memory.
-pub const WORKSHOP: &str = "/run/firstboot/token";
+/// Where an identity's token is built, in memory.
+pub const TOKEN_BUILD: &str = "/run/firstboot/token";
 /// Where an identity is built before it appears by one rename.
 pub const STAGING: &str = "/var/lib/tpm2_pkcs11.new";
 /// Identities that were set aside: `IDENTITY` with this and a number appended.

@@ -66,10 +66,10 @@ impl Identity {
     /// Token, PINs, key, request, proof.
     fn make_in_memory(&self, plan: &Plan<'_>, entropy: &[u8]) -> Result<Made> {
         // What a process that was killed has left: no power cut does.
-        files::remove_tree(&self.workshop)?;
-        files::make_directory(&self.workshop, 0o700)?;
+        files::remove_tree(&self.token_build)?;
+        files::make_directory(&self.token_build, 0o700)?;
         let staged = Store {
-            directory: self.workshop.clone(),
+            directory: self.token_build.clone(),
             ..self.store.clone()
         };
         let (for_user, for_so) = entropy.split_at(entropy.len() / 2);
@@ -91,10 +91,10 @@ impl Identity {
         if plan.key == KeyType::Rsa2048 {
             self.prove_pss(&staged, &key, &pin)?;
         }
-        let database = self.workshop.join(DATABASE);
+        let database = self.token_build.join(DATABASE);
         let database = files::read(&database, MAX_STORE)?
             .ok_or_else(|| Error::other(format!("{} is missing", database.display())))?;
-        files::remove_tree(&self.workshop)?;
+        files::remove_tree(&self.token_build)?;
         Ok(Made {
             database,
             pin,

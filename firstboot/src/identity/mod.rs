@@ -29,7 +29,7 @@ use firstboot_formats::files::{self, Access};
 use firstboot_formats::record::Record;
 
 use crate::error::{Error, Result};
-use crate::layout::{IDENTITY, Layout, RUN, STAGING, WORKSHOP};
+use crate::layout::{IDENTITY, Layout, RUN, STAGING, TOKEN_BUILD};
 use crate::secret::Pin;
 use crate::token::{DATABASE, Library, OpenKey, Store, StoredKey};
 
@@ -59,7 +59,7 @@ const MAX_FILE: usize = 64 * 1024;
 pub struct Identity {
     directory: PathBuf,
     staging: PathBuf,
-    workshop: PathBuf,
+    token_build: PathBuf,
     store: Store,
     group: Option<u32>,
 }
@@ -77,7 +77,7 @@ impl Identity {
                 locks: layout.at(RUN),
             },
             staging: layout.at(STAGING),
-            workshop: layout.at(WORKSHOP),
+            token_build: layout.at(TOKEN_BUILD),
             directory,
             group,
         }

@@ -17,10 +17,11 @@
 mod certificate;
 mod configured;
 mod contents;
-mod enrolled;
+mod fleet_state;
 mod make;
-mod opened;
-mod upkeep;
+mod opened_replies;
+mod orphans;
+mod store_upgrade;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,9 +36,9 @@ use crate::token::{DATABASE, Library, OpenKey, Store, StoredKey};
 
 pub use certificate::Verified;
 pub use contents::Contents;
-pub use enrolled::{Ownership, Registration};
+pub use fleet_state::{Ownership, Registration};
 pub use make::Plan;
-pub use opened::{OpenedReplies, Superseded};
+pub use opened_replies::{OpenedReplies, Superseded};
 
 /// Files without which an identity cannot be used. Request and record can be signed anew.
 const ESSENTIAL: [&str; 3] = [DATABASE, PIN, SRK_NAME];
@@ -105,7 +106,7 @@ impl Identity {
     /// The first essential file that is missing or empty, if any. A file that cannot be looked at is
     /// an error, not a defect: an identity is not given up for a failing disk or a missing right.
     pub fn defect(&self) -> Result<Option<String>> {
-        if upkeep::is_given_up(&self.directory) {
+        if orphans::is_given_up(&self.directory) {
             return Ok(Some("`firstboot reset` was interrupted".into()));
         }
         for name in ESSENTIAL {
@@ -200,6 +201,11 @@ impl Identity {
     fn write(&self, name: &str, content: &[u8]) -> Result<()> {
         let path = self.directory.join(name);
         Ok(files::write(&path, content, Some(self.access(0o440)))?)
+    }
+
+    /// The store, or a file that SQLite or the library keeps beside it.
+    fn database(&self, suffix: &str) -> PathBuf {
+        self.directory.join(format!("{DATABASE}{suffix}"))
     }
 
     fn access(&self, mode: u32) -> Access {

@@ -67,7 +67,7 @@ pub enum IdentityState {
     /// It cannot be used; why.
     Defective(String),
     /// tpm2-pkcs11 was interrupted while it upgraded the store.
-    TornUpgrade,
+    StoreUpgradeCut,
     /// It is complete.
     Complete(Box<Complete>),
 }
@@ -117,8 +117,8 @@ impl Survey {
         let interrupted = identity.has_staging();
         let state = if !identity.exists()? {
             IdentityState::Absent
-        } else if identity.has_torn_upgrade() {
-            IdentityState::TornUpgrade
+        } else if identity.has_cut_upgrade() {
+            IdentityState::StoreUpgradeCut
         } else if let Some(defect) = identity.defect()? {
             defective(identity, defect)?
         } else {

@@ -378,7 +378,7 @@ fn of_every_tpm() {
                 1 => enrolled(&mut scene),
                 2 => scene.survey.identity = IdentityState::Absent,
                 3 => scene.survey.identity = IdentityState::Defective("pin is missing".into()),
-                4 => scene.survey.identity = IdentityState::TornUpgrade,
+                4 => scene.survey.identity = IdentityState::StoreUpgradeCut,
                 _ => scene.survey.identity = IdentityState::Foreign("theirs".into()),
             }
             for useless in useless() {

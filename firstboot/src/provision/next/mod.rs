@@ -35,7 +35,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         return step;
     }
     let identity = match &survey.identity {
-        IdentityState::TornUpgrade => return Step::RepairStore,
+        IdentityState::StoreUpgradeCut => return Step::RepairStore,
         IdentityState::Defective(why) => return Step::SetAside(why.clone()),
         IdentityState::Foreign(what) => {
             return Step::Stop(

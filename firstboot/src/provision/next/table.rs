@@ -259,9 +259,9 @@ const TABLE: &[Row] = &[
         "removing the configuration",
     ),
     (
-        "torn upgrade",
+        "store upgrade cut",
         blank,
-        |s| s.survey.identity = IdentityState::TornUpgrade,
+        |s| s.survey.identity = IdentityState::StoreUpgradeCut,
         "StoreUpgradeCut",
         "repairing",
     ),

@@ -1,5 +1,5 @@
-//! What becomes of identities: set aside when the TPM cannot serve them any more, taken back when it can, given up by
-//! `firstboot reset`, repaired when the PKCS#11 library was interrupted.
+//! Orphans: identities that are set aside when the TPM cannot serve them any more, taken back when it can, and given up by
+//! `firstboot reset`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use firstboot_formats::files::{self, Access};
 
 use super::contents::other_tokens;
-use super::{CERTIFICATE, DATABASE, ESSENTIAL, Identity, PIN, SRK_NAME};
+use super::{CERTIFICATE, ESSENTIAL, Identity, PIN, SRK_NAME};
 use crate::error::Result;
 use crate::layout::ORPHAN_SUFFIX;
 
@@ -137,33 +137,6 @@ impl Identity {
             .collect();
         found.sort();
         found
-    }
-
-    /// Whether an upgrade of the store's schema by tpm2-pkcs11 1.10 was interrupted: it leaves
-    /// copies behind, and then refuses to run for ever. Of a store that is ours.
-    pub fn has_torn_upgrade(&self) -> bool {
-        [".bak", ".old"]
-            .iter()
-            .any(|suffix| self.database(suffix).exists())
-            && self.has_files_of_ours()
-    }
-
-    /// Puts an interrupted upgrade right (tpm2-pkcs11 1.10, src/lib/db.c): the original back into
-    /// its place if it was moved away, the copies removed. The library then upgrades again.
-    pub fn repair_upgrade(&self) -> Result<()> {
-        let original = self.database("");
-        let moved = self.database(".old");
-        if !original.exists() && moved.exists() {
-            files::rename(&moved, &original)?;
-        }
-        for suffix in [".bak", ".bak-journal", ".old", ".lock"] {
-            files::remove(&self.database(suffix))?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn database(&self, suffix: &str) -> PathBuf {
-        self.directory.join(format!("{DATABASE}{suffix}"))
     }
 }
 

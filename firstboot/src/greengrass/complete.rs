@@ -2,7 +2,7 @@
 
 use firstboot_formats::files;
 
-use super::{MAX_SIZE, document, form, names_our_key};
+use super::{MAX_SIZE, names_our_key, spec, tree};
 use crate::layout::Layout;
 use crate::settings::Edition;
 
@@ -11,32 +11,32 @@ use crate::settings::Edition;
 /// earlier identity.
 pub fn is_complete(layout: &Layout) -> bool {
     Edition::ALL.into_iter().any(|edition| {
-        let form = form(edition);
-        let main = files::read(&layout.at(form.main), MAX_SIZE).ok().flatten();
-        let main = main.and_then(|content| document::parse(&content).ok());
+        let spec = spec(edition);
+        let main = files::read(&layout.at(spec.main), MAX_SIZE).ok().flatten();
+        let main = main.and_then(|content| tree::parse(&content).ok());
         let has_content = |path: &&str| {
             layout
                 .at(path)
                 .metadata()
                 .is_ok_and(|file| file.is_file() && file.len() > 0)
         };
-        main.is_some_and(|tree| names_our_key(form, &tree)) && form.beside.iter().all(has_content)
+        main.is_some_and(|tree| names_our_key(spec, &tree)) && spec.beside.iter().all(has_content)
     })
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::Facts;
+    use super::super::ConfigValues;
     use super::*;
     use crate::secret::Pin;
     use crate::settings::{Greengrass, Platform};
 
     #[test]
-    fn every_document_counts() {
+    fn every_file_counts() {
         for edition in Edition::ALL {
-            let form = form(edition);
-            let documents = (form.documents)(&Facts {
+            let spec = spec(edition);
+            let files = (spec.config_files)(&ConfigValues {
                 settings: &Greengrass::default(),
                 platform: &Platform::default(),
                 thing_name: "",
@@ -46,8 +46,8 @@ mod tests {
                 root_ca: &[],
                 configured: None,
             });
-            let paths: Vec<_> = documents.iter().map(|document| document.path).collect();
-            assert_eq!(paths, [form.beside, &[form.main]].concat(), "{edition}");
+            let paths: Vec<_> = files.iter().map(|file| file.path).collect();
+            assert_eq!(paths, [spec.beside, &[spec.main]].concat(), "{edition}");
         }
     }
 }

@@ -1,16 +1,16 @@
-//! What Greengrass reads: one file here for each edition, each a list of documents.
+//! What Greengrass reads: one file here for each edition, each with a list of configuration files.
 //!
-//! A document is written whole and atomically. Where another tool has put something of its own into
+//! A configuration file is written whole and atomically. Where another tool has put something of its own into
 //! the same file, that stays; what is ours wins. What Greengrass has made of a configuration, such as the
 //! record of all that the cloud has deployed, outlives every change but one: that of the identity.
 
 mod complete;
 mod derived;
-mod document;
 mod nucleus;
 mod nucleus_lite;
 mod set_aside;
 mod tlog;
+mod tree;
 mod v1;
 
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub use set_aside::files_set_aside;
 const MAX_SIZE: usize = 1024 * 1024;
 
 /// All that a configuration is made of.
-pub struct Facts<'a> {
+pub struct ConfigValues<'a> {
     /// The operator's wishes.
     pub settings: &'a Greengrass,
     /// The image's libraries.
@@ -48,11 +48,11 @@ pub struct Facts<'a> {
     pub certificate: &'a str,
     /// The root certificate of the endpoints.
     pub root_ca: &'a [u8],
-    /// What this identity was configured as before: an earlier [`Facts::mark`].
+    /// What this identity was configured as before: an earlier [`ConfigValues::mark`].
     pub configured: Option<String>,
 }
 
-impl Facts<'_> {
+impl ConfigValues<'_> {
     /// What an identity is configured as, to be kept beside it once the configuration is written: where `/etc` is
     /// made anew by an update, nothing else tells whose the state is that Greengrass has made.
     pub fn mark(&self) -> String {
@@ -61,13 +61,13 @@ impl Facts<'_> {
 }
 
 /// A file of the configuration.
-struct Document {
+struct ConfigFile {
     path: &'static str,
     access: Access,
     content: Content,
 }
 
-impl Document {
+impl ConfigFile {
     /// A file for everybody to read, replaced as a whole.
     fn public(path: &'static str, content: impl Into<Vec<u8>>) -> Self {
         Self {
@@ -86,7 +86,7 @@ enum Content {
 }
 
 /// An edition's part: where its configuration is, and what goes into it.
-struct Form {
+struct EditionSpec {
     /// The file that names the key: where it has our URI, the configuration is ours.
     main: &'static str,
     /// The files that it goes with.
@@ -96,7 +96,7 @@ struct Form {
     /// JSON pointers to what else makes the identity: with another value there, it is another device's state.
     identity: &'static [&'static str],
     /// Everything to write, the main file last.
-    documents: fn(&Facts<'_>) -> Vec<Document>,
+    config_files: fn(&ConfigValues<'_>) -> Vec<ConfigFile>,
     /// What Greengrass itself makes of the configuration, and what would win over that of another identity.
     derived: &'static [&'static str],
     /// The transaction log that wins over the main file, where there is one.
@@ -105,11 +105,11 @@ struct Form {
     limit: usize,
 }
 
-fn form(edition: Edition) -> &'static Form {
+fn spec(edition: Edition) -> &'static EditionSpec {
     match edition {
-        Edition::Nucleus => &nucleus::FORM,
-        Edition::NucleusLite => &nucleus_lite::FORM,
-        Edition::V1 => &v1::FORM,
+        Edition::Nucleus => &nucleus::SPEC,
+        Edition::NucleusLite => &nucleus_lite::SPEC,
+        Edition::V1 => &v1::SPEC,
     }
 }
 
@@ -132,19 +132,19 @@ fn certificate_uri() -> String {
 }
 
 /// Whether everything is written as it should be.
-pub fn is_written(layout: &Layout, facts: &Facts<'_>) -> Result<bool> {
-    for document in (form(facts.settings.edition).documents)(facts) {
-        let path = layout.at(document.path);
-        if !files::has_access(&path, document.access) {
+pub fn is_written(layout: &Layout, values: &ConfigValues<'_>) -> Result<bool> {
+    for file in (spec(values.settings.edition).config_files)(values) {
+        let path = layout.at(file.path);
+        if !files::has_access(&path, file.access) {
             return Ok(false);
         }
         let Ok(Some(there)) = files::read(&path, MAX_SIZE) else {
             return Ok(false);
         };
-        let same = match document.content {
+        let same = match file.content {
             Content::Bytes(wanted) => there == wanted,
-            Content::Tree { ours, defaults } => document::parse(&there)
-                .is_ok_and(|there| there == document::lay_over(there.clone(), ours, defaults)),
+            Content::Tree { ours, defaults } => tree::parse(&there)
+                .is_ok_and(|there| there == tree::merge(there.clone(), ours, defaults)),
         };
         if !same {
             return Ok(false);
@@ -159,21 +159,21 @@ pub fn is_written(layout: &Layout, facts: &Facts<'_>) -> Result<bool> {
 /// its place, and the main file comes last: wherever the power is cut, the next start finds the old main file, or
 /// none, and does the same again. A transaction log is brought up to date before the main file is: until that is
 /// written, the difference is there to be seen.
-pub fn write(layout: &Layout, facts: &Facts<'_>) -> Result<()> {
+pub fn write(layout: &Layout, values: &ConfigValues<'_>) -> Result<()> {
     for other in Edition::ALL {
-        if other != facts.settings.edition && is_ours(layout, other) {
+        if other != values.settings.edition && is_ours(layout, other) {
             info!("removing the configuration for {other}");
             remove(layout, other)?;
         }
     }
-    let form = form(facts.settings.edition);
+    let spec = spec(values.settings.edition);
     let mut writes = Vec::new();
     let mut changes = Vec::new();
     let mut whose = Whose::Unknown;
-    for document in (form.documents)(facts) {
-        let path = layout.at(document.path);
-        let is_main = document.path == form.main;
-        let content = match document.content {
+    for file in (spec.config_files)(values) {
+        let path = layout.at(file.path);
+        let is_main = file.path == spec.main;
+        let content = match file.content {
             Content::Bytes(bytes) if matches!(files::read(&path, bytes.len()), Ok(Some(there)) if there == bytes) => {
                 None
             }
@@ -181,10 +181,10 @@ pub fn write(layout: &Layout, facts: &Facts<'_>) -> Result<()> {
             Content::Tree { ours, defaults } => {
                 let there = existing(&path)?;
                 if is_main {
-                    whose = Whose::of(form, facts, &there, &ours);
-                    changes = document::changes(&there, &ours);
+                    whose = Whose::of(spec, values, &there, &ours);
+                    changes = tree::changes(&there, &ours);
                 }
-                let wanted = document::lay_over(there.clone(), ours, defaults);
+                let wanted = tree::merge(there.clone(), ours, defaults);
                 match wanted == there {
                     true => None,
                     false => Some(encode(&wanted)?),
@@ -192,26 +192,26 @@ pub fn write(layout: &Layout, facts: &Facts<'_>) -> Result<()> {
             }
         };
         if let Some(content) = content.as_ref().filter(|_| is_main)
-            && content.len() > form.limit
+            && content.len() > spec.limit
         {
             return Err(Error::settings(format!(
                 "{} would have {} bytes; this edition reads only {}. Move what is not firstboot's \
                  into a file of its own",
                 path.display(),
                 content.len(),
-                form.limit
+                spec.limit
             )));
         }
-        writes.push((path, document.access, content));
+        writes.push((path, file.access, content));
     }
-    match (whose, form.log) {
+    match (whose, spec.log) {
         (Whose::This, Some(log)) => tlog::amend(&layout.at(log), &changes)?,
         (Whose::This, None) => {}
         (Whose::Earlier, _) => {
-            derived::remove(layout, form.derived)?;
-            remove_unreadable(&layout.at(form.main))?;
+            derived::remove(layout, spec.derived)?;
+            remove_unreadable(&layout.at(spec.main))?;
         }
-        (Whose::Unknown, _) => derived::set_aside(layout, form.derived)?,
+        (Whose::Unknown, _) => derived::set_aside(layout, spec.derived)?,
     }
     for (path, access, content) in writes {
         if let Some(parent) = path.parent() {
@@ -246,42 +246,42 @@ enum Whose {
 impl Whose {
     /// The main file tells, before it is written. Where it is not there or names no identity (a template of the
     /// image's does not), what tells is what this identity was configured as before.
-    fn of(form: &Form, facts: &Facts<'_>, there: &Value, wanted: &Value) -> Self {
-        let is_this = match identity(form, there) {
-            Some(named) => Some(named) == identity(form, wanted),
-            None => match &facts.configured {
-                Some(mark) => *mark == facts.mark(),
+    fn of(spec: &EditionSpec, values: &ConfigValues<'_>, there: &Value, wanted: &Value) -> Self {
+        let is_this = match identity(spec, there) {
+            Some(named) => Some(named) == identity(spec, wanted),
+            None => match &values.configured {
+                Some(mark) => *mark == values.mark(),
                 None => return Self::Unknown,
             },
         };
         match is_this {
             true => Self::This,
-            false if identity(form, there).is_none() || names_our_key(form, there) => Self::Earlier,
+            false if identity(spec, there).is_none() || names_our_key(spec, there) => Self::Earlier,
             false => Self::Unknown,
         }
     }
 }
 
 /// The identity that a main file names, if it does.
-fn identity<'a>(form: &Form, tree: &'a Value) -> Option<Vec<&'a Value>> {
-    std::iter::once(&form.key_uri)
-        .chain(form.identity)
+fn identity<'a>(spec: &EditionSpec, tree: &'a Value) -> Option<Vec<&'a Value>> {
+    std::iter::once(&spec.key_uri)
+        .chain(spec.identity)
         .map(|place| tree.pointer(place).filter(|value| **value != ""))
         .collect()
 }
 
 /// Whether the edition's configuration names our key. In a file that cannot be read as a tree any more, the words count.
 pub fn is_ours(layout: &Layout, edition: Edition) -> bool {
-    let form = form(edition);
-    let content = files::read(&layout.at(form.main), MAX_SIZE).ok().flatten();
-    content.is_some_and(|content| match document::parse(&content) {
-        Ok(tree) => names_our_key(form, &tree),
+    let spec = spec(edition);
+    let content = files::read(&layout.at(spec.main), MAX_SIZE).ok().flatten();
+    content.is_some_and(|content| match tree::parse(&content) {
+        Ok(tree) => names_our_key(spec, &tree),
         Err(_) => has_words_of_ours(&content),
     })
 }
 
-fn names_our_key(form: &Form, tree: &Value) -> bool {
-    let uri = tree.pointer(form.key_uri).and_then(Value::as_str);
+fn names_our_key(spec: &EditionSpec, tree: &Value) -> bool {
+    let uri = tree.pointer(spec.key_uri).and_then(Value::as_str);
     uri.is_some_and(|uri| {
         uri.starts_with("pkcs11:") && uri.contains(&format!("object={OBJECT_LABEL}"))
     })
@@ -296,15 +296,15 @@ fn has_words_of_ours(content: &[u8]) -> bool {
 
 /// Takes out of the configuration what [`write()`] put in, and what has been derived from it since.
 pub fn remove(layout: &Layout, edition: Edition) -> Result<()> {
-    let form = form(edition);
-    derived::remove(layout, form.derived)?;
+    let spec = spec(edition);
+    derived::remove(layout, spec.derived)?;
     // The values do not matter here, only their places.
     let pin = Pin::parse(b"-".to_vec()).ok_or_else(|| Error::other("a PIN of one character"))?;
     let settings = Greengrass {
         edition,
         ..Greengrass::default()
     };
-    let facts = Facts {
+    let values = ConfigValues {
         settings: &settings,
         platform: &Platform::default(),
         thing_name: "",
@@ -315,20 +315,20 @@ pub fn remove(layout: &Layout, edition: Edition) -> Result<()> {
         configured: None,
     };
     // The main file goes first: without it, the rest is not read.
-    for document in (form.documents)(&facts).into_iter().rev() {
-        let path = layout.at(document.path);
+    for file in (spec.config_files)(&values).into_iter().rev() {
+        let path = layout.at(file.path);
         files::remove(&files::neighbour(&path))?;
-        let rest = match document.content {
+        let rest = match file.content {
             Content::Bytes(_) => None,
-            Content::Tree { ours, defaults } => document::without(existing(&path)?, &ours)
-                .and_then(|rest| document::without_defaults(rest, &defaults)),
+            Content::Tree { ours, defaults } => tree::subtract(existing(&path)?, &ours)
+                .and_then(|rest| tree::subtract_defaults(rest, &defaults)),
         };
         match rest {
             None => files::remove(&path)?,
-            Some(rest) => files::write(&path, &encode(&rest)?, Some(document.access))?,
+            Some(rest) => files::write(&path, &encode(&rest)?, Some(file.access))?,
         }
     }
-    remove_unreadable(&layout.at(form.main))
+    remove_unreadable(&layout.at(spec.main))
 }
 
 /// What [`existing`] has kept, where it was ours: the PIN is in it.
@@ -352,7 +352,7 @@ fn existing(path: &Path) -> Result<Value> {
     let tree = match files::read(path, MAX_SIZE) {
         Ok(None) => return Ok(Value::Null),
         Ok(Some(content)) => {
-            document::parse(&content).doing(Exit::Other, || path.display().to_string())
+            tree::parse(&content).doing(Exit::Other, || path.display().to_string())
         }
         Err(e) => Err(e.into()),
     };

@@ -8,13 +8,13 @@
 use firstboot_formats::files::Access;
 use serde_json::json;
 
-use super::{Content, Document, Facts, Form, MAX_SIZE};
+use super::{ConfigFile, ConfigValues, Content, EditionSpec, MAX_SIZE};
 use crate::token::OBJECT_LABEL;
 
 const CONFIG: &str = "/greengrass/v2/config/config.yaml";
 const ROOT_CA: &str = "/greengrass/v2/root-ca.pem";
 
-pub(super) static FORM: Form = Form {
+pub(super) static SPEC: EditionSpec = EditionSpec {
     main: CONFIG,
     beside: &[ROOT_CA],
     key_uri: "/system/privateKeyPath",
@@ -23,7 +23,7 @@ pub(super) static FORM: Form = Form {
         "/services/aws.greengrass.crypto.Pkcs11Provider/configuration/slot",
         "/services/aws.greengrass.crypto.Pkcs11Provider/configuration/userPin",
     ],
-    documents,
+    config_files,
     // The log, what it is made again from where it is damaged, the copies that the nucleus leaves of both
     // (KernelLifecycle.initConfigAndTlog, CommitableFile, ConfigurationWriter), and the configuration as it was read
     // last. A deployment under way wins over all of these (Kernel.parseArgs), and those before have copies of the PIN.
@@ -44,14 +44,14 @@ pub(super) static FORM: Form = Form {
     limit: MAX_SIZE,
 };
 
-fn documents(facts: &Facts<'_>) -> Vec<Document> {
-    let settings = facts.settings;
+fn config_files(values: &ConfigValues<'_>) -> Vec<ConfigFile> {
+    let settings = values.settings;
     let ours = json!({
         "system": {
             "certificateFilePath": format!("pkcs11:object={OBJECT_LABEL};type=cert"),
             "privateKeyPath": format!("pkcs11:object={OBJECT_LABEL};type=private"),
             "rootCaPath": ROOT_CA,
-            "thingName": facts.thing_name,
+            "thingName": values.thing_name,
         },
         "services": {
             "aws.greengrass.Nucleus": {
@@ -65,10 +65,10 @@ fn documents(facts: &Facts<'_>) -> Vec<Document> {
             "aws.greengrass.crypto.Pkcs11Provider": {
                 "configuration": {
                     "name": "tpm2_pkcs11",
-                    "library": facts.platform.pkcs11_module,
-                    "slot": facts.slot,
+                    "library": values.platform.pkcs11_module,
+                    "slot": values.slot,
                     // The plugin knows no other way to the PIN.
-                    "userPin": facts.pin.expose(),
+                    "userPin": values.pin.expose(),
                 }
             }
         }
@@ -84,8 +84,8 @@ fn documents(facts: &Facts<'_>) -> Vec<Document> {
         }
     });
     vec![
-        Document::public(ROOT_CA, facts.root_ca),
-        Document {
+        ConfigFile::public(ROOT_CA, values.root_ca),
+        ConfigFile {
             path: CONFIG,
             access: Access::PRIVATE,
             content: Content::Tree { ours, defaults },

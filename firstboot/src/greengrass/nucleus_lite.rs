@@ -6,7 +6,7 @@
 use firstboot_formats::files::Access;
 use serde_json::json;
 
-use super::{Content, Document, Facts, Form, certificate_uri, key_uri};
+use super::{ConfigFile, ConfigValues, Content, EditionSpec, certificate_uri, key_uri};
 use crate::layout::IDENTITY;
 
 /// The group of the daemons.
@@ -16,12 +16,12 @@ const CONFIG: &str = "/etc/greengrass/config.yaml";
 const ROOT_CA: &str = "/etc/greengrass/root-ca.pem";
 const OPENSSL: &str = "/etc/greengrass/openssl.cnf";
 
-pub(super) static FORM: Form = Form {
+pub(super) static SPEC: EditionSpec = EditionSpec {
     main: CONFIG,
     beside: &[ROOT_CA, OPENSSL],
     key_uri: "/system/privateKeyPath",
     identity: &["/system/thingName"],
-    documents,
+    config_files,
     // ggconfigd's database, its copy, and what SQLite makes beside each (ggconfigd's db_interface.c; SQLite, "Temporary
     // Files Used By SQLite"). Values of the file win over those that came out of it before, so that a changed setting
     // needs nothing here; those of deployments win over the file.
@@ -40,14 +40,14 @@ pub(super) static FORM: Form = Form {
     limit: 8192,
 };
 
-fn documents(facts: &Facts<'_>) -> Vec<Document> {
-    let settings = facts.settings;
+fn config_files(values: &ConfigValues<'_>) -> Vec<ConfigFile> {
+    let settings = values.settings;
     let ours = json!({
         "system": {
             "privateKeyPath": key_uri(),
             "certificateFilePath": certificate_uri(),
             "rootCaPath": ROOT_CA,
-            "thingName": facts.thing_name,
+            "thingName": values.thing_name,
         },
         "services": {
             "aws.greengrass.NucleusLite": {
@@ -73,9 +73,9 @@ fn documents(facts: &Facts<'_>) -> Vec<Document> {
         }
     });
     vec![
-        Document::public(ROOT_CA, facts.root_ca),
-        Document::public(OPENSSL, openssl(facts)),
-        Document {
+        ConfigFile::public(ROOT_CA, values.root_ca),
+        ConfigFile::public(OPENSSL, openssl(values)),
+        ConfigFile {
             path: CONFIG,
             access: Access::PUBLIC,
             content: Content::Tree { ours, defaults },
@@ -85,7 +85,7 @@ fn documents(facts: &Facts<'_>) -> Vec<Document> {
 
 /// OpenSSL configuration (config(5ossl), provider-pkcs11(7)): `default` stays active, for the keys
 /// that are files.
-fn openssl(facts: &Facts<'_>) -> String {
+fn openssl(values: &ConfigValues<'_>) -> String {
     format!(
         "\
 # Written by firstboot: Greengrass nucleus lite reaches the TPM's key through this.
@@ -107,7 +107,7 @@ pkcs11-module-path = {module}
 pkcs11-module-token-pin = file:{IDENTITY}/pin
 activate = 1
 ",
-        provider = facts.platform.openssl_provider.display(),
-        module = facts.platform.pkcs11_module.display(),
+        provider = values.platform.openssl_provider.display(),
+        module = values.platform.pkcs11_module.display(),
     )
 }

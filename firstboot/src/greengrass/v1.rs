@@ -6,7 +6,7 @@
 use firstboot_formats::files::Access;
 use serde_json::json;
 
-use super::{Content, Document, Facts, Form, MAX_SIZE, key_uri};
+use super::{ConfigFile, ConfigValues, Content, EditionSpec, MAX_SIZE, key_uri};
 use crate::settings::aws;
 use crate::token::TOKEN_LABEL;
 
@@ -14,12 +14,12 @@ const CONFIG: &str = "/greengrass/config/config.json";
 const CERTIFICATE: &str = "/greengrass/certs/device.pem";
 const ROOT_CA: &str = "/greengrass/certs/root.ca.pem";
 
-pub(super) static FORM: Form = Form {
+pub(super) static SPEC: EditionSpec = EditionSpec {
     main: CONFIG,
     beside: &[ROOT_CA, CERTIFICATE],
     key_uri: "/crypto/principals/IoTCertificate/privateKeyPath",
     identity: &["/coreThing/thingArn", "/crypto/PKCS11/slotUserPin"],
-    documents,
+    config_files,
     derived: &[],
     log: None,
     limit: MAX_SIZE,
@@ -34,24 +34,24 @@ fn service(region: &str) -> &'static str {
     }
 }
 
-fn documents(facts: &Facts<'_>) -> Vec<Document> {
-    let settings = facts.settings;
+fn config_files(values: &ConfigValues<'_>) -> Vec<ConfigFile> {
+    let settings = values.settings;
     let region = &settings.aws_region;
     let partition = aws::partition(region);
     let ours = json!({
         "coreThing": {
             "thingArn": format!(
                 "arn:{}:iot:{region}:{}:thing/{}",
-                partition.name, settings.aws_account_id, facts.thing_name
+                partition.name, settings.aws_account_id, values.thing_name
             ),
             "iotHost": settings.iot_data_endpoint,
             "ggHost": format!("{}.iot.{region}.{}", service(region), partition.domain),
         },
         "crypto": {
             "PKCS11": {
-                "P11Provider": facts.platform.pkcs11_module,
+                "P11Provider": values.platform.pkcs11_module,
                 "slotLabel": TOKEN_LABEL,
-                "slotUserPin": facts.pin.expose(),
+                "slotUserPin": values.pin.expose(),
             },
             "principals": {
                 "IoTCertificate": {
@@ -69,9 +69,9 @@ fn documents(facts: &Facts<'_>) -> Vec<Document> {
         "managedRespawn": false,
     });
     vec![
-        Document::public(ROOT_CA, facts.root_ca),
-        Document::public(CERTIFICATE, facts.certificate),
-        Document {
+        ConfigFile::public(ROOT_CA, values.root_ca),
+        ConfigFile::public(CERTIFICATE, values.certificate),
+        ConfigFile {
             path: CONFIG,
             access: Access::PRIVATE,
             content: Content::Tree { ours, defaults },

@@ -6,7 +6,7 @@ use super::context::{Context, Places};
 use super::inputs::Inputs;
 use super::names;
 use crate::error::{Error, Result};
-use crate::greengrass::{self, Facts};
+use crate::greengrass::{self, ConfigValues};
 
 /// Whether the configuration for this certificate, in that slot of the token, is written as it should be.
 pub(super) fn is_written(
@@ -15,9 +15,9 @@ pub(super) fn is_written(
     chain: &Chain,
     slot: u64,
 ) -> Result<bool> {
-    with_facts(inputs, places, chain, slot, |facts| {
-        Ok(facts.configured.as_ref() == Some(&facts.mark())
-            && greengrass::is_written(&places.layout, facts)?)
+    with_values(inputs, places, chain, slot, |values| {
+        Ok(values.configured.as_ref() == Some(&values.mark())
+            && greengrass::is_written(&places.layout, values)?)
     })
 }
 
@@ -30,26 +30,26 @@ pub(super) fn write(context: &Context, chain: &Chain) -> Result<()> {
         .verified()
         .ok_or_else(|| Error::other("the token changed meanwhile"))?
         .slot;
-    with_facts(context.inputs()?, &context.places, chain, slot, |facts| {
-        greengrass::write(layout, facts)?;
-        identity.keep_configured(&facts.mark())
+    with_values(context.inputs()?, &context.places, chain, slot, |values| {
+        greengrass::write(layout, values)?;
+        identity.keep_configured(&values.mark())
     })
 }
 
 /// Calls `work` with everything that a configuration is made of.
-fn with_facts<T>(
+fn with_values<T>(
     inputs: &Inputs,
     places: &Places,
     chain: &Chain,
     slot: u64,
-    work: impl FnOnce(&Facts<'_>) -> Result<T>,
+    work: impl FnOnce(&ConfigValues<'_>) -> Result<T>,
 ) -> Result<T> {
     let certificate = chain.pem();
     let Inputs {
         settings, root_ca, ..
     } = inputs;
     let identity = &places.identity;
-    work(&Facts {
+    work(&ConfigValues {
         settings: &settings.greengrass,
         platform: &settings.platform,
         thing_name: &names::in_service(settings, identity, chain)?,

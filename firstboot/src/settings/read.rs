@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Platform, Settings};
 use crate::error::{Error, Result};
-use crate::json::lay_over;
+use crate::json;
 use crate::layout::{BOOT, IMAGE_SETTINGS, Layout};
 
 /// A settings file may have this many bytes: a few hundred are usual.
@@ -48,7 +48,7 @@ impl Settings {
                     path.display()
                 )));
             }
-            lay_over(&mut merged, tree);
+            json::merge(&mut merged, tree);
         }
         if !found {
             return Err(Error::settings(format!(

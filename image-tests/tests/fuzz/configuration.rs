@@ -2,7 +2,7 @@
 //! read is kept beside.
 
 use firstboot::error::Exit;
-use firstboot::greengrass::{self, Facts};
+use firstboot::greengrass::{self, ConfigValues};
 use firstboot::secret::Pin;
 use firstboot::settings::{Edition, Greengrass, Platform};
 use proptest::prelude::*;
@@ -41,7 +41,7 @@ impl Configured {
             pin: Pin::parse(b"0123".to_vec()).ok_or("a PIN").or_fail()?,
             ours: Value::Null,
         };
-        greengrass::write(&configured.tree.layout, &configured.facts())?;
+        greengrass::write(&configured.tree.layout, &configured.values())?;
         configured.ours = configured
             .written()
             .ok_or("nothing was written")
@@ -49,8 +49,8 @@ impl Configured {
         Ok(configured)
     }
 
-    fn facts(&self) -> Facts<'_> {
-        Facts {
+    fn values(&self) -> ConfigValues<'_> {
+        ConfigValues {
             settings: &self.settings,
             platform: &self.platform,
             thing_name: "gateway-1",
@@ -80,8 +80,8 @@ impl Configured {
         let layout = &self.tree.layout;
         let _ = std::fs::remove_file(layout.at(format!("{}.unreadable", self.path())));
         self.tree.write(self.path(), theirs)?;
-        let facts = self.facts();
-        match greengrass::write(layout, &facts) {
+        let values = self.values();
+        match greengrass::write(layout, &values) {
             Ok(()) => {}
             Err(e) => {
                 prop_assert_eq!(e.exit, Exit::Settings, "{}", e);
@@ -91,7 +91,7 @@ impl Configured {
             }
         }
         // What was written is what is wanted: another start would find nothing to do.
-        prop_assert!(greengrass::is_written(layout, &facts).or_fail()?);
+        prop_assert!(greengrass::is_written(layout, &values).or_fail()?);
         prop_assert!(greengrass::is_ours(layout, self.settings.edition));
         Ok(true)
     }

@@ -1,4 +1,4 @@
-//! Trees of settings: read from JSON or YAML, laid over one another, taken apart again.
+//! Trees of settings: read from JSON or YAML, merged, subtracted.
 
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use saphyr_parser::{Event, Parser};
@@ -81,20 +81,20 @@ fn tree(node: &Yaml<'_>) -> Result<Value> {
 
 /// `ours` over what is `there`, and that over `defaults`: in this order, so that a second time changes
 /// nothing, also where something that is no mapping was in the way of ours.
-pub fn lay_over(mut there: Value, ours: Value, defaults: Value) -> Value {
-    json::lay_over(&mut there, ours);
+pub fn merge(mut there: Value, ours: Value, defaults: Value) -> Value {
+    json::merge(&mut there, ours);
     let mut result = defaults;
-    json::lay_over(&mut result, there);
+    json::merge(&mut result, there);
     result
 }
 
 /// What remains of `tree` without the leaves that `places` has, whatever their values; `None` where nothing does.
-pub fn without(tree: Value, places: &Value) -> Option<Value> {
+pub fn subtract(tree: Value, places: &Value) -> Option<Value> {
     prune(tree, places, &|_, _| true)
 }
 
 /// What remains of `tree` without the leaves that are as `defaults` has them: another value is another's.
-pub fn without_defaults(tree: Value, defaults: &Value) -> Option<Value> {
+pub fn subtract_defaults(tree: Value, defaults: &Value) -> Option<Value> {
     prune(tree, defaults, &|there, default| there == default)
 }
 
@@ -169,23 +169,23 @@ mod tests {
     #[test]
     fn ours_wins_and_the_rest_stays() {
         let there = json!({"a": 1, "b": {"c": 2, "d": 3}});
-        let result = lay_over(there, json!({"b": {"c": 9}}), json!({"a": 7, "e": 5}));
+        let result = merge(there, json!({"b": {"c": 9}}), json!({"a": 7, "e": 5}));
         assert_eq!(result, json!({"a": 1, "b": {"c": 9, "d": 3}, "e": 5}));
     }
 
     #[test]
-    fn taking_out_leaves_no_empty_shells() {
+    fn subtracting_leaves_no_empty_shells() {
         let tree = json!({"a": {"b": 1}, "c": {"d": 2, "e": 3}});
         let places = json!({"a": {"b": 0}, "c": {"d": 0}});
-        assert_eq!(without(tree, &places), Some(json!({"c": {"e": 3}})));
-        assert_eq!(without(json!({"a": {"b": 1}}), &places), None);
+        assert_eq!(subtract(tree, &places), Some(json!({"c": {"e": 3}})));
+        assert_eq!(subtract(json!({"a": {"b": 1}}), &places), None);
     }
 
     #[test]
     fn a_default_that_was_changed_stays() {
         let tree = json!({"a": {"b": 1, "c": 2}, "d": 3});
         let defaults = json!({"a": {"b": 1, "c": 7}, "e": 5});
-        let rest = without_defaults(tree, &defaults);
+        let rest = subtract_defaults(tree, &defaults);
         assert_eq!(rest, Some(json!({"a": {"c": 2}, "d": 3})));
     }
 

@@ -9,7 +9,7 @@ use sd_notify::NotifyState;
 /// Says what is about to be done, does it, and says how long it took.
 ///
 /// `what` reads after "now": "making an RSA-2048 key in the TPM (tens of seconds on an SLB 9670)".
-pub fn during<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+pub fn with_progress<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     info!("{what} …");
     status(what);
     let start = Instant::now();

@@ -43,11 +43,11 @@ impl fmt::Display for Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Offer {
     /// No certificate yet; what is waited for, in words.
-    Nothing(String),
+    Pending(String),
     /// AWS IoT Core can be asked for a certificate.
-    Request,
+    CanCreate,
     /// AWS IoT Core can be asked to register the thing with the certificate that is kept.
-    Registration,
+    CanRegister,
     /// A certificate that may enter the token; with what the operator should know of it.
     Certificate(Box<Chain>, Option<String>),
     /// A certificate that only this TPM can open.

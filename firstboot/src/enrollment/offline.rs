@@ -76,7 +76,7 @@ pub fn offer(boot: &BootPartition, wanted: &Wanted<'_>, clock: Clock) -> Offer {
 }
 
 fn nothing_new() -> Offer {
-    Offer::Nothing("a newer certificate".into())
+    Offer::Pending("a newer certificate".into())
 }
 
 fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
@@ -92,7 +92,7 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
         }
         Ok(None) => {
             let [request, _] = boot.request_paths(wanted.thing_name);
-            return Offer::Nothing(format!(
+            return Offer::Pending(format!(
                 "have {} signed and put the certificate to {}{}",
                 request.display(),
                 boot.certificate_path(wanted.thing_name).display(),

@@ -84,7 +84,8 @@ impl Identity {
         let slot = library.make_token(&so_pin, &pin)?;
         drop(so_pin);
         let login = library.login(slot, &pin)?;
-        let key = crate::progress::during(&making(plan.key), || login.make_key(plan.key, &id))?;
+        let key =
+            crate::progress::with_progress(&making(plan.key), || login.make_key(plan.key, &id))?;
         let (request, record) = self.request(plan, &key, &login)?;
         drop(login);
         drop(library);

@@ -46,8 +46,8 @@ pub struct Memory {
     /// The Name that an identity needs, and which the TPM, asked again, neither has nor makes; nor does it load the
     /// identity's key.
     pub lost: Option<String>,
-    /// A certificate has been asked for.
-    pub has_asked: bool,
+    /// AWS IoT Core has created a certificate.
+    pub has_created: bool,
     /// The reply that could not be opened.
     pub refused_reply: Option<RefusedReply>,
     /// Why the request could not be put onto the boot partition, although the device is in service.

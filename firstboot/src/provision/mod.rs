@@ -255,7 +255,7 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
             let request = identity.request_files()?;
             request::publish(context, in_service, &request)
         }
-        Step::AskForCertificate => register::ask_for_certificate(context, record()?),
+        Step::CreateCertificate => register::create_certificate(context, record()?),
         Step::RegisterThing => register::register_thing(context, record()?),
         Step::ForgetOwnership => identity.forget_ownership(),
         Step::OpenReply(wrapped) => open_reply::open(context, wrapped, record()?),

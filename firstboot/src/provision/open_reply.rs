@@ -54,7 +54,7 @@ fn certificate_in(context: &mut Context, wrapped: &Wrapped, record: &Record) -> 
         }
         _ => "opening the certificate with the TPM",
     };
-    let credential = progress::during(what, || credential(context, wrapped, &ek))?;
+    let credential = progress::with_progress(what, || credential(context, wrapped, &ek))?;
     let credential: &[u8; CREDENTIAL_SIZE] =
         credential.as_slice().try_into().doing(Exit::Other, || {
             "what the TPM has made of it is no key".into()

@@ -18,7 +18,7 @@ use crate::identity::{Identity, Ownership, Registration};
 use crate::settings::{Settings, check_parameter, expand};
 
 /// Asks AWS IoT Core for a certificate, and keeps it with the proof that it is ours.
-pub(super) fn ask_for_certificate(context: &mut Context, record: &Record) -> Result<()> {
+pub(super) fn create_certificate(context: &mut Context, record: &Record) -> Result<()> {
     let [request, _] = context.places.identity.request_files()?;
     let key = Request::parse(&request)?.public_key()?;
     let request = String::from_utf8(request).doing(Exit::Other, || "the request".into())?;
@@ -37,7 +37,7 @@ pub(super) fn ask_for_certificate(context: &mut Context, record: &Record) -> Res
         certificate_ownership_token: created.certificate_ownership_token,
     })?;
     context.connections.session = Some(session);
-    context.memory.has_asked = true;
+    context.memory.has_created = true;
     Ok(())
 }
 
@@ -50,7 +50,7 @@ pub(super) fn ask_for_certificate(context: &mut Context, record: &Record) -> Res
 pub(super) fn register_thing(context: &mut Context, record: &Record) -> Result<()> {
     let Some((ownership, chain)) = kept(&context.places.identity)? else {
         context.places.identity.forget_ownership()?;
-        return ask_again(
+        return may_create_another(
             context,
             Error::other(
                 "the certificate that was kept for registration is damaged: another one is asked for",
@@ -70,7 +70,7 @@ pub(super) fn register_thing(context: &mut Context, record: &Record) -> Result<(
             session.close();
             if !is_active(context, &chain, record)? {
                 context.places.identity.forget_ownership()?;
-                return ask_again(context, rejection.error("registering the thing"));
+                return may_create_another(context, rejection.error("registering the thing"));
             }
             keep(context, ownership, None, None)?;
             return Ok(());
@@ -83,8 +83,8 @@ pub(super) fn register_thing(context: &mut Context, record: &Record) -> Result<(
 
 /// Another certificate may be asked for, in place of one that turned out to be of no use: once in a
 /// process, as each costs the account one.
-fn ask_again(context: &Context, why: Error) -> Result<()> {
-    if context.memory.has_asked {
+fn may_create_another(context: &Context, why: Error) -> Result<()> {
+    if context.memory.has_created {
         return Err(why);
     }
     warn!("{why}");

@@ -16,7 +16,7 @@ use crate::tpm::{Srk, Stored, Tpm};
 /// Finds out which storage root keys this TPM can make.
 pub(super) fn examine_primaries(context: &mut Context) -> Result<()> {
     let what = "asking the TPM which storage root key it makes";
-    let names = progress::during(what, || context.tpm()?.primary_names())?;
+    let names = progress::with_progress(what, || context.tpm()?.primary_names())?;
     context.memory.primaries = Some(names);
     Ok(())
 }
@@ -45,13 +45,13 @@ pub(super) fn try_auth(context: &mut Context, srk: &Srk) -> Result<()> {
 /// Makes the storage root key; its Name.
 pub(super) fn make(context: &mut Context) -> Result<String> {
     forget_with_auth(&context.places.layout)?;
-    progress::during("making the storage root key", || context.tpm()?.make_srk())
+    progress::with_progress("making the storage root key", || context.tpm()?.make_srk())
 }
 
 /// Makes the storage root key of this Name again, and leaves it at 0x81000001.
 pub(super) fn restore(context: &mut Context, name: &str) -> Result<()> {
     forget_with_auth(&context.places.layout)?;
-    progress::during("making the storage root key again", || {
+    progress::with_progress("making the storage root key again", || {
         context.tpm()?.restore_srk(name)
     })
 }

@@ -45,8 +45,8 @@ pub enum Step {
     RenewRequest,
     /// Put the request onto the boot partition.
     PublishRequest,
-    /// Ask AWS IoT Core for a certificate, and keep it with its ownership token.
-    AskForCertificate,
+    /// Have AWS IoT Core create a certificate, and keep it with its ownership token.
+    CreateCertificate,
     /// Have AWS IoT Core register the thing with the certificate that is kept.
     RegisterThing,
     /// Remove an ownership token that has done its service.
@@ -70,7 +70,7 @@ impl Step {
     pub(super) fn is_enrollment(&self) -> bool {
         match self {
             Self::Wait(state, _) => *state == State::AwaitingCertificate,
-            Self::AskForCertificate
+            Self::CreateCertificate
             | Self::RegisterThing
             | Self::ForgetOwnership
             | Self::OpenReply(_)
@@ -106,7 +106,7 @@ impl Step {
             Self::SetAccess
             | Self::RenewRequest
             | Self::PublishRequest
-            | Self::AskForCertificate
+            | Self::CreateCertificate
             | Self::RegisterThing
             | Self::ForgetOwnership
             | Self::OpenReply(_)
@@ -138,7 +138,7 @@ impl Step {
             Self::SetAccess => "putting the identity's owner and modes right".into(),
             Self::RenewRequest => "writing the request anew, with the same key".into(),
             Self::PublishRequest => "putting the request onto the boot partition".into(),
-            Self::AskForCertificate => "asking AWS IoT Core for the certificate".into(),
+            Self::CreateCertificate => "asking AWS IoT Core for the certificate".into(),
             Self::RegisterThing => "registering the thing with AWS IoT Core".into(),
             Self::ForgetOwnership => "removing the certificate's ownership token".into(),
             Self::OpenReply(_) => "opening the wrapped certificate with the TPM".into(),

@@ -247,7 +247,7 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         access_is_right: true,
         request_is_current: true,
         request_is_published: true,
-        offer: Offer::Nothing(String::new()),
+        offer: Offer::Pending(String::new()),
         token_is_verified: verified.is_some(),
         ownership_is_spent: false,
         is_for_another_name: None,
@@ -337,7 +337,7 @@ fn offer(
             offline::offer(boot, &wanted, clock)
         }
         (Method::FleetProvisioning, None) => fleet::offer(settings, boot, identity, key),
-        (Method::FleetProvisioning, Some(_)) => Offer::Nothing("a newer certificate".into()),
+        (Method::FleetProvisioning, Some(_)) => Offer::Pending("a newer certificate".into()),
     };
     Ok(offer)
 }

@@ -69,9 +69,9 @@ fn identity(bits: &mut Bits) -> Scene {
         i.ownership_is_spent = bits.one();
         i.claim_is_spent = bits.one();
         i.offer = match bits.below(6) {
-            0 => Offer::Nothing("a certificate".into()),
-            1 => Offer::Request,
-            2 => Offer::Registration,
+            0 => Offer::Pending("a certificate".into()),
+            1 => Offer::CanCreate,
+            2 => Offer::CanRegister,
             3 => Offer::Certificate(Box::new(chain()), None),
             4 => Offer::Reply(wrapped()),
             _ => Offer::Refused(refusal()),
@@ -175,9 +175,9 @@ fn apply(step: &Step, scene: &mut Scene, world: &World) {
             }
             scene.survey.identity = made(name);
         }
-        Step::AskForCertificate => {
-            scene.memory.has_asked = true;
-            complete(scene, |i| i.offer = Offer::Registration);
+        Step::CreateCertificate => {
+            scene.memory.has_created = true;
+            complete(scene, |i| i.offer = Offer::CanRegister);
         }
         Step::OpenReply(wrapped) if world.refuses => {
             scene.memory.refused_reply = Some(RefusedReply {
@@ -202,12 +202,12 @@ fn enrollment(step: &Step, identity: &mut Complete, world: &World) {
             (identity.request_is_current, identity.request_is_published) = (true, true);
         }
         Step::PublishRequest => identity.request_is_published = true,
-        Step::RegisterThing if world.refuses => identity.offer = Offer::Request,
+        Step::RegisterThing if world.refuses => identity.offer = Offer::CanCreate,
         Step::RegisterThing => identity.offer = Offer::Certificate(Box::new(chain()), None),
         Step::ForgetOwnership => identity.ownership_is_spent = false,
         Step::OpenReply(_) | Step::Accept(..) => {
             identity.certificate = Some(chain());
-            identity.offer = Offer::Nothing("a newer certificate".into());
+            identity.offer = Offer::Pending("a newer certificate".into());
             identity.is_for_another_name = None;
             (
                 identity.token_is_verified,
@@ -228,7 +228,7 @@ fn walk(wanted: Result<&Settings, &Error>, mut scene: Scene, world: World) {
     loop {
         let step = next(wanted, &scene.survey, &scene.memory);
         // A registration that is refused ends the run of a process that has asked.
-        let refused = step == Step::RegisterThing && world.refuses && scene.memory.has_asked;
+        let refused = step == Step::RegisterThing && world.refuses && scene.memory.has_created;
         if step.is_end() || refused || goes_round(&taken, &step).is_some() {
             break;
         }
@@ -239,7 +239,7 @@ fn walk(wanted: Result<&Settings, &Error>, mut scene: Scene, world: World) {
     }
     let asked = taken
         .iter()
-        .filter(|step| **step == Step::AskForCertificate);
+        .filter(|step| **step == Step::CreateCertificate);
     let asked = asked.count();
     assert!(
         asked <= 1,
@@ -305,7 +305,7 @@ fn useless() -> Vec<Option<Step>> {
         Some(Step::SetAccess),
         Some(Step::RenewRequest),
         Some(Step::PublishRequest),
-        Some(Step::AskForCertificate),
+        Some(Step::CreateCertificate),
         Some(Step::RegisterThing),
         Some(Step::ForgetOwnership),
         Some(Step::OpenReply(wrapped())),
@@ -333,7 +333,7 @@ fn of_every_identity() {
             let offer = &i.offer;
             matches!(
                 offer,
-                Offer::Request | Offer::Registration | Offer::Reply(_)
+                Offer::CanCreate | Offer::CanRegister | Offer::Reply(_)
             )
         };
         if matches!(&scene.survey.identity, IdentityState::Complete(i) if asks(i)) {

@@ -61,10 +61,10 @@ pub fn offer(
         return Offer::Certificate(Box::new(chain), None);
     }
     if !boot.has_claim() {
-        return Offer::Nothing(claim::missing(boot));
+        return Offer::Pending(claim::missing(boot));
     }
     if !clock(settings).synchronised {
-        return Offer::Nothing(
+        return Offer::Pending(
             "the clock is not synchronised yet, and whether AWS IoT Core's certificate is valid cannot be \
              told without: is there a time server (timedatectl), and the network? A board with a \
              battery-backed clock can have enrollment.trust_clock set"
@@ -72,9 +72,9 @@ pub fn offer(
         );
     }
     if identity.has_ownership() {
-        Offer::Registration
+        Offer::CanRegister
     } else {
-        Offer::Request
+        Offer::CanCreate
     }
 }
 

@@ -83,9 +83,9 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         return match &*offer {
             Offer::Certificate(chain, remark) => Step::Accept(chain.clone(), remark.clone()),
             Offer::Reply(wrapped) => Step::OpenReply(wrapped.clone()),
-            Offer::Request => Step::AskForCertificate,
-            Offer::Registration => Step::RegisterThing,
-            Offer::Nothing(what) => Step::Wait(State::AwaitingCertificate, what.clone()),
+            Offer::CanCreate => Step::CreateCertificate,
+            Offer::CanRegister => Step::RegisterThing,
+            Offer::Pending(what) => Step::Wait(State::AwaitingCertificate, what.clone()),
             Offer::Refused(why) => Step::Wait(
                 State::AwaitingCertificate,
                 format!("the certificate is refused: {why}"),
@@ -96,7 +96,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         Offer::Certificate(chain, remark) => return Step::Accept(chain.clone(), remark.clone()),
         Offer::Reply(wrapped) => return Step::OpenReply(wrapped.clone()),
         Offer::Refused(why) => Some(format!("a new certificate is refused: {why}")),
-        Offer::Nothing(_) | Offer::Request | Offer::Registration => None,
+        Offer::Pending(_) | Offer::CanCreate | Offer::CanRegister => None,
     };
     if !identity.token_is_verified {
         return Step::FillToken(Box::new(certificate.clone()));
@@ -110,7 +110,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         }
         let awaited = match &*offer {
             Offer::Refused(why) => format!("the one for the new name is refused: {why}"),
-            Offer::Nothing(what) => what.clone(),
+            Offer::Pending(what) => what.clone(),
             _ => "one for the new name is awaited".into(),
         };
         return Step::Serve(

@@ -54,7 +54,7 @@ pub fn awaiting() -> Scene {
                 evidence: None,
             },
             certificate: None,
-            offer: Offer::Nothing("the certificate".into()),
+            offer: Offer::Pending("the certificate".into()),
             token_is_verified: false,
             is_for_another_name: None,
             ownership_is_spent: false,
@@ -497,7 +497,7 @@ const TABLE: &[Row] = &[
     (
         "AWS IoT Core can be asked",
         awaiting,
-        |s| identity(s, |i| i.offer = Offer::Request),
+        |s| identity(s, |i| i.offer = Offer::CanCreate),
         "AwaitingCertificate",
         "asking AWS IoT Core",
     ),
@@ -506,7 +506,7 @@ const TABLE: &[Row] = &[
         awaiting,
         |s| {
             identity(s, |i| {
-                (i.offer, i.request_is_published) = (Offer::Request, false)
+                (i.offer, i.request_is_published) = (Offer::CanCreate, false)
             })
         },
         "AwaitingCertificate",
@@ -515,7 +515,7 @@ const TABLE: &[Row] = &[
     (
         "a certificate is kept that is not registered",
         awaiting,
-        |s| identity(s, |i| i.offer = Offer::Registration),
+        |s| identity(s, |i| i.offer = Offer::CanRegister),
         "AwaitingCertificate",
         "registering the thing",
     ),
@@ -623,7 +623,7 @@ fn after_the_certificate_come_token_and_configuration() {
     assert_eq!(scene.next(&settings), Step::Accept(boxed(), None));
     identity(&mut scene, |i| {
         i.certificate = Some(chain.clone());
-        i.offer = Offer::Nothing(String::new());
+        i.offer = Offer::Pending(String::new());
     });
     assert_eq!(scene.next(&settings), Step::FillToken(boxed()));
     identity(&mut scene, |i| i.token_is_verified = true);

@@ -140,7 +140,7 @@ fn tunnel(proxy: &mut Timed, host: &str, port: u16) -> io::Result<()> {
     if is_http && code.len() == 3 && code.starts_with('2') {
         return Ok(());
     }
-    Err(other(format!("it answers {:?}", failure::shown(status))))
+    Err(other(format!("it answers {:?}", failure::truncate(status))))
 }
 
 impl Stream for Connection {

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use super::server::UnknownRoot;
 use crate::error::{Error, Exit};
 
-/// So much of an error message from elsewhere is shown.
-const MAX_SHOWN: usize = 300;
+/// Maximum length of an error message from elsewhere, in characters.
+const MAX_QUOTED: usize = 300;
 
 /// The answer of a refused request (AWS IoT Core developer guide, "Device provisioning MQTT API": the
 /// payload of `…/rejected`).
@@ -70,8 +70,8 @@ impl Rejection {
         waiting(format!(
             "{what}: AWS IoT Core refuses it ({} {}: {}); {advice}",
             self.status_code,
-            shown(&self.error_code),
-            shown(&self.error_message),
+            truncate(&self.error_code),
+            truncate(&self.error_message),
         ))
     }
 }
@@ -159,25 +159,25 @@ fn refused(what: &str, error: &TlsError) -> Error {
                         "its certificate leads up to {:?}, and the root certificates here (root-ca.pem on the boot \
                          partition, or else the image's) are {:?}. Is greengrass.iot_data_endpoint the one of type \
                          iot:Data-ATS, and is no proxy in between? Otherwise put the server's root into root-ca.pem",
-                        shown(theirs),
-                        shown(&ours.join("; ")),
+                        truncate(theirs),
+                        truncate(&ours.join("; ")),
                     ),
-                    None => shown(&why.to_string()),
+                    None => truncate(&why.to_string()),
                 },
                 CertificateError::NotValidForName
                 | CertificateError::NotValidForNameContext { .. } =>
                     "its certificate is for another name than greengrass.iot_data_endpoint"
                         .to_owned(),
-                why => shown(&why.to_string()),
+                why => truncate(&why.to_string()),
             }
         ),
-        other => format!("{what}: {}", shown(&other.to_string())),
+        other => format!("{what}: {}", truncate(&other.to_string())),
     })
 }
 
-/// At most so much of somebody else's words; control characters are the business of [`Error`].
-pub fn shown(text: &str) -> String {
-    match text.char_indices().nth(MAX_SHOWN) {
+/// The beginning of somebody else's words; control characters are the business of [`Error`].
+pub fn truncate(text: &str) -> String {
+    match text.char_indices().nth(MAX_QUOTED) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }

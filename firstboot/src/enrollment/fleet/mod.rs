@@ -236,6 +236,6 @@ fn spread(settings: &Settings) -> Result<()> {
 fn answered(what: &str, why: &str) -> Error {
     Error::other(format!(
         "{what}: its answer is refused: {}",
-        failure::shown(why)
+        failure::truncate(why)
     ))
 }

@@ -14,7 +14,7 @@ use firstboot_formats::thing_name::file_name;
 use log::warn;
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{ErrorKind, Result, ResultExt};
 use crate::layout::{BOOT, Layout};
 
 /// The folder `firstboot/` on the boot partition.
@@ -64,7 +64,7 @@ impl BootPartition {
     /// The operator's root certificate, if there is one.
     pub fn root_ca(&self) -> Result<Option<Vec<u8>>> {
         let content = text::read(&self.path("root-ca.pem"), MAX_CERTIFICATE);
-        content.map_err(|e| Error::settings(e.to_string()))
+        content.of_kind(ErrorKind::Settings)
     }
 
     /// The claim certificate and its key: what a whole fleet shows to get certificates of its own.

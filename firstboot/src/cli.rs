@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use clap::error::ErrorKind;
+use clap::error::ErrorKind as UsageErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use firstboot_formats::files;
 use log::info;
 
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{ErrorKind, Result, ResultExt};
+use crate::exit::Exit;
 use crate::layout::{Layout, RUN};
 use crate::provision::{self, Context, Goal, State};
 use crate::report;
@@ -149,7 +150,7 @@ fn is_this_machine(root: &Path) -> bool {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let tcti = arguments.tcti();
-    let root = std::path::absolute(&arguments.root).doing(Exit::Settings, || {
+    let root = std::path::absolute(&arguments.root).context(ErrorKind::Settings, || {
         format!("--root {}", arguments.root.display())
     })?;
     let layout = match tcti {
@@ -202,10 +203,10 @@ fn lock(layout: &Layout) -> Result<File> {
         .create(true)
         .truncate(false)
         .open(&path)
-        .doing(Exit::CannotWrite, locking)?;
+        .context(ErrorKind::CannotWrite, locking)?;
     if file.try_lock().is_err() {
         info!("another firstboot is running; waiting for it to finish");
-        file.lock().doing(Exit::Other, locking)?;
+        file.lock().context(ErrorKind::Other, locking)?;
     }
     Ok(file)
 }
@@ -217,23 +218,19 @@ pub fn read<T: Into<OsString> + Clone>(
     let arguments = Arguments::try_parse_from(words)?;
     match arguments.objection() {
         None => Ok(arguments),
-        Some(why) => Err(Arguments::command().error(ErrorKind::MissingRequiredArgument, why)),
+        Some(why) => Err(Arguments::command().error(UsageErrorKind::MissingRequiredArgument, why)),
     }
 }
 
-/// Parses the arguments. If they are wrong, prints clap's own text and returns the documented exit status.
-pub fn parse() -> std::result::Result<Arguments, u8> {
-    /// EX_USAGE of sysexits(3).
-    const USAGE: u8 = 64;
+/// Parses the arguments. Where there is nothing to run, clap's own text is printed: help, or what is wrong with them.
+pub fn parse() -> std::result::Result<Arguments, Exit> {
     read(std::env::args_os()).map_err(|e| {
         // Nothing can be done where standard error is closed.
         let _ = e.print();
-        if e.use_stderr() { USAGE } else { 0 }
+        if e.use_stderr() {
+            Exit::Usage
+        } else {
+            Exit::Done
+        }
     })
-}
-
-impl From<Error> for std::process::ExitCode {
-    fn from(error: Error) -> Self {
-        Self::from(error.exit as u8)
-    }
 }

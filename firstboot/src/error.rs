@@ -1,87 +1,139 @@
-//! The one error type: a sentence for the operator and the exit status that goes with it.
+//! The program's error: what kind of thing went wrong, a sentence for the operator, and what caused it.
 //!
-//! Exit statuses follow sysexits(3), so that a unit file or a factory script can tell "there is no
-//! TPM" from "still waiting for the certificate" without reading the log.
+//! Decisions read the kind. Which exit status that is, [`crate::exit`] decides.
 
+use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use firstboot_formats::error as formats;
 use firstboot_formats::printable::printable;
 
-/// Why `firstboot` ends other than well. The numbers are those of sysexits(3) and are documented
-/// in docs/status.md; 0 (done) and 64 (usage, EX_USAGE) belong to `main`.
+/// What kind of thing went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// EX_UNAVAILABLE: no TPM, or one that fails its self-test.
-    NoTpm = 69,
-    /// EX_SOFTWARE: anything else.
-    Other = 70,
-    /// EX_CANTCREAT: something could not be written.
-    CannotWrite = 73,
-    /// EX_TEMPFAIL: waiting for a certificate, the network, or the end of a lockout.
-    Waiting = 75,
-    /// EX_CONFIG: the settings are missing or invalid.
-    Settings = 78,
+pub enum ErrorKind {
+    /// Settings, root certificates or claim pair are missing or invalid.
+    Settings,
+    /// There is no TPM, nobody answers there, or its self-test fails.
+    NoTpm,
+    /// The TPM answers, and says no.
+    TpmRefuses,
+    /// Something could not be written.
+    CannotWrite,
+    /// Time or somebody else has to put it right: the network, AWS IoT Core, the end of a lockout.
+    Waiting,
+    /// Anything else.
+    Other,
 }
 
 /// What was being done, to what, what went wrong, and what can be done about it.
 #[derive(Clone, Debug)]
 pub struct Error {
-    /// The process's exit status.
-    pub exit: Exit,
+    /// What kind of thing went wrong.
+    pub kind: ErrorKind,
     message: String,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error that ends the program with `exit`.
-    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+    /// An error with a [`printable`] message.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
-            exit,
+            kind,
             message: printable(message.into()),
+            source: None,
         }
     }
 
-    /// [`Exit::Other`]
+    /// [`ErrorKind::Other`]
     pub fn other(message: impl Into<String>) -> Self {
-        Self::new(Exit::Other, message)
+        Self::new(ErrorKind::Other, message)
     }
 
-    /// [`Exit::Settings`]
+    /// [`ErrorKind::Settings`]
     pub fn settings(message: impl Into<String>) -> Self {
-        Self::new(Exit::Settings, message)
+        Self::new(ErrorKind::Settings, message)
+    }
+
+    /// Keeps the error that caused this one. Its words are in the message already, where the operator is to read them.
+    pub fn caused_by(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            source: Some(source.into().into()),
+            ..self
+        }
     }
 }
 
+/// The message alone: one sentence, with the words of its cause.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Error {}
-
-impl From<formats::Error> for Error {
-    fn from(error: formats::Error) -> Self {
-        let exit = match error.kind {
-            formats::Kind::CannotWrite => Exit::CannotWrite,
-            formats::Kind::Other => Exit::Other,
-        };
-        Self::new(exit, error.to_string())
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let source = self.source.as_deref()?;
+        Some(source)
     }
 }
 
-/// Says what was being done when a library's error came up.
-pub trait Doing<T> {
-    /// "`what`: the library's own words", with this exit status.
-    fn doing(self, exit: Exit, what: impl FnOnce() -> String) -> Result<T>;
+impl From<formats::Error> for Error {
+    fn from(error: formats::Error) -> Self {
+        let kind = match error.kind {
+            formats::Kind::CannotWrite => ErrorKind::CannotWrite,
+            formats::Kind::Other => ErrorKind::Other,
+        };
+        Self::new(kind, error.to_string()).caused_by(error)
+    }
 }
 
-impl<T, E: fmt::Display> Doing<T> for std::result::Result<T, E> {
-    fn doing(self, exit: Exit, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|e| Error::new(exit, format!("{}: {e}", what())))
+/// Makes an [`Error`] of a library's.
+pub trait ResultExt<T> {
+    /// "`what`: the library's own words".
+    fn context(self, kind: ErrorKind, what: impl FnOnce() -> String) -> Result<T>;
+
+    /// The library's own words, which say enough.
+    fn of_kind(self, kind: ErrorKind) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn StdError + Send + Sync>>> ResultExt<T> for std::result::Result<T, E> {
+    fn context(self, kind: ErrorKind, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| {
+            let source = e.into();
+            Error::new(kind, format!("{}: {source}", what())).caused_by(source)
+        })
+    }
+
+    fn of_kind(self, kind: ErrorKind) -> Result<T> {
+        self.map_err(|e| {
+            let source = e.into();
+            Error::new(kind, source.to_string()).caused_by(source)
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn the_cause_is_in_the_message_and_behind_it() {
+        let refused = || Err::<(), _>(io::Error::from(io::ErrorKind::PermissionDenied));
+        let error = refused()
+            .context(ErrorKind::CannotWrite, || "cannot write /x".into())
+            .unwrap_err();
+        assert_eq!(error.kind, ErrorKind::CannotWrite);
+        assert_eq!(error.to_string(), "cannot write /x: permission denied");
+        let cause = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
+        assert_eq!(cause.kind(), io::ErrorKind::PermissionDenied);
+        let error = refused().of_kind(ErrorKind::Settings).unwrap_err();
+        assert_eq!(error.to_string(), "permission denied");
     }
 }

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod durability;
 pub mod enrollment;
 pub mod error;
+pub mod exit;
 pub mod greengrass;
 pub mod identity;
 pub mod json;

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use firstboot::cli;
-use firstboot::error::Exit;
+use firstboot::error::ErrorKind;
+use firstboot::exit::Exit;
 use firstboot::output;
 use log::{LevelFilter, error, warn};
 use nix::sys::stat::{Mode, umask};
@@ -11,21 +12,22 @@ use nix::sys::stat::{Mode, umask};
 fn main() -> ExitCode {
     let arguments = match cli::parse() {
         Ok(arguments) => arguments,
-        Err(code) => return ExitCode::from(code),
+        Err(exit) => return exit.into(),
     };
     // Whatever is made is private until it is given away on purpose.
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
     start_log(arguments.verbose);
-    match cli::run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+    let exit = match cli::run(&arguments) {
+        Ok(()) => Exit::Done,
         Err(e) => {
-            match e.exit {
-                Exit::Waiting => warn!("{e}"),
+            match e.kind {
+                ErrorKind::Waiting => warn!("{e}"),
                 _ => error!("{e}"),
             }
-            e.into()
+            e.kind.into()
         }
-    }
+    };
+    exit.into()
 }
 
 fn start_log(verbose: bool) {

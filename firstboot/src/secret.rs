@@ -6,7 +6,7 @@ use std::fmt::Write;
 use heapless::String;
 use zeroize::Zeroize;
 
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// Bytes of randomness in a PIN: 120 bits.
 pub const ENTROPY: usize = 15;
@@ -24,7 +24,7 @@ impl Pin {
     /// as good as the better of the two.
     pub fn generate(from_tpm: &[u8]) -> Result<Self> {
         let mut entropy = [0u8; ENTROPY];
-        getrandom::fill(&mut entropy).doing(Exit::Other, || {
+        getrandom::fill(&mut entropy).context(ErrorKind::Other, || {
             "cannot get random bytes from the kernel".into()
         })?;
         if from_tpm.len() != ENTROPY {

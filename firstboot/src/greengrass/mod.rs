@@ -20,7 +20,7 @@ use log::{info, warn};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::layout::Layout;
 use crate::secret::Pin;
 use crate::settings::{Edition, Greengrass, Platform};
@@ -352,7 +352,7 @@ fn existing(path: &Path) -> Result<Value> {
     let tree = match files::read(path, MAX_SIZE) {
         Ok(None) => return Ok(Value::Null),
         Ok(Some(content)) => {
-            tree::parse(&content).doing(Exit::Other, || path.display().to_string())
+            tree::parse(&content).context(ErrorKind::Other, || path.display().to_string())
         }
         Err(e) => Err(e.into()),
     };
@@ -368,7 +368,7 @@ fn existing(path: &Path) -> Result<Value> {
 /// Jackson's parsers read it alike.
 fn encode(tree: &Value) -> Result<Zeroizing<Vec<u8>>> {
     let mut text = serde_json::to_vec_pretty(tree)
-        .doing(Exit::Other, || "cannot encode a configuration".into())?;
+        .context(ErrorKind::Other, || "cannot encode a configuration".into())?;
     text.push(b'\n');
     Ok(Zeroizing::new(text))
 }

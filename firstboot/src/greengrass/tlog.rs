@@ -16,7 +16,7 @@ use log::{info, warn};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{Doing, Exit, Result};
+use crate::error::{ErrorKind, Result, ResultExt};
 
 /// The nucleus starts a new log after 15,000 lines (`ConfigurationWriter`), of a few hundred bytes usually.
 const MAX_LOG: usize = 64 * 1024 * 1024;
@@ -85,7 +85,7 @@ pub fn amend(path: &Path, changes: &[(Vec<String>, Value)]) -> Result<()> {
             value: wanted.clone(),
         };
         info!("{}: {} has changed", path.display(), place.join("."));
-        serde_json::to_writer(&mut amended, &line).doing(Exit::Other, || {
+        serde_json::to_writer(&mut amended, &line).context(ErrorKind::Other, || {
             format!("cannot encode a line of {}", path.display())
         })?;
         amended.push(b'\n');
@@ -93,9 +93,9 @@ pub fn amend(path: &Path, changes: &[(Vec<String>, Value)]) -> Result<()> {
     if amended.len() == unchanged {
         return Ok(());
     }
-    let metadata = path
-        .symlink_metadata()
-        .doing(Exit::Other, || format!("cannot look at {}", path.display()))?;
+    let metadata = path.symlink_metadata().context(ErrorKind::Other, || {
+        format!("cannot look at {}", path.display())
+    })?;
     let access = Access {
         mode: metadata.mode() & 0o7777,
         group: Some(metadata.gid()),

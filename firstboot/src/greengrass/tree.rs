@@ -4,7 +4,7 @@ use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use saphyr_parser::{Event, Parser};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::json;
 
 /// A tree may be this deep: Greengrass's own are at 7. What reads and drops one calls itself.
@@ -27,10 +27,9 @@ pub fn parse(content: &[u8]) -> Result<Value> {
 
 fn parse_yaml(content: &[u8]) -> Result<Value> {
     let text = std::str::from_utf8(content).map_err(|_| Error::other("it is not UTF-8 text"))?;
-    let other = |e: saphyr::ScanError| Error::other(e.to_string());
     let mut depth = 0;
     for event in Parser::new_from_str(text) {
-        match event.map_err(other)?.0 {
+        match event.of_kind(ErrorKind::Other)?.0 {
             Event::MappingStart(..) | Event::SequenceStart(..) => depth += 1,
             Event::MappingEnd | Event::SequenceEnd => depth -= 1,
             _ => {}
@@ -39,7 +38,7 @@ fn parse_yaml(content: &[u8]) -> Result<Value> {
             return Err(Error::other(format!("it is more than {MAX_DEPTH} deep")));
         }
     }
-    let documents = Yaml::load_from_str(text).map_err(other)?;
+    let documents = Yaml::load_from_str(text).of_kind(ErrorKind::Other)?;
     match documents.as_slice() {
         [] => Ok(Value::Null),
         [one] => tree(one),

@@ -14,7 +14,7 @@ use openssl::sha::Sha256;
 use serde::{Deserialize, Serialize};
 
 use super::{CERTIFICATE, DATABASE, Identity, MAX_FILE, VERIFIED, token_slot};
-use crate::error::{Doing, Exit, Result};
+use crate::error::{ErrorKind, Result, ResultExt};
 use crate::token::Library;
 
 /// What the token was seen to hold: valid as long as neither the store nor the certificate changes.
@@ -58,7 +58,7 @@ impl Identity {
             ..self.fingerprint()?
         };
         let text = serde_json::to_vec(&verified)
-            .doing(Exit::Other, || "cannot encode verified.json".into())?;
+            .context(ErrorKind::Other, || "cannot encode verified.json".into())?;
         self.write(VERIFIED, &text)
     }
 
@@ -97,7 +97,9 @@ impl Identity {
                 }
             }
         };
-        let digest = hash().doing(Exit::Other, || format!("cannot read {}", path.display()))?;
+        let digest = hash().context(ErrorKind::Other, || {
+            format!("cannot read {}", path.display())
+        })?;
         Ok(hexadecimal(&digest))
     }
 }

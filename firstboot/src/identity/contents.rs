@@ -37,7 +37,7 @@ impl Identity {
         };
         let mut names = Vec::new();
         for entry in entries {
-            let entry = entry.map_err(|e| cannot_look_at(&self.directory, &e))?;
+            let entry = entry.map_err(|e| cannot_look_at(&self.directory, e))?;
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
         // What mkfs makes.

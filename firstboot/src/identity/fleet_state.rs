@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::{Identity, MAX_FILE, OWNERSHIP, REGISTRATION};
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// A certificate that AWS IoT has issued and not activated yet (AWS IoT Core developer guide, "Device
 /// provisioning MQTT API", CreateCertificateFromCsr).
@@ -74,7 +74,7 @@ impl Identity {
     /// Keeps a certificate and the proof that it is ours, for root alone.
     pub fn keep_ownership(&self, ownership: &Ownership) -> Result<()> {
         let text = serde_json::to_vec(ownership).map(Zeroizing::new);
-        let text = text.doing(Exit::Other, || format!("cannot encode {OWNERSHIP}"))?;
+        let text = text.context(ErrorKind::Other, || format!("cannot encode {OWNERSHIP}"))?;
         let path = self.directory.join(OWNERSHIP);
         Ok(files::write(&path, &text, Some(Access::PRIVATE))?)
     }
@@ -106,7 +106,7 @@ impl Identity {
     /// Keeps the registration.
     pub fn keep_registration(&self, registration: &Registration) -> Result<()> {
         let text = serde_json::to_vec_pretty(registration)
-            .doing(Exit::Other, || format!("cannot encode {REGISTRATION}"))?;
+            .context(ErrorKind::Other, || format!("cannot encode {REGISTRATION}"))?;
         self.write(REGISTRATION, &text)
     }
 }

@@ -13,7 +13,7 @@ use firstboot_formats::record::Record;
 use firstboot_formats::x509::Request;
 
 use super::{DATABASE, Identity, PIN, RECORD, REQUEST, SRK_NAME, token_slot};
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::secret::Pin;
 use crate::token::{self, Library, Login, Store};
 
@@ -76,7 +76,7 @@ impl Identity {
         let pin = Pin::generate(for_user)?;
         let so_pin = Pin::generate(for_so)?;
         let mut id = [0; 16];
-        getrandom::fill(&mut id).doing(Exit::Other, || {
+        getrandom::fill(&mut id).context(ErrorKind::Other, || {
             "cannot get random bytes from the kernel".into()
         })?;
 
@@ -134,8 +134,9 @@ impl Identity {
             }),
             ..plan.record.clone()
         };
-        let record = serde_json::to_string_pretty(&record)
-            .doing(Exit::Other, || "cannot encode the request's record".into())?;
+        let record = serde_json::to_string_pretty(&record).context(ErrorKind::Other, || {
+            "cannot encode the request's record".into()
+        })?;
         Ok((pem, record + "\n"))
     }
 

@@ -89,7 +89,7 @@ impl Identity {
         match self.directory.symlink_metadata() {
             Ok(_) => Ok(true),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(cannot_look_at(&self.directory, &e)),
+            Err(e) => Err(cannot_look_at(&self.directory, e)),
         }
     }
 
@@ -117,7 +117,7 @@ impl Identity {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                     return Ok(Some(format!("{} is missing", path.display())));
                 }
-                Err(e) => return Err(cannot_look_at(&path, &e)),
+                Err(e) => return Err(cannot_look_at(&path, e)),
             }
         }
         Ok(None)
@@ -216,8 +216,8 @@ impl Identity {
     }
 }
 
-fn cannot_look_at(path: &Path, e: &std::io::Error) -> Error {
-    Error::other(format!("cannot look at {}: {e}", path.display()))
+fn cannot_look_at(path: &Path, e: std::io::Error) -> Error {
+    Error::other(format!("cannot look at {}: {e}", path.display())).caused_by(e)
 }
 
 fn token_slot(library: &Library) -> Result<u64> {

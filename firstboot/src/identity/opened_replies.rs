@@ -7,7 +7,7 @@ use firstboot_formats::x509::Chain;
 use serde::{Deserialize, Serialize};
 
 use super::{Identity, MAX_FILE, OPENED};
-use crate::error::{Doing, Exit, Result};
+use crate::error::{ErrorKind, Result, ResultExt};
 
 /// A note that holds as long as the accepted certificate is the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,8 +64,8 @@ impl Identity {
     }
 
     fn note(&self, replies: &OpenedReplies) -> Result<()> {
-        let text =
-            serde_json::to_vec(replies).doing(Exit::Other, || format!("cannot encode {OPENED}"))?;
+        let text = serde_json::to_vec(replies)
+            .context(ErrorKind::Other, || format!("cannot encode {OPENED}"))?;
         self.write(OPENED, &text)
     }
 }

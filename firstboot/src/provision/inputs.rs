@@ -6,7 +6,7 @@ use firstboot_formats::{text, x509};
 use log::debug;
 
 use crate::boot_partition::BootPartition;
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::greengrass;
 use crate::layout::{IMAGE_ROOT_CA, Layout};
 use crate::settings::Settings;
@@ -60,13 +60,12 @@ fn root_ca(layout: &Layout, boot: &BootPartition) -> Result<Vec<u8>> {
         Ok(pem) => Ok(pem.into_bytes()),
         Err(why) => Err(Error::settings(format!("{}: {why}", path.display()))),
     };
-    let operators = boot.root_ca();
-    if let Some(pem) = operators.map_err(|e| Error::settings(e.to_string()))? {
+    if let Some(pem) = boot.root_ca()? {
         return checked(pem, boot.path("root-ca.pem"));
     }
     let path = layout.at(IMAGE_ROOT_CA);
     let pem = text::read(&path, MAX_ROOT_CA)
-        .doing(Exit::Settings, || "no root certificate".into())?
+        .context(ErrorKind::Settings, || "no root certificate".into())?
         .ok_or_else(|| {
             Error::settings(format!(
                 "there is no root certificate: neither {} nor {}",

@@ -30,7 +30,7 @@ mod walks;
 
 use log::{info, warn};
 
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::{greengrass, progress, tpm};
 
 pub use context::{Context, Memory, Places};
@@ -74,12 +74,12 @@ impl Outcome {
             ..
         } = self;
         match last? {
-            Step::Stop(_, exit, why) => Err(Error::new(exit, why)),
+            Step::Stop(_, kind, why) => Err(Error::new(kind, why)),
             step if goal == Goal::Request && step.is_enrollment() => {
                 info!("provisioned; next: {message}");
                 Ok(())
             }
-            Step::Wait(_, what) => Err(Error::new(Exit::Waiting, format!("waiting: {what}"))),
+            Step::Wait(_, what) => Err(Error::new(ErrorKind::Waiting, format!("waiting: {what}"))),
             Step::Done(Some(remark)) | Step::Serve(_, remark) => {
                 warn!("{remark}");
                 Ok(())
@@ -104,7 +104,7 @@ pub fn run(context: &mut Context, goal: Goal) -> Outcome {
     // What is wanted and cannot be had, because the settings turn out not to work or nothing can be written, is as good
     // as not wanted: a device in service stays there.
     if let Err(e) = &result
-        && matches!(e.exit, Exit::Settings | Exit::CannotWrite)
+        && matches!(e.kind, ErrorKind::Settings | ErrorKind::CannotWrite)
         && context.inputs.is_ok()
     {
         context.inputs = Err(e.clone());
@@ -120,7 +120,7 @@ pub fn run(context: &mut Context, goal: Goal) -> Outcome {
     let (state, message) = match &last {
         Ok(step) => (step.state(), step.describe()),
         // AWS IoT Core was asked in vain.
-        Err(e) if e.exit == Exit::Waiting && is_fleet => {
+        Err(e) if e.kind == ErrorKind::Waiting && is_fleet => {
             (State::AwaitingCertificate, e.to_string())
         }
         Err(e) => (State::Error, e.to_string()),

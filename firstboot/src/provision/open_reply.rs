@@ -10,7 +10,7 @@ use openssl::x509::X509;
 
 use super::context::{Context, RefusedReply};
 use crate::enrollment::{Refusal, Wrapped};
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::identity::Superseded;
 use crate::progress;
 use crate::tpm::{Credential, Stored};
@@ -28,7 +28,7 @@ pub(super) fn open(context: &mut Context, wrapped: &Wrapped, record: &Record) ->
             }
             identity.note_opened_reply(&wrapped.sha256, &chain)
         }
-        Err(e) if e.exit == Exit::Other => {
+        Err(e) if matches!(e.kind, ErrorKind::TpmRefuses | ErrorKind::Other) => {
             context.memory.refused_reply = Some(RefusedReply {
                 sha256: wrapped.sha256.clone(),
                 refusal: Refusal {
@@ -55,8 +55,10 @@ fn certificate_in(context: &mut Context, wrapped: &Wrapped, record: &Record) -> 
         _ => "opening the certificate with the TPM",
     };
     let credential = progress::with_progress(what, || credential(context, wrapped, &ek))?;
-    let credential: &[u8; CREDENTIAL_SIZE] =
-        credential.as_slice().try_into().doing(Exit::Other, || {
+    let credential: &[u8; CREDENTIAL_SIZE] = credential
+        .as_slice()
+        .try_into()
+        .context(ErrorKind::Other, || {
             "what the TPM has made of it is no key".into()
         })?;
     let pem = wrapped.reply.open(credential).map_err(Error::other)?;
@@ -117,7 +119,9 @@ fn stored_object([public, private]: &[Vec<u8>; 2]) -> Stored<'_> {
 fn endorsement_key(certificate: &[u8]) -> Result<PublicKey> {
     let spki = X509::from_der(certificate)
         .and_then(|certificate| certificate.public_key()?.public_key_to_der());
-    Ok(PublicKey::from_spki(spki.doing(Exit::Other, || {
-        "the TPM's EK certificate cannot be read".into()
-    })?))
+    Ok(PublicKey::from_spki(
+        spki.context(ErrorKind::Other, || {
+            "the TPM's EK certificate cannot be read".into()
+        })?,
+    ))
 }

@@ -13,7 +13,7 @@ use log::{info, warn};
 use super::context::Context;
 use super::inputs::Inputs;
 use crate::enrollment::fleet::{self, Registering, Session};
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::identity::{Identity, Ownership, Registration};
 use crate::settings::{Settings, check_parameter, expand};
 
@@ -21,7 +21,7 @@ use crate::settings::{Settings, check_parameter, expand};
 pub(super) fn create_certificate(context: &mut Context, record: &Record) -> Result<()> {
     let [request, _] = context.places.identity.request_files()?;
     let key = Request::parse(&request)?.public_key()?;
-    let request = String::from_utf8(request).doing(Exit::Other, || "the request".into())?;
+    let request = String::from_utf8(request).context(ErrorKind::Other, || "the request".into())?;
     // First what can fail here: a certificate that is not registered is one too many.
     template_parameters(context.settings()?, record)?;
     let mut session = session(context)?;

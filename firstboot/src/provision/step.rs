@@ -6,13 +6,13 @@ use firstboot_formats::x509::Chain;
 
 use super::State;
 use crate::enrollment::Wrapped;
-use crate::error::Exit;
+use crate::error::ErrorKind;
 
 /// What to do next. One of these at a time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Stop: this cannot be put right here.
-    Stop(State, Exit, String),
+    Stop(State, ErrorKind, String),
     /// Stop for now: this will be put right by somebody else, or by time.
     Wait(State, String),
     /// Leave the device in service as it is, although something is wrong or awaited.

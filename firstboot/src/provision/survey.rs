@@ -18,7 +18,7 @@ use super::{configure, names, root_key};
 use crate::durability;
 use crate::enrollment::offline::{self, Wanted};
 use crate::enrollment::{Offer, fleet};
-use crate::error::{Exit, Result};
+use crate::error::{ErrorKind, Result};
 use crate::greengrass;
 use crate::identity::{Contents, Identity, OpenedReplies};
 use crate::settings::{Method, Settings};
@@ -168,7 +168,7 @@ impl Survey {
         }
         survey.tpm = Some(match looked {
             Ok(state) => Ok(state),
-            Err(e) if e.exit == Exit::NoTpm => Err(e.to_string()),
+            Err(e) if e.kind == ErrorKind::NoTpm => Err(e.to_string()),
             Err(e) => return Err(e),
         });
         Ok(survey)

@@ -57,7 +57,7 @@ mod tests {
             ("${}", "${}"),
         ] {
             let error = expanded(text).unwrap_err();
-            assert_eq!(error.exit, crate::error::Exit::Settings);
+            assert_eq!(error.kind, crate::error::ErrorKind::Settings);
             let error = error.to_string();
             assert!(error.contains(what), "{error}");
             assert!(

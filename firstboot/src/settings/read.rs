@@ -6,7 +6,7 @@ use firstboot_formats::text;
 use serde_json::{Value, json};
 
 use super::{Platform, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::json;
 use crate::layout::{BOOT, IMAGE_SETTINGS, Layout};
 
@@ -26,16 +26,15 @@ impl Settings {
         let mut found = false;
         for (path, trusted) in [(&image, true), (&operator, false)] {
             let content = text::read(path, MAX_SIZE).map_err(|e| {
-                Error::settings(format!("{e}. A settings file is a small JSON file"))
+                Error::settings(format!("{e}. A settings file is a small JSON file")).caused_by(e)
             })?;
             let Some(text) = content else { continue };
             found = true;
-            let at = |e: serde_json::Error| Error::settings(format!("{}: {e}", path.display()));
+            let at = || path.display().to_string();
             // Once by itself, so that an error has this file's path, line and column …
-            let _: Self = with_path(&text)
-                .map_err(|e| Error::settings(format!("{}: {e}", path.display())))?;
+            let _: Self = with_path(&text).context(ErrorKind::Settings, at)?;
             // … and once as plain JSON, to override key by key.
-            let tree: Value = serde_json::from_slice(&text).map_err(at)?;
+            let tree: Value = serde_json::from_slice(&text).context(ErrorKind::Settings, at)?;
             if has_list(&tree, &[]) {
                 return Err(Error::settings(format!(
                     "{}: there is a list in it ([ ]); settings have names",
@@ -58,7 +57,7 @@ impl Settings {
             )));
         }
         let mut settings: Self = serde_json::from_value(merged)
-            .map_err(|e| Error::settings(format!("{}: {e}", operator.display())))?;
+            .context(ErrorKind::Settings, || operator.display().to_string())?;
         settings.check(layout)?;
         Ok(settings)
     }

@@ -24,7 +24,7 @@ use cryptoki::types::AuthPin;
 use firstboot_formats::files;
 use firstboot_formats::public_key::Scheme;
 
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::secret::Pin;
 
 pub use pss::record as record_pss;
@@ -89,7 +89,7 @@ impl Library {
     /// Loads and initialises the library. 11 TPM commands for each token and for the blank slot.
     pub fn open(store: &Store) -> Result<Self> {
         point_library_at(store)?;
-        let pkcs11 = Pkcs11::new(&store.module).doing(Exit::Other, || {
+        let pkcs11 = Pkcs11::new(&store.module).context(ErrorKind::Other, || {
             format!(
                 "cannot load the PKCS#11 library {} (package tpm2-pkcs11; another path can be set in the image's settings)",
                 store.module.display()
@@ -97,7 +97,7 @@ impl Library {
         })?;
         pkcs11
             .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
-            .calling(|| {
+            .pkcs11_context(|| {
                 format!(
                     "cannot open the PKCS#11 token store in {}",
                     store.directory.display()
@@ -124,13 +124,13 @@ impl Library {
         let pkcs11 = self.pkcs11()?;
         pkcs11
             .init_token(cryptoki_slot(slot)?, &so_pin, TOKEN_LABEL)
-            .calling(|| "cannot make the PKCS#11 token".into())?;
+            .pkcs11_context(|| "cannot make the PKCS#11 token".into())?;
         let session = self.session(slot)?;
         session
             .login(UserType::So, Some(&so_pin))
             .and_then(|()| session.init_pin(&auth(user_pin)))
             .and_then(|()| session.logout())
-            .calling(|| "cannot set the token's user PIN".into())?;
+            .pkcs11_context(|| "cannot set the token's user PIN".into())?;
         Ok(slot)
     }
 
@@ -140,21 +140,21 @@ impl Library {
         match session.login(UserType::User, Some(&auth(pin))) {
             Ok(()) => Ok(Login { session }),
             Err(Pkcs11Error::Pkcs11(RvError::PinLocked, _)) => Err(Error::new(
-                Exit::Waiting,
+                ErrorKind::Waiting,
                 "the TPM is in dictionary-attack lockout: `firstboot tpm` says when it ends",
             )),
             Err(Pkcs11Error::Pkcs11(RvError::PinIncorrect, _)) => Err(Error::other(
                 "the token refuses the PIN in its identity directory: somebody changed one of \
                  them. `firstboot reset` makes a new identity",
             )),
-            Err(e) => Err(Error::other(format!("cannot log in to the token: {e}"))),
+            Err(e) => Err(e).context(ErrorKind::Other, || "cannot log in to the token".into()),
         }
     }
 
     fn session(&self, slot: u64) -> Result<Session> {
         self.pkcs11()?
             .open_rw_session(cryptoki_slot(slot)?)
-            .calling(|| format!("cannot open a session with the token in slot {slot}"))
+            .pkcs11_context(|| format!("cannot open a session with the token in slot {slot}"))
     }
 
     fn find_slot(
@@ -163,8 +163,8 @@ impl Library {
     ) -> Result<Option<u64>> {
         let pkcs11 = self.pkcs11()?;
         let what = || "cannot list the PKCS#11 library's slots".to_owned();
-        for slot in pkcs11.get_slots_with_token().calling(what)? {
-            let info = pkcs11.get_token_info(slot).calling(what)?;
+        for slot in pkcs11.get_slots_with_token().pkcs11_context(what)? {
+            let info = pkcs11.get_token_info(slot).pkcs11_context(what)?;
             if wanted(&info) {
                 return Ok(Some(slot.id()));
             }
@@ -187,23 +187,25 @@ impl Drop for Library {
     }
 }
 
-/// As [`Doing`], with the library's catch-all put into words.
-trait Calling<T> {
-    fn calling(self, what: impl FnOnce() -> String) -> Result<T>;
+/// As [`ResultExt::context`], with the library's catch-all put into words.
+trait Pkcs11Context<T> {
+    fn pkcs11_context(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 
-impl<T> Calling<T> for std::result::Result<T, Pkcs11Error> {
-    fn calling(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|e| match e {
-            Pkcs11Error::Pkcs11(RvError::GeneralError | RvError::FunctionFailed, function) => {
-                format!(
-                    "{function} failed, and tpm2-pkcs11 does not say why. Is there room on the disk, \
-                     and can the store be written? With TPM2_PKCS11_LOG_LEVEL=2 it says more"
-                )
-            }
-            e => e.to_string(),
+impl<T> Pkcs11Context<T> for std::result::Result<T, Pkcs11Error> {
+    fn pkcs11_context(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| {
+            let why = match &e {
+                Pkcs11Error::Pkcs11(RvError::GeneralError | RvError::FunctionFailed, function) => {
+                    format!(
+                        "{function} failed, and tpm2-pkcs11 does not say why. Is there room on the disk, \
+                         and can the store be written? With TPM2_PKCS11_LOG_LEVEL=2 it says more"
+                    )
+                }
+                e => e.to_string(),
+            };
+            Error::other(format!("{}: {why}", what())).caused_by(e)
         })
-        .doing(Exit::Other, what)
     }
 }
 
@@ -212,7 +214,7 @@ impl<T> Calling<T> for std::result::Result<T, Pkcs11Error> {
 /// PKCS11_SQL_LOCK, which is enough for a dot.
 fn point_library_at(store: &Store) -> Result<()> {
     files::make_directory(&store.locks, 0o700)?;
-    std::env::set_current_dir(&store.locks).doing(Exit::CannotWrite, || {
+    std::env::set_current_dir(&store.locks).context(ErrorKind::CannotWrite, || {
         format!("cannot go to {}", store.locks.display())
     })?;
     let settings: [(&str, &Path); 3] = [
@@ -229,7 +231,7 @@ fn point_library_at(store: &Store) -> Result<()> {
 }
 
 fn cryptoki_slot(id: u64) -> Result<Slot> {
-    Slot::try_from(id).doing(Exit::Other, || format!("the slot number {id}"))
+    Slot::try_from(id).context(ErrorKind::Other, || format!("the slot number {id}"))
 }
 
 fn auth(pin: &Pin) -> AuthPin {

@@ -9,8 +9,8 @@ use firstboot_formats::digest::sha256;
 use firstboot_formats::public_key::{KeyType, PublicKey, Scheme, ecdsa_der};
 use firstboot_formats::x509::CertificateDer;
 
-use super::{Calling, ISSUER_LABEL, Login, OBJECT_LABEL};
-use crate::error::{Doing, Error, Exit, Result};
+use super::{ISSUER_LABEL, Login, OBJECT_LABEL, Pkcs11Context};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// OID prime256v1 in DER (SEC 2 §2.4.2, RFC 5480 §2.1.1.1): CKA_EC_PARAMS.
 const PRIME256V1: [u8; 10] = [0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07];
@@ -58,7 +58,7 @@ impl Login {
         let (public, _private) = self
             .session
             .generate_key_pair(&mechanism, &public, &private)
-            .calling(|| format!("cannot make the {kind} key pair"))?;
+            .pkcs11_context(|| format!("cannot make the {kind} key pair"))?;
         self.read_public_key(public)
     }
 
@@ -97,13 +97,16 @@ impl Login {
                     s_len: 32.into(),
                 }),
             };
-            return self.session.sign(&mechanism, key, message).calling(signing);
+            return self
+                .session
+                .sign(&mechanism, key, message)
+                .pkcs11_context(signing);
         }
         let signature = self
             .session
             .sign(&Mechanism::Ecdsa, key, &sha256(message))
-            .calling(signing)?;
-        ecdsa_der(&signature).doing(Exit::Other, signing)
+            .pkcs11_context(signing)?;
+        ecdsa_der(&signature).context(ErrorKind::Other, signing)
     }
 
     /// Makes the token hold exactly these certificates: `leaf` under the key's label and ID, its
@@ -147,9 +150,9 @@ impl Login {
             self.add(label, certificate, id(certificate))?;
         }
         for object in superfluous {
-            self.session
-                .destroy_object(object)
-                .calling(|| format!("cannot remove an old certificate ({label}) from the token"))?;
+            self.session.destroy_object(object).pkcs11_context(|| {
+                format!("cannot remove an old certificate ({label}) from the token")
+            })?;
         }
         Ok(())
     }
@@ -169,7 +172,7 @@ impl Login {
         ];
         self.session
             .create_object(&template)
-            .calling(|| format!("cannot put a certificate ({label}) into the token"))?;
+            .pkcs11_context(|| format!("cannot put a certificate ({label}) into the token"))?;
         Ok(())
     }
 
@@ -178,14 +181,14 @@ impl Login {
         if self.is_rsa(key)? {
             let modulus = self.bytes(key, AttributeType::Modulus)?;
             let exponent = self.bytes(key, AttributeType::PublicExponent)?;
-            return PublicKey::from_rsa(&modulus, &exponent).doing(Exit::Other, reading);
+            return PublicKey::from_rsa(&modulus, &exponent).context(ErrorKind::Other, reading);
         }
         let point = self.bytes(key, AttributeType::EcPoint)?;
         match point.as_slice() {
             [OCTET_STRING, length, point @ ..]
                 if usize::from(*length) == point.len() && point.len() == P256_POINT =>
             {
-                PublicKey::from_p256_point(point).doing(Exit::Other, reading)
+                PublicKey::from_p256_point(point).context(ErrorKind::Other, reading)
             }
             _ => Err(Error::other(format!(
                 "{}: CKA_EC_POINT is no point on P-256",
@@ -198,7 +201,7 @@ impl Login {
         let attributes = self
             .session
             .get_attributes(key, &[AttributeType::KeyType])
-            .calling(|| "cannot read the key's type".into())?;
+            .pkcs11_context(|| "cannot read the key's type".into())?;
         Ok(attributes.contains(&Attribute::KeyType(CkKeyType::RSA)))
     }
 
@@ -217,7 +220,7 @@ impl Login {
     fn find(&self, class: ObjectClass, label: &str) -> Result<Vec<ObjectHandle>> {
         self.session
             .find_objects(&[Attribute::Class(class), Attribute::Label(label.into())])
-            .calling(|| "cannot list the token's objects".into())
+            .pkcs11_context(|| "cannot list the token's objects".into())
     }
 
     /// The attribute's bytes; empty where the object does not have it.
@@ -225,7 +228,7 @@ impl Login {
         let attributes = self
             .session
             .get_attributes(object, &[wanted])
-            .calling(|| format!("cannot read the token's objects ({wanted})"))?;
+            .pkcs11_context(|| format!("cannot read the token's objects ({wanted})"))?;
         Ok(attributes
             .into_iter()
             .find_map(|attribute| match attribute {

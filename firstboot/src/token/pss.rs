@@ -11,7 +11,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::TOKEN_LABEL;
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// A line of the token's configuration: tagged YAML, as the library's own emitter writes it.
 const LINE: &str = "? !!str \"pss-sigs-good\" : !!bool \"true\",";
@@ -24,14 +24,14 @@ pub fn record(directory: &Path, good: bool) -> Result<()> {
         directory.join(super::DATABASE),
         OpenFlags::SQLITE_OPEN_READ_WRITE,
     )
-    .doing(Exit::Other, recording)?;
+    .context(ErrorKind::Other, recording)?;
     let config: String = database
         .query_row(
             "SELECT config FROM tokens WHERE label = ?1",
             [TOKEN_LABEL],
             |row| row.get(0),
         )
-        .doing(Exit::Other, recording)?;
+        .context(ErrorKind::Other, recording)?;
     let changed = with_line(&config, good)
         .ok_or_else(|| Error::other(format!("{}: unknown form of configuration", recording())))?;
     database
@@ -39,7 +39,7 @@ pub fn record(directory: &Path, good: bool) -> Result<()> {
             "UPDATE tokens SET config = ?1 WHERE label = ?2",
             [changed.as_str(), TOKEN_LABEL],
         )
-        .doing(Exit::Other, recording)?;
+        .context(ErrorKind::Other, recording)?;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use saphyr_parser::{Event, Parser};
 use zeroize::Zeroizing;
 
 use super::{DATABASE, OBJECT_LABEL, TOKEN_LABEL};
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::secret::Pin;
 
 /// CKA_CLASS and CKA_LABEL (PKCS#11 3.1 §4.4, pkcs11t.h), and tpm2-pkcs11's own (src/lib/attrs.h):
@@ -50,7 +50,7 @@ impl StoredKey {
         let [public, _] = &self.key;
         // Without its size.
         let area = PublicArea::parse(public.get(2..).unwrap_or_default());
-        let area = area.doing(Exit::Other, || "the key in the token's store".into())?;
+        let area = area.context(ErrorKind::Other, || "the key in the token's store".into())?;
         Ok(area.public_key().clone())
     }
 
@@ -66,7 +66,7 @@ impl StoredKey {
             store.pragma_update(None, "query_only", true)?;
             Ok(store)
         })
-        .doing(Exit::Other, reading)?;
+        .context(ErrorKind::Other, reading)?;
         let (token, seal, salt): (i64, [Vec<u8>; 2], String) = store
             .query_row(
                 "SELECT tokens.id, userpub, userpriv, userauthsalt FROM tokens \
@@ -74,15 +74,15 @@ impl StoredKey {
                 [TOKEN_LABEL],
                 |row| Ok((row.get(0)?, [row.get(1)?, row.get(2)?], row.get(3)?)),
             )
-            .doing(Exit::Other, reading)?;
+            .context(ErrorKind::Other, reading)?;
         let mut objects = store
             .prepare("SELECT attrs FROM tobjects WHERE tokid = ?1")
-            .doing(Exit::Other, reading)?;
+            .context(ErrorKind::Other, reading)?;
         let objects = objects
             .query_map(params![token], |row| row.get::<_, String>(0))
-            .doing(Exit::Other, reading)?;
+            .context(ErrorKind::Other, reading)?;
         for object in objects {
-            let object = Attributes::parse(&object.doing(Exit::Other, reading)?)?;
+            let object = Attributes::parse(&object.context(ErrorKind::Other, reading)?)?;
             if !object.is_our_key() {
                 continue;
             }
@@ -91,7 +91,7 @@ impl StoredKey {
                 key: [object.bytes(PUBLIC)?, object.bytes(PRIVATE)?],
                 salt,
                 wrapped_auth: String::from_utf8(object.bytes(WRAPPED_AUTH)?)
-                    .doing(Exit::Other, reading)?,
+                    .context(ErrorKind::Other, reading)?,
             });
         }
         Err(Error::other(format!("{}: it is not there", reading())))
@@ -142,7 +142,7 @@ impl Attributes {
         let mut attributes = Vec::new();
         let (mut depth, mut key) = (0, None);
         for event in Parser::new_from_str(yaml) {
-            let event = event.doing(Exit::Other, || {
+            let event = event.context(ErrorKind::Other, || {
                 "cannot read an object of the token's store".to_owned()
             })?;
             match event.0 {

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::DATABASE;
-use crate::error::{Doing, Exit, Result};
+use crate::error::{ErrorKind, Result, ResultExt};
 
 /// What is in a store, whoever made it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Tokens {
             Err(rusqlite::Error::SqliteFailure(e, _)) if e.code == ErrorCode::NotADatabase => {
                 Ok(Self::default())
             }
-            found => found.doing(Exit::Other, || {
+            found => found.context(ErrorKind::Other, || {
                 format!("cannot read which tokens {} has", database.display())
             }),
         }

@@ -11,7 +11,7 @@ use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::CapabilityData;
 
 use super::{Tpm, failed};
-use crate::error::{Exit, Result};
+use crate::error::{ErrorKind, Result};
 
 /// The first NV index of the profile's low range, and how many are asked for: all of it.
 const LOW_RANGE: (u32, u32) = (0x01C0_0000, 16);
@@ -70,7 +70,7 @@ impl Tpm {
                 Err(e) => {
                     let e = failed(&format!("cannot read NV index {index:#010x}"), e);
                     // What the TPM says no to is a fact about the TPM.
-                    if e.exit != Exit::Other {
+                    if matches!(e.kind, ErrorKind::NoTpm | ErrorKind::Waiting) {
                         return Err(e);
                     }
                     reasons.push(e.to_string());

@@ -19,7 +19,7 @@ use tss_esapi::constants::response_code::Tss2ResponseCodeKind;
 use tss_esapi::tcti_ldr::{DeviceConfig, NetworkTPMConfig, TabrmdConfig};
 use tss_esapi::{Context, TctiNameConf};
 
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::layout::Layout;
 
 pub use activation::{Channel, Credential, Stored};
@@ -43,9 +43,10 @@ impl Tpm {
                 false => "Is somebody listening there?".into(),
             };
             Error::new(
-                Exit::NoTpm,
+                ErrorKind::NoTpm,
                 format!("cannot open the TPM at {tcti}: {e}. {advice}"),
             )
+            .caused_by(e)
         })?;
         Ok(Self { context })
     }
@@ -74,47 +75,49 @@ fn parse_tcti(tcti: &str) -> Result<TctiNameConf> {
             )));
         }
     };
-    parsed.map_err(|e| Error::settings(format!("the TCTI {tcti:?} is malformed: {e}")))
+    parsed.context(ErrorKind::Settings, || {
+        format!("the TCTI {tcti:?} is malformed")
+    })
 }
 
-/// The one place where a TPM response code becomes a sentence and an exit status.
+/// The one place where a TPM response code becomes a sentence and a kind.
 fn failed(what: &str, error: tss_esapi::Error) -> Error {
     use Tss2ResponseCodeKind as Kind;
     let code = match error {
         tss_esapi::Error::Tss2Error(code) => code,
         // tss-esapi could not make sense of what it was given, or got: no matter of the transport.
         tss_esapi::Error::WrapperError(_) => {
-            return Error::other(format!("{what}: {error}"));
+            return Error::other(format!("{what}: {error}")).caused_by(error);
         }
     };
-    let (exit, advice) = match code.kind() {
+    let (kind, advice) = match code.kind() {
         Some(Kind::Failure) => (
-            Exit::NoTpm,
+            ErrorKind::NoTpm,
             " (the TPM is in failure mode: its self-test failed. Switch the power off and on; if \
              that does not help, the chip is broken)",
         ),
         Some(Kind::Lockout) => (
-            Exit::Waiting,
+            ErrorKind::Waiting,
             " (dictionary-attack lockout; `firstboot tpm` says when it ends)",
         ),
         Some(Kind::BadAuth | Kind::AuthFail) => (
-            Exit::Other,
+            ErrorKind::TpmRefuses,
             " (somebody set an authorization value that firstboot does not know)",
         ),
         Some(Kind::NvSpace) => (
-            Exit::Other,
+            ErrorKind::TpmRefuses,
             " (the TPM has no room left for a persistent object; `firstboot tpm` lists them)",
         ),
         Some(Kind::ObjectMemory | Kind::SessionMemory) => (
-            Exit::Other,
+            ErrorKind::TpmRefuses,
             " (the TPM's memory is taken by another program: use the resource manager, \
              device:/dev/tpmrm0)",
         ),
         // The transport broke: nobody answers any more.
-        None => (Exit::NoTpm, ""),
-        Some(_) => (Exit::Other, ""),
+        None => (ErrorKind::NoTpm, ""),
+        Some(_) => (ErrorKind::TpmRefuses, ""),
     };
-    Error::new(exit, format!("{what}: {error}{advice}"))
+    Error::new(kind, format!("{what}: {error}{advice}")).caused_by(error)
 }
 
 #[cfg(test)]
@@ -125,6 +128,6 @@ mod tests {
     #[test]
     fn data_that_makes_no_sense_is_not_a_missing_tpm() {
         let garbled = tss_esapi::Error::WrapperError(WrapperErrorKind::WrongParamSize);
-        assert_eq!(failed("loading the key", garbled).exit, Exit::Other);
+        assert_eq!(failed("loading the key", garbled).kind, ErrorKind::Other);
     }
 }

@@ -9,7 +9,7 @@ use tss_esapi::traits::UnMarshall;
 
 use super::activation::{Stored, content};
 use super::{Tpm, failed, srk};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 impl Tpm {
     /// Whether the key at 0x81000001 takes an empty authorization value: tries to load an object that is none below
@@ -23,7 +23,7 @@ impl Tpm {
         let public = srk::template(true).map_err(|e| failed(what, e))?;
         match self.try_to_load(key, nothing, public) {
             Ok(()) => Err(Error::new(
-                Exit::NoTpm,
+                ErrorKind::NoTpm,
                 "the TPM loaded an object that is none: it cannot be trusted with a key",
             )),
             Err(e) => match kind(&e) {

@@ -7,7 +7,7 @@ use tss_esapi::constants::{CapabilityType, PropertyTag};
 use tss_esapi::structures::CapabilityData;
 
 use super::{Tpm, failed};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// TPMA_PERMANENT, bit 0: the owner hierarchy has an authorization value.
 const OWNER_AUTH_SET: u32 = 1 << 0;
@@ -166,7 +166,7 @@ impl Tpm {
                     .collect(),
             )),
             _ => Err(Error::new(
-                Exit::NoTpm,
+                ErrorKind::NoTpm,
                 "the TPM answers TPM2_GetCapability with something else",
             )),
         }

@@ -21,7 +21,7 @@ use tss_esapi::structures::{
 };
 
 use super::{Tpm, failed};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// Where the storage root key lies.
 pub const HANDLE: u32 = TPM2_PERSISTENT_FIRST + 1;
@@ -137,8 +137,9 @@ impl Tpm {
         no_da: bool,
         work: impl FnOnce(&mut Self, KeyHandle) -> Result<T>,
     ) -> Result<T> {
-        let public = template(no_da)
-            .map_err(|e| Error::other(format!("the storage root key's template: {e}")))?;
+        let public = template(no_da).context(ErrorKind::Other, || {
+            "the storage root key's template".into()
+        })?;
         let primary = self
             .context
             .execute_with_session(Some(AuthSession::Password), |context| {
@@ -237,5 +238,5 @@ pub(super) fn template(no_da: bool) -> tss_esapi::Result<Public> {
 }
 
 fn handle() -> Result<PersistentTpmHandle> {
-    PersistentTpmHandle::new(HANDLE).map_err(|e| Error::other(format!("0x81000001: {e}")))
+    PersistentTpmHandle::new(HANDLE).context(ErrorKind::Other, || "0x81000001".into())
 }

@@ -1,7 +1,7 @@
 //! Greengrass's configuration files in which others have written, too: what is theirs stays, and what cannot be
 //! read is kept beside.
 
-use firstboot::error::Exit;
+use firstboot::error::ErrorKind;
 use firstboot::greengrass::{self, ConfigValues};
 use firstboot::secret::Pin;
 use firstboot::settings::{Edition, Greengrass, Platform};
@@ -84,7 +84,7 @@ impl Configured {
         match greengrass::write(layout, &values) {
             Ok(()) => {}
             Err(e) => {
-                prop_assert_eq!(e.exit, Exit::Settings, "{}", e);
+                prop_assert_eq!(e.kind, ErrorKind::Settings, "{}", e);
                 let after = self.tree.read(self.path());
                 prop_assert_eq!(after.as_deref(), Some(theirs));
                 return Ok(false);

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use anyhow::Result;
 use firstboot::boot_partition::BootPartition;
 use firstboot::enrollment::fleet::{Created, Registered, Rejection, claim, mqtt};
-use firstboot::error::{Error, Exit};
+use firstboot::error::{Error, ErrorKind};
 use firstboot::identity::Identity;
 use firstboot::layout::IDENTITY;
 use image_tests::clients::openssl;
@@ -60,7 +60,7 @@ fn judge(payload: &[u8]) -> Checked {
         Err(why) => assert_printable(&Error::other(why).to_string())?,
     }
     let refusal = Rejection::parse(payload).error("asking");
-    prop_assert_eq!(refusal.exit, Exit::Waiting);
+    prop_assert_eq!(refusal.kind, ErrorKind::Waiting);
     assert_printable(&refusal.to_string())?;
     // 300 characters of each text, a control character shown as up to eight.
     prop_assert!(refusal.to_string().len() < 20_000);
@@ -161,7 +161,7 @@ fn claim_pairs() -> Checked {
         match claim::read(&boot) {
             Ok(_) => Ok(true),
             Err(e) => {
-                prop_assert_eq!(e.exit, Exit::Settings);
+                prop_assert_eq!(e.kind, ErrorKind::Settings);
                 assert_printable(&e.to_string())?;
                 Ok(false)
             }

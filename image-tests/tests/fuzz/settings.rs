@@ -1,6 +1,6 @@
 //! firstboot.json on the boot partition.
 
-use firstboot::error::Exit;
+use firstboot::error::ErrorKind;
 use firstboot::settings::Settings;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -43,7 +43,7 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
     let settings = match Settings::read(&tree.layout) {
         Ok(settings) => settings,
         Err(e) => {
-            prop_assert_eq!(e.exit, Exit::Settings);
+            prop_assert_eq!(e.kind, ErrorKind::Settings);
             assert_printable(&e.to_string())?;
             return Ok(None);
         }

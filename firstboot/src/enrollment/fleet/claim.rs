@@ -19,7 +19,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::connection::certified;
 use super::failure::waiting;
 use crate::boot_partition::BootPartition;
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// A private key's PEM may have this many bytes: RSA with 4096 bits has 3.2 KB.
 const MAX_KEY: usize = 16 * 1024;
@@ -29,9 +29,9 @@ const ENCRYPTED: [&[u8]; 2] = [b"ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTE
 /// Reads the pair and checks that it is one.
 pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
     let [certificate_path, key_path] = boot.claim_paths();
-    let reading = |e: firstboot_formats::error::Error| Error::settings(e.to_string());
-    let certificate = text::read(&certificate_path, MAX_CERTIFICATE).map_err(reading)?;
-    let key = text::read_secret(&key_path, MAX_KEY).map_err(reading)?;
+    let certificate =
+        text::read(&certificate_path, MAX_CERTIFICATE).of_kind(ErrorKind::Settings)?;
+    let key = text::read_secret(&key_path, MAX_KEY).of_kind(ErrorKind::Settings)?;
     let (Some(certificate), Some(key)) = (certificate, key) else {
         return Err(waiting(missing(boot)));
     };
@@ -47,7 +47,7 @@ pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
     let key = private_key(&key).map_err(|why| wrong(&key_path, &why))?;
     let public = key
         .public_key_to_der()
-        .doing(Exit::Settings, || key_path.display().to_string())?;
+        .context(ErrorKind::Settings, || key_path.display().to_string())?;
     let chain = Chain::parse(&certificate, &PublicKey::from_spki(public), &[]).map_err(|_| {
         Error::settings(format!(
             "{} is not the key of {}",
@@ -61,7 +61,7 @@ pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
             certificate_path.display(),
         )));
     }
-    let key = signing_key(&key).doing(Exit::Settings, || key_path.display().to_string())?;
+    let key = signing_key(&key).context(ErrorKind::Settings, || key_path.display().to_string())?;
     Ok(certified(&chain, key))
 }
 

@@ -16,7 +16,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use super::failure::{self, waiting};
 use super::mqtt::Stream;
 use super::server::Verifier;
-use crate::error::{Doing, Exit, Result};
+use crate::error::{ErrorKind, Result, ResultExt};
 use crate::settings::Settings;
 
 /// How long all addresses of a name together may take to answer.
@@ -47,7 +47,7 @@ pub fn connect(
     let host = settings.greengrass.iot_data_endpoint.as_str();
     let port = settings.enrollment.port;
     let config = configuration(root_ca, certificate, port)?;
-    let name = ServerName::try_from(host.to_owned()).doing(Exit::Settings, || {
+    let name = ServerName::try_from(host.to_owned()).context(ErrorKind::Settings, || {
         format!("greengrass.iot_data_endpoint: {host:?}")
     })?;
     let deadline = Instant::now() + CONNECTING;
@@ -58,13 +58,14 @@ pub fn connect(
                 tcp: dial(proxy, proxy_port, deadline)?,
                 deadline,
             };
-            tunnel(&mut timed, host, port)
-                .map_err(|e| waiting(format!("the proxy {proxy}:{proxy_port}: {e}")))?;
+            tunnel(&mut timed, host, port).context(ErrorKind::Waiting, || {
+                format!("the proxy {proxy}:{proxy_port}")
+            })?;
             timed.tcp
         }
     };
     let tls = ClientConnection::new(Arc::new(config), name)
-        .doing(Exit::Other, || "cannot set up TLS".into())?;
+        .context(ErrorKind::Other, || "cannot set up TLS".into())?;
     Ok(StreamOwned::new(tls, Timed { tcp, deadline }))
 }
 
@@ -74,7 +75,7 @@ fn configuration(root_ca: &[u8], certificate: CertifiedKey, port: u16) -> Result
     let verifier = Verifier::new(root_ca, Arc::clone(&provider))?;
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .doing(Exit::Other, setting_up)?
+        .context(ErrorKind::Other, setting_up)?
         // By its own rules, only with a better refusal.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
@@ -88,9 +89,9 @@ fn configuration(root_ca: &[u8], certificate: CertifiedKey, port: u16) -> Result
 
 /// Connects to the first of the name's addresses that answers.
 fn dial(host: &str, port: u16, deadline: Instant) -> Result<TcpStream> {
-    let addresses = (host, port)
-        .to_socket_addrs()
-        .map_err(|e| waiting(format!("cannot find {host}: {e}. Is the network up?")))?;
+    let addresses = (host, port).to_socket_addrs().map_err(|e| {
+        waiting(format!("cannot find {host}: {e}. Is the network up?")).caused_by(e)
+    })?;
     let mut last = None;
     for address in addresses {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -101,18 +102,21 @@ fn dial(host: &str, port: u16, deadline: Instant) -> Result<TcpStream> {
             Ok(tcp) => {
                 // A few small packets in turn: none should wait for another.
                 tcp.set_nodelay(true)
-                    .doing(Exit::Other, || "cannot set TCP_NODELAY".into())?;
+                    .context(ErrorKind::Other, || "cannot set TCP_NODELAY".into())?;
                 return Ok(tcp);
             }
             Err(e) => last = Some(e),
         }
     }
-    Err(waiting(match last {
-        Some(e) => {
-            format!("cannot reach {host}:{port}: {e}. Is the network up, and the port open?")
-        }
-        None => format!("cannot reach {host}:{port}: the name has no address"),
-    }))
+    Err(match last {
+        Some(e) => waiting(format!(
+            "cannot reach {host}:{port}: {e}. Is the network up, and the port open?"
+        ))
+        .caused_by(e),
+        None => waiting(format!(
+            "cannot reach {host}:{port}: the name has no address"
+        )),
+    })
 }
 
 /// Has a proxy connect us (RFC 9110 §9.3.6, CONNECT).

@@ -11,7 +11,7 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError, OtherError};
 use serde::Deserialize;
 
 use super::server::UnknownRoot;
-use crate::error::{Error, Exit};
+use crate::error::{Error, ErrorKind};
 
 /// Maximum length of an error message from elsewhere, in characters.
 const MAX_QUOTED: usize = 300;
@@ -183,9 +183,9 @@ pub fn truncate(text: &str) -> String {
     }
 }
 
-/// [`Exit::Waiting`]
+/// [`ErrorKind::Waiting`]
 pub fn waiting(message: String) -> Error {
-    Error::new(Exit::Waiting, message)
+    Error::new(ErrorKind::Waiting, message)
 }
 
 #[cfg(test)]
@@ -225,7 +225,7 @@ mod tests {
             ("{}", "template"),
         ] {
             let error = Rejection::parse(payload.as_bytes()).error("asking");
-            assert_eq!(error.exit, Exit::Waiting);
+            assert_eq!(error.kind, ErrorKind::Waiting);
             assert!(error.to_string().contains(advice), "{error}");
         }
     }

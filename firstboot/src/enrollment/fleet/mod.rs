@@ -32,7 +32,7 @@ use log::{debug, info};
 
 use super::Offer;
 use crate::boot_partition::BootPartition;
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::identity::Identity;
 use crate::progress;
 use crate::settings::Settings;
@@ -159,8 +159,8 @@ impl Session {
         parameters: &BTreeMap<String, String>,
     ) -> Result<Registering> {
         let what = "registering the thing with AWS IoT Core";
-        let request =
-            answers::register_request(token, parameters).doing(Exit::Other, || what.to_owned())?;
+        let request = answers::register_request(token, parameters)
+            .context(ErrorKind::Other, || what.to_owned())?;
         let topic = answers::register_topic(template);
         match self.client.request(&topic, &request, what)? {
             Answer::Accepted(payload) => Registered::parse(&payload)
@@ -218,7 +218,7 @@ fn spread(settings: &Settings) -> Result<()> {
     if most == 0 {
         return Ok(());
     }
-    let random = getrandom::u64().doing(Exit::Other, || {
+    let random = getrandom::u64().context(ErrorKind::Other, || {
         "cannot get random bytes from the kernel".into()
     })?;
     let wait = Duration::from_millis(random % most);

@@ -14,7 +14,7 @@ use mqtt_proto::{Pid, QoS, QosPid, TopicFilter, TopicName};
 use zeroize::Zeroizing;
 
 use super::failure;
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The largest message that AWS IoT Core sends is 128 KiB (AWS IoT Core quotas, "Maximum size of MQTT
 /// message payload"); topic and header come on top.
@@ -271,7 +271,7 @@ pub fn take_packet(received: &mut Vec<u8>) -> std::result::Result<Option<Packet>
 
 fn malformed(what: &str, why: &str) -> Error {
     Error::new(
-        Exit::Other,
+        ErrorKind::Other,
         format!("{what}: what came is not what MQTT or AWS IoT Core says: {why}"),
     )
 }

@@ -14,7 +14,7 @@ use rustls::{
     SignatureScheme,
 };
 
-use crate::error::{Doing, Error, Exit, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// Verifies the server against root certificates.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Verifier {
         }
         let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider).build();
         Ok(Self {
-            usual: usual.doing(Exit::Other, || "cannot set up TLS".into())?,
+            usual: usual.context(ErrorKind::Other, || "cannot set up TLS".into())?,
             roots: found.iter().map(Certificate::subject).collect(),
         })
     }

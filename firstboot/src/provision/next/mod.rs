@@ -10,7 +10,7 @@ use super::context::Memory;
 use super::survey::{IdentityState, Survey, TpmState};
 use super::{State, Step};
 use crate::enrollment::Offer;
-use crate::error::{Error, Exit};
+use crate::error::{Error, ErrorKind};
 use crate::settings::Settings;
 use crate::tpm::Srk;
 
@@ -20,13 +20,13 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
     if let Err(why) = wanted
         && !survey.is_enrolled()
     {
-        return Step::Stop(State::Error, why.exit, why.to_string());
+        return Step::Stop(State::Error, why.kind, why.to_string());
     }
     // Nothing is concluded from a TPM that was not looked at.
     let tpm = match &survey.tpm {
         None => None,
         Some(Ok(tpm)) => Some(tpm),
-        Some(Err(why)) => return Step::Stop(State::NoTpm, Exit::NoTpm, why.clone()),
+        Some(Err(why)) => return Step::Stop(State::NoTpm, ErrorKind::NoTpm, why.clone()),
     };
     if survey.interrupted {
         return Step::RemoveStaging;
@@ -40,7 +40,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         IdentityState::Foreign(what) => {
             return Step::Stop(
                 State::ForeignStore,
-                Exit::Other,
+                ErrorKind::Other,
                 format!(
                     "{what}. Other programs' tokens are left alone, and firstboot needs that directory for itself: \
                      move their store (and set TPM2_PKCS11_STORE for them), then start firstboot again"
@@ -160,7 +160,7 @@ fn tpm_first(tpm: &TpmState) -> Option<Step> {
     if let Srk::Foreign(what) = &tpm.srk {
         return Some(Step::Stop(
             State::ForeignPrimary,
-            Exit::Other,
+            ErrorKind::Other,
             root_key::foreign(what),
         ));
     }
@@ -174,7 +174,7 @@ fn from_blank(
     memory: &Memory,
 ) -> Step {
     if let Some(why) = &survey.volatile {
-        return Step::Stop(State::VolatileStorage, Exit::CannotWrite, why.clone());
+        return Step::Stop(State::VolatileStorage, ErrorKind::CannotWrite, why.clone());
     }
     // Before anything of its configuration is taken away: it may come back.
     if let Some(step) = tpm.and_then(|tpm| root_key::take_back(survey, tpm, memory)) {
@@ -192,7 +192,7 @@ fn from_blank(
     {
         return Step::Stop(
             State::Blank,
-            Exit::Settings,
+            ErrorKind::Settings,
             format!(
                 "this TPM ({tpm}) makes RSA keys that can be factored (ROCA, CVE-2017-15361): set \
                  \"key\": \"ecc-p256\", which is not affected, or have its firmware brought to 7.62 or later"
@@ -202,7 +202,7 @@ fn from_blank(
     if tpm.srk == Srk::Absent && tpm.lockout.owner_auth_set {
         return Step::Stop(
             State::Blank,
-            Exit::Other,
+            ErrorKind::Other,
             "the TPM's owner hierarchy has an authorization value and there is no storage root key at \
              0x81000001: make one with that authorization, or clear the TPM (tpm2_clear)"
                 .into(),

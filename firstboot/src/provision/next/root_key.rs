@@ -1,7 +1,7 @@
 //! What is next where the storage root key is not the identity's, or is to be: an identity is not given up for an
 //! answer of the TPM that nobody has vouched for.
 
-use crate::error::Exit;
+use crate::error::ErrorKind;
 use crate::layout::ROOT_KEY_WITH_AUTH;
 use crate::provision::context::Memory;
 use crate::provision::survey::{Survey, TpmState};
@@ -31,7 +31,7 @@ pub(super) fn missing(wanted: &str, survey: &Survey, tpm: &TpmState, memory: &Me
             Srk::Absent => Step::RestoreRootKey(wanted.to_owned()),
             _ => Step::Stop(
                 State::ForeignPrimary,
-                Exit::Other,
+                ErrorKind::Other,
                 format!(
                     "{}; firstboot then puts the storage root key of this device's identity back",
                     foreign("another storage key")
@@ -46,7 +46,7 @@ pub(super) fn missing(wanted: &str, survey: &Survey, tpm: &TpmState, memory: &Me
         Srk::Absent if tpm.lockout.owner_auth_set => {
             return Step::Stop(
                 State::Orphaned,
-                Exit::Other,
+                ErrorKind::Other,
                 "the identity's storage root key is gone from 0x81000001, and the TPM's owner hierarchy has an \
                  authorization value, without which firstboot cannot make it again: make it with that authorization \
                  (ECC P-256, AES-128-CFB, with the attribute noda), or start over with `firstboot reset`"
@@ -102,7 +102,7 @@ pub(super) fn usable(survey: &Survey, tpm: &TpmState, memory: &Memory) -> Option
                      {ROOT_KEY_WITH_AUTH}"
                 );
             }
-            Some(Step::Stop(State::ForeignPrimary, Exit::Other, why))
+            Some(Step::Stop(State::ForeignPrimary, ErrorKind::Other, why))
         }
         None if *no_da || lockout.counter + 2 < lockout.max_tries => Some(Step::TryRootKey),
         None => Some(Step::Wait(

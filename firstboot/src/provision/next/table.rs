@@ -7,7 +7,7 @@ use firstboot_formats::x509::Chain;
 
 use super::next;
 use crate::enrollment::{Offer, Refusal, Wrapped};
-use crate::error::Exit;
+use crate::error::ErrorKind;
 use crate::provision::context::{Memory, RefusedReply};
 use crate::provision::{Complete, IdentityState, State, Step, Survey, TpmState};
 use crate::settings::{Edition, Greengrass, Settings};
@@ -601,10 +601,10 @@ fn weak_rsa_keys_are_not_made_but_ecc_keys_are() {
         },
         ..Settings::default()
     };
-    let Step::Stop(_, exit, why) = scene.next(&settings) else {
+    let Step::Stop(_, kind, why) = scene.next(&settings) else {
         unreachable!("an RSA key on firmware 7.40");
     };
-    assert_eq!(exit, Exit::Settings);
+    assert_eq!(kind, ErrorKind::Settings);
     assert!(why.contains("CVE-2017-15361"), "{why}");
     settings.key = KeyType::EccP256;
     assert_eq!(scene.next(&settings), Step::MakeIdentity);

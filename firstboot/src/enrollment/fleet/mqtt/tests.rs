@@ -123,7 +123,7 @@ fn an_answer_is_found_among_other_messages_and_all_are_acknowledged() {
     assert_eq!(acknowledged, [1, 2, 3]);
     // What comes once more is not the answer of the next request.
     let error = client.request("other", b"{}", "asking again").unwrap_err();
-    assert_eq!(error.exit, Exit::Waiting);
+    assert_eq!(error.kind, ErrorKind::Waiting);
 }
 
 #[test]
@@ -166,6 +166,6 @@ fn what_is_too_large_or_no_mqtt_is_refused_before_it_is_read() {
     for bytes in malformed.map(<[u8]>::to_vec).into_iter().chain([gigantic]) {
         let mut client = connected(vec![bytes.clone()]);
         let error = client.request(TOPIC, b"{}", "asking").unwrap_err();
-        assert_eq!(error.exit, Exit::Other, "{bytes:?}: {error}");
+        assert_eq!(error.kind, ErrorKind::Other, "{bytes:?}: {error}");
     }
 }

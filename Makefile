@@ -49,6 +49,8 @@ guest: build
 # The power is cut at every point of everything: about an hour on two cores. `make test` has a sample.
 sweep: build
 	image-tests/host-packages
+	# wrapped replies are the station's
+	$(STATION) build --release --locked
 	# --release: the proxy is on the way of each TPM command
 	cd image-tests && cargo run --release --quiet --locked --bin sweep
 	cd image-tests && SWEEP=full cargo test --locked --test power_cuts --test faults

@@ -19,7 +19,7 @@ pub use scenario::{Goal, SCENARIOS, Scenario};
 pub use stage::{Aftermath, Stage, published_request};
 pub use table::{Row, print};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rayon::prelude::*;
 
 use crate::clients::KeyType;
@@ -37,32 +37,42 @@ pub enum Sample {
 /// The rows to be tried: all scenarios with both keys, or `only` the one of this name ("reset, rsa-2048"), or those
 /// with this in their name ("rsa"), each with every kind of cut that it has.
 pub fn run(sample: Sample, only: &str, progress: impl Fn(&str) + Sync) -> Result<Vec<Row>> {
+    // All of them first: what is missing on this machine shows in a minute, not after an hour of cuts.
+    let stages: Vec<Stage> = chosen_scenarios(only)
+        .map(|(scenario, key)| {
+            Stage::prepare(scenario, key).with_context(|| scenario.name_with(key))
+        })
+        .collect::<Result<_>>()?;
     let mut rows = Vec::new();
-    for scenario in SCENARIOS {
-        for key in KeyType::BOTH {
-            let name = scenario.name_with(key);
-            // "reset, ecc-p256" is a scenario, and the end of another's name
-            let wanted = match scenario_is_named(only) {
-                true => name == only,
-                false => name.contains(only),
-            };
-            if !wanted {
+    for stage in &stages {
+        for kind in Kind::ALL {
+            let points = stage.points(kind);
+            if points.is_empty() && kind == Kind::Packet {
                 continue;
             }
-            let stage = Stage::prepare(scenario, key)?;
-            for kind in Kind::ALL {
-                let points = stage.points(kind);
-                if points.is_empty() && kind == Kind::Packet {
-                    continue;
-                }
-                let chosen = choose(&points, sample);
-                let row = try_all(&stage, kind, points.len(), &chosen)?;
-                progress(&row.to_string());
-                rows.push(row);
-            }
+            let chosen = choose(&points, sample);
+            let row = try_all(stage, kind, points.len(), &chosen)?;
+            progress(&row.to_string());
+            rows.push(row);
         }
     }
     Ok(rows)
+}
+
+fn chosen_scenarios(only: &str) -> impl Iterator<Item = (Scenario, KeyType)> {
+    let with_both_keys = |scenario: Scenario| KeyType::BOTH.map(|key| (scenario, key));
+    let is_wanted = move |(scenario, key): &(Scenario, KeyType)| {
+        let name = scenario.name_with(*key);
+        // "reset, ecc-p256" is a scenario, and the end of another's name
+        match scenario_is_named(only) {
+            true => name == only,
+            false => name.contains(only),
+        }
+    };
+    SCENARIOS
+        .into_iter()
+        .flat_map(with_both_keys)
+        .filter(is_wanted)
 }
 
 /// Whether this is the whole name of a scenario.

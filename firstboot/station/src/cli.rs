@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use firstboot_formats::output;
 
 use crate::commands;
+use crate::options::{Answering, Tpms};
 
 /// Turn firstboot's certificate requests into certificates that only their TPMs can open
 #[derive(Debug, Parser)]
@@ -83,50 +84,6 @@ Examples:
         #[command(flatten)]
         tpms: Tpms,
     },
-}
-
-/// Options of the commands that answer requests.
-#[derive(Debug, Args)]
-pub(crate) struct Answering {
-    /// Requests, or directories of requests
-    #[arg(required = true, value_name = "REQUESTS")]
-    pub(crate) requests: Vec<PathBuf>,
-    /// Your CA's certificate, PEM; certificates of its issuers may follow, and go to the devices, too
-    #[arg(long, value_name = "CERT")]
-    pub(crate) ca: PathBuf,
-    /// The CA's key: a PEM file or a PKCS#11 URI
-    #[arg(long, value_name = "FILE|URI")]
-    pub(crate) key: String,
-    /// File whose first line is the token's PIN or the key file's pass phrase
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pin_file: Option<PathBuf>,
-    /// The PKCS#11 library, if the URI has no module-path
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pkcs11_module: Option<PathBuf>,
-    /// Directory for <thing>.reply.json, not a symbolic link. A second run waits until this one has finished
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
-    /// Append a line for each certificate to this file, and refuse names that it gives to others: .csv, or .jsonl for
-    /// AWS IoT's bulk registration
-    #[arg(long, value_name = "FILE")]
-    pub(crate) inventory: Option<PathBuf>,
-    /// Also answer requests that already have a reply, and let a name pass to another TPM or key
-    #[arg(long, alias = "again")]
-    pub(crate) force: bool,
-    #[command(flatten)]
-    pub(crate) tpms: Tpms,
-}
-
-/// Which TPMs are accepted.
-#[derive(Debug, Args)]
-pub(crate) struct Tpms {
-    /// Root and intermediate CA certificates of TPM manufacturers: files or directories, PEM or DER; may be repeated
-    #[arg(long, value_name = "PATH")]
-    pub(crate) vendor_ca: Vec<PathBuf>,
-    /// Accept only these TPMs: on each line the SHA-256 of an EK certificate and the thing's name. A TPM without a name
-    /// gets whatever name it asks for
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ek_allow_list: Option<PathBuf>,
 }
 
 /// Parses a command line, whose first word is the program's name.

@@ -6,7 +6,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`cli`] | arguments, and the three commands |
+//! | [`cli`], `options`, `commands` | the command line, and the three commands |
 //! | `batch`, `stop` | many requests: progress, what was refused and why |
 //! | `rivals`, `replies`, `lock` | requests that cannot both be right, names that are given away, runs that wait for one another |
 //! | `check` | every check of a request, each with its reason |
@@ -29,6 +29,7 @@ mod inspect;
 mod inventory;
 mod lock;
 mod maker;
+mod options;
 mod pkcs11_uri;
 mod progress;
 mod replies;

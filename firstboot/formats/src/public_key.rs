@@ -40,6 +40,15 @@ impl fmt::Display for KeyType {
     }
 }
 
+/// What a key signs with, whatever its size: a CA's may have another than a device's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFamily {
+    /// ECDSA, on any curve.
+    Ecc,
+    /// RSA.
+    Rsa,
+}
+
 /// How a signature was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -97,12 +106,20 @@ impl PublicKey {
     }
 
     /// RSA or ECC, if it is a key that this crate knows.
-    pub fn key_type(&self) -> Option<KeyType> {
+    pub fn family(&self) -> Option<KeyFamily> {
         match self.decode().ok()?.id() {
-            Id::EC => Some(KeyType::EccP256),
-            Id::RSA => Some(KeyType::Rsa2048),
+            Id::EC => Some(KeyFamily::Ecc),
+            Id::RSA => Some(KeyFamily::Rsa),
             _ => None,
         }
+    }
+
+    /// The type of a device's key of this family, if it is a key that this crate knows.
+    pub fn key_type(&self) -> Option<KeyType> {
+        self.family().map(|family| match family {
+            KeyFamily::Ecc => KeyType::EccP256,
+            KeyFamily::Rsa => KeyType::Rsa2048,
+        })
     }
 
     /// Whether `signature` over `message` was made by this key. Anything that cannot be a

@@ -1,27 +1,20 @@
 //! The operator's CA: issues device certificates, and signs replies.
 
 use std::path::Path;
+use std::time::Duration;
 
+use der::{Decode, Encode};
+use firstboot_formats::clock::Clock;
 use firstboot_formats::encoding::hexadecimal;
-use firstboot_formats::public_key::{KeyType, PublicKey, Scheme};
-use firstboot_formats::x509;
+use firstboot_formats::public_key::{KeyFamily, PublicKey, Scheme};
+use firstboot_formats::{pem, x509};
 use openssl::asn1::Asn1Time;
-use openssl::bn::{BigNum, MsbOption};
-use openssl::ec::{EcGroup, EcKey};
-use openssl::error::ErrorStack;
-use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
-use openssl::pkey::{Id, PKey, Private};
-use openssl::rsa::Rsa;
-use openssl::x509::extension::{
-    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectKeyIdentifier,
-};
-use openssl::x509::{X509, X509Name};
+use openssl::rand::rand_bytes;
+use openssl::x509::X509;
 use x509_cert::Certificate;
-use x509_cert::der::asn1::BitString;
-use x509_cert::der::{Decode, Encode, Header, Length, Tag};
 use zeroize::Zeroizing;
 
+use crate::certificate::{Terms, ToBeSigned};
 use crate::error::{Context, Error, Exit, Result};
 use crate::request::file;
 use crate::signer::{KeySource, Signer};
@@ -29,24 +22,25 @@ use crate::stop::Stop;
 
 /// A CA certificate with its issuers has at most this many bytes.
 const MAX_CHAIN: usize = 64 * 1024;
-/// Random bits of a serial number, below 20 bytes with their sign (RFC 5280 §4.1.2.2; 64 bits at least by the
-/// CA/Browser Forum's Baseline Requirements §7.1): nobody can guess what a certificate will be.
-const SERIAL_BITS: i32 = 127;
+/// Random bytes of a serial number, of which one bit is the sign (at most 20 by RFC 5280 §4.1.2.2; 64 bits at least by
+/// the CA/Browser Forum's Baseline Requirements §7.1): nobody can guess what a certificate will be.
+const SERIAL: usize = 16;
 /// A common name has at most this many characters (RFC 5280 appendix A.1, ub-common-name), a thing's name twice as
-/// many. OpenSSL makes no longer one.
+/// many. Those who verify may refuse a longer one.
 const MAX_COMMON_NAME: usize = 64;
-/// How far a certificate begins in the past, in seconds: a device's clock may be behind.
-const BACKDATED: i64 = 60 * 60;
+/// How far a certificate begins in the past: a device's clock may be behind.
+const BACKDATED: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The CA.
 pub(crate) struct Authority {
     certificate: X509,
     /// Its certificate and those of its issuers, as the operator gave them.
     chain: Vec<u8>,
-    kind: KeyType,
+    /// The same, for what it issues.
+    issuer: Certificate,
+    family: KeyFamily,
     signer: Signer,
-    /// A key of the same kind that signs what is then signed again.
-    stand_in: PKey<Private>,
 }
 
 /// A new certificate.
@@ -77,18 +71,19 @@ impl Authority {
         let public = certificate
             .public_key()
             .map_err(|e| unusable(&e.to_string()))?;
-        let kind = match public.id() {
-            Id::EC => KeyType::EccP256,
-            Id::RSA => KeyType::Rsa2048,
-            _ => return Err(unusable("its key is neither ECDSA nor RSA")),
-        };
-        let may_sign = Certificate::from_der(&encoded(certificate)?)
-            .is_ok_and(|certificate| is_issuer(&certificate));
-        if !may_sign {
-            return Err(unusable(
-                "it is not the certificate of a CA that may issue certificates",
-            ));
-        }
+        let spki = public
+            .public_key_to_der()
+            .map_err(|e| unusable(&e.to_string()))?;
+        let public = PublicKey::from_spki(spki);
+        let family = public
+            .family()
+            .ok_or_else(|| unusable("its key is neither ECDSA nor RSA"))?;
+        let issuer = Certificate::from_der(&encoded(certificate)?)
+            .ok()
+            .filter(is_issuer)
+            .ok_or_else(|| {
+                unusable("it is not the certificate of a CA that may issue certificates")
+            })?;
         for (issued, issuer) in stack.iter().zip(stack.iter().skip(1)) {
             let key = issuer.public_key().map_err(|e| unusable(&e.to_string()))?;
             if !issued.verify(&key).unwrap_or(false) {
@@ -102,19 +97,16 @@ impl Authority {
             chain.extend(certificate.to_pem().map_err(|e| unusable(&e.to_string()))?);
         }
         let authority = Self {
-            stand_in: stand_in(kind).context(Exit::Other, || "cannot make a key".into())?,
             certificate: certificate.clone(),
             chain,
-            kind,
+            issuer,
+            family,
             signer: Signer::open(key)?,
         };
         // No DER, and so nothing that is worth something with the CA's signature.
         const TRIAL: &[u8] = b"firstboot-station tries its key";
         let signature = authority.sign(TRIAL)?;
-        let spki = public
-            .public_key_to_der()
-            .map_err(|e| unusable(&e.to_string()))?;
-        match PublicKey::from_spki(spki).verifies(Scheme::Usual, TRIAL, &signature) {
+        match public.verifies(Scheme::Usual, TRIAL, &signature) {
             true => Ok(authority),
             false => Err(Error::settings(
                 "--key is not the key of --ca's certificate",
@@ -129,7 +121,7 @@ impl Authority {
 
     /// Signs with SHA-256.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
-        self.signer.sign(self.kind, message)
+        self.signer.sign(self.family, message)
     }
 
     /// Whether certificates of this many days are possible: they must not outlive the CA's.
@@ -163,77 +155,38 @@ impl Authority {
             )));
         }
         let issuing = || "cannot make the certificate".to_owned();
-        let (der, serial) = self
+        let certificate = self
             .to_be_signed(key, thing_name, days)
             .map_err(|e| Stop::Refused(format!("{}: {e}", issuing())))?;
-        let der = Zeroizing::new(self.sign_again(&der)?);
-        let leaf = X509::from_der(&der).and_then(|leaf| leaf.to_pem());
-        let mut chain = Zeroizing::new(leaf.context(Exit::Other, issuing)?);
+        let serial = hexadecimal(certificate.serial_number());
+        let message = certificate.to_der().context(Exit::Other, issuing)?;
+        let signature = self.sign(&message)?;
+        let der = certificate.signed(&signature).map(Zeroizing::new);
+        let leaf = pem::encode("CERTIFICATE", &der.context(Exit::Other, issuing)?);
+        let mut chain = Zeroizing::new(leaf.into_bytes());
         chain.extend(&self.chain);
         Ok(Issued { chain, serial })
     }
 
-    /// The certificate with the stand-in's signature, and its serial number.
     fn to_be_signed(
         &self,
         key: &PublicKey,
         thing_name: &str,
         days: u32,
-    ) -> std::result::Result<(Zeroizing<Vec<u8>>, String), ErrorStack> {
-        let mut serial = BigNum::new()?;
-        serial.rand(SERIAL_BITS, MsbOption::MAYBE_ZERO, false)?;
-        let mut name = X509Name::builder()?;
-        name.append_entry_by_nid(Nid::COMMONNAME, thing_name)?;
-        let name = name.build();
-        let now = firstboot_formats::clock::Clock::read().now.as_secs() as i64;
-        let mut builder = X509::builder()?;
-        builder.set_version(2)?; // X.509 v3 (RFC 5280 §4.1.2.1)
-        builder.set_serial_number(serial.to_asn1_integer()?.as_ref())?;
-        builder.set_subject_name(&name)?;
-        builder.set_issuer_name(self.certificate.subject_name())?;
-        let key = PKey::public_key_from_der(key.spki())?;
-        builder.set_pubkey(&key)?;
-        builder.set_not_before(Asn1Time::from_unix(now - BACKDATED)?.as_ref())?;
-        builder.set_not_after(Asn1Time::days_from_now(days)?.as_ref())?;
-        builder.append_extension(BasicConstraints::new().critical().build()?)?;
-        builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
-        builder.append_extension(ExtendedKeyUsage::new().client_auth().build()?)?;
-        let context = builder.x509v3_context(Some(&self.certificate), None);
-        let subject = SubjectKeyIdentifier::new().build(&context)?;
-        // Where the CA's certificate has an identifier of its own (RFC 5280 §4.2.1.1).
-        let authority = self
-            .certificate
-            .subject_key_id()
-            .map(|_| AuthorityKeyIdentifier::new().keyid(true).build(&context))
-            .transpose()?;
-        builder.append_extension(subject)?;
-        if let Some(authority) = authority {
-            builder.append_extension(authority)?;
-        }
-        builder.sign(&self.stand_in, MessageDigest::sha256())?;
-        let der = Zeroizing::new(builder.build().to_der()?);
-        Ok((der, hexadecimal(&serial.to_vec())))
-    }
-
-    /// Replaces the stand-in's signature by the CA's: OpenSSL signs with keys that it holds itself only. What is
-    /// signed names the algorithm and not the key, so that it stays the same.
-    fn sign_again(&self, der: &[u8]) -> Result<Vec<u8>> {
-        let signing = || "cannot sign the certificate".to_owned();
-        let certificate = Certificate::from_der(der).context(Exit::Other, signing)?;
-        let to_be_signed = certificate
-            .tbs_certificate()
-            .to_der()
-            .context(Exit::Other, signing)?;
-        let signature = self.sign(&to_be_signed)?;
-        let encode = || -> x509_cert::der::Result<Vec<u8>> {
-            let algorithm = certificate.signature_algorithm().to_der()?;
-            let signature = BitString::from_bytes(&signature)?.to_der()?;
-            let content = [to_be_signed, algorithm, signature].concat();
-            let length = Length::try_from(content.len())?;
-            let header = Header::new(Tag::Sequence, length).to_der()?;
-            Ok([header, content].concat())
+    ) -> std::result::Result<ToBeSigned, String> {
+        let mut serial_number = [0; SERIAL];
+        rand_bytes(&mut serial_number).map_err(|e| e.to_string())?;
+        // Positive (X.690 §8.3.3).
+        serial_number[0] &= 0x7F;
+        let now = Clock::read().now;
+        let terms = Terms {
+            serial_number: serial_number.to_vec(),
+            algorithm: x509::signature_algorithm(self.family),
+            subject: x509::name(&[("CN", thing_name)])?,
+            not_before: now.saturating_sub(BACKDATED),
+            not_after: now + DAY * days,
         };
-        encode().context(Exit::Other, signing)
+        ToBeSigned::new(terms, key, &self.issuer).map_err(|e| e.to_string())
     }
 }
 
@@ -245,16 +198,6 @@ fn is_issuer(certificate: &Certificate) -> bool {
     let usage = tbs.get_extension::<pkix::KeyUsage>();
     matches!(constraints, Ok(Some((_, constraints))) if constraints.ca)
         && usage.is_ok_and(|usage| usage.is_none_or(|(_, usage)| usage.key_cert_sign()))
-}
-
-fn stand_in(kind: KeyType) -> std::result::Result<PKey<Private>, ErrorStack> {
-    match kind {
-        KeyType::Rsa2048 => PKey::from_rsa(Rsa::generate(2048)?),
-        KeyType::EccP256 => {
-            let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-            PKey::from_ec_key(EcKey::generate(&group)?)
-        }
-    }
 }
 
 fn encoded(certificate: &X509) -> Result<Vec<u8>> {

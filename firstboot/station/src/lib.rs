@@ -11,7 +11,7 @@
 //! | `rivals`, `replies`, `lock` | requests that cannot both be right, names that are given away, runs that wait for one another |
 //! | `check` | every check of a request, each with its reason |
 //! | `ek_certificate`, `maker`, `allow_list`, `roca` | what the checks ask: about the EK's certificate, its issuers, whether it is one of ours, weak RSA keys |
-//! | `authority`, `signer`, `token_key`, `pkcs11_uri` | the operator's CA and its key, in a file or a token |
+//! | `authority`, `certificate`, `signer`, `token_key`, `pkcs11_uri` | the operator's CA, what it makes, and its key, in a file or a token |
 //! | `request`, `inspect`, `inventory`, `progress` | what is read, said and written |
 //!
 //! A certificate in clear is only ever in memory that is wiped: whoever could read it elsewhere could use it, for
@@ -20,6 +20,7 @@
 mod allow_list;
 mod authority;
 mod batch;
+mod certificate;
 mod check;
 pub mod cli;
 mod commands;

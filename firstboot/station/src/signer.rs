@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use firstboot_formats::public_key::KeyType;
+use firstboot_formats::public_key::KeyFamily;
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
 use openssl::sign::Signer as OpenSslSigner;
@@ -69,9 +69,9 @@ impl Signer {
     }
 
     /// Signs with SHA-256, as X.509 has signatures: ECDSA in DER, or RSASSA-PKCS1-v1_5.
-    pub(crate) fn sign(&self, kind: KeyType, message: &[u8]) -> Result<Vec<u8>> {
+    pub(crate) fn sign(&self, family: KeyFamily, message: &[u8]) -> Result<Vec<u8>> {
         match self {
-            Self::Token(key) => key.sign(kind, message),
+            Self::Token(key) => key.sign(family, message),
             Self::File(key) => OpenSslSigner::new(MessageDigest::sha256(), key)
                 .and_then(|mut signer| signer.sign_oneshot_to_vec(message))
                 .context(Exit::Settings, || "--key: the key does not sign".into()),

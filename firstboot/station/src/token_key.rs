@@ -9,7 +9,7 @@ use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Slot, SlotInfo, TokenInfo};
 use cryptoki::types::AuthPin;
 use firstboot_formats::digest::sha256;
-use firstboot_formats::public_key::{KeyType, ecdsa_der};
+use firstboot_formats::public_key::{KeyFamily, ecdsa_der};
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::pkcs11_uri::Pkcs11Uri;
@@ -68,16 +68,16 @@ impl TokenKey {
     }
 
     /// Has the token sign with SHA-256, as X.509 has signatures.
-    pub(crate) fn sign(&self, kind: KeyType, message: &[u8]) -> Result<Vec<u8>> {
+    pub(crate) fn sign(&self, family: KeyFamily, message: &[u8]) -> Result<Vec<u8>> {
         let signing = || "the token does not sign".to_owned();
         let sign = |mechanism: &Mechanism<'_>, data: &[u8]| {
             self.session
                 .sign(mechanism, self.key, data)
                 .context(Exit::Other, signing)
         };
-        match kind {
-            KeyType::Rsa2048 => sign(&Mechanism::Sha256RsaPkcs, message),
-            KeyType::EccP256 => {
+        match family {
+            KeyFamily::Rsa => sign(&Mechanism::Sha256RsaPkcs, message),
+            KeyFamily::Ecc => {
                 let signature = sign(&Mechanism::Ecdsa, &sha256(message))?;
                 ecdsa_der(&signature).context(Exit::Other, signing)
             }

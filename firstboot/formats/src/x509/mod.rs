@@ -1,5 +1,6 @@
 //! X.509: the request that goes out, the certificate that comes in. Every use of x509-cert on the device is here.
 
+mod algorithm;
 mod bundle;
 mod certificate;
 mod chain;
@@ -9,6 +10,7 @@ mod request;
 mod roots;
 mod successor;
 
+pub use algorithm::signature_algorithm;
 pub use bundle::{certificates, what_is};
 pub use certificate::{Certificate, CertificateDer};
 pub use chain::{Chain, Summary, Verdict};

@@ -4,20 +4,16 @@
 //! ecdsa-with-SHA256, which strict parsers refuse (docs/findings/greengrass.md, "Certificate requests").
 
 use x509_cert::attr::Attributes;
-use x509_cert::der::asn1::{Any, BitString, Null, ObjectIdentifier};
+use x509_cert::der::asn1::BitString;
 use x509_cert::der::pem::LineEnding;
 use x509_cert::der::{Decode, DecodePem, Encode, EncodePem};
 use x509_cert::name::Name;
 use x509_cert::request::{CertReq, CertReqInfo, Version};
-use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
+use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::public_key::{KeyType, PublicKey, Scheme};
-
-/// ecdsa-with-SHA256; parameters absent (RFC 5758 §3.2).
-const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
-/// sha256WithRSAEncryption; parameters NULL (RFC 4055 §5).
-const SHA256_WITH_RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
+use crate::public_key::{PublicKey, Scheme};
+use crate::x509::signature_algorithm;
 
 /// A certificate request.
 pub struct Request {
@@ -40,17 +36,8 @@ impl Request {
                 .context(Kind::Other, making)?,
             attributes: Attributes::new(),
         };
-        let algorithm = match key.key_type() {
-            Some(KeyType::EccP256) => AlgorithmIdentifierOwned {
-                oid: ECDSA_WITH_SHA256,
-                parameters: None,
-            },
-            Some(KeyType::Rsa2048) => AlgorithmIdentifierOwned {
-                oid: SHA256_WITH_RSA,
-                parameters: Some(Any::encode_from(&Null).context(Kind::Other, making)?),
-            },
-            None => return Err(Error::other(format!("{}: unknown kind of key", making())).into()),
-        };
+        let unknown = || Error::other(format!("{}: unknown kind of key", making()));
+        let algorithm = signature_algorithm(key.family().ok_or_else(unknown)?);
         let message = info.to_der().context(Kind::Other, making)?;
         let signature = sign(&message)?;
         if !key.verifies(Scheme::Usual, &message, &signature) {

@@ -1,6 +1,7 @@
-//! Doubles of what a device has or meets: its TPM, AWS IoT Core, those who issue certificates, a TLS server; and
-//! requests that no device has made.
+//! Doubles of what a device has or meets: its TPM, AWS IoT Core, those who issue certificates, a CMP server, a TLS
+//! server; and requests that no device has made.
 
+pub mod cmp;
 pub mod forged_request;
 pub mod iot_core;
 pub mod pki;

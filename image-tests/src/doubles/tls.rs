@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use openssl::x509::X509;
 use tempfile::TempDir;
 
 use crate::doubles::pki::Authority;
@@ -40,6 +41,9 @@ impl Version {
 pub const QUESTION: &str = "born in the TPM";
 pub const ANSWER: &str = "MPT eht ni nrob";
 
+/// The handshakes' messages, decrypted.
+const MESSAGES: &str = "messages";
+
 #[derive(Debug)]
 pub struct TlsServer {
     server: Background,
@@ -60,7 +64,8 @@ impl TlsServer {
         // -Verify demands a certificate; its number is how long a chain may be.
         command
             .args(["s_server", "-accept", "127.0.0.1:0", "-rev", "-Verify", "3"])
-            .args(["-verify_return_error", version.option()]);
+            .args(["-verify_return_error", version.option(), "-msg", "-msgfile"])
+            .arg(files.path().join(MESSAGES));
         command.arg("-CAfile").arg(authority.certificate_path());
         command.arg("-cert").arg(&own.certificate);
         command.arg("-key").arg(&own.key);
@@ -119,6 +124,22 @@ impl TlsServer {
                     peer.is_some_and(|peer| peer.split(", ").any(|part| part == subject))
                 }
             }))
+    }
+
+    /// Whether a client has sent this certificate, PEM: all of it, and so also its serial number.
+    pub fn was_sent(&self, certificate: &str) -> Result<bool> {
+        let der = X509::from_pem(certificate.as_bytes())?.to_der()?;
+        let wanted: String = der.iter().map(|byte| format!(" {byte:02x}")).collect();
+        let messages = std::fs::read_to_string(self.files.path().join(MESSAGES))?;
+        // "<<<" is what came in: a line about the message, then its octets, 16 a line.
+        Ok(messages.split("<<< ").skip(1).any(|message| {
+            let lines = message.lines().skip(1);
+            let octets = lines.take_while(|line| line.starts_with("    "));
+            octets
+                .map(|line| &line[3..])
+                .collect::<String>()
+                .contains(&wanted)
+        }))
     }
 
     /// Ends it before its time: a server that went away.

@@ -13,6 +13,7 @@ mod in_service;
 mod nothing_to_do;
 mod output;
 mod renamed;
+mod renewal_cmp;
 mod reset;
 mod root_key;
 mod secrets;

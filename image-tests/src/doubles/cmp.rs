@@ -1,0 +1,72 @@
+//! A certificate authority that speaks CMP (RFC 4210): `openssl cmp` as OpenSSL's own mock server, which checks who
+//! asks and gives the one certificate that it was started with.
+//!
+//! OpenSSL 3.0's answers a key update only with a certificate of the issuer and serial number that are to be updated
+//! (`process_cert_request` in apps/lib/cmp_mock_srv.c), and listens at all of the machine's addresses.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use tempfile::TempDir;
+
+use super::pki::{Authority, Pair};
+use crate::process::{Background, wait_for};
+
+#[derive(Debug)]
+pub struct CmpServer {
+    _server: Background,
+    port: u16,
+    files: TempDir,
+}
+
+impl CmpServer {
+    /// A server at a free port. It signs as `signer`, believes those whom the authority has certified, and issues this
+    /// certificate, PEM.
+    pub fn start(signer: &Pair, authority: &Authority, issues: &str) -> Result<Self> {
+        let files = tempfile::Builder::new().prefix("cmp-server-").tempdir()?;
+        let certificate = files.path().join("issued.pem");
+        std::fs::write(&certificate, issues)?;
+        let log = files.path().join("log");
+        let output = std::fs::File::create(&log)?;
+        let mut command = Command::new("openssl");
+        // Empty configurations: the machine's own has no say.
+        command.env("OPENSSL_CONF", "/dev/null");
+        command.args(["cmp", "-config", "", "-port", "0"]);
+        command.arg("-srv_cert").arg(&signer.certificate);
+        command.arg("-srv_key").arg(&signer.key);
+        command
+            .arg("-srv_trusted")
+            .arg(authority.certificate_path());
+        command.arg("-rsp_cert").arg(&certificate);
+        let mut server = Background::start(command.stdout(output.try_clone()?).stderr(output))?;
+        let port = wait_for("openssl cmp to listen", || {
+            let log = std::fs::read_to_string(&log)?;
+            if server.has_ended()? {
+                bail!("openssl cmp ended: {log}");
+            }
+            Ok(listening_port(&log))
+        })?;
+        Ok(Self {
+            _server: server,
+            port,
+            files,
+        })
+    }
+
+    /// Where clients reach it: scheme, host and port.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What it has said so far.
+    pub fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.files.path().join("log"))?)
+    }
+}
+
+/// "ACCEPT [::]:41271 PID=20849"
+fn listening_port(log: &str) -> Option<u16> {
+    let line = log.lines().find_map(|line| line.strip_prefix("ACCEPT "))?;
+    let address = line.split_whitespace().next()?;
+    address.rsplit_once(':')?.1.parse().ok()
+}

@@ -1,0 +1,219 @@
+//! docs/renewal-cmp.md as it stands: its configuration and commands renew a device's certificate at OpenSSL's own CMP
+//! server. Only names, paths and addresses are changed to those of the test.
+
+use std::fs;
+use std::path::PathBuf;
+
+use ::openssl::asn1::Asn1Time;
+use ::openssl::hash::MessageDigest;
+use ::openssl::pkey::PKey;
+use ::openssl::x509::extension::KeyUsage;
+use ::openssl::x509::{X509, X509Builder};
+use anyhow::{Context, Result, ensure};
+use image_tests::clients::{
+    KeyType, basic_environment, installed_module, installed_provider, openssl,
+};
+use image_tests::device::Device;
+use image_tests::doubles::cmp::CmpServer;
+use image_tests::doubles::pki::{Authority, Pair, Validity};
+use image_tests::doubles::tls::{TlsServer, Version};
+use image_tests::process::{Finished, bounded, finish};
+
+use crate::{device, thing_name};
+
+const PAGE: &str = include_str!("../../../docs/renewal-cmp.md");
+const CONFIGURATION: &str = "/etc/cmp/renewal.cnf";
+const RENEWED: &str = "/run/renewed.pem";
+
+const ENVIRONMENT: &str = "export OPENSSL_CONF=";
+const UPDATE: &str = "openssl cmp -cmd kur";
+const REQUEST: &str = "openssl cmp -cmd p10cr";
+const COPY: &str = "cp /run/renewed.pem";
+const WHETHER: &str = "openssl x509 -noout -checkend";
+
+/// The page's one block of code of that language that begins like this.
+fn block(language: &str, start: &str) -> Result<&'static str> {
+    let blocks = PAGE.split("```").skip(1).step_by(2);
+    let mut found = blocks
+        .filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'))
+        .filter(|block| block.starts_with(start));
+    let block = found.next().with_context(|| format!("no {start:?}"))?;
+    ensure!(found.next().is_none(), "more than one {start:?}");
+    Ok(block)
+}
+
+/// A device in service with the first certificate, and the one that the CA has for it next.
+struct Renewal {
+    device: Device,
+    authority: Authority,
+    key: KeyType,
+    old: String,
+}
+
+impl Renewal {
+    fn new(key: KeyType) -> Result<Self> {
+        let device = device("nucleus-lite", key)?;
+        let authority = Authority::new()?;
+        device.enroll_with(&authority)?;
+        device.write("/etc/cmp/ca.pem", authority.certificate_pem()?)?;
+        let old = device.read("/var/lib/tpm2_pkcs11/certificate.pem")?;
+        Ok(Self {
+            device,
+            authority,
+            key,
+            old,
+        })
+    }
+
+    /// A later certificate of the CA's.
+    fn next(&self) -> Result<String> {
+        self.authority
+            .sign_valid(&self.device.request()?, Validity::Recent)
+    }
+
+    /// A later certificate with the number of the old one: what OpenSSL 3.0's server answers updates with.
+    fn next_with_the_same_number(&self) -> Result<String> {
+        let old = X509::from_pem(self.old.as_bytes())?;
+        let key = PKey::private_key_from_pem(&fs::read(self.authority.key_path())?)?;
+        let mut builder = X509Builder::new()?;
+        builder.set_version(2)?;
+        builder.set_serial_number(old.serial_number())?;
+        builder.set_subject_name(old.subject_name())?;
+        builder.set_issuer_name(old.issuer_name())?;
+        builder.set_pubkey(&*old.public_key()?)?;
+        builder.set_not_before(&*Asn1Time::from_str("20230101000000Z")?)?;
+        builder.set_not_after(&*Asn1Time::from_str("20480101000000Z")?)?;
+        builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
+        builder.sign(&key, MessageDigest::sha256())?;
+        Ok(String::from_utf8(builder.build().to_pem()?)?)
+    }
+
+    /// A text of the page with what this device and its CA have in the places of the page's examples.
+    fn here(&self, text: &str, server: &CmpServer) -> Result<String> {
+        let path = |of_device: &str| self.device.path(of_device).display().to_string();
+        let examples = [
+            ("gateway-1", thing_name()),
+            ("http://ca.example.com", server.url()),
+            ("device:/dev/tpmrm0", self.device.tpm.tcti()),
+            (
+                "/usr/lib/ossl-modules/pkcs11.so",
+                installed_provider()?.display().to_string(),
+            ),
+            (
+                "/usr/lib/pkcs11/libtpm2_pkcs11.so",
+                installed_module()?.display().to_string(),
+            ),
+            ("/etc/cmp", path("/etc/cmp")),
+            ("/var/lib/tpm2_pkcs11", path("/var/lib/tpm2_pkcs11")),
+            ("/boot/firstboot", path("/boot/firstboot")),
+            (RENEWED, path(RENEWED)),
+        ];
+        let mut text = text.to_owned();
+        for (example, ours) in examples {
+            ensure!(PAGE.contains(example), "{example} is not in the page");
+            text = text.replace(example, &ours);
+        }
+        Ok(text)
+    }
+
+    /// Runs these commands of the page, one after another in one shell.
+    fn run(&self, server: &CmpServer, commands: &[&str]) -> Result<Finished> {
+        let configuration = block("ini", "openssl_conf")?;
+        self.device
+            .write(CONFIGURATION, self.here(configuration, server)?)?;
+        let blocks = commands.iter().map(|start| block("sh", start));
+        let script = blocks.collect::<Result<String>>()?;
+        let mut shell = bounded("sh");
+        shell.env_clear().envs(basic_environment());
+        finish(shell.args(["-euc", &self.here(&script, server)?]))
+    }
+
+    /// The CA's own CMP server.
+    fn server(&self, issues: &str) -> Result<CmpServer> {
+        CmpServer::start(&self.authority.server()?, &self.authority, issues)
+    }
+
+    /// What nucleus lite's client shows a TLS server: this one of the two, and not the other.
+    fn shows(&self, this: &str, other: &str) -> Result<()> {
+        let server = TlsServer::start(&self.authority, Version::Tls13)?;
+        let identity = self.device.identity_of_greengrass(self.key)?;
+        openssl::connect(&identity, &self.device.openssl_conf()?, &server)?;
+        assert!(server.authenticated(&thing_name())?, "{}", server.log()?);
+        assert!(server.was_sent(this)?);
+        assert!(!server.was_sent(other)?);
+        Ok(())
+    }
+
+    fn renewed(&self) -> PathBuf {
+        self.device.path(RENEWED)
+    }
+}
+
+#[track_caller]
+fn assert_succeeded(finished: &Finished, server: &CmpServer) -> Result<()> {
+    let log = server.log()?;
+    assert_eq!(finished.code, 0, "{}\nserver: {log}", finished.stdout);
+    // The CA knows that it has arrived (RFC 4210 §5.3.18).
+    assert!(finished.stdout.contains("received PKICONF"), "{finished:?}");
+    Ok(())
+}
+
+/// With firstboot's request, up to the TLS server.
+fn a_request_renews(key: KeyType) -> Result<()> {
+    let renewal = Renewal::new(key)?;
+    let new = renewal.next()?;
+    let number = |pem: &str| {
+        Ok::<_, anyhow::Error>(X509::from_pem(pem.as_bytes())?.serial_number().to_bn()?)
+    };
+    assert_ne!(number(&renewal.old)?, number(&new)?);
+    renewal.shows(&renewal.old, &new)?;
+
+    let server = renewal.server(&new)?;
+    // It has years left.
+    let whether = renewal.run(&server, &[ENVIRONMENT, WHETHER])?;
+    assert_eq!(whether.code, 0, "{whether:?}");
+    let finished = renewal.run(&server, &[ENVIRONMENT, REQUEST, COPY])?;
+    assert_succeeded(&finished, &server)?;
+    // Before firstboot's next start nothing has changed.
+    renewal.shows(&renewal.old, &new)?;
+
+    renewal.device.succeed(&["enroll"])?;
+    renewal.shows(&new, &renewal.old)?;
+    assert_eq!(renewal.device.tpm.lockout_counter()?, 0);
+    Ok(())
+}
+
+/// Names the certificate to be updated, which OpenSSL's server checks, and gets one.
+fn an_update_brings_a_certificate(key: KeyType) -> Result<()> {
+    let renewal = Renewal::new(key)?;
+    let new = renewal.next_with_the_same_number()?;
+    let server = renewal.server(&new)?;
+    let finished = renewal.run(&server, &[ENVIRONMENT, UPDATE])?;
+    assert_succeeded(&finished, &server)?;
+    assert_eq!(fs::read_to_string(renewal.renewed())?, new);
+    Ok(())
+}
+
+image_tests::for_both_keys! {
+    a_request_renews: a_request_renews_with_ecc, a_request_renews_with_rsa;
+    an_update_brings_a_certificate: an_update_brings_a_certificate_with_ecc, an_update_brings_a_certificate_with_rsa;
+}
+
+/// Neither somebody else who answers, nor a certificate by somebody else, whoever answers.
+#[test]
+fn nothing_of_a_strangers_is_kept() -> Result<()> {
+    let renewal = Renewal::new(KeyType::EccP256)?;
+    let stranger = Authority::new()?;
+    let refuses = |signer: &Pair, issues: &str| -> Result<()> {
+        let server = CmpServer::start(signer, &renewal.authority, issues)?;
+        let finished = renewal.run(&server, &[ENVIRONMENT, REQUEST, COPY])?;
+        assert_ne!(finished.code, 0, "{finished:?}");
+        assert!(finished.stdout.contains("received CP"), "{finished:?}");
+        assert!(!renewal.renewed().exists(), "{finished:?}");
+        Ok(())
+    };
+    refuses(&stranger.server()?, &renewal.next()?)?;
+    let theirs = stranger.sign_valid(&renewal.device.request()?, Validity::Recent)?;
+    refuses(&renewal.authority.server()?, &theirs)?;
+    renewal.shows(&renewal.old, &theirs)
+}

@@ -18,7 +18,6 @@ pub mod greengrass;
 pub mod identity;
 pub mod json;
 pub mod layout;
-mod libcrypto;
 pub mod output;
 pub mod progress;
 pub mod provision;

@@ -1,5 +1,7 @@
 //! Sets up the log, parses the arguments, runs the command, returns its exit status.
 
+mod libcrypto;
+
 use std::process::ExitCode;
 
 use firstboot::cli;
@@ -42,6 +44,7 @@ fn start_log(verbose: bool) {
 
 /// The TPM libraries print to standard error by themselves, with words that alarm where nothing is
 /// wrong ("no such table: schema" on a new store). Whoever sets these variables keeps them.
+#[allow(unsafe_code)]
 fn quieten_libraries() {
     for (name, value) in [("TSS2_LOG", "all+none"), ("TPM2_PKCS11_LOG_LEVEL", "0")] {
         if std::env::var_os(name).is_none() {

@@ -62,8 +62,7 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        // SAFETY: zero bytes are valid UTF-8.
-        unsafe { self.0.as_mut_vec() }.zeroize();
+        self.0.zeroize();
     }
 }
 

@@ -15,6 +15,7 @@ pub struct Clock {
 
 impl Clock {
     /// The system's clock.
+    #[allow(unsafe_code)]
     pub fn read() -> Self {
         // SAFETY: all-zero is a valid `timex`; with `modes` 0 adjtimex only reads, into a
         // structure that outlives the call.

@@ -87,7 +87,7 @@ impl OpenKey {
 
 impl Library {
     /// Loads and initialises the library. 11 TPM commands for each token and for the blank slot.
-    pub fn open(store: &Store) -> Result<Self> {
+    pub(crate) fn open(store: &Store) -> Result<Self> {
         point_library_at(store)?;
         let pkcs11 = Pkcs11::new(&store.module).context(ErrorKind::Other, || {
             format!(
@@ -212,6 +212,7 @@ impl<T> Pkcs11Context<T> for std::result::Result<T, Pkcs11Error> {
 /// The library takes its settings from the environment only, at each C_Initialize. Its lock file
 /// goes where firstboot then stands: tpm2-pkcs11 1.9.0 uses only the first character of
 /// PKCS11_SQL_LOCK, which is enough for a dot.
+#[allow(unsafe_code)]
 fn point_library_at(store: &Store) -> Result<()> {
     files::make_directory(&store.locks, 0o700)?;
     std::env::set_current_dir(&store.locks).context(ErrorKind::CannotWrite, || {
@@ -223,8 +224,8 @@ fn point_library_at(store: &Store) -> Result<()> {
         ("PKCS11_SQL_LOCK", Path::new(".")),
     ];
     for (name, value) in settings {
-        // SAFETY: firstboot starts no thread, and the library is not initialised at this moment,
-        // so that nobody reads the environment meanwhile.
+        // SAFETY: firstboot starts no thread, and the library is not initialised at this moment, so that nobody reads the
+        // environment meanwhile. Only this crate can open the library.
         unsafe { std::env::set_var(name, value) };
     }
     Ok(())

@@ -20,6 +20,7 @@ use tss_esapi_sys as c;
 use crate::error::{Error, Result};
 
 /// Sets the counter of failed tries to 0. One TPM command.
+#[allow(unsafe_code)]
 pub fn reset(tcti: &str) -> Result<()> {
     let failed = |what: &str, code: c::TSS2_RC| {
         Error::other(format!(

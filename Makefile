@@ -6,6 +6,8 @@ KEY     ?= ecc-p256
 
 # The program for the operator's bench, a workspace of its own.
 STATION = cd firstboot/station && cargo
+# cargo-fuzz's targets. To check them, its fuzzer in C++ need not be built.
+FUZZ    = cd firstboot/formats/fuzz && CUSTOM_LIBFUZZER_PATH=none/none.a cargo
 
 .PHONY: demo test layer boot powercut guest sweep fuzz fleet station bench generated lint build clean
 
@@ -98,9 +100,11 @@ lint: export RUSTDOCFLAGS = -D warnings
 lint:
 	cargo fmt --all --check
 	$(STATION) fmt --check
+	$(FUZZ) fmt --check
 	cd image-tests && cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	$(STATION) clippy --locked --all-targets -- -D warnings
+	$(FUZZ) clippy --locked -- -D warnings
 	cd image-tests && cargo clippy --locked --all-targets -- -D warnings
 	cargo doc --locked --no-deps
 	$(STATION) doc --locked --no-deps

@@ -2,16 +2,17 @@
 //!
 //! Read strictly, so that the same bytes have one text only: no white space, no missing padding.
 
+use ::base64::Engine;
+use ::base64::engine::general_purpose::STANDARD;
+
 /// Base64 in one line.
 pub fn to_base64(bytes: &[u8]) -> String {
-    openssl::base64::encode_block(bytes)
+    STANDARD.encode(bytes)
 }
 
 /// What [`to_base64`] has written.
 pub fn from_base64(text: &str) -> Option<Vec<u8>> {
-    let bytes = openssl::base64::decode_block(text).ok()?;
-    // OpenSSL skips white space and takes padding within the text for zeros.
-    (to_base64(&bytes) == text).then_some(bytes)
+    STANDARD.decode(text).ok()
 }
 
 /// Bytes as lower-case hexadecimal digits.

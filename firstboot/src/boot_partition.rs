@@ -134,7 +134,7 @@ impl BootPartition {
         files::make_directory(&self.path("certificates"), 0o700)?;
         files::make_directory(&self.path("requests"), 0o700)?;
         for (path, content) in self.request_paths(thing_name).iter().zip(content) {
-            files::place(path, content, None)?;
+            files::write_without_dir_sync(path, content, None)?;
         }
         Ok(files::sync_directory(&self.path("requests"))?)
     }

@@ -33,9 +33,10 @@ fn main() -> ExitCode {
 }
 
 fn start_log(verbose: bool) {
-    output::start_log(match verbose {
-        true => LevelFilter::Debug,
-        false => LevelFilter::Info,
+    output::start_log(if verbose {
+        LevelFilter::Debug
+    } else {
+        LevelFilter::Info
     });
     if !verbose {
         quieten_libraries();

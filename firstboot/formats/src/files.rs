@@ -1,6 +1,6 @@
 //! Files that are there whole or not at all, and that stay after the power goes.
 //!
-//! The order is always the same: write a neighbour, sync it, rename it over the target, sync the
+//! The order is always the same: write a temporary file beside it, sync that, rename it over the target, sync the
 //! directory. rename(2) is atomic, fsync(2) of the directory makes the new name durable.
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -41,7 +41,7 @@ impl Access {
 }
 
 /// The name under which a file is written before it is renamed to `path`.
-pub fn neighbour(path: &Path) -> PathBuf {
+pub fn temp_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     path.with_file_name(name)
@@ -50,16 +50,16 @@ pub fn neighbour(path: &Path) -> PathBuf {
 /// Writes `content` to `path`, atomically and durably. A symbolic link at `path` is replaced, not
 /// followed.
 pub fn write(path: &Path, content: &[u8], access: Option<Access>) -> Result<()> {
-    place(path, content, access)?;
+    write_without_dir_sync(path, content, access)?;
     sync_parent_io(path).context(Kind::CannotWrite, || {
         format!("cannot write {}", path.display())
     })
 }
 
 /// The same for one of several files in a directory that is to be synced afterwards: only then is the name durable.
-pub fn place(path: &Path, content: &[u8], access: Option<Access>) -> Result<()> {
+pub fn write_without_dir_sync(path: &Path, content: &[u8], access: Option<Access>) -> Result<()> {
     let attempt = || -> io::Result<()> {
-        let new = neighbour(path);
+        let new = temp_path(path);
         remove_if_there(&new)?;
         let mut file = OpenOptions::new()
             .write(true)

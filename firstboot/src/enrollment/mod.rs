@@ -12,7 +12,7 @@ use serde::Serialize;
 
 /// A wrapped reply that is for this device, from an issuer that may answer it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wrapped {
+pub struct WrappedReply {
     /// The reply.
     pub reply: Reply,
     /// SHA-256 of its file, hexadecimal.
@@ -32,9 +32,10 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display().to_string();
         // What could not be read says so itself.
-        match self.reason.contains(&path) {
-            true => f.write_str(&self.reason),
-            false => write!(f, "{path}: {}", self.reason),
+        if self.reason.contains(&path) {
+            f.write_str(&self.reason)
+        } else {
+            write!(f, "{path}: {}", self.reason)
         }
     }
 }
@@ -51,7 +52,7 @@ pub enum Offer {
     /// A certificate that may enter the token; with what the operator should know of it.
     Certificate(Box<Chain>, Option<String>),
     /// A certificate that only this TPM can open.
-    Reply(Box<Wrapped>),
+    Reply(Box<WrappedReply>),
     /// A certificate that may not, and why.
     Refused(Refusal),
 }

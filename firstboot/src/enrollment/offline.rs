@@ -12,7 +12,7 @@ use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::text;
 use firstboot_formats::x509::{Chain, Verdict, certificates, what_is};
 
-use super::{Offer, Refusal, Wrapped};
+use super::{Offer, Refusal, WrappedReply};
 use crate::boot_partition::BootPartition;
 use crate::identity::Superseded;
 
@@ -116,7 +116,7 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
         _ => {}
     }
     match checked(&text, wanted) {
-        Ok(reply) => Offer::Reply(Box::new(Wrapped { reply, sha256 })),
+        Ok(reply) => Offer::Reply(Box::new(WrappedReply { reply, sha256 })),
         Err(why) => refused(&why),
     }
 }
@@ -146,9 +146,10 @@ fn instead(boot: &BootPartition, wanted: &Wanted<'_>) -> String {
         0 => {}
         more => shown.push(format!("and {more} more")),
     }
-    match shown.is_empty() {
-        true => String::new(),
-        false => printable(format!("; what lies there now: {}", shown.join(", "))),
+    if shown.is_empty() {
+        String::new()
+    } else {
+        printable(format!("; what lies there now: {}", shown.join(", ")))
     }
 }
 

@@ -185,9 +185,10 @@ pub fn write(layout: &Layout, values: &ConfigValues<'_>) -> Result<()> {
                     changes = tree::changes(&there, &ours);
                 }
                 let wanted = tree::merge(there.clone(), ours, defaults);
-                match wanted == there {
-                    true => None,
-                    false => Some(encode(&wanted)?),
+                if wanted == there {
+                    None
+                } else {
+                    Some(encode(&wanted)?)
                 }
             }
         };
@@ -254,10 +255,12 @@ impl Whose {
                 None => return Self::Unknown,
             },
         };
-        match is_this {
-            true => Self::This,
-            false if identity(spec, there).is_none() || names_our_key(spec, there) => Self::Earlier,
-            false => Self::Unknown,
+        if is_this {
+            Self::This
+        } else if identity(spec, there).is_none() || names_our_key(spec, there) {
+            Self::Earlier
+        } else {
+            Self::Unknown
         }
     }
 }
@@ -317,7 +320,7 @@ pub fn remove(layout: &Layout, edition: Edition) -> Result<()> {
     // The main file goes first: without it, the rest is not read.
     for file in (spec.config_files)(&values).into_iter().rev() {
         let path = layout.at(file.path);
-        files::remove(&files::neighbour(&path))?;
+        files::remove(&files::temp_path(&path))?;
         let rest = match file.content {
             Content::Bytes(_) => None,
             Content::Tree { ours, defaults } => tree::subtract(existing(&path)?, &ours)

@@ -56,7 +56,11 @@ impl Identity {
             (REQUEST, store.request.as_bytes()),
             (RECORD, store.record.as_bytes()),
         ] {
-            files::place(&self.staging.join(name), content, Some(self.access(0o440)))?;
+            files::write_without_dir_sync(
+                &self.staging.join(name),
+                content,
+                Some(self.access(0o440)),
+            )?;
         }
         // With it, the names in it are synced.
         files::set_access(&self.staging, self.access(0o750))?;

@@ -48,9 +48,10 @@ impl Identity {
 
     /// Sets an identity aside that is damaged: it does not come back by itself, and keeps its PIN for who looks at it.
     pub fn set_defective_aside(&self) -> Result<PathBuf> {
-        match self.directory.is_dir() && !is_given_up(&self.directory) {
-            true => self.give_up(true),
-            false => self.set_aside(),
+        if self.directory.is_dir() && !is_given_up(&self.directory) {
+            self.give_up(true)
+        } else {
+            self.set_aside()
         }
     }
 

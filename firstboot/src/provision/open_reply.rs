@@ -9,7 +9,7 @@ use log::{info, warn};
 use openssl::x509::X509;
 
 use super::context::{Context, RefusedReply};
-use crate::enrollment::{Refusal, Wrapped};
+use crate::enrollment::{Refusal, WrappedReply};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::identity::Superseded;
 use crate::progress;
@@ -19,7 +19,7 @@ use crate::tpm::{Credential, Stored};
 /// at any point has it opened once more. A reply that cannot be opened, or has no certificate for this device in
 /// it, is remembered until this process ends, and changes nothing; one that is worth less than the accepted
 /// certificate, as long as that is the accepted one.
-pub(super) fn open(context: &mut Context, wrapped: &Wrapped, record: &Record) -> Result<()> {
+pub(super) fn open(context: &mut Context, wrapped: &WrappedReply, record: &Record) -> Result<()> {
     match certificate_in(context, wrapped, record) {
         Ok(chain) => {
             let identity = &context.places.identity;
@@ -42,7 +42,7 @@ pub(super) fn open(context: &mut Context, wrapped: &Wrapped, record: &Record) ->
     }
 }
 
-fn certificate_in(context: &mut Context, wrapped: &Wrapped, record: &Record) -> Result<Chain> {
+fn certificate_in(context: &mut Context, wrapped: &WrappedReply, record: &Record) -> Result<Chain> {
     let ek = record
         .evidence
         .as_ref()
@@ -94,7 +94,7 @@ fn certificate_in(context: &mut Context, wrapped: &Wrapped, record: &Record) -> 
 /// What the TPM gives out for it, our key and that endorsement key being loaded in it.
 fn credential(
     context: &mut Context,
-    wrapped: &Wrapped,
+    wrapped: &WrappedReply,
     ek: &PublicKey,
 ) -> Result<zeroize::Zeroizing<Vec<u8>>> {
     let identity = &context.places.identity;

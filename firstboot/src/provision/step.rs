@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use firstboot_formats::x509::Chain;
 
 use super::State;
-use crate::enrollment::Wrapped;
+use crate::enrollment::WrappedReply;
 use crate::error::ErrorKind;
 
 /// What to do next. One of these at a time.
@@ -52,7 +52,7 @@ pub enum Step {
     /// Remove an ownership token that has done its service.
     ForgetOwnership,
     /// Have the TPM open a wrapped reply, and accept the certificate in it.
-    OpenReply(Box<Wrapped>),
+    OpenReply(Box<WrappedReply>),
     /// Accept the offered certificate.
     Accept(Box<Chain>, Option<String>),
     /// Make the token hold the accepted certificate.

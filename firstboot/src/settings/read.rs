@@ -19,9 +19,10 @@ impl Settings {
         let image = layout.at(IMAGE_SETTINGS);
         let operator = layout.at(BOOT).join("firstboot.json");
         // A card's libraries are those of the card, not this machine's.
-        let mut merged = match layout.is_card() {
-            true => json!({ "platform": Platform::found(|path| layout.at(path).exists()) }),
-            false => json!({}),
+        let mut merged = if layout.is_card() {
+            json!({ "platform": Platform::found(|path| layout.at(path).exists()) })
+        } else {
+            json!({})
         };
         let mut found = false;
         for (path, trusted) in [(&image, true), (&operator, false)] {

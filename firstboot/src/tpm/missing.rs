@@ -41,14 +41,15 @@ pub fn advice(layout: &Layout) -> String {
 fn advice_on_device(layout: &Layout, device: &Device) -> String {
     let compatible = device.compatible.join(", ");
     if device.driver.is_some() {
-        return match is_version_1(layout) {
-            true => format!(
+        return if is_version_1(layout) {
+            format!(
                 "The kernel takes it for a TPM 1.2 ({compatible}), and firstboot needs a TPM 2.0: is the chip one of \
                  those? Where it is not, it answered wrongly when the driver started: switch the power off and on"
-            ),
-            false => format!(
+            )
+        } else {
+            format!(
                 "The kernel's driver runs it ({compatible}): is there a /dev/tpmrm0, and who may open it?"
-            ),
+            )
         };
     }
     if !device

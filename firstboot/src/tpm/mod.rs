@@ -2,9 +2,9 @@
 //!
 //! `missing` says why there is none, `probe` what it is and how it is; `endorsement` reads its maker's certificate,
 //! `srk` looks after the storage root key, `parent` tries what is below it, `handles` explains what is persistent,
-//! `lockout` ends a dictionary-attack lockout, `activation` opens what was encrypted for a key in this TPM.
+//! `lockout` ends a dictionary-attack lockout, `activate_credential` opens what was encrypted for a key in this TPM.
 
-mod activation;
+mod activate_credential;
 mod endorsement;
 mod handles;
 mod lockout;
@@ -22,7 +22,7 @@ use tss_esapi::{Context, TctiNameConf};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::layout::Layout;
 
-pub use activation::{Channel, Credential, Stored};
+pub use activate_credential::{Channel, Credential, Stored};
 pub use handles::PersistentHandle;
 pub use lockout::reset as reset_lockout;
 pub use probe::{Identification, Limits, Lockout};
@@ -38,9 +38,10 @@ impl Tpm {
     /// Sends no command. Where the device's TPM cannot be opened, the error says what the board looks like.
     pub fn connect(tcti: &str, layout: &Layout) -> Result<Self> {
         let context = Context::new(parse_tcti(tcti)?).map_err(|e| {
-            let advice = match tcti.starts_with("device:") {
-                true => missing::advice(layout),
-                false => "Is somebody listening there?".into(),
+            let advice = if tcti.starts_with("device:") {
+                missing::advice(layout)
+            } else {
+                "Is somebody listening there?".into()
             };
             Error::new(
                 ErrorKind::NoTpm,

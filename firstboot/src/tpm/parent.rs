@@ -7,7 +7,7 @@ use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{Private, Public};
 use tss_esapi::traits::UnMarshall;
 
-use super::activation::{Stored, content};
+use super::activate_credential::{Stored, content};
 use super::{Tpm, failed, srk};
 use crate::error::{Error, ErrorKind, Result};
 

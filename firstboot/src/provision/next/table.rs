@@ -6,7 +6,7 @@ use firstboot_formats::record::Record;
 use firstboot_formats::x509::Chain;
 
 use super::next;
-use crate::enrollment::{Offer, Refusal, Wrapped};
+use crate::enrollment::{Offer, Refusal, WrappedReply};
 use crate::error::ErrorKind;
 use crate::provision::context::{Memory, RefusedReply};
 use crate::provision::{Complete, IdentityState, State, Step, Survey, TpmState};
@@ -666,7 +666,7 @@ pub fn chain() -> Chain {
 
 /// A wrapped reply of which only the form is right.
 #[allow(clippy::unwrap_used)]
-pub fn wrapped() -> Box<Wrapped> {
+pub fn wrapped() -> Box<WrappedReply> {
     let base64 = |count| firstboot_formats::encoding::to_base64(&vec![0; count]);
     let sized = |count: u16| {
         let bytes = [&count.to_be_bytes()[..], &vec![0; count.into()]].concat();
@@ -677,7 +677,7 @@ pub fn wrapped() -> Box<Wrapped> {
         "ek_certificate_sha256": "00".repeat(32), "credential_blob": sized(68), "secret": sized(68),
         "nonce": base64(12), "ciphertext": base64(17), "issuer": "", "signature": "",
     });
-    Box::new(Wrapped {
+    Box::new(WrappedReply {
         reply: Reply::parse(reply.to_string().as_bytes()).unwrap(),
         sha256: String::new(),
     })

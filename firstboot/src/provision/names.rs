@@ -3,7 +3,7 @@
 
 use firstboot_formats::x509::Chain;
 
-use super::Context;
+use super::context::Context;
 use crate::error::Result;
 use crate::identity::Identity;
 use crate::settings::Settings;

@@ -1,7 +1,7 @@
 //! The floors of docs/architecture.md: every module of the three crates stands on one, and none uses a floor above its
 //! own, or the other program. So with the folders of these tests, whose floors are on their crate's own page.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -122,6 +122,30 @@ fn upward(floors: &BTreeMap<Module, usize>, module: &Module, source: &str) -> Ve
         .collect()
 }
 
+/// Whom each module uses.
+type Graph = BTreeMap<Module, BTreeSet<Module>>;
+
+/// The modules that use one another in a circle. Those are taken away in turn that use, or are used by, none of the others
+/// that are left.
+fn circles(mut graph: Graph) -> Vec<Module> {
+    loop {
+        let used: BTreeSet<Module> = graph.values().flatten().cloned().collect();
+        let left: BTreeSet<Module> = graph
+            .keys()
+            .filter(|module| used.contains(*module))
+            .cloned()
+            .collect();
+        let before = graph.len();
+        graph.retain(|module, uses| {
+            uses.retain(|used| used != module && left.contains(used));
+            left.contains(module) && !uses.is_empty()
+        });
+        if graph.len() == before {
+            return graph.into_keys().collect();
+        }
+    }
+}
+
 fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -179,6 +203,45 @@ fn no_module_uses_a_floor_above_its_own() -> Result<()> {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     Ok(())
+}
+
+#[test]
+fn no_modules_use_one_another_in_a_circle() -> Result<()> {
+    let mut graph = Graph::new();
+    for (module, file) in sources()? {
+        let used = uses(&module.0, &fs::read_to_string(&file)?);
+        graph.entry(module).or_default().extend(used);
+    }
+    assert!(graph.len() > 50, "{graph:?}");
+    assert_eq!(circles(graph), []);
+    Ok(())
+}
+
+#[test]
+fn a_circle_is_found() {
+    let graph = |uses: &[(&str, &str)]| {
+        let module = |name: &str| ("firstboot".to_owned(), name.to_owned());
+        let mut graph = Graph::new();
+        for (from, to) in uses {
+            graph.entry(module(from)).or_default().insert(module(to));
+        }
+        circles(graph)
+            .into_iter()
+            .map(|(_, name)| name)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        graph(&[("cli", "tpm"), ("tpm", "tpm"), ("tpm", "json")]),
+        [""; 0]
+    );
+    let round = [
+        ("cli", "tpm"),
+        ("tpm", "token"),
+        ("token", "board"),
+        ("board", "tpm"),
+        ("board", "json"),
+    ];
+    assert_eq!(graph(&round), ["board", "token", "tpm"]);
 }
 
 #[test]

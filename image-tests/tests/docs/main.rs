@@ -1,5 +1,5 @@
 //! The pages: links lead somewhere, examples of settings are settings, command lines can be typed, the floors of the crate
-//! are those that its page says, and the manual pages are those of the command lines.
+//! are those that its page says, the list of files to read is true, and the manual pages are those of the command lines.
 //!
 //! Each check has a control that shows what it finds.
 
@@ -8,6 +8,7 @@ mod floors;
 mod links;
 mod manual;
 mod markdown;
+mod reading;
 mod settings;
 
 use std::fs;

@@ -5,7 +5,8 @@ use crate::error::ErrorKind;
 use crate::layout::ROOT_KEY_WITH_AUTH;
 use crate::provision::context::Memory;
 use crate::provision::survey::{Survey, TpmState};
-use crate::provision::{State, Step};
+use crate::provision::state::State;
+use crate::provision::step::Step;
 use crate::tpm::Srk;
 
 /// What is said of an object that is in the storage root key's place.

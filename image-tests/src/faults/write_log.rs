@@ -13,7 +13,6 @@ use tempfile::TempDir;
 
 use crate::device::machine::{Card, EXT4, LogFiles, Machine, Running};
 use crate::doubles::software_tpm::copy_state;
-use crate::doubles::tpm_proxy::Seeded;
 
 /// struct log_write_super of drivers/md/dm-log-writes.c: magic, version, number of entries, size of a sector.
 const MAGIC: u64 = 0x006a_7366_7773_6872;
@@ -144,13 +143,13 @@ impl WriteLog {
             File::open(self.files().writes)?,
             File::options().write(true).open(card.path())?,
         );
-        let mut draw = Seeded::new(point.seed);
+        let mut draw = fastrand::Rng::with_seed(point.seed);
         let safe = last_flush(&entries, point.n);
         for (i, entry) in entries[..point.n].iter().enumerate() {
             let mut data = vec![0; entry.data.1];
             log.read_exact_at(&mut data, entry.data.0)?;
             // Half of what was not flushed is lost, any of it.
-            if i >= safe && draw.below(2) == 0 && !is_forced(entry.at, &data) {
+            if i >= safe && draw.bool() && !is_forced(entry.at, &data) {
                 continue;
             }
             image.write_all_at(&data, entry.at)?;

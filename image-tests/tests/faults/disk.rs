@@ -8,7 +8,6 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use image_tests::clients::KeyType;
 use image_tests::device::Device;
-use image_tests::doubles::tpm_proxy::Seeded;
 use image_tests::faults::power_cut::Scenario;
 use image_tests::faults::storage::{Ending, Fault, run_with_fault, trace};
 use nix::errno::Errno;
@@ -81,10 +80,9 @@ fn points(calls: usize) -> Vec<Fault> {
         Ok(number) => number.parse().unwrap_or(SAMPLE),
         Err(_) => SAMPLE,
     };
-    let mut draw = Seeded::new(SEED);
-    (0..sample.min(all.len()))
-        .map(|_| all.swap_remove(draw.below(all.len())))
-        .collect()
+    fastrand::Rng::with_seed(SEED).shuffle(&mut all);
+    all.truncate(sample);
+    all
 }
 
 fn recovers_from_faults_during(name: &str) -> Result<()> {

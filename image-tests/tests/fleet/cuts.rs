@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
 use image_tests::doubles::iot_core::Options;
-use image_tests::doubles::tpm_proxy::{Seeded, When};
+use image_tests::doubles::tpm_proxy::When;
 use image_tests::faults::network::{Cut, Direction, Relay};
 use image_tests::faults::power_cut::{Kind, SCENARIOS, Stage};
 
@@ -115,9 +115,8 @@ fn the_connection_ends_at_any_packet() -> Result<()> {
             cuts.extend([When::Before, When::After].map(|when| Cut { direction, n, when }));
         }
     }
-    let mut draw = Seeded::new(6);
-    for _ in 0..SAMPLE {
-        let cut = cuts.swap_remove(draw.below(cuts.len()));
+    fastrand::Rng::with_seed(6).shuffle(&mut cuts);
+    for cut in cuts.into_iter().take(SAMPLE) {
         let enrolling = Enrolling::with_the_settings_name(Options::default())?;
         let relay: &Relay = &enrolling.cloud.relay;
         relay.cut_connection(cut);

@@ -11,8 +11,9 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use fastrand::Rng;
+
 use super::codes;
-use super::seeded::Seeded;
 use super::slb9670::{ALG_ECC, ALG_RSA, Firmware, public_type};
 use super::upstream::Upstream;
 use super::wire::Command;
@@ -41,7 +42,7 @@ pub struct Latency {
     scale: f64,
     pooled: u32,
     chip: u64,
-    draws: Seeded,
+    draws: Rng,
 }
 
 impl Latency {
@@ -53,7 +54,7 @@ impl Latency {
             scale: 0.0,
             pooled: 0,
             chip: seed,
-            draws: Seeded::new(seed),
+            draws: Rng::with_seed(seed),
         }
     }
 
@@ -135,12 +136,38 @@ impl Latency {
     fn rsa_primary(&self, command: &Command) -> f64 {
         let mut hasher = DefaultHasher::new();
         (self.chip, command.parameters.0).hash(&mut hasher);
-        rsa_draw(&mut Seeded::new(hasher.finish()))
+        rsa_draw(&mut Rng::with_seed(hasher.finish()))
     }
 }
 
-fn rsa_draw(draws: &mut Seeded) -> f64 {
-    1000.0 * (RSA_SHIFT + RSA_SCALE * draws.gamma(RSA_SHAPE))
+/// Milliseconds for one key.
+fn rsa_draw(draws: &mut Rng) -> f64 {
+    1000.0 * (RSA_SHIFT + RSA_SCALE * gamma(draws, RSA_SHAPE))
+}
+
+/// Gamma distributed with `shape` >= 1 and scale 1 (Marsaglia and Tsang, "A simple method for generating gamma
+/// variables", 2000).
+fn gamma(draws: &mut Rng, shape: f64) -> f64 {
+    let d = shape - 1.0 / 3.0;
+    let c = 1.0 / (9.0 * d).sqrt();
+    loop {
+        let x = normal(draws);
+        let v = (1.0 + c * x).powi(3);
+        if v > 0.0 && unit(draws).ln() < 0.5 * x * x + d - d * v + d * v.ln() {
+            return d * v;
+        }
+    }
+}
+
+/// Standard normal (Box and Muller).
+fn normal(draws: &mut Rng) -> f64 {
+    let radius = (-2.0 * unit(draws).ln()).sqrt();
+    radius * (std::f64::consts::TAU * unit(draws)).cos()
+}
+
+/// Uniform in (0, 1]: it has a logarithm.
+fn unit(draws: &mut Rng) -> f64 {
+    1.0 - draws.f64()
 }
 
 /// Command, type of the key where it matters, milliseconds on 7.63 and on 7.85.
@@ -187,7 +214,7 @@ mod tests {
 
     #[test]
     fn rsa_key_generation_has_the_measured_distribution() {
-        let mut draws = Seeded::new(1);
+        let mut draws = Rng::with_seed(1);
         let mut seconds: Vec<f64> = (0..20_000).map(|_| rsa_draw(&mut draws) / 1000.0).collect();
         seconds.sort_by(f64::total_cmp);
         let mean = seconds.iter().sum::<f64>() / seconds.len() as f64;

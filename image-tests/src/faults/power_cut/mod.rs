@@ -15,7 +15,7 @@ mod table;
 
 pub use point::{Kind, Point};
 pub use rig::Rig;
-pub use scenario::{Goal, SCENARIOS, Scenario};
+pub use scenario::{Destination, SCENARIOS, Scenario};
 pub use stage::{Aftermath, Stage, published_request};
 pub use table::{Row, print};
 
@@ -23,7 +23,6 @@ use anyhow::{Context, Result};
 use rayon::prelude::*;
 
 use crate::clients::KeyType;
-use crate::doubles::tpm_proxy::Seeded;
 
 /// Which points are tried.
 #[derive(Clone, Copy, Debug)]
@@ -87,13 +86,10 @@ fn choose(points: &[Point], sample: Sample) -> Vec<Point> {
     match sample {
         Sample::All => points.to_vec(),
         Sample::Drawn { each, seed } => {
-            let mut draw = Seeded::new(seed);
-            let mut left = points.to_vec();
-            let mut chosen = Vec::new();
-            while chosen.len() < each && !left.is_empty() {
-                chosen.push(left.swap_remove(draw.below(left.len())));
-            }
-            chosen
+            let mut drawn = points.to_vec();
+            fastrand::Rng::with_seed(seed).shuffle(&mut drawn);
+            drawn.truncate(each);
+            drawn
         }
     }
 }

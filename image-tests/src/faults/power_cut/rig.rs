@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::scenario::Goal;
+use super::scenario::Destination;
 use crate::clients::{KeyType, pkcs11_tool};
 use crate::device::{Device, STORE};
 use crate::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670, When};
@@ -105,16 +105,16 @@ impl Rig {
     }
 
     /// What systemd does at a start: both units. Then everything that is not as it should be.
-    pub fn start(&mut self, goal: Goal, key: KeyType) -> Result<Vec<String>> {
+    pub fn start(&mut self, destination: Destination, key: KeyType) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
         let (code, said, _) = self.run("provision")?;
         if code != 0 {
             wrong.push(format!("provision ended with {code}: {said}"));
         }
         let (code, said, _) = self.run("enroll")?;
-        let done = match (code, goal) {
-            (0, Goal::Done | Goal::DoneOrAwaiting) => true,
-            (75, Goal::Awaiting | Goal::DoneOrAwaiting) => false,
+        let done = match (code, destination) {
+            (0, Destination::Done | Destination::DoneOrAwaiting) => true,
+            (75, Destination::Awaiting | Destination::DoneOrAwaiting) => false,
             _ => {
                 wrong.push(format!("enroll ended with {code}: {said}"));
                 return Ok(wrong);
@@ -144,7 +144,9 @@ impl Rig {
         let mut identity = self.device.identity(key)?;
         identity.tcti = opened.tcti();
         if let Err(e) = pkcs11_tool::sign_and_verify(&identity) {
+            // Nor can the token be looked into: its PIN may be torn.
             wrong.push(format!("the key cannot be used: {e:#}"));
+            return Ok(());
         }
         let objects = pkcs11_tool::list(&identity)?;
         let certificates = objects.matches("Certificate Object").count();

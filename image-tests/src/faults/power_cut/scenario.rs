@@ -13,7 +13,7 @@ use crate::process::succeed;
 
 /// What the next undisturbed start has to come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goal {
+pub enum Destination {
     /// An identity and its request; no certificate yet.
     Awaiting,
     /// Configured, with the key that was there before.
@@ -30,7 +30,7 @@ pub struct Scenario {
     prepare: fn(&Device, &Authority) -> Result<()>,
     /// The command that is cut.
     pub command: &'static str,
-    pub goal: Goal,
+    pub destination: Destination,
     /// Whether it enrolls over the network, at a double of AWS IoT Core.
     pub fleet: bool,
 }
@@ -41,7 +41,7 @@ pub const SCENARIOS: [Scenario; 9] = [
         name: "provision",
         prepare: |_, _| Ok(()),
         command: "provision",
-        goal: Goal::Awaiting,
+        destination: Destination::Awaiting,
         fleet: false,
     },
     Scenario {
@@ -52,7 +52,7 @@ pub const SCENARIOS: [Scenario; 9] = [
             Ok(())
         },
         command: "provision",
-        goal: Goal::Awaiting,
+        destination: Destination::Awaiting,
         fleet: false,
     },
     Scenario {
@@ -63,7 +63,7 @@ pub const SCENARIOS: [Scenario; 9] = [
             Ok(())
         },
         command: "enroll",
-        goal: Goal::Done,
+        destination: Destination::Done,
         fleet: false,
     },
     Scenario {
@@ -74,21 +74,21 @@ pub const SCENARIOS: [Scenario; 9] = [
             Ok(())
         },
         command: "enroll",
-        goal: Goal::Done,
+        destination: Destination::Done,
         fleet: false,
     },
     Scenario {
         name: WRAPPED_REPLY,
         prepare: prepare_wrapped_reply,
         command: "enroll",
-        goal: Goal::Done,
+        destination: Destination::Done,
         fleet: false,
     },
     Scenario {
         name: "reset",
         prepare: |device, authority| device.enroll_with(authority),
         command: "reset",
-        goal: Goal::DoneOrAwaiting,
+        destination: Destination::DoneOrAwaiting,
         fleet: false,
     },
     Scenario {
@@ -101,7 +101,7 @@ pub const SCENARIOS: [Scenario; 9] = [
                 .map(drop)
         },
         command: "provision",
-        goal: Goal::Done,
+        destination: Destination::Done,
         fleet: false,
     },
     Scenario {
@@ -113,7 +113,7 @@ pub const SCENARIOS: [Scenario; 9] = [
             Ok(())
         },
         command: "provision",
-        goal: Goal::Done,
+        destination: Destination::Done,
         fleet: false,
     },
     Scenario {
@@ -123,7 +123,7 @@ pub const SCENARIOS: [Scenario; 9] = [
             Ok(())
         },
         command: "enroll",
-        goal: Goal::Done,
+        destination: Destination::Done,
         fleet: true,
     },
 ];

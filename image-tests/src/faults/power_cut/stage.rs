@@ -5,16 +5,17 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use fastrand::Rng;
 use tempfile::TempDir;
 
 use super::clouds::Clouds;
 use super::point::{Kind, LOSSES, Point};
 use super::rig::Rig;
-use super::scenario::{COMES_BACK, Goal, Scenario, WRAPPED_REPLY};
+use super::scenario::{COMES_BACK, Destination, Scenario, WRAPPED_REPLY};
 use crate::clients::KeyType;
 use crate::device::{Checkpoint, Device, STORE};
 use crate::doubles::software_tpm::copy_state;
-use crate::doubles::tpm_proxy::{Firmware, Seeded, When};
+use crate::doubles::tpm_proxy::{Firmware, When};
 use crate::faults::network::{Cut, Direction};
 use crate::faults::storage::Recording;
 
@@ -158,13 +159,13 @@ impl Stage {
     /// The same, and what else there is to tell.
     pub fn aftermath(&self, point: Point) -> Result<Aftermath> {
         let trying = || format!("{}: {point}", self.name());
-        let goal = self.scenario.goal;
+        let destination = self.scenario.destination;
         let (mut rig, published) = match point.kind {
             Kind::Lost => self.crash(point).with_context(trying)?,
             _ => (self.interrupt(point).with_context(trying)?, None),
         };
         let expected = rig.certificates_expected().with_context(trying)?;
-        let mut wrong = rig.start(goal, self.key).with_context(trying)?;
+        let mut wrong = rig.start(destination, self.key).with_context(trying)?;
         if wrong.is_empty() {
             self.compare(&rig, published, &mut wrong)?;
             rig.compare_certificates(expected, &mut wrong)?;
@@ -179,7 +180,7 @@ impl Stage {
     fn interrupt(&self, point: Point) -> Result<Rig> {
         let command = self.scenario.command;
         let mut rig = self.rig(point.seed)?;
-        let mut draw = Seeded::new(point.seed);
+        let mut draw = Rng::with_seed(point.seed);
         match point.kind {
             Kind::Command => rig.cut_at_command(command, point.n, point.when)?,
             Kind::Call => rig.cut_at_call(command, point.n, point.when)?,
@@ -208,13 +209,17 @@ impl Stage {
         Cut { direction, n, when }
     }
 
-    fn cut_somewhere(&self, rig: &mut Rig, command: &str, draw: &mut Seeded) -> Result<bool> {
-        let mut below = |n: usize| 1 + draw.below(n.max(1));
-        let when = [When::Before, When::After][below(2) - 1];
-        if self.commands > 0 && below(2) == 1 {
-            rig.cut_at_command(command, below(self.commands), when)
+    fn cut_somewhere(&self, rig: &mut Rig, command: &str, draw: &mut Rng) -> Result<bool> {
+        let when = if draw.bool() {
+            When::Before
         } else {
-            rig.cut_at_call(command, below(self.recording.calls().len()), when)
+            When::After
+        };
+        if self.commands > 0 && draw.bool() {
+            rig.cut_at_command(command, draw.usize(1..=self.commands), when)
+        } else {
+            let calls = self.recording.calls().len();
+            rig.cut_at_call(command, draw.usize(1..=calls.max(1)), when)
         }
     }
 
@@ -256,7 +261,7 @@ impl Stage {
         if aside > may_be_aside {
             wrong.push(format!("{aside} identities were set aside"));
         }
-        if self.scenario.goal == Goal::Done && rig.key() != self.key_wanted {
+        if self.scenario.destination == Destination::Done && rig.key() != self.key_wanted {
             wrong.push("the key is another one".to_owned());
         }
         if self.scenario.name == WRAPPED_REPLY && !rig.device.exists(format!("{STORE}/opened.json"))

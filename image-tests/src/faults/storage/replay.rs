@@ -23,9 +23,10 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use fastrand::Rng;
+
 use super::disk::{Attributes, Entry, Thing, Tree};
 use super::history::{Change, Effect, History, Node, Place, ROOT};
-use crate::doubles::tpm_proxy::Seeded;
 
 /// The smallest unit that disks and cards write as a whole.
 const SECTOR: usize = 512;
@@ -54,7 +55,7 @@ pub fn tree(history: &History, point: usize, loss: Loss) -> Tree {
     };
     let effects = history.effects[..point].iter().flatten().collect();
     // the same seed is to draw differently at each point
-    let draws = Seeded::new(seed ^ (point as u64).rotate_left(32));
+    let draws = Rng::with_seed(seed ^ (point as u64).rotate_left(32));
     Replay {
         history,
         effects,
@@ -75,7 +76,7 @@ struct Replay<'a> {
     history: &'a History,
     effects: Vec<&'a Effect>,
     loss: Loss,
-    draws: Seeded,
+    draws: Rng,
 }
 
 impl<'a> Replay<'a> {
@@ -118,7 +119,7 @@ impl<'a> Replay<'a> {
             .iter()
             .rposition(|(_, durable)| *durable)
             .map_or(0, |last| last + 1);
-        let kept = durable + self.draws.below(changes.len() - durable + 1);
+        let kept = self.draws.usize(durable..=changes.len());
         let mut names = self.history.names.clone();
         for (at, (changes, durable)) in changes.into_iter().enumerate() {
             let found = match self.loss {
@@ -128,7 +129,7 @@ impl<'a> Replay<'a> {
                 Loss::Unordered(_) => {
                     // what rests on a lost change is lost as well
                     let fits = |change: &Change| names.get(&change.place) == change.before.as_ref();
-                    durable || (self.draws.below(2) == 0 && changes.iter().all(fits))
+                    durable || (self.draws.bool() && changes.iter().all(fits))
                 }
             };
             if found {
@@ -211,7 +212,7 @@ impl<'a> Replay<'a> {
             Loss::Nothing | Loss::Names => versions - 1,
             Loss::Data | Loss::Everything => 0,
             // the ends twice as often: the whole file new, or nothing of it, is what real disks show
-            Loss::Ordered(_) | Loss::Unordered(_) => match self.draws.below(versions + 2) {
+            Loss::Ordered(_) | Loss::Unordered(_) => match self.draws.usize(..versions + 2) {
                 drawn if drawn < versions => drawn,
                 drawn if drawn == versions => 0,
                 _ => versions - 1,

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::{Identity, basic_environment, installed_provider};
-use crate::doubles::tls::{ANSWER, QUESTION, TlsServer};
+use crate::doubles::tls::{ANSWER, CLOSE, QUESTION, TlsServer};
 use crate::process::{bounded, succeed};
 
 /// Completes a handshake with the identity's key and certificate, says something and hears the answer. The
@@ -15,7 +15,7 @@ use crate::process::{bounded, succeed};
 pub fn connect(identity: &Identity, configuration: &Path, server: &TlsServer) -> Result<()> {
     // The server ends the connection at this word, and with that the client.
     let mut said = tempfile::tempfile()?;
-    write!(said, "{QUESTION}\nCLOSE\n")?;
+    write!(said, "{QUESTION}\n{CLOSE}\n")?;
     std::io::Seek::rewind(&mut said)?;
 
     let mut client = identity.command("openssl");

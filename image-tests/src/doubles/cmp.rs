@@ -4,13 +4,14 @@
 //! OpenSSL 3.0's answers a key update only with a certificate of the issuer and serial number that are to be updated
 //! (`process_cert_request` in apps/lib/cmp_mock_srv.c), and listens at all of the machine's addresses.
 
+use std::fs::File;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use super::pki::{Authority, Pair};
-use crate::process::{Background, wait_for};
+use crate::process::Background;
 
 #[derive(Debug)]
 pub struct CmpServer {
@@ -27,7 +28,6 @@ impl CmpServer {
         let certificate = files.path().join("issued.pem");
         std::fs::write(&certificate, issues)?;
         let log = files.path().join("log");
-        let output = std::fs::File::create(&log)?;
         let mut command = Command::new("openssl");
         // Empty configurations: the machine's own has no say.
         command.env("OPENSSL_CONF", "/dev/null");
@@ -38,14 +38,13 @@ impl CmpServer {
             .arg("-srv_trusted")
             .arg(authority.certificate_path());
         command.arg("-rsp_cert").arg(&certificate);
-        let mut server = Background::start(command.stdout(output.try_clone()?).stderr(output))?;
-        let port = wait_for("openssl cmp to listen", || {
-            let log = std::fs::read_to_string(&log)?;
-            if server.has_ended()? {
-                bail!("openssl cmp ended: {log}");
-            }
-            Ok(listening_port(&log))
-        })?;
+        let (server, port) = Background::start_until(
+            &mut command,
+            "openssl cmp to listen",
+            File::create(&log)?,
+            listening_port,
+        )
+        .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
         Ok(Self {
             _server: server,
             port,
@@ -65,8 +64,7 @@ impl CmpServer {
 }
 
 /// "ACCEPT [::]:41271 PID=20849"
-fn listening_port(log: &str) -> Option<u16> {
-    let line = log.lines().find_map(|line| line.strip_prefix("ACCEPT "))?;
-    let address = line.split_whitespace().next()?;
+fn listening_port(line: &str) -> Option<u16> {
+    let address = line.strip_prefix("ACCEPT ")?.split_whitespace().next()?;
     address.rsplit_once(':')?.1.parse().ok()
 }

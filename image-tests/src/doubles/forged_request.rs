@@ -7,16 +7,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use openssl::base64::encode_block;
 use openssl::bn::{BigNum, BigNumContext, MsbOption};
-use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, Private, Public};
 use openssl::rsa::Rsa;
 use openssl::sha::sha256;
-use openssl::x509::{X509Name, X509Req};
+use openssl::x509::X509Req;
 use serde_json::{Value, json};
 
-use super::pki::{EkForm, Manufacturer};
+use super::pki::{EkForm, Manufacturer, hex, named, p256};
+use super::tpm_proxy::wire::tpm2b;
 
 #[derive(Debug, Clone)]
 pub struct ForgedRequest {
@@ -90,10 +89,8 @@ impl ForgedRequest {
     }
 
     fn csr(&self) -> Result<Vec<u8>> {
-        let mut name = X509Name::builder()?;
-        name.append_entry_by_nid(Nid::COMMONNAME, &self.thing)?;
         let mut builder = X509Req::builder()?;
-        builder.set_subject_name(&name.build())?;
+        builder.set_subject_name(&*named(&self.thing)?)?;
         builder.set_pubkey(&self.key)?;
         let signer = self.csr_signer.as_ref().unwrap_or(&self.key);
         builder.sign(signer, MessageDigest::sha256())?;
@@ -106,11 +103,11 @@ impl ForgedRequest {
         let is_rsa = self.key.id() == Id::RSA;
         let mut area = vec![0, if is_rsa { 0x01 } else { 0x23 }, 0, 0x0B];
         area.extend(self.attributes.to_be_bytes());
-        area.extend(sized(&self.policy));
+        area.extend(tpm2b(&self.policy));
         area.extend([0, 0x10, 0, 0x10]);
         if is_rsa {
             area.extend([8, 0, 0, 0, 0, 0]);
-            area.extend(sized(&self.key.rsa()?.n().to_vec()));
+            area.extend(tpm2b(&self.key.rsa()?.n().to_vec()));
             return Ok(area);
         }
         area.extend([0, 3, 0, 0x10]);
@@ -120,16 +117,10 @@ impl ForgedRequest {
         key.public_key()
             .affine_coordinates(key.group(), &mut x, &mut y, context)?;
         for coordinate in [x, y] {
-            area.extend(sized(&coordinate.to_vec_padded(32)?));
+            area.extend(tpm2b(&coordinate.to_vec_padded(32)?));
         }
         Ok(area)
     }
-}
-
-/// A new P-256 key.
-pub fn p256() -> Result<PKey<Private>> {
-    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-    Ok(PKey::from_ec_key(EcKey::generate(&group)?)?)
 }
 
 /// An RSA-2048 key as Infineon firmware before 7.62 makes them (ROCA, CVE-2017-15361): each prime is a multiple of the
@@ -180,13 +171,4 @@ fn roca_prime() -> Result<BigNum> {
 
 pub fn public(key: &PKey<Private>) -> Result<PKey<Public>> {
     Ok(PKey::public_key_from_der(&key.public_key_to_der()?)?)
-}
-
-/// A TPM2B.
-fn sized(bytes: &[u8]) -> Vec<u8> {
-    [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,15 +1,22 @@
-//! The verifying end of a handshake: `openssl s_server`, which takes no client without a certificate of
-//! the operator's authority and answers each line with its reverse. The clients connect to it.
+//! The verifying end of a handshake: a TLS server that takes no client without a certificate of the operator's
+//! authority, and answers each line with its reverse.
 
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use openssl::x509::X509;
-use tempfile::TempDir;
+use anyhow::Result;
+use openssl::nid::Nid;
+use openssl::ssl::{
+    SslAcceptor, SslFiletype, SslMethod, SslRef, SslStream, SslVerifyMode, SslVersion,
+};
+use openssl::x509::{X509, X509Name};
 
-use crate::doubles::pki::Authority;
-use crate::process::{Background, wait_for};
+use super::pki::Authority;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
@@ -20,7 +27,7 @@ pub enum Version {
 impl Version {
     pub const BOTH: [Self; 2] = [Self::Tls12, Self::Tls13];
 
-    /// As OpenSSL's log and Java name it.
+    /// As OpenSSL and Java name it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tls12 => "TLSv1.2",
@@ -28,11 +35,18 @@ impl Version {
         }
     }
 
-    /// The option of `openssl s_client` and `s_server`.
+    /// The option of `openssl s_client`.
     pub fn option(self) -> &'static str {
         match self {
             Self::Tls12 => "-tls1_2",
             Self::Tls13 => "-tls1_3",
+        }
+    }
+
+    fn protocol(self) -> SslVersion {
+        match self {
+            Self::Tls12 => SslVersion::TLS1_2,
+            Self::Tls13 => SslVersion::TLS1_3,
         }
     }
 }
@@ -40,52 +54,61 @@ impl Version {
 /// What a client says, and what it has to hear: proof that data went both ways under the session's keys.
 pub const QUESTION: &str = "born in the TPM";
 pub const ANSWER: &str = "MPT eht ni nrob";
+/// The line that is answered by closing the connection.
+pub const CLOSE: &str = "CLOSE";
 
-/// The handshakes' messages, decrypted.
-const MESSAGES: &str = "messages";
+/// A client that is silent for so long has hung.
+const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What came of a connection.
+#[derive(Debug)]
+enum Handshake {
+    /// The client has proved to hold the key of its certificate.
+    Completed {
+        certificate: X509,
+        version: &'static str,
+    },
+    Failed(String),
+}
+
+/// The server; it takes no more connections when it is dropped.
 #[derive(Debug)]
 pub struct TlsServer {
-    server: Background,
     port: u16,
     version: Version,
     authority: PathBuf,
-    files: TempDir,
+    handshakes: Arc<Mutex<Vec<Handshake>>>,
+    ended: Arc<AtomicBool>,
+    acceptor: Option<JoinHandle<()>>,
 }
 
 impl TlsServer {
     /// A server at a free port that speaks one version only. The authority has to outlive it.
     pub fn start(authority: &Authority, version: Version) -> Result<Self> {
-        let own = authority.server()?;
-        let files = tempfile::Builder::new().prefix("tls-server-").tempdir()?;
-        // To a file, not through a pipe: what a client has caused is there once the client has its answer.
-        let log = std::fs::File::create(files.path().join("log"))?;
-        let mut command = Command::new("openssl");
-        // -Verify demands a certificate; its number is how long a chain may be.
-        command
-            .args(["s_server", "-accept", "127.0.0.1:0", "-rev", "-Verify", "3"])
-            .args(["-verify_return_error", version.option(), "-msg", "-msgfile"])
-            .arg(files.path().join(MESSAGES));
-        command.arg("-CAfile").arg(authority.certificate_path());
-        command.arg("-cert").arg(&own.certificate);
-        command.arg("-key").arg(&own.key);
-        // An empty configuration: the machine's own has no say.
-        command.env("OPENSSL_CONF", "/dev/null");
-        let mut server =
-            Background::start(command.stdout(log.try_clone()?).stderr(log.try_clone()?))?;
-        let port = wait_for("openssl s_server to listen", || {
-            let log = std::fs::read_to_string(files.path().join("log"))?;
-            if server.has_ended()? {
-                bail!("openssl s_server ended: {log}");
-            }
-            Ok(listening_port(&log))
-        })?;
+        let tls = context(authority, version)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        let (handshakes, ended) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let acceptor = {
+            let (handshakes, ended) = (Arc::clone(&handshakes), Arc::clone(&ended));
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    if ended.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let (tls, handshakes) = (tls.clone(), Arc::clone(&handshakes));
+                    // A connection that breaks is the client's to notice.
+                    thread::spawn(move || drop(serve(&tls, stream, &handshakes)));
+                }
+            })
+        };
         Ok(Self {
-            server,
             port,
             version,
             authority: authority.certificate_path(),
-            files,
+            handshakes,
+            ended,
+            acceptor: Some(acceptor),
         })
     }
 
@@ -97,58 +120,114 @@ impl TlsServer {
         self.version
     }
 
-    /// The certificate that its own is signed by: what clients trust.
+    /// The certificate that signed the server's own: what clients trust.
     pub fn authority(&self) -> &Path {
         &self.authority
     }
 
-    pub fn log(&self) -> Result<String> {
-        std::fs::read_to_string(self.files.path().join("log")).context("the TLS server has no log")
+    /// Whether a client of that common name has shown its certificate and proved to hold the key. Known before the
+    /// client has its first answer.
+    pub fn authenticated(&self, common_name: &str) -> bool {
+        lock(&self.handshakes).iter().any(|handshake| {
+            matches!(handshake, Handshake::Completed { certificate, version }
+                if common_name_of(certificate) == common_name && *version == self.version.name())
+        })
     }
 
-    /// Whether a client of that common name has shown its certificate and proved to hold the key.
-    pub fn authenticated(&self, common_name: &str) -> Result<bool> {
-        // OpenSSL 3.0 writes "CN = name", later ones "CN=name".
-        let log = self.log()?.replace(" = ", "=");
-        let version = format!("Protocol version: {}", self.version.name());
-        let subject = format!("CN={common_name}");
-        Ok(log
-            .split("CONNECTION ESTABLISHED")
-            .skip(1)
-            .any(|connection| {
-                let has = |wanted: &str| connection.lines().any(|line| line.trim() == wanted);
-                has(&version) && has("Verification: OK") && {
-                    let peer = connection
-                        .lines()
-                        .find_map(|line| line.strip_prefix("Peer certificate: "));
-                    peer.is_some_and(|peer| peer.split(", ").any(|part| part == subject))
-                }
-            }))
+    /// Whether a client has shown this very certificate, PEM, and proved to hold the key.
+    pub fn was_shown(&self, pem: &str) -> Result<bool> {
+        let wanted = X509::from_pem(pem.as_bytes())?.to_der()?;
+        let mut shown = Vec::new();
+        for handshake in lock(&self.handshakes).iter() {
+            if let Handshake::Completed { certificate, .. } = handshake {
+                shown.push(certificate.to_der()?);
+            }
+        }
+        Ok(shown.contains(&wanted))
     }
 
-    /// Whether a client has sent this certificate, PEM: all of it, and so also its serial number.
-    pub fn was_sent(&self, certificate: &str) -> Result<bool> {
-        let der = X509::from_pem(certificate.as_bytes())?.to_der()?;
-        let wanted: String = der.iter().map(|byte| format!(" {byte:02x}")).collect();
-        let messages = std::fs::read_to_string(self.files.path().join(MESSAGES))?;
-        // "<<<" is what came in: a line about the message, then its octets, 16 a line.
-        Ok(messages.split("<<< ").skip(1).any(|message| {
-            let lines = message.lines().skip(1);
-            let octets = lines.take_while(|line| line.starts_with("    "));
-            octets
-                .map(|line| &line[3..])
-                .collect::<String>()
-                .contains(&wanted)
-        }))
-    }
-
-    /// Ends it before its time: a server that went away.
-    pub fn stop(self) -> Result<()> {
-        self.server.terminate()
+    /// What came of the connections so far, for messages.
+    pub fn log(&self) -> String {
+        let handshakes = lock(&self.handshakes);
+        let lines = handshakes.iter().map(|handshake| match handshake {
+            Handshake::Completed {
+                certificate,
+                version,
+            } => format!("{version}: {:?}\n", common_name_of(certificate)),
+            Handshake::Failed(why) => format!("{why}\n"),
+        });
+        lines.collect()
     }
 }
 
-fn listening_port(log: &str) -> Option<u16> {
-    let address = log.lines().find_map(|line| line.strip_prefix("ACCEPT "))?;
-    address.rsplit_once(':')?.1.trim().parse().ok()
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+        // Wakes the acceptor, which then sees the end.
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+    }
+}
+
+/// Demands a certificate that leads to the authority.
+fn context(authority: &Authority, version: Version) -> Result<SslAcceptor> {
+    let own = authority.server()?;
+    let root = authority.certificate_path();
+    let mut tls = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+    tls.set_min_proto_version(Some(version.protocol()))?;
+    tls.set_max_proto_version(Some(version.protocol()))?;
+    tls.set_certificate_file(own.certificate, SslFiletype::PEM)?;
+    tls.set_private_key_file(own.key, SslFiletype::PEM)?;
+    tls.set_ca_file(&root)?;
+    tls.set_client_ca_list(X509Name::load_client_ca_file(&root)?);
+    tls.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+    tls.set_session_id_context(b"tls-server")?;
+    Ok(tls.build())
+}
+
+fn serve(tls: &SslAcceptor, stream: TcpStream, handshakes: &Mutex<Vec<Handshake>>) -> Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let (handshake, stream) = match tls.accept(stream) {
+        Ok(stream) => (completed(stream.ssl()), Some(stream)),
+        Err(e) => (Handshake::Failed(e.to_string()), None),
+    };
+    lock(handshakes).push(handshake);
+    if let Some(stream) = stream {
+        converse(stream)?;
+    }
+    Ok(())
+}
+
+fn completed(session: &SslRef) -> Handshake {
+    match session.peer_certificate() {
+        Some(certificate) => Handshake::Completed {
+            certificate,
+            version: session.version_str(),
+        },
+        None => Handshake::Failed("a client without a certificate".to_owned()),
+    }
+}
+
+fn common_name_of(certificate: &X509) -> String {
+    let mut names = certificate.subject_name().entries_by_nid(Nid::COMMONNAME);
+    let name = names.next().and_then(|name| name.data().to_string().ok());
+    name.unwrap_or_default()
+}
+
+fn converse(stream: SslStream<TcpStream>) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    while stream.read_line(&mut line)? > 0 && line.trim_end() != CLOSE {
+        let answer: String = line.trim_end().chars().rev().collect();
+        stream.get_mut().write_all((answer + "\n").as_bytes())?;
+        line.clear();
+    }
+    let _ = stream.get_mut().shutdown();
+    Ok(())
+}
+
+fn lock(handshakes: &Mutex<Vec<Handshake>>) -> MutexGuard<'_, Vec<Handshake>> {
+    handshakes.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
 use image_tests::doubles::pki::Authority;
 use image_tests::doubles::tpm_proxy::Firmware;
-use image_tests::faults::power_cut::{Goal, Rig, published_request};
+use image_tests::faults::power_cut::{Destination, Rig, published_request};
 use image_tests::faults::write_log::{CrashPoint, WriteLog};
 use rayon::prelude::*;
 
@@ -37,7 +37,7 @@ fn wrong_after(log: &WriteLog, point: CrashPoint, authority: &Authority) -> Resu
     let device = machine.offline()?;
     let shown = published_request(device.root());
     let mut rig = Rig::new(device, Firmware::V7_85)?;
-    let mut wrong = rig.start(Goal::DoneOrAwaiting, KeyType::EccP256)?;
+    let mut wrong = rig.start(Destination::DoneOrAwaiting, KeyType::EccP256)?;
     if rig.orphans()? > 0 {
         wrong.push(SET_ASIDE.to_owned());
     }
@@ -51,7 +51,7 @@ fn wrong_after(log: &WriteLog, point: CrashPoint, authority: &Authority) -> Resu
         let path = rig.device.path(format!("/boot/{}", certificate()));
         std::fs::create_dir_all(path.parent().context("no folder")?)?;
         std::fs::write(path, sign(authority, &request)?)?;
-        wrong.extend(rig.start(Goal::Done, KeyType::EccP256)?);
+        wrong.extend(rig.start(Destination::Done, KeyType::EccP256)?);
     }
     Ok(wrong)
 }

@@ -10,7 +10,7 @@ use image_tests::clients::{Identity, KeyType, openssl, p11tool, pkcs11_tool};
 use image_tests::device::Device;
 use image_tests::doubles::pki::Authority;
 use image_tests::doubles::tls::{ANSWER, QUESTION};
-use image_tests::process::{Background, succeed, wait_for};
+use image_tests::process::{Background, succeed};
 
 use crate::{resource_manager, usual};
 
@@ -30,18 +30,17 @@ impl Holder {
             .env("OPENSSL_CONF", device.openssl_conf()?)
             .args(["s_server", "-accept", "127.0.0.1:0", "-rev"])
             .args(["-cert", &identity.uri("cert")])
-            .args(["-key", &identity.uri("private")])
-            .stdout(log.reopen()?)
-            .stderr(log.reopen()?);
-        let mut server = Background::start(&mut command)?;
-        let port = wait_for("openssl s_server to listen", || {
-            let said = std::fs::read_to_string(log.path())?;
-            if server.has_ended()? {
-                bail!("openssl s_server ended: {said}");
-            }
-            let address = said.lines().find_map(|line| line.strip_prefix("ACCEPT "));
-            Ok(address.and_then(|a| a.rsplit_once(':')?.1.trim().parse().ok()))
-        })?;
+            .args(["-key", &identity.uri("private")]);
+        let (server, port) = Background::start_until(
+            &mut command,
+            "openssl s_server to listen",
+            log.reopen()?,
+            |line| {
+                let address = line.strip_prefix("ACCEPT ")?;
+                address.rsplit_once(':')?.1.trim().parse().ok()
+            },
+        )
+        .with_context(|| std::fs::read_to_string(log.path()).unwrap_or_default())?;
         Ok(Self { server, port, log })
     }
 

@@ -41,5 +41,5 @@ fn scenario(name: &str) -> Result<&'static Scenario> {
 fn wrong_after_start(mut device: Device, scenario: &Scenario) -> Result<Vec<String>> {
     device.tcti = None;
     let mut rig = Rig::new(device, Firmware::V7_85)?;
-    rig.start(scenario.goal, KeyType::EccP256)
+    rig.start(scenario.destination, KeyType::EccP256)
 }

@@ -1,13 +1,14 @@
 //! Several firstboot on one device: one works, the others wait, and all end well.
 
 use std::fs::File;
-use std::process::{Command, Stdio};
+use std::io::BufReader;
+use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 
 use anyhow::Result;
 use image_tests::device::{Device, STORE};
-use image_tests::process::{finish, wait_for};
+use image_tests::process::{Background, finish};
 
 use crate::{resource_manager, scenario, usual, wrong_after_start};
 
@@ -94,24 +95,21 @@ fn one_waits_while_another_is_at_work() -> Result<()> {
     device.tcti = Some(opened.tcti());
     let before = device.snapshot()?;
     manager.take_commands();
-    let said = tempfile::NamedTempFile::new()?;
-    let mut waiting = device
-        .firstboot(&["provision"])?
-        .stdin(Stdio::null())
-        .stderr(said.reopen()?)
-        .spawn()?;
-    let seen = wait_for("firstboot to say that it waits", || {
-        let text = std::fs::read_to_string(said.path())?;
-        Ok(text.contains("another firstboot is running").then_some(()))
+    let (said, errors) = std::io::pipe()?;
+    let mut firstboot = device.firstboot(&["provision"])?;
+    let mut waiting = Background::start(firstboot.stderr(errors))?;
+    let mut said = BufReader::new(said);
+    let seen = waiting.read_until("firstboot to say that it waits", &mut said, |line| {
+        line.contains("another firstboot is running").then_some(())
     });
     let commands = manager.take_commands().0.len();
     let after = device.snapshot();
     // Before anything is said about it: or it would wait for ever.
     drop(lock);
-    let status = waiting.wait()?;
+    let code = waiting.wait()?;
     seen?;
     before.assert_same(&after?);
-    assert_eq!((commands, status.code()), (0, Some(0)));
+    assert_eq!((commands, code), (0, 0));
     drop(opened);
     drop(manager);
     let wrong = wrong_after_start(device, scenario("provision")?)?;

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -12,7 +13,6 @@ use image_tests::clients::KeyType;
 use image_tests::device::{Device, offline_settings};
 use image_tests::doubles::pki::Authority;
 use image_tests::faults::storage::Recording;
-use image_tests::process::wait_for;
 use serde_json::{Value, json};
 
 use crate::usual;
@@ -98,12 +98,13 @@ fn a_reader_in_a_loop_sees_whole_files_only() -> Result<()> {
     let device = enrolled(&authority)?;
     let mut versions = Seen::new();
     look(device.root(), &mut versions)?;
-    let (end, looks) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let read = || -> Result<Seen> {
+    let end = AtomicBool::new(false);
+    let (looked, looks) = mpsc::channel();
+    let read = |looked: mpsc::Sender<()>| -> Result<Seen> {
         let mut seen = Seen::new();
         while !end.load(Ordering::Relaxed) {
             look(device.root(), &mut seen)?;
-            looks.fetch_add(1, Ordering::Relaxed);
+            looked.send(())?;
         }
         Ok(seen)
     };
@@ -112,26 +113,22 @@ fn a_reader_in_a_loop_sees_whole_files_only() -> Result<()> {
             change(&device, &authority, round)?;
             device.succeed(&["enroll"])?;
             look(device.root(), versions)?;
-            // The reader has looked at this version, too, or has ended with an error.
-            let before = looks.load(Ordering::Relaxed);
-            wait_for("the reader", || {
-                let more = looks.load(Ordering::Relaxed) > before + 1;
-                Ok((more || end.load(Ordering::Relaxed)).then_some(()))
-            })?;
+            // One look may have begun before; the second is at this version.
+            while looks.try_recv().is_ok() {}
+            for _ in 0..2 {
+                looks.recv().context("the reader has ended")?;
+            }
         }
         Ok(())
     };
     let seen = thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let seen = read();
-            end.store(true, Ordering::Relaxed);
-            seen
-        });
+        let reader = scope.spawn(|| read(looked));
         let written = write(&mut versions);
         end.store(true, Ordering::Relaxed);
         let seen = reader.join();
+        let seen = seen.unwrap_or_else(|_| anyhow::bail!("the reader panicked"))?;
         written?;
-        seen.unwrap_or_else(|_| anyhow::bail!("the reader panicked"))
+        Ok::<_, anyhow::Error>(seen)
     })?;
     assert_whole(&seen, &versions);
     assert!(seen[FILES[0]].len() > 5, "the reader has missed most of it");

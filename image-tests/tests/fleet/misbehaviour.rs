@@ -4,7 +4,6 @@
 use anyhow::Result;
 use image_tests::doubles::iot_core::{Admission, Call, Misbehaviour, Options, Rejection};
 use image_tests::faults::network::CLAIM;
-use image_tests::process::wait_for;
 use serde_json::json;
 
 use crate::{Enrolling, exit};
@@ -122,9 +121,7 @@ fn a_late_answer() -> Result<()> {
     std::thread::scope(|scope| {
         let again = scope.spawn(|| enrolling.ends_done());
         // The answer to the first question comes after the second one has been asked, and before its own.
-        wait_for("the second question", || {
-            Ok((core.counts().created == 2).then_some(()))
-        })?;
+        core.wait_until("the second question", |counts| counts.created == 2)?;
         core.release();
         again.join().unwrap_or_else(|_| anyhow::bail!("a panic"))
     })?;

@@ -9,7 +9,8 @@ use firstboot_formats::attestation::Reply;
 use image_tests::clients::KeyType;
 use image_tests::device::station::Station;
 use image_tests::device::{Device, assert_ends};
-use image_tests::doubles::forged_request::{ForgedRequest, p256};
+use image_tests::doubles::forged_request::ForgedRequest;
+use image_tests::doubles::pki::p256;
 use image_tests::doubles::software_tpm::{Ek, SoftwareTpm};
 use image_tests::process::succeed;
 

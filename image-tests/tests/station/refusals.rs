@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use image_tests::device::station::Station;
-use image_tests::doubles::forged_request::{ForgedRequest, p256, public, roca};
-use image_tests::doubles::pki::Validity;
+use image_tests::doubles::forged_request::{ForgedRequest, public, roca};
 use image_tests::doubles::pki::{EkForm, Manufacturer, PLATFORM_CERTIFICATE};
+use image_tests::doubles::pki::{Validity, p256};
 use serde_json::{Value, json};
 
 use crate::exit;

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use image_tests::device::station::Station;
-use image_tests::doubles::forged_request::{ForgedRequest, p256};
+use image_tests::doubles::forged_request::ForgedRequest;
+use image_tests::doubles::pki::p256;
 use image_tests::process::{Finished, bounded, finish, succeed};
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;

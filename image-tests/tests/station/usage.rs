@@ -48,7 +48,7 @@ fn what_is_missing_or_cannot_work_is_named() -> Result<()> {
         Ok(())
     };
     let other = station.path("other.key");
-    let key = image_tests::doubles::forged_request::p256()?;
+    let key = image_tests::doubles::pki::p256()?;
     fs::write(&other, key.private_key_to_pem_pkcs8()?)?;
     with_key(&other, &[], "--key is not the key of --ca's certificate")?;
     with_key(

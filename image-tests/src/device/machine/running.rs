@@ -13,7 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use super::hardware::Tpm;
 use super::journal::{Entry, Journal, Live};
 use super::{Machine, built};
-use crate::process::{Background, Finished, bounded, finish, wait_for};
+use crate::doubles::software_tpm::start_swtpm;
+use crate::process::{Background, Finished, bounded, finish};
 
 /// Where the writes to the card and the states of the TPM are recorded.
 #[derive(Clone, Debug)]
@@ -73,18 +74,15 @@ impl Running {
         qemu.env("HASTE", at("haste"));
         let said = File::create(at("qemu"))?;
         qemu.stdout(said.try_clone()?).stderr(said);
-        let mut qemu = Background::start(&mut qemu)
+        let qemu = Background::start(&mut qemu)
             .context("is qemu-system-arm installed? image-tests/host-packages does it")?;
-        let mut accept = |listener: &UnixListener| {
-            listener.set_nonblocking(true)?;
-            let stream = wait_for("QEMU to connect", || {
-                if qemu.has_ended()? {
-                    bail!("QEMU ended: {}", std::fs::read_to_string(at("qemu"))?);
-                }
-                Ok(listener.accept().ok().map(|(stream, _)| stream))
-            })?;
-            stream.set_nonblocking(false)?;
-            anyhow::Ok(stream)
+        let accept = |listener: &UnixListener| {
+            qemu.wait_readable("QEMU to connect", listener)
+                .with_context(|| {
+                    let said = std::fs::read_to_string(at("qemu")).unwrap_or_default();
+                    format!("QEMU: {said}")
+                })?;
+            anyhow::Ok(listener.accept()?.0)
         };
         let (report, agent, control) = (accept(&report)?, accept(&agent)?, accept(&control)?);
         let say = |commands: &[&str]| {
@@ -227,9 +225,9 @@ impl Running {
         self.journal
             .wait_for_end()
             .map_err(|e| anyhow::anyhow!("{e:#}; {}", self.machine.keep()))?;
-        wait_for("QEMU to end", || Ok(self.qemu.has_ended()?.then_some(())))?;
+        self.qemu.wait().context("QEMU")?;
         if let Some(swtpm) = &mut self.swtpm {
-            wait_for("the TPM to go off", || Ok(swtpm.has_ended()?.then_some(())))?;
+            swtpm.wait().context("swtpm")?;
         }
         Ok(self.machine)
     }
@@ -251,11 +249,10 @@ impl Running {
 }
 
 fn start_tpm(machine: &Machine, log: Option<&LogFiles>) -> Result<Background> {
-    let socket = machine.file("tpm.socket");
-    let said = File::create(machine.file("swtpm"))?;
     let mut swtpm = Command::new("swtpm");
     swtpm.args(["socket", "--tpm2", "--terminate", "--tpmstate"]);
     swtpm.arg(format!("dir={}", machine.tpm_state().display()));
+    let socket = machine.file("tpm.socket");
     swtpm
         .arg("--ctrl")
         .arg(format!("type=unixio,path={}", socket.display()));
@@ -265,28 +262,7 @@ fn start_tpm(machine: &Machine, log: Option<&LogFiles>) -> Result<Background> {
             .env("NVSNAP_LOG", &log.writes)
             .env("NVSNAP_INTO", &log.tpm_states);
     }
-    let mut swtpm = Background::start(swtpm.stdout(said.try_clone()?).stderr(said))
-        .context("is swtpm installed? image-tests/host-packages does it")?;
-    wait_for("swtpm to listen", || {
-        if swtpm.has_ended()? {
-            bail!(
-                "swtpm ended: {}",
-                std::fs::read_to_string(machine.file("swtpm"))?
-            );
-        }
-        Ok(listens(&socket)?.then_some(()))
-    })?;
-    Ok(swtpm)
-}
-
-/// Whether somebody listens at a UNIX socket; asked of the kernel, because swtpm ends with its first client.
-fn listens(socket: &Path) -> Result<bool> {
-    // proc_net_unix(5): the fourth field is the flags, 0x10000 "waiting for a connection".
-    let sockets = std::fs::read_to_string("/proc/net/unix")?;
-    let path = socket.to_string_lossy();
-    Ok(sockets.lines().any(|line| {
-        line.ends_with(path.as_ref()) && line.split_whitespace().nth(3) == Some("00010000")
-    }))
+    start_swtpm(swtpm, &machine.file("swtpm"), &machine.file("swtpm.pid"))
 }
 
 /// A virtio-serial port to which the guest's `/dev/virtio-ports/NAME` is the other end.

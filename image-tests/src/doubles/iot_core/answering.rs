@@ -13,8 +13,8 @@ use super::memory::Memory;
 use super::misbehaviour::{Admission, Call, Misbehaviour, Orders};
 use super::provisioning::Rejection;
 use super::registry::Status;
-use super::{hex, policy, topics};
-use crate::doubles::pki::aws::{Subject, new_ecc_key};
+use super::{policy, topics};
+use crate::doubles::pki::hex;
 
 /// What the connections share.
 pub struct Shared {
@@ -243,12 +243,7 @@ impl Shared {
     }
 
     fn another_keys_certificate(&self) -> Result<String> {
-        let key = new_ecc_key()?;
-        let mut request = openssl::x509::X509Req::builder()?;
-        request.set_pubkey(&key)?;
-        request.sign(&key, MessageDigest::sha256())?;
-        let service = &self.memory.service;
-        let issued = service.issuer.issue(&request.build(), &key, Subject::Aws)?;
+        let issued = self.memory.service.issuer.issue_for_another_key()?;
         Ok(String::from_utf8(issued.to_pem()?)?)
     }
 }

@@ -1,18 +1,17 @@
 //! mosquitto with mutual TLS and the plugin, at a free port of the loopback.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use tempfile::TempDir;
 
 use crate::doubles::pki::Pair;
 use crate::ports::PortPair;
-use crate::process::{Background, succeed, wait_for};
+use crate::process::{Background, succeed};
 
 pub struct Broker {
     process: Background,
@@ -53,37 +52,20 @@ impl Broker {
         let log = std::fs::File::create(at("log"))?;
         let mut command = Command::new(program()?);
         command.arg("-c").arg(at("mosquitto.conf"));
-        let mut process = Background::start(command.stdout(log.try_clone()?).stderr(log))?;
-        link.set_nonblocking(true)?;
-        let stream = wait_for("mosquitto to load its plugin", || {
-            if process.has_ended()? {
-                bail!("mosquitto ended: {}", std::fs::read_to_string(at("log"))?);
-            }
-            match link.accept() {
-                Ok((stream, _)) => Ok(Some(stream)),
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
-                Err(e) => Err(e.into()),
-            }
-        })?;
-        stream.set_nonblocking(false)?;
+        let process = Background::start(command.stdout(log.try_clone()?).stderr(log))?;
+        process
+            .wait_readable("mosquitto to load its plugin", &link)
+            .with_context(|| {
+                let said = std::fs::read_to_string(at("log")).unwrap_or_default();
+                format!("mosquitto: {said}")
+            })?;
+        let (stream, _) = link.accept()?;
         let broker = Self {
             process,
             ports,
             files,
         };
         Ok((broker, stream))
-    }
-
-    /// Returns when it takes connections, which needs somebody to answer its plugin.
-    pub fn wait(&mut self) -> Result<()> {
-        let port = self.port();
-        wait_for("mosquitto to listen", || {
-            if self.process.has_ended()? {
-                bail!("mosquitto ended: {}", self.log()?);
-            }
-            Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok())
-        })?;
-        Ok(())
     }
 
     pub fn port(&self) -> u16 {

@@ -1,23 +1,26 @@
 //! The double, running.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
 
 use super::answering::Shared;
 use super::broker::Broker;
 use super::event_log::EventLog;
+use super::link::{self, Kind};
 use super::memory::Memory;
 use super::misbehaviour::{Admission, Call, Misbehaviour};
 use super::provisioning::{Repeated, Service, Template};
 use super::registry::{Counts, Registry, Status};
-use super::{hex, link};
-use crate::doubles::pki::aws::{ClaimKey, Issuer, Subject};
-use crate::doubles::pki::{Authority, Pair};
+use crate::doubles::pki::aws::{AwsCa, ClaimKey, Subject};
+use crate::doubles::pki::{Authority, Pair, hex};
+
+/// What has not come by then does not come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the double is set up.
 #[derive(Clone, Debug)]
@@ -50,14 +53,14 @@ impl Default for Options {
 pub struct IotCore {
     broker: Option<Broker>,
     port: u16,
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<(Mutex<Shared>, Condvar)>,
     link: Option<JoinHandle<()>>,
 }
 
 impl IotCore {
     /// A double whose server certificate is signed by this authority ("Amazon Root CA").
     pub fn start(root: &Authority, options: Options) -> Result<Self> {
-        let issuer = Issuer::shared()?;
+        let issuer = AwsCa::shared()?;
         let (claim, key) = issuer.claim(options.claim)?;
         let pem = |text: Vec<u8>| String::from_utf8(text).context("PEM is text");
         let mut trusted = issuer.certificate_pem()?;
@@ -91,14 +94,26 @@ impl IotCore {
 
     /// The same with a server's certificate of the test's choice.
     pub fn serve(server: &Pair, memory: Memory) -> Result<Self> {
-        let (mut broker, stream) = Broker::start(server, &memory.trusted)?;
-        let shared = Arc::new(Mutex::new(Shared::new(memory)));
+        let (broker, stream) = Broker::start(server, &memory.trusted)?;
+        let shared = Arc::new((Mutex::new(Shared::new(memory)), Condvar::new()));
         let answering = Arc::clone(&shared);
+        let (ticked, ticks) = mpsc::channel();
         let link = std::thread::spawn(move || {
             // An end of the broker is seen by whoever talks to it.
-            let _ = link::serve(stream, |question| lock(&answering).answer(&question));
+            let _ = link::serve(stream, |question| {
+                if question.kind == Kind::Tick {
+                    // Nobody listens any more after the first one.
+                    let _ = ticked.send(());
+                }
+                let answer = lock(&answering.0).answer(&question);
+                answering.1.notify_all();
+                answer
+            });
         });
-        broker.wait()?;
+        // mosquitto listens before its loop begins, in which it ticks.
+        ticks
+            .recv_timeout(PATIENCE)
+            .with_context(|| format!("waiting for mosquitto to listen: {:?}", broker.log()))?;
         Ok(Self {
             port: broker.port(),
             broker: Some(broker),
@@ -126,6 +141,22 @@ impl IotCore {
 
     pub fn counts(&self) -> Counts {
         self.lock().memory.service.registry.counts()
+    }
+
+    /// Blocks until the counts are as wanted.
+    pub fn wait_until(&self, what: &str, wanted: impl Fn(Counts) -> bool) -> Result<()> {
+        let missing = |shared: &mut Shared| !wanted(shared.memory.service.registry.counts());
+        let waited = self
+            .shared
+            .1
+            .wait_timeout_while(self.lock(), PATIENCE, missing);
+        let (shared, result) = waited.unwrap_or_else(PoisonError::into_inner);
+        drop(shared);
+        ensure!(
+            !result.timed_out(),
+            "waiting for {what}: nothing within a minute"
+        );
+        Ok(())
     }
 
     pub fn events(&self) -> EventLog {
@@ -184,7 +215,7 @@ impl IotCore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        lock(&self.shared)
+        lock(&self.shared.0)
     }
 }
 

@@ -38,7 +38,3 @@ pub use memory::Memory;
 pub use misbehaviour::{Admission, Call, Misbehaviour};
 pub use provisioning::{Rejection, Repeated, Template};
 pub use registry::{Certificate, Counts, Registry, Status};
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

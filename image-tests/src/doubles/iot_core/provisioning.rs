@@ -7,8 +7,9 @@ use openssl::x509::X509;
 use serde_json::{Value, json};
 
 use super::registry::{Certificate, Registry, Status, TOKEN_LIFETIME};
-use super::{csr, hex, topics};
-use crate::doubles::pki::aws::{Issuer, Subject};
+use super::{csr, topics};
+use crate::doubles::pki::aws::{AwsCa, Subject};
+use crate::doubles::pki::hex;
 
 /// A refusal: `{statusCode, errorCode, errorMessage}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +96,7 @@ impl Default for Template {
 #[derive(Clone, Debug)]
 pub struct Service {
     pub registry: Registry,
-    pub issuer: Issuer,
+    pub issuer: AwsCa,
     pub templates: Vec<Template>,
     pub repeated: Repeated,
     pub subject: Subject,

@@ -1,8 +1,162 @@
-//! Certificate authorities: the operator's, AWS IoT's, a TPM manufacturer's.
+//! Certificate authorities: the operator's, AWS IoT's, a TPM manufacturer's. Everything is made in this process, by
+//! one function: what differs is what each puts into a certificate, rightly or wrongly.
 
 pub mod aws;
 mod manufacturer;
 mod operator;
 
 pub use manufacturer::{EkForm, Manufacturer, PLATFORM_CERTIFICATE};
-pub use operator::{Authority, Pair, Validity};
+pub use operator::{Authority, Pair};
+
+use anyhow::Result;
+use openssl::asn1::{Asn1Time, Asn1Type};
+use openssl::bn::{BigNum, MsbOption};
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{HasPublic, PKey, PKeyRef, Private};
+use openssl::rsa::Rsa;
+use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectKeyIdentifier};
+use openssl::x509::{X509, X509Builder, X509Name, X509NameRef};
+
+/// When a certificate is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Validity {
+    /// Since long ago, as a device without a clock may believe in an old date.
+    Now,
+    /// The same, but since later.
+    Recent,
+    Expired,
+    NotYet,
+}
+
+impl Validity {
+    /// The first and the last second.
+    fn dates(self) -> [&'static str; 2] {
+        match self {
+            Self::Now => ["20200101000000Z", "20491231235959Z"],
+            Self::Recent => ["20230101000000Z", "20491231235959Z"],
+            Self::Expired => ["20200101000000Z", "20210101000000Z"],
+            Self::NotYet => ["20700101000000Z", "20710101000000Z"],
+        }
+    }
+}
+
+/// Who signs: a CA's certificate and its key.
+#[derive(Debug, Clone)]
+struct Issuer {
+    certificate: X509,
+    key: PKey<Private>,
+}
+
+impl Issuer {
+    /// A CA that signs its own certificate.
+    fn root(name: &X509NameRef, key: PKey<Private>, path_length: Option<u32>) -> Result<Self> {
+        let certificate = sign(name, &key, (name, &key), Validity::Now, |builder| {
+            extend_authority(builder, path_length, true)
+        })?;
+        Ok(Self { certificate, key })
+    }
+
+    /// A P-256 CA below this one; `signs` says whether its key may sign certificates.
+    fn below(
+        &self,
+        common_name: &str,
+        validity: Validity,
+        path_length: Option<u32>,
+        signs: bool,
+    ) -> Result<Self> {
+        let key = p256()?;
+        let name = named(common_name)?;
+        let certificate = self.certify(&name, &key, validity, |builder| {
+            extend_authority(builder, path_length, signs)
+        })?;
+        Ok(Self { certificate, key })
+    }
+
+    /// A certificate for a key, with what `extend` adds to it.
+    fn certify<K: HasPublic>(
+        &self,
+        subject: &X509NameRef,
+        key: &PKeyRef<K>,
+        validity: Validity,
+        extend: impl FnOnce(&mut X509Builder) -> Result<()>,
+    ) -> Result<X509> {
+        let issuer = (self.certificate.subject_name(), &*self.key);
+        sign(subject, key, issuer, validity, extend)
+    }
+}
+
+/// An X.509 v3 certificate, signed with SHA-256.
+fn sign<K: HasPublic>(
+    subject: &X509NameRef,
+    key: &PKeyRef<K>,
+    (issuer, issuer_key): (&X509NameRef, &PKeyRef<Private>),
+    validity: Validity,
+    extend: impl FnOnce(&mut X509Builder) -> Result<()>,
+) -> Result<X509> {
+    let mut builder = X509::builder()?;
+    builder.set_version(2)?; // v3 (RFC 5280 §4.1.2.1)
+    // 20 octets, and positive (RFC 5280 §4.1.2.2).
+    let mut serial = BigNum::new()?;
+    serial.rand(159, MsbOption::ONE, false)?;
+    builder.set_serial_number(serial.to_asn1_integer()?.as_ref())?;
+    builder.set_subject_name(subject)?;
+    builder.set_issuer_name(issuer)?;
+    builder.set_pubkey(key)?;
+    let [from, until] = validity.dates();
+    builder.set_not_before(Asn1Time::from_str_x509(from)?.as_ref())?;
+    builder.set_not_after(Asn1Time::from_str_x509(until)?.as_ref())?;
+    extend(&mut builder)?;
+    builder.sign(issuer_key, MessageDigest::sha256())?;
+    Ok(builder.build())
+}
+
+fn extend_authority(
+    builder: &mut X509Builder,
+    path_length: Option<u32>,
+    signs: bool,
+) -> Result<()> {
+    let mut constraints = BasicConstraints::new();
+    constraints.critical().ca();
+    if let Some(length) = path_length {
+        constraints.pathlen(length);
+    }
+    builder.append_extension(constraints.build()?)?;
+    let mut usage = KeyUsage::new();
+    usage.critical().crl_sign();
+    if signs {
+        usage.key_cert_sign();
+    }
+    builder.append_extension(usage.build()?)?;
+    let identifier = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
+    Ok(builder.append_extension(identifier)?)
+}
+
+/// A new P-256 key.
+pub fn p256() -> Result<PKey<Private>> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+    Ok(PKey::from_ec_key(EcKey::generate(&group)?)?)
+}
+
+/// A new RSA-2048 key.
+fn rsa_2048() -> Result<PKey<Private>> {
+    Ok(PKey::from_rsa(Rsa::generate(2048)?)?)
+}
+
+/// A name of a common name alone.
+pub fn named(common_name: &str) -> Result<X509Name> {
+    name_of(Nid::COMMONNAME, common_name)
+}
+
+fn name_of(attribute: Nid, value: &str) -> Result<X509Name> {
+    let mut name = X509Name::builder()?;
+    // With its type, OpenSSL lets the 66 characters of AWS's OU pass (RFC 5280 allows 64).
+    name.append_entry_by_nid_with_type(attribute, value, Asn1Type::UTF8STRING)?;
+    Ok(name.build())
+}
+
+/// As certificate IDs and records have bytes: in hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

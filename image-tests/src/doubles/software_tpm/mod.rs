@@ -6,16 +6,20 @@
 mod endorsement;
 mod tools;
 
-use std::net::{Ipv4Addr, TcpStream};
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use crate::doubles::tpm_proxy::Upstream;
 use crate::ports::PortPair;
-use crate::process::{Background, wait_for};
+use crate::process::Background;
 
 pub use endorsement::Ek;
 
@@ -104,28 +108,16 @@ impl SoftwareTpm {
             bail!("this TPM is on already");
         }
         let port = self.ports.first();
-        let messages = self.workspace.path().join("swtpm.log");
-        let log = std::fs::File::create(&messages)?;
-        let mut swtpm = Background::start(
-            Command::new("swtpm")
-                .args(["socket", "--tpm2", "--tpmstate"])
-                .arg(format!("dir={}", self.state.display()))
-                .arg("--server")
-                .arg(format!("type=tcp,port={port},bindaddr=127.0.0.1"))
-                .arg("--ctrl")
-                .arg(format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1))
-                .args(["--flags", "not-need-init,startup-clear"])
-                .stdout(log.try_clone()?)
-                .stderr(log),
-        )
-        .context("is swtpm installed? image-tests/host-packages does it")?;
-        wait_for("swtpm to listen", || {
-            if swtpm.has_ended()? {
-                bail!("swtpm ended: {}", std::fs::read_to_string(&messages)?);
-            }
-            let listens = |port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
-            Ok((listens(port) && listens(port + 1)).then_some(()))
-        })?;
+        let mut command = Command::new("swtpm");
+        command
+            .args(["socket", "--tpm2", "--tpmstate"])
+            .arg(format!("dir={}", self.state.display()))
+            .arg("--server")
+            .arg(format!("type=tcp,port={port},bindaddr=127.0.0.1"))
+            .arg("--ctrl")
+            .arg(format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1))
+            .args(["--flags", "not-need-init,startup-clear"]);
+        let swtpm = start_swtpm(command, &self.file("swtpm.log"), &self.file("swtpm.pid"))?;
         self.swtpm = Some(swtpm);
         Ok(())
     }
@@ -144,6 +136,33 @@ pub fn copy_state(from: &Path, to: &Path) -> Result<()> {
             .with_context(|| format!("cannot copy a TPM's state {passing}"))?;
     }
     Ok(())
+}
+
+/// Starts swtpm, and returns when it listens. It writes its process ID as soon as it does: into a FIFO, so that one can
+/// wait for it.
+pub fn start_swtpm(mut command: Command, messages: &Path, pid: &Path) -> Result<Background> {
+    if pid.exists() {
+        std::fs::remove_file(pid)?;
+    }
+    mkfifo(pid, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let listening = File::options()
+        .read(true)
+        // Without it, opening a FIFO waits for who writes to it.
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(pid)?;
+    let log = File::create(messages)?;
+    command.arg("--pid").arg(format!("file={}", pid.display()));
+    command.stdout(log.try_clone()?).stderr(log);
+    let swtpm = Background::start(&mut command)
+        .context("is swtpm installed? image-tests/host-packages does it")?;
+    swtpm
+        .wait_readable("swtpm to listen", &listening)
+        .with_context(|| format!("swtpm: {}", read_log(messages)))?;
+    Ok(swtpm)
+}
+
+fn read_log(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| e.to_string())
 }
 
 fn workspace() -> Result<TempDir> {

@@ -95,9 +95,9 @@ fn a_late_answer_waits_to_be_released() -> Result<()> {
     let payload = json!({ "certificateSigningRequest": double.ecc_request()?.1 }).to_string();
     let said = std::thread::scope(|scope| {
         let asking = scope.spawn(|| double.request(CREATE, ACCEPTED, &payload, double.core.port()));
-        image_tests::process::wait_for("the request", || {
-            Ok((double.core.counts().created == 1).then_some(()))
-        })?;
+        double
+            .core
+            .wait_until("the request", |counts| counts.created == 1)?;
         double.core.release();
         asking.join().unwrap_or_else(|_| anyhow::bail!("panic"))
     })?;

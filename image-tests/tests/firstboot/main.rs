@@ -9,6 +9,7 @@ mod command_line;
 mod configuration;
 mod deployments;
 mod encodings;
+mod generator;
 mod in_service;
 mod nothing_to_do;
 mod output;

@@ -14,14 +14,13 @@ const INSTALLED: &[&str] = &[
     "/usr/lib/firstboot/AmazonTrustServices.pem",
     "/usr/lib/firstboot/bind-tpm",
     "/usr/lib/firstboot/firstboot.json",
-    "/usr/lib/systemd/system/boot.mount.d/10-firstboot.conf",
     "/usr/lib/systemd/system/dev-tpmrm0.device.d/10-firstboot.conf",
     "/usr/lib/systemd/system/firstboot-again.service",
     "/usr/lib/systemd/system/firstboot-bind.service",
     "/usr/lib/systemd/system/firstboot-enroll.path",
     "/usr/lib/systemd/system/firstboot-enroll.service",
     "/usr/lib/systemd/system/firstboot-enroll.timer",
-    "/usr/lib/systemd/system/firstboot-fsck.service",
+    "/usr/lib/systemd/system/firstboot-fsck@.service",
     "/usr/lib/systemd/system/firstboot-greengrass.target",
     "/usr/lib/systemd/system/firstboot.service",
     "/usr/lib/systemd/system/ggl.aws.greengrass.TokenExchangeService.service.d/10-firstboot.conf",
@@ -35,6 +34,7 @@ const INSTALLED: &[&str] = &[
     "/usr/lib/systemd/system/ggl.core.tesd.service.d/10-firstboot.conf",
     "/usr/lib/systemd/system/greengrass-lite.target.d/10-firstboot.conf",
     "/usr/lib/systemd/system/greengrass.service.d/10-firstboot.conf",
+    "/usr/lib/systemd/system-generators/firstboot-generator",
     "/usr/lib/tmpfiles.d/firstboot.conf",
     "/usr/share/bash-completion/completions/firstboot",
     "/usr/share/fish/vendor_completions.d/firstboot.fish",
@@ -88,7 +88,7 @@ fn systemd_accepts_the_units() -> Result<()> {
     )?;
     // What units call by name.
     let firstboot = root.path().join("usr/bin/firstboot");
-    for name in ["sleep", "sh", "grep"] {
+    for name in ["sleep", "fsck.fat"] {
         fs::copy(&firstboot, firstboot.with_file_name(name))?;
     }
     let service = "[Service]\nExecStart=/usr/bin/firstboot status\n";
@@ -117,7 +117,7 @@ fn systemd_accepts_the_units() -> Result<()> {
         "firstboot-enroll.timer",
         "firstboot-again.service",
         "firstboot-bind.service",
-        "firstboot-fsck.service",
+        "firstboot-fsck@dev-mmcblk0p1.service",
     ]);
     verify.args([
         "firstboot-greengrass.target",
@@ -173,9 +173,9 @@ fn no_service_requires_the_boot_partition() -> Result<()> {
 fn the_sandbox_stays() -> Result<()> {
     let root = installed()?;
     for (unit, most) in [
-        ("firstboot.service", 1.6),
-        ("firstboot-enroll.service", 2.7),
-        ("firstboot-fsck.service", 1.0),
+        ("firstboot.service", 2.0),
+        ("firstboot-enroll.service", 3.0),
+        ("firstboot-fsck@dev-mmcblk0p1.service", 1.0),
         ("firstboot-bind.service", 1.0),
         ("firstboot-again.service", 1.0),
     ] {

@@ -98,11 +98,11 @@ SYSTEMD_SERVICE:${PN} = "firstboot.service firstboot-enroll.service firstboot-en
 
 # The manual page is in the -doc package, and bash's completions are in that of their class.
 PACKAGE_BEFORE_PN += "${PN}-fish-completion ${PN}-zsh-completion"
-FILES:${PN} += "${nonarch_libdir}/firstboot ${nonarch_libdir}/tmpfiles.d ${systemd_system_unitdir} ${datadir}/licenses/${BPN}"
+FILES:${PN} += "${nonarch_libdir}/firstboot ${nonarch_libdir}/tmpfiles.d ${nonarch_libdir}/systemd ${datadir}/licenses/${BPN}"
 FILES:${PN}-fish-completion += "${datadir}/fish"
 FILES:${PN}-zsh-completion += "${datadir}/zsh"
 
 # tpm2-pkcs11 is the PKCS#11 module and libtss2-tcti-device the way to the kernel's driver: both are
-# loaded with dlopen. tpm2-tss has the udev rule and the group for /dev/tpmrm0. dosfstools and
-# util-linux-fsck: firstboot-fsck.service repairs the boot partition after a power cut.
-RDEPENDS:${PN} = "dosfstools libtss2-tcti-device tpm2-pkcs11 tpm2-tss util-linux-fsck"
+# loaded with dlopen. tpm2-tss has the udev rule and the group for /dev/tpmrm0. dosfstools:
+# firstboot-fsck@.service repairs the boot partition after a power cut.
+RDEPENDS:${PN} = "dosfstools libtss2-tcti-device tpm2-pkcs11 tpm2-tss"

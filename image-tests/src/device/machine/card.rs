@@ -2,6 +2,8 @@
 //! layout is `guest/build`'s: 64 MiB of FAT from 1 MiB, ext4 from 65 MiB. Nothing is mounted.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +16,8 @@ use crate::process::{Finished, bounded, finish, succeed};
 /// Where the partitions begin, in bytes.
 const FAT: u64 = 1 << 20;
 pub const EXT4: u64 = 65 << 20;
+/// BS_Reserved1 of a FAT32 boot sector, in which Linux and fsck.fat keep "is mounted" (bit 0).
+const FAT_STATE: u64 = 0x41;
 
 #[derive(Debug)]
 pub struct Card {
@@ -124,20 +128,24 @@ impl Card {
     }
 
     /// What a boot does after a power cut: both file systems are checked, and repaired without asking; the boot
-    /// partition as firstboot-fsck.service does it. What was said of one that cannot be; nothing if all is well.
+    /// partition as firstboot-fsck@.service does it, if it is marked as mounted. What was said of one that is damaged
+    /// even so; nothing if all is well.
     pub fn check(&self) -> Result<Option<String>> {
         let ext4 = self.partition(EXT4, None)?;
         let fat = self.partition(FAT, Some(EXT4 - FAT))?;
         // -p and -a mend what can be mended without asking, the journal's replay included: 1 is "mended".
-        for (program, arguments, partition, most) in [
-            ("e2fsck", ["-p", "-v"].as_slice(), &ext4, 1),
-            ("e2fsck", &["-f", "-n"], &ext4, 0),
-            // Twice: a folder without a cluster is emptied first, and then removed.
-            ("fsck.fat", &["-a"], &fat, 1),
-            ("fsck.fat", &["-a"], &fat, 1),
-        ] {
+        let mut checks = vec![
+            ("e2fsck", ["-p", "-v"].as_slice(), ext4.path(), 1),
+            ("e2fsck", &["-f", "-n"], ext4.path(), 0),
+        ];
+        if self.is_fat_marked()? {
+            checks.push(("fsck.fat", &["-a", "-V"], fat.path(), 1));
+        }
+        // Nothing is damaged that was not marked.
+        checks.push(("fsck.fat", &["-n"], fat.path(), 0));
+        for (program, arguments, partition, most) in checks {
             let mut check = bounded(program);
-            let finished = finish(check.args(arguments).arg(partition.path()))?;
+            let finished = finish(check.args(arguments).arg(partition))?;
             if finished.code > most {
                 let said = finished.stdout + &finished.stderr;
                 return Ok(Some(format!(
@@ -149,6 +157,19 @@ impl Card {
         self.put_back(FAT, fat.path())?;
         self.put_back(EXT4, ext4.path())?;
         Ok(None)
+    }
+
+    /// Whether the FAT partition is marked as mounted, as it stays after a power cut.
+    pub fn is_fat_marked(&self) -> Result<bool> {
+        let mut state = [0];
+        File::open(&self.image)?.read_exact_at(&mut state, FAT + FAT_STATE)?;
+        Ok(state[0] & 1 != 0)
+    }
+
+    /// Marks it so.
+    pub fn mark_fat(&self) -> Result<()> {
+        let image = File::options().write(true).open(&self.image)?;
+        Ok(image.write_all_at(&[1], FAT + FAT_STATE)?)
     }
 
     /// Whether a file or folder of the FAT partition has clusters that are not marked as used: what a power cut

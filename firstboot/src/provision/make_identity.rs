@@ -20,6 +20,14 @@ pub(super) fn make(context: &mut Context, srk: &Srk, tpm: &Identification) -> Re
         warn!("nothing will show that the key is in a TPM: {why}");
     }
     let entropy = Zeroizing::new(context.tpm()?.random(2 * secret::ENTROPY)?);
-    let plan = request::plan(context.settings()?, &context.places, tpm.to_string(), ek);
-    context.places.identity.make(&plan, &srk_name, &entropy)
+    let Context {
+        places,
+        connections,
+        inputs,
+        ..
+    } = context;
+    let settings = &inputs.as_ref().map_err(Clone::clone)?.settings;
+    let plan = request::plan(settings, places, tpm.to_string(), ek);
+    let tpm = connections.tpm(places)?;
+    places.identity.make(&plan, tpm, &srk_name, &entropy)
 }

@@ -13,7 +13,7 @@ use crate::enrollment::{Refusal, WrappedReply};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::identity::Superseded;
 use crate::progress;
-use crate::tpm::{Credential, Stored};
+use crate::tpm::Credential;
 
 /// Opens a reply, accepts the certificate in it, and notes which reply it was: in this order, so that a power cut
 /// at any point has it opened once more. A reply that cannot be opened, or has no certificate for this device in
@@ -102,17 +102,13 @@ fn credential(
     let seal_auth = stored.seal_auth(&identity.pin()?);
     let srk_name = identity.srk_name()?;
     let mut channel = context.tpm()?.channel(&srk_name)?;
-    let unsealed = channel.unseal(stored_object(&stored.seal), &seal_auth)?;
+    let unsealed = channel.unseal((&stored.seal).into(), &seal_auth)?;
     let key_auth = stored.key_auth(&unsealed)?;
     let credential = Credential {
         blob: &wrapped.reply.credential_blob,
         secret: &wrapped.reply.secret,
     };
-    channel.activate(stored_object(&stored.key), &key_auth, ek, credential)
-}
-
-fn stored_object([public, private]: &[Vec<u8>; 2]) -> Stored<'_> {
-    Stored { public, private }
+    channel.activate((&stored.key).into(), &key_auth, ek, credential)
 }
 
 /// The key that the EK certificate is for.

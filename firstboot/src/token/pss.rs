@@ -4,7 +4,7 @@
 //! tpm2-pkcs11 offers PSS only where the token's configuration says `pss-sigs-good`, and has no way
 //! of its own to say so: `db_update_token_config` never steps its statement, and only tpm2_ptool
 //! writes it (docs/findings/tpm2-pkcs11.md, "RSA-PSS"; 1.9.0 to 1.10.1). So it is written here, into the staged
-//! store, and stays only if a signature then proves it.
+//! store, once a signature has proved it.
 
 use std::path::Path;
 
@@ -16,9 +16,8 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 /// A line of the token's configuration: tagged YAML, as the library's own emitter writes it.
 const LINE: &str = "? !!str \"pss-sigs-good\" : !!bool \"true\",";
 
-/// Records in the store of `directory` that PSS signatures are good, or takes it back. The library
-/// must not be open on the store.
-pub fn record(directory: &Path, good: bool) -> Result<()> {
+/// Records in the store of `directory` that PSS signatures are good. The library must not be open on the store.
+pub fn record(directory: &Path) -> Result<()> {
     let recording = || "cannot record in the token's store that RSA-PSS works".to_owned();
     let database = Connection::open_with_flags(
         directory.join(super::DATABASE),
@@ -32,7 +31,7 @@ pub fn record(directory: &Path, good: bool) -> Result<()> {
             |row| row.get(0),
         )
         .context(ErrorKind::Other, recording)?;
-    let changed = with_line(&config, good)
+    let changed = with_line(&config)
         .ok_or_else(|| Error::other(format!("{}: unknown form of configuration", recording())))?;
     database
         .execute(
@@ -43,13 +42,12 @@ pub fn record(directory: &Path, good: bool) -> Result<()> {
     Ok(())
 }
 
-/// The configuration, a YAML flow mapping, with or without [`LINE`].
-fn with_line(config: &str, present: bool) -> Option<String> {
-    let plain = config.replace(&format!("\n    {LINE}"), "");
-    if !present {
-        return Some(plain);
+/// The configuration, a YAML flow mapping, with [`LINE`].
+fn with_line(config: &str) -> Option<String> {
+    if config.contains(LINE) {
+        return Some(config.to_owned());
     }
-    let (before, after) = plain.rsplit_once("\n}")?;
+    let (before, after) = config.rsplit_once("\n}")?;
     Some(format!("{before}\n    {LINE}\n}}{after}"))
 }
 
@@ -59,17 +57,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_comes_and_goes() {
+    fn the_line_comes_once() {
         let config =
             "%YAML 1.1\n---\n!!map {\n    ? !!str \"token-init\"\n    : !!bool \"true\",\n}\n";
-        let with = with_line(config, true).unwrap();
-        assert!(with.contains(LINE));
-        assert_eq!(with_line(&with, true).unwrap(), with);
-        assert_eq!(with_line(&with, false).unwrap(), config);
+        let with = with_line(config).unwrap();
+        assert_eq!(with.replace(&format!("    {LINE}\n"), ""), config);
+        assert_eq!(with_line(&with).unwrap(), with);
     }
 
     #[test]
     fn an_unknown_form_is_left_alone() {
-        assert!(with_line("token-init: true\n", true).is_none());
+        assert!(with_line("token-init: true\n").is_none());
     }
 }

@@ -38,6 +38,12 @@ pub struct Stored<'a> {
     pub private: &'a [u8],
 }
 
+impl<'a> From<&'a [Vec<u8>; 2]> for Stored<'a> {
+    fn from([public, private]: &'a [Vec<u8>; 2]) -> Self {
+        Self { public, private }
+    }
+}
+
 /// The two that MakeCredential makes.
 #[derive(Clone, Copy)]
 pub struct Credential<'a> {
@@ -49,9 +55,9 @@ pub struct Credential<'a> {
 
 /// A way to the TPM on which secrets are safe from who listens at the bus. Dropping it flushes what it loaded.
 pub struct Channel<'a> {
-    tpm: &'a mut Tpm,
+    pub(super) tpm: &'a mut Tpm,
     srk: KeyHandle,
-    session: AuthSession,
+    pub(super) session: AuthSession,
     loaded: Vec<ObjectHandle>,
 }
 
@@ -133,7 +139,7 @@ impl Channel<'_> {
         Ok(Zeroizing::new(digest.to_vec()))
     }
 
-    fn load(&mut self, object: Stored<'_>, auth: &[u8]) -> Result<KeyHandle> {
+    pub(super) fn load(&mut self, object: Stored<'_>, auth: &[u8]) -> Result<KeyHandle> {
         let what = "cannot load an object of the token into the TPM";
         let public = Public::unmarshall(content(object.public)?).map_err(|e| failed(what, e))?;
         let private = Private::try_from(content(object.private)?).map_err(|e| failed(what, e))?;

@@ -2,7 +2,8 @@
 //!
 //! `missing` says why there is none, `probe` what it is and how it is; `endorsement` reads its maker's certificate,
 //! `srk` looks after the storage root key, `parent` tries what is below it, `handles` explains what is persistent,
-//! `lockout` ends a dictionary-attack lockout, `activate_credential` opens what was encrypted for a key in this TPM.
+//! `lockout` ends a dictionary-attack lockout, `activate_credential` opens what was encrypted for a key in this TPM, `pss`
+//! signs once as TLS 1.3 does.
 
 mod activate_credential;
 mod endorsement;
@@ -11,6 +12,7 @@ mod lockout;
 mod missing;
 mod parent;
 mod probe;
+mod pss;
 mod srk;
 
 use std::str::FromStr;

@@ -80,10 +80,10 @@ station: build
 	$(STATION) build --release --locked
 	cd image-tests && cargo test --locked --test station -- --show-output
 
-# What firstboot costs, beside the recipe that people follow today: one table, and target/bench.json. Three
+# What firstboot costs, beside the recipe that people follow today: one table, and target/bench.json. Five
 # minutes on a machine that does nothing else. PAIRS=… and CYCLES=… for other numbers than 7 and 1000; PARTS="ecc idle"
-# for some of ecc, rsa, idle, footprint, growth, status.
-bench: build
+# for some of ecc, rsa, idle, boot, footprint, growth, status.
+bench: guest
 	image-tests/host-packages --bench
 	# --release: the proxy is on the way of each TPM command
 	cd image-tests && cargo run --release --quiet --locked --bin bench

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
 use image_tests::device::firstboot;
-use image_tests::measure::bench::{Row, footprint, growth, idle, pairs, row};
+use image_tests::measure::bench::{Row, boot, footprint, growth, idle, pairs, row};
 
 type Part = Box<dyn Fn() -> Result<Vec<Row>>>;
 
@@ -18,7 +18,7 @@ fn main() -> Result<()> {
         Err(_) => Ok(default),
     };
     let (count, cycles) = (number("PAIRS", 7)?, number("CYCLES", 1000)?);
-    let parts: [(&str, Part); 6] = [
+    let parts: [(&str, Part); 7] = [
         (
             "ecc",
             Box::new(move || pairs::rows(KeyType::EccP256, count, 1.0 / 20.0)),
@@ -28,6 +28,7 @@ fn main() -> Result<()> {
             Box::new(move || pairs::rows(KeyType::Rsa2048, count, 1.0 / 12.0)),
         ),
         ("idle", Box::new(|| idle::rows(100))),
+        ("boot", Box::new(boot::rows)),
         ("footprint", Box::new(footprint_rows)),
         ("growth", Box::new(move || growth::provisioning(cycles))),
         ("status", Box::new(|| growth::status(20))),

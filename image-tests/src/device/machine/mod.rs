@@ -20,6 +20,7 @@ mod hardware;
 mod journal;
 mod offline;
 mod running;
+mod units;
 
 pub use card::{Card, EXT4};
 pub use hardware::{Hardware, Overlay, Tpm};

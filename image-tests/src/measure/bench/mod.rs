@@ -4,11 +4,12 @@
 //! - [`usage`]: what one program takes, measured; and, in a run of its own, counted by strace;
 //! - [`first_boot`]: firstboot's whole way, and [`recipe`], the tutorial's;
 //! - [`pairs`]: both in turns, and the rows that come of it;
-//! - [`idle`]: a boot with nothing to do; [`growth`]: the hundredth time; [`footprint`]: what it weighs.
+//! - [`idle`]: a boot with nothing to do, and [`boot`], boots in the guest; [`growth`]: the hundredth time; [`footprint`]: what it weighs.
 //!
 //! Times are of this machine and compared only with times of the same run. What an SLB 9670 takes is accounted
 //! from the table in [`crate::doubles::tpm_proxy::Latency`], never mixed with what was measured.
 
+pub mod boot;
 pub mod first_boot;
 pub mod footprint;
 pub mod growth;

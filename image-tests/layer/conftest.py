@@ -6,7 +6,7 @@ import layer
 
 @pytest.fixture
 def parse(tmp_path):
-    """parse(path relative to the layer, overrides="", VARIABLE=value, ...): the datastore."""
-    return lambda path, overrides="", **variables: layer.parse(
-        layer.LAYER / path, tmp_path, overrides, **variables
+    """parse(path relative to the layer, overrides="", recipe="", VARIABLE=value, ...): the datastore."""
+    return lambda path, overrides="", recipe="", **variables: layer.parse(
+        layer.LAYER / path, tmp_path, overrides, recipe, **variables
     )

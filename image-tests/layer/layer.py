@@ -80,8 +80,8 @@ def stub_classes(folder):
             (folder / "classes" / f"{name}.bbclass").write_text(CLASSES.get(name, ""))
 
 
-def parse(path, stubs, overrides="", **variables):
-    """The datastore after `path` is parsed; for a bbappend, on a recipe without anything in it."""
+def parse(path, stubs, overrides="", recipe="", **variables):
+    """The datastore after `path` is parsed; for a bbappend, on a recipe with the text `recipe`."""
     stub_classes(stubs)
     d = bb.data.init()
     for name, value in {**RELEASE, **variables}.items():
@@ -92,13 +92,13 @@ def parse(path, stubs, overrides="", **variables):
     if path.name == "layer.conf":
         d.setVar("LAYERDIR", str(LAYER))
         return bb.parse.handle(str(path), d, True, baseconfig=True)
-    recipe, _, version = path.stem.partition("_")
-    d.setVar("PN", recipe)
+    name, _, version = path.stem.partition("_")
+    d.setVar("PN", name)
     d.setVar("PV", version or "1.0")
-    d.setVar("OVERRIDES", f"pn-{recipe}:{overrides}")
+    d.setVar("OVERRIDES", f"pn-{name}:{overrides}")
     if path.suffix == ".bbappend":
-        base = stubs / f"{recipe}_1.0.bb"
-        base.touch()
+        base = stubs / f"{name}_1.0.bb"
+        base.write_text(recipe)
         d.setVar("__BBAPPEND", str(path))
         path = base
     d.setVar("FILE", str(path))

@@ -141,3 +141,14 @@ def test_the_store_is_where_firstboot_builds_it(parse):
     d = parse("recipes-tpm2/tpm2-pkcs11/tpm2-pkcs11_%.bbappend", **ON)
     assert "--with-storedir=/var/lib/tpm2_pkcs11" in d.getVar("EXTRA_OECONF")
     assert '"/var/lib/tpm2_pkcs11"' in (layer.REPOSITORY / "firstboot/src/layout.rs").read_text()
+
+
+def test_no_tool_in_python_is_built_for_an_image_without_python(parse):
+    """bitbake builds what all packages of a recipe need at run time, whether an image has them or not."""
+    def needs(**features):
+        d = parse("recipes-tpm2/tpm2-pkcs11/tpm2-pkcs11_%.bbappend", recipe='RDEPENDS:${PN}-tools = "python3-tpm2-pytss"\n',
+                  **features)
+        return d.getVar("RDEPENDS:tpm2-pkcs11-tools").split()
+
+    assert needs(**ON) == []
+    assert needs() == ["python3-tpm2-pytss"]

@@ -1,1 +1,1 @@
-require ${@bb.utils.contains('DISTRO_FEATURES', 'tpm-greengrass', 'tpm2-pkcs11-store.inc', '', d)}
+require ${@bb.utils.contains('DISTRO_FEATURES', 'tpm-greengrass', 'tpm2-pkcs11-firstboot.inc', '', d)}

@@ -6,12 +6,12 @@ use super::{MAX_SIZE, names_our_key, spec, tree};
 use crate::layout::Layout;
 use crate::settings::Edition;
 
-/// Whether some edition's configuration is complete: its main file names our key, and the files that it goes
-/// with are there. The main file is written last and removed first, so that it never stands for those of an
+/// The edition whose configuration is complete, if there is one: its main file names our key, and the files that it
+/// goes with are there. The main file is written last and removed first, so that it never stands for those of an
 /// earlier identity.
-pub fn is_complete(layout: &Layout) -> bool {
-    Edition::ALL.into_iter().any(|edition| {
-        let spec = spec(edition);
+pub fn complete(layout: &Layout) -> Option<Edition> {
+    Edition::ALL.into_iter().find(|edition| {
+        let spec = spec(*edition);
         let main = files::read(&layout.at(spec.main), MAX_SIZE).ok().flatten();
         let main = main.and_then(|content| tree::parse(&content).ok());
         let has_content = |path: &&str| {
@@ -40,7 +40,7 @@ mod tests {
                 settings: &Greengrass::default(),
                 platform: &Platform::default(),
                 thing_name: "",
-                slot: 0,
+                slot: None,
                 pin: &Pin::parse(b"-".to_vec()).unwrap(),
                 certificate: "",
                 root_ca: &[],

@@ -26,7 +26,7 @@ use crate::secret::Pin;
 use crate::settings::{Edition, Greengrass, Platform};
 use crate::token::{OBJECT_LABEL, TOKEN_LABEL};
 
-pub use complete::is_complete;
+pub use complete::complete;
 pub use set_aside::files_set_aside;
 
 /// A configuration file of another's making may have this many bytes.
@@ -40,8 +40,8 @@ pub struct ConfigValues<'a> {
     pub platform: &'a Platform,
     /// The thing's name.
     pub thing_name: &'a str,
-    /// The token's slot ID.
-    pub slot: u64,
+    /// The token's slot ID, for an edition that [reads the certificate from the token](`reads_token_certificate`).
+    pub slot: Option<u64>,
     /// The user PIN.
     pub pin: &'a Pin,
     /// The device certificate and its chain.
@@ -103,6 +103,9 @@ struct EditionSpec {
     log: Option<&'static str>,
     /// How large the main file may be.
     limit: usize,
+    /// Whether the certificate has to be in the token. If not, Greengrass gets it as a file, and the token stays as it
+    /// was made.
+    token_certificate: bool,
 }
 
 fn spec(edition: Edition) -> &'static EditionSpec {
@@ -111,6 +114,11 @@ fn spec(edition: Edition) -> &'static EditionSpec {
         Edition::NucleusLite => &nucleus_lite::SPEC,
         Edition::V1 => &v1::SPEC,
     }
+}
+
+/// Whether the edition reads the certificate from the token, so that it has to be there.
+pub fn reads_token_certificate(edition: Edition) -> bool {
+    spec(edition).token_certificate
 }
 
 /// The group of the edition's own daemons, where they do not run as root.
@@ -124,11 +132,6 @@ pub fn group(edition: Edition) -> Option<&'static str> {
 /// The PKCS#11 URI (RFC 7512) of our private key, as the editions that name the token take it.
 fn key_uri() -> String {
     format!("pkcs11:token={TOKEN_LABEL};object={OBJECT_LABEL};type=private")
-}
-
-/// The PKCS#11 URI of our certificate.
-fn certificate_uri() -> String {
-    format!("pkcs11:token={TOKEN_LABEL};object={OBJECT_LABEL};type=cert")
 }
 
 /// Whether everything is written as it should be.
@@ -311,7 +314,7 @@ pub fn remove(layout: &Layout, edition: Edition) -> Result<()> {
         settings: &settings,
         platform: &Platform::default(),
         thing_name: "",
-        slot: 0,
+        slot: None,
         pin: &pin,
         certificate: "",
         root_ca: &[],

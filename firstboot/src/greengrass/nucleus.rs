@@ -42,6 +42,7 @@ pub(super) static SPEC: EditionSpec = EditionSpec {
     ],
     log: Some("/greengrass/v2/config/config.tlog"),
     limit: MAX_SIZE,
+    token_certificate: true,
 };
 
 fn config_files(values: &ConfigValues<'_>) -> Vec<ConfigFile> {

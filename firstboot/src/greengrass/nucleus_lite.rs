@@ -1,12 +1,16 @@
 //! Greengrass nucleus lite (V2, C): OpenSSL with pkcs11-provider.
 //!
-//! Source: aws-greengrass-lite, docs/PKCS11_SUPPORT.md. Its daemons run as `ggcore`; the PIN reaches them as a file that the OpenSSL configuration names,
-//! and they find that configuration by OPENSSL_CONF (systemd drop-ins in `firstboot/systemd`).
+//! Source: aws-greengrass-lite, docs/PKCS11_SUPPORT.md. Its daemons run as `ggcore`; the PIN reaches them as a file that
+//! the OpenSSL configuration names, and they find that configuration by OPENSSL_CONF (systemd drop-ins in
+//! `firstboot/systemd`).
+//!
+//! The key is a URI, the certificate the identity's own file. A daemon reads that at each connection, but a token's
+//! objects only once: a new certificate takes neither a write to the token nor a restart.
 
 use firstboot_formats::files::Access;
 use serde_json::json;
 
-use super::{ConfigFile, ConfigValues, Content, EditionSpec, certificate_uri, key_uri};
+use super::{ConfigFile, ConfigValues, Content, EditionSpec, key_uri};
 use crate::layout::IDENTITY;
 
 /// The group of the daemons.
@@ -38,6 +42,7 @@ pub(super) static SPEC: EditionSpec = EditionSpec {
     log: None,
     // ggconfigd cuts the file there without a word.
     limit: 8192,
+    token_certificate: false,
 };
 
 fn config_files(values: &ConfigValues<'_>) -> Vec<ConfigFile> {
@@ -45,7 +50,7 @@ fn config_files(values: &ConfigValues<'_>) -> Vec<ConfigFile> {
     let ours = json!({
         "system": {
             "privateKeyPath": key_uri(),
-            "certificateFilePath": certificate_uri(),
+            "certificateFilePath": format!("{IDENTITY}/certificate.pem"),
             "rootCaPath": ROOT_CA,
             "thingName": values.thing_name,
         },

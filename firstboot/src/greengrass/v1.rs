@@ -23,6 +23,8 @@ pub(super) static SPEC: EditionSpec = EditionSpec {
     derived: &[],
     log: None,
     limit: MAX_SIZE,
+    // It has the file, and no core has shown that it needs nothing else.
+    token_certificate: true,
 };
 
 /// What Greengrass's endpoint begins with: Beijing's has a form of its own (AWS IoT Greengrass endpoints and

@@ -1,4 +1,4 @@
-//! The accepted certificate, and the token that has to hold it.
+//! The accepted certificate, and the token that has to hold it for editions that read it there.
 //!
 //! `certificate.pem` comes first and is durable; the token is then made to match, as often as it
 //! takes. `verified.json` notes what was seen, by hashes of both: as long as they are true, nobody
@@ -34,7 +34,7 @@ impl Identity {
         Ok(pem.and_then(|pem| Chain::stored(&pem)))
     }
 
-    /// Accepts a certificate: from now on the token has to hold it.
+    /// Accepts a certificate: from now on it is the one that Greengrass is to show.
     pub fn accept(&self, chain: &Chain) -> Result<()> {
         self.write(CERTIFICATE, chain.pem().as_bytes())
     }

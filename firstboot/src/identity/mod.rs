@@ -6,12 +6,12 @@
 //! | `pin` | the user PIN |
 //! | `device.csr.pem`, `request.json` | the certificate request, and its record for the operator |
 //! | `srk.name` | the Name of the storage root key that everything hangs on |
-//! | `certificate.pem` | the accepted certificate and its chain; the token is made to hold it |
+//! | `certificate.pem` | the accepted certificate and its chain; the token is made to hold it where Greengrass reads it there |
 //! | `ownership.json` | fleet provisioning: an issued certificate and its ownership token, for root alone |
 //! | `registration.json` | fleet provisioning: the thing's name as the template made it, and the certificate |
 //! | `opened.json` | which wrapped reply the certificate came in, and which is worth less: saves opening them at each boot |
 //! | `configured` | which edition and thing Greengrass was configured for |
-//! | `verified.json` | what the token was last seen to hold: saves opening it at each boot |
+//! | `verified.json` | what the token was last seen to hold, if Greengrass reads the certificate there: saves opening it at each boot |
 //! | `reset`, `reset-keep` | given up by `firstboot reset`: does not come back |
 
 mod certificate;

@@ -8,12 +8,13 @@ use super::names;
 use crate::error::{Error, Result};
 use crate::greengrass::{self, ConfigValues};
 
-/// Whether the configuration for this certificate, in that slot of the token, is written as it should be.
+/// Whether the configuration for this certificate is written as it should be; with the slot of the token, where the
+/// edition reads the certificate there.
 pub(super) fn is_written(
     inputs: &Inputs,
     places: &Places,
     chain: &Chain,
-    slot: u64,
+    slot: Option<u64>,
 ) -> Result<bool> {
     with_values(inputs, places, chain, slot, |values| {
         Ok(values.configured.as_ref() == Some(&values.mark())
@@ -26,11 +27,18 @@ pub(super) fn write(context: &Context, chain: &Chain) -> Result<()> {
     let Places {
         identity, layout, ..
     } = &context.places;
-    let slot = identity
-        .verified()
-        .ok_or_else(|| Error::other("the token changed meanwhile"))?
-        .slot;
-    with_values(context.inputs()?, &context.places, chain, slot, |values| {
+    let inputs = context.inputs()?;
+    let slot = if greengrass::reads_token_certificate(inputs.settings.greengrass.edition) {
+        let verified = identity.verified();
+        Some(
+            verified
+                .ok_or_else(|| Error::other("the token changed meanwhile"))?
+                .slot,
+        )
+    } else {
+        None
+    };
+    with_values(inputs, &context.places, chain, slot, |values| {
         greengrass::write(layout, values)?;
         identity.keep_configured(&values.mark())
     })
@@ -41,7 +49,7 @@ fn with_values<T>(
     inputs: &Inputs,
     places: &Places,
     chain: &Chain,
-    slot: u64,
+    slot: Option<u64>,
     work: impl FnOnce(&ConfigValues<'_>) -> Result<T>,
 ) -> Result<T> {
     let certificate = chain.pem();

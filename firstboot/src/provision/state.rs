@@ -30,7 +30,7 @@ states! {
     Blank => "no identity yet: `firstboot provision` makes one, or says what prevents it",
     Interrupted => "the making of an identity was cut short: the next start removes the remains and begins again",
     AwaitingCertificate => "have the request signed; if the certificate was refused, or AWS IoT Core said no, the message says why",
-    Unconfigured => "the certificate is accepted: `firstboot enroll` fills the token and writes the configuration",
+    Unconfigured => "the certificate is accepted: `firstboot enroll` configures Greengrass with it",
     Done => "Greengrass is configured; the message may add a remark",
     NoTpm => "no TPM answers: check the overlay, SPI, and the board on the header; each try asks the kernel's driver again",
     LockedOut => "too many failed tries, and somebody else holds the TPM's lockout authorization: wait, or reset the lockout with it",

@@ -89,8 +89,8 @@ pub struct Complete {
     pub certificate: Option<Chain>,
     /// What enrollment offers.
     pub offer: Offer,
-    /// The token was seen to hold the accepted certificate.
-    pub token_is_verified: bool,
+    /// The token was seen to hold the accepted certificate, or the edition does not read it there.
+    pub token_is_ready: bool,
     /// An ownership token is kept that has done its service.
     pub ownership_is_spent: bool,
     /// The name that the accepted certificate is for, where that is not the thing's any more.
@@ -174,11 +174,11 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Whether nothing is missing for Greengrass to run: identity, accepted certificate, a token that holds it,
-    /// and a configuration.
+    /// Whether nothing is missing for Greengrass to run: identity, accepted certificate, a token that holds it where
+    /// the edition reads it there, and a configuration.
     pub fn is_enrolled(&self) -> bool {
         matches!(&self.identity, IdentityState::Complete(identity) if identity.certificate.is_some()
-            && identity.token_is_verified
+            && identity.token_is_ready
             && identity.configuration_is_written)
     }
 }
@@ -240,7 +240,18 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
     let record: Record = serde_json::from_slice(&record_json)
         .unwrap_or_else(|_| Record::lost(key.key_type().unwrap_or_default()));
     let certificate = certificate.filter(|chain| chain.is_for(&key));
-    let verified = certificate.as_ref().and_then(|_| identity.verified());
+    let configured = greengrass::complete(layout);
+    let edition = match inputs {
+        Some(inputs) => Some(inputs.settings.greengrass.edition),
+        None => configured,
+    };
+    let reads_token = edition.is_some_and(greengrass::reads_token_certificate);
+    // The store is read for that at each boot.
+    let verified = match certificate {
+        Some(_) if reads_token => identity.verified(),
+        _ => None,
+    };
+    let token_is_ready = certificate.is_some() && (verified.is_some() || !reads_token);
     // What stands, whatever is wanted …
     let standing = Complete {
         srk_name: identity.srk_name()?,
@@ -248,10 +259,10 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         request_is_current: true,
         request_is_published: true,
         offer: Offer::Pending(String::new()),
-        token_is_verified: verified.is_some(),
+        token_is_ready,
         ownership_is_spent: false,
         is_for_another_name: None,
-        configuration_is_written: verified.is_some() && greengrass::is_complete(layout),
+        configuration_is_written: token_is_ready && configured.is_some(),
         claim_is_spent: false,
         certificate,
         record,
@@ -271,10 +282,9 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         && record.thing_name == settings.thing_name
         && record.csr_sha256 == hexadecimal(&sha256(&request_pem))
         && record.key_sha256 == key.fingerprint();
-    let configuration_is_written = match (certificate, &verified) {
-        (Some(chain), Some(verified)) => {
-            configure::is_written(inputs, places, chain, verified.slot)?
-        }
+    let slot = verified.map(|verified| verified.slot);
+    let configuration_is_written = match certificate {
+        Some(chain) if token_is_ready => configure::is_written(inputs, places, chain, slot)?,
         _ => false,
     };
     Ok(IdentityState::Complete(Box::new(Complete {

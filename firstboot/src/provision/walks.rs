@@ -63,8 +63,8 @@ fn identity(bits: &mut Bits) -> Scene {
         i.request_is_current = bits.one();
         i.request_is_published = bits.one();
         i.certificate = bits.one().then(chain);
-        i.token_is_verified = bits.one() && i.certificate.is_some();
-        i.configuration_is_written = bits.one() && i.token_is_verified;
+        i.token_is_ready = bits.one() && i.certificate.is_some();
+        i.configuration_is_written = bits.one() && i.token_is_ready;
         i.is_for_another_name = (bits.one() && i.certificate.is_some()).then(|| "gw-0".into());
         i.ownership_is_spent = bits.one();
         i.claim_is_spent = bits.one();
@@ -209,12 +209,9 @@ fn enrollment(step: &Step, identity: &mut Complete, world: &World) {
             identity.certificate = Some(chain());
             identity.offer = Offer::Pending("a newer certificate".into());
             identity.is_for_another_name = None;
-            (
-                identity.token_is_verified,
-                identity.configuration_is_written,
-            ) = (false, false);
+            (identity.token_is_ready, identity.configuration_is_written) = (false, false);
         }
-        Step::FillToken(_) => identity.token_is_verified = true,
+        Step::FillToken(_) => identity.token_is_ready = true,
         Step::WriteConfiguration(_) => identity.configuration_is_written = true,
         _ => {}
     }
@@ -368,7 +365,7 @@ fn of_every_tpm() {
         let enrolled = |scene: &mut Scene| {
             complete(scene, |i| {
                 i.certificate = Some(chain());
-                (i.token_is_verified, i.configuration_is_written) = (true, true);
+                (i.token_is_ready, i.configuration_is_written) = (true, true);
             });
         };
         for kind in 0..6 {

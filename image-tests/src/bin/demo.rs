@@ -121,14 +121,14 @@ fn connect(
         java::connect(identity, server)?;
         return Ok("Java's SunPKCS11");
     }
-    let configuration = if edition == "nucleus-lite" {
-        device.openssl_conf()?
+    let (certificate, configuration) = if edition == "nucleus-lite" {
+        (device.lite_certificate()?, device.openssl_conf()?)
     } else {
         let path = device.path("/run/openssl.cnf");
         std::fs::write(&path, openssl::configuration(identity)?)?;
-        path
+        (identity.uri("cert"), path)
     };
-    openssl::connect(identity, &configuration, server)?;
+    openssl::connect(identity, &certificate, &configuration, server)?;
     Ok("OpenSSL with pkcs11-provider")
 }
 

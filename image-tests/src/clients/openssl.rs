@@ -10,9 +10,14 @@ use super::{Identity, basic_environment, installed_provider};
 use crate::doubles::tls::{ANSWER, CLOSE, QUESTION, TlsServer};
 use crate::process::{bounded, succeed};
 
-/// Completes a handshake with the identity's key and certificate, says something and hears the answer. The
-/// configuration is the one that `OPENSSL_CONF` names, such as firstboot writes for nucleus lite.
-pub fn connect(identity: &Identity, configuration: &Path, server: &TlsServer) -> Result<()> {
+/// Completes a handshake with the identity's key and a certificate, which is a file or a URI, says something and hears
+/// the answer. The configuration is the one that `OPENSSL_CONF` names, such as firstboot writes for nucleus lite.
+pub fn connect(
+    identity: &Identity,
+    certificate: &str,
+    configuration: &Path,
+    server: &TlsServer,
+) -> Result<()> {
     // The server ends the connection at this word, and with that the client.
     let mut said = tempfile::tempfile()?;
     write!(said, "{QUESTION}\n{CLOSE}\n")?;
@@ -26,7 +31,7 @@ pub fn connect(identity: &Identity, configuration: &Path, server: &TlsServer) ->
         .args(["-servername", "localhost", "-verify_hostname", "localhost"])
         .args(["-verify_return_error", "-CAfile"])
         .arg(server.authority())
-        .args(["-cert", &identity.uri("cert")])
+        .args(["-cert", certificate])
         .args(["-key", &identity.uri("private")])
         .stdin(Stdio::from(said));
     let heard = succeed(&mut client).context("openssl s_client cannot connect")?;
@@ -38,6 +43,7 @@ pub fn connect(identity: &Identity, configuration: &Path, server: &TlsServer) ->
 /// CONNECT and DISCONNECT (OASIS standard, §3.1, §3.14), as s_client speaks none.
 pub fn connect_mqtt(
     identity: &Identity,
+    certificate: &str,
     configuration: &Path,
     root_ca: &Path,
     port: u16,
@@ -63,7 +69,7 @@ pub fn connect_mqtt(
         .args(["-servername", "localhost", "-verify_hostname", "localhost"])
         .args(["-verify_return_error", "-CAfile"])
         .arg(root_ca)
-        .args(["-cert", &identity.uri("cert")])
+        .args(["-cert", certificate])
         .args(["-key", &identity.uri("private")])
         .stdin(Stdio::from(said));
     // The broker closes at DISCONNECT without TLS's close_notify, which s_client may call an error.

@@ -319,6 +319,15 @@ impl Device {
         Ok(identity)
     }
 
+    /// What nucleus lite's configuration names as the certificate, usable on this machine: the file below the device's
+    /// root, or a URI as it stands.
+    pub fn lite_certificate(&self) -> Result<String> {
+        let config: serde_json::Value =
+            serde_json::from_str(&self.read("/etc/greengrass/config.yaml")?)?;
+        let named = config["system"]["certificateFilePath"].as_str();
+        Ok(self.translate(named.context("no certificateFilePath")?))
+    }
+
     /// The OpenSSL configuration that firstboot wrote for nucleus lite, usable on this machine: a path that
     /// exists below the device's root means the file there.
     pub fn openssl_conf(&self) -> Result<PathBuf> {

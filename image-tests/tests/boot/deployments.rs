@@ -22,6 +22,8 @@ struct Edition {
     name: &'static str,
     units: &'static str,
     state: &'static str,
+    /// What takes the new certificate's place.
+    renewed: &'static str,
     /// With the library moved; then twice with other settings.
     cuts: [(&'static str, &'static str); 3],
 }
@@ -42,11 +44,7 @@ fn survives(edition: &Edition, deploy: impl FnOnce(&mut Running) -> Result<()>) 
     machine
         .card
         .put(&certificate(), sign(&authority, asked.as_bytes())?)?;
-    let machine = cut(
-        machine,
-        "before",
-        "rename /var/lib/tpm2_pkcs11/verified.json",
-    )?;
+    let machine = cut(machine, "before", &format!("rename {}", edition.renewed))?;
     let [library, settings @ ..] = edition.cuts;
     let mut machine = cut(machine, library.0, &format!("rename {}", library.1))?;
     change_settings(&machine, edition.name, &authority)?;
@@ -92,6 +90,7 @@ fn nucleus_lite_keeps_them() -> Result<()> {
         name: "nucleus-lite",
         units: "greengrass-lite.target",
         state: "/var/lib/greengrass/config.db",
+        renewed: "/var/lib/tpm2_pkcs11/certificate.pem",
         cuts: [
             ("before", "/etc/greengrass/openssl.cnf"),
             ("after", "/etc/greengrass/root-ca.pem"),
@@ -151,6 +150,7 @@ fn the_nucleus_keeps_them() -> Result<()> {
         name: "nucleus",
         units: "greengrass.service",
         state: "/greengrass/v2/config/config.tlog",
+        renewed: "/var/lib/tpm2_pkcs11/verified.json",
         // The log comes before the files.
         cuts: [
             ("before", "/greengrass/v2/config/config.yaml"),

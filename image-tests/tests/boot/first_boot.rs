@@ -125,7 +125,6 @@ const EXPECTED_FILES: &str = "\
 440 root:ggcore /var/lib/tpm2_pkcs11/request.json
 440 root:ggcore /var/lib/tpm2_pkcs11/srk.name
 440 root:ggcore /var/lib/tpm2_pkcs11/tpm2_pkcs11.sqlite3
-440 root:ggcore /var/lib/tpm2_pkcs11/verified.json
 ";
 
 fn an_ordinary_user_learns_nothing(running: &mut Running) -> Result<()> {

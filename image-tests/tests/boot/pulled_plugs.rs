@@ -36,9 +36,9 @@ fn provisioning_survives(event: &str) -> Result<()> {
 }
 
 /// An event between the certificate and Greengrass.
-fn enrollment_survives(event: &str) -> Result<()> {
+fn enrollment_survives(edition: &str, event: &str) -> Result<()> {
     let authority = Authority::new()?;
-    let machine = flash("nucleus-lite", &authority)?
+    let machine = flash(edition, &authority)?
         .boot()?
         .until("firstboot.service")?
         .power_off()?;
@@ -111,13 +111,21 @@ fn at_the_request_on_the_boot_partition() -> Result<()> {
     provisioning_survives(&format!("rename /boot/{}", request()))
 }
 
-/// The certificate is accepted, and then put into the token.
+#[test]
+fn at_the_certificate() -> Result<()> {
+    enrollment_survives(
+        "nucleus-lite",
+        "rename /var/lib/tpm2_pkcs11/certificate.pem",
+    )
+}
+
+/// The certificate is in the token, and that is not noted yet.
 #[test]
 fn at_the_import_of_the_certificate() -> Result<()> {
-    enrollment_survives("rename /var/lib/tpm2_pkcs11/verified.json")
+    enrollment_survives("nucleus", "rename /var/lib/tpm2_pkcs11/verified.json")
 }
 
 #[test]
 fn at_the_configuration() -> Result<()> {
-    enrollment_survives("rename /etc/greengrass/config.yaml")
+    enrollment_survives("nucleus-lite", "rename /etc/greengrass/config.yaml")
 }

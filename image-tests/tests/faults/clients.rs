@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 use image_tests::clients::{Identity, KeyType, openssl, p11tool, pkcs11_tool};
-use image_tests::device::Device;
+use image_tests::device::{Device, offline_settings};
 use image_tests::doubles::pki::Authority;
 use image_tests::doubles::tls::{ANSWER, QUESTION};
 use image_tests::process::{Background, succeed};
@@ -25,9 +25,11 @@ struct Holder {
 impl Holder {
     fn start(device: &Device, identity: &Identity) -> Result<Self> {
         let log = tempfile::NamedTempFile::new()?;
+        let configuration = device.path("/run/openssl.cnf");
+        std::fs::write(&configuration, openssl::configuration(identity)?)?;
         let mut command = unbounded(&identity.command("openssl"))?;
         command
-            .env("OPENSSL_CONF", device.openssl_conf()?)
+            .env("OPENSSL_CONF", configuration)
             .args(["s_server", "-accept", "127.0.0.1:0", "-rev"])
             .args(["-cert", &identity.uri("cert")])
             .args(["-key", &identity.uri("private")]);
@@ -74,12 +76,14 @@ fn unbounded(bounded: &Command) -> Result<Command> {
 #[test]
 fn a_certificate_is_replaced_while_a_session_signs() -> Result<()> {
     let mut device = usual()?;
+    // An edition that reads the certificate from the token.
+    device.settings(&offline_settings("nucleus", KeyType::EccP256))?;
     let manager = resource_manager(&device)?;
     let opened = [manager.open()?, manager.open()?];
     device.tcti = Some(opened[0].tcti());
     let authority = Authority::new()?;
     device.enroll_with(&authority)?;
-    let mut identity = device.identity_of_greengrass(KeyType::EccP256)?;
+    let mut identity = device.identity(KeyType::EccP256)?;
     identity.tcti = opened[1].tcti();
     let holder = Holder::start(&device, &identity)?;
     holder.sign()?;

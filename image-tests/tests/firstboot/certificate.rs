@@ -6,9 +6,10 @@ use anyhow::Result;
 use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::Device;
 use image_tests::doubles::pki::{Authority, Validity};
+use image_tests::doubles::tpm_proxy::{Options, Proxy};
 use serde_json::json;
 
-use crate::{assert_ends, exit, thing_name, usual};
+use crate::{assert_ends, device, exit, thing_name};
 
 struct Awaiting {
     device: Device,
@@ -17,7 +18,11 @@ struct Awaiting {
 
 impl Awaiting {
     fn new() -> Result<Self> {
-        let device = usual()?;
+        Self::with("nucleus-lite")
+    }
+
+    fn with(edition: &str) -> Result<Self> {
+        let device = device(edition, KeyType::EccP256)?;
         device.succeed(&["provision"])?;
         let authority = Authority::new()?;
         Ok(Self { device, authority })
@@ -198,7 +203,7 @@ fn crlf_and_text_around_it_are_fine() -> Result<()> {
 
 #[test]
 fn a_newer_one_replaces_the_old_one() -> Result<()> {
-    let awaiting = Awaiting::new()?;
+    let awaiting = Awaiting::with("nucleus")?;
     let first = awaiting.signed()?;
     awaiting.accepts(&first)?;
     let second = awaiting.signed()?;
@@ -223,6 +228,35 @@ fn a_newer_one_replaces_the_old_one() -> Result<()> {
     Ok(())
 }
 
+/// The token stays as it was made, and its library is not even loaded: the TPM is asked no more than at a boot with
+/// nothing to do.
+#[test]
+fn for_nucleus_lite_a_newer_one_changes_the_file_alone() -> Result<()> {
+    let mut awaiting = Awaiting::new()?;
+    let proxy = Proxy::start(awaiting.device.tpm.upstream(), Options::default())?;
+    awaiting.device.tcti = Some(proxy.tcti());
+    let rest = |device: &Device| -> Result<_> {
+        let all = device.snapshot()?.without("/boot");
+        Ok(all.without("/var/lib/tpm2_pkcs11/certificate.pem"))
+    };
+    let accepts = |awaiting: &Awaiting| -> Result<()> {
+        let newer = awaiting.signed()?;
+        proxy.take_commands();
+        awaiting.accepts(&newer)?;
+        let commands = proxy.take_commands().names();
+        assert_eq!(commands.len(), 3, "{commands:?}");
+        assert_eq!(awaiting.kept()?, newer);
+        Ok(())
+    };
+    accepts(&awaiting)?;
+    let before = rest(&awaiting.device)?;
+    accepts(&awaiting)?;
+    before.assert_same(&rest(&awaiting.device)?);
+    awaiting.device.tcti = None;
+    assert!(!awaiting.objects()?.contains("Certificate Object"));
+    Ok(())
+}
+
 /// A bad successor is named, and the good certificate stays in use.
 #[test]
 fn a_bad_successor_leaves_the_good_one() -> Result<()> {
@@ -244,7 +278,7 @@ fn a_bad_successor_leaves_the_good_one() -> Result<()> {
 
 #[test]
 fn a_chain_is_kept_in_order_and_put_into_the_token() -> Result<()> {
-    let awaiting = Awaiting::new()?;
+    let awaiting = Awaiting::with("nucleus")?;
     let request = awaiting.device.request()?;
     let chain = awaiting.authority.sign_by_intermediate(&request)?;
     let split = chain.rfind("-----BEGIN").unwrap_or(0);

@@ -19,9 +19,10 @@ fn enrolled(edition: &str, key: KeyType) -> Result<(Device, Authority)> {
 fn openssl_authenticates(key: KeyType) -> Result<()> {
     let (device, authority) = enrolled("nucleus-lite", key)?;
     let identity = device.identity_of_greengrass(key)?;
+    let certificate = device.lite_certificate()?;
     for version in Version::BOTH {
         let server = TlsServer::start(&authority, version)?;
-        openssl::connect(&identity, &device.openssl_conf()?, &server)?;
+        openssl::connect(&identity, &certificate, &device.openssl_conf()?, &server)?;
         assert!(server.authenticated(&thing_name()), "{}", server.log());
     }
     assert_eq!(device.tpm.lockout_counter()?, 0);
@@ -46,7 +47,7 @@ fn java_authenticates(key: KeyType) -> Result<()> {
 }
 
 fn p11tool_lists_and_signs(key: KeyType) -> Result<()> {
-    let (device, _authority) = enrolled("nucleus-lite", key)?;
+    let (device, _authority) = enrolled("nucleus", key)?;
     let identity = device.identity(key)?;
     let urls = p11tool::list(&identity)?;
     let of_type = |kind: &str| {
@@ -68,7 +69,7 @@ fn p11tool_lists_and_signs(key: KeyType) -> Result<()> {
 }
 
 fn pkcs11_tool_lists_and_signs(key: KeyType) -> Result<()> {
-    let (device, _authority) = enrolled("nucleus-lite", key)?;
+    let (device, _authority) = enrolled("nucleus", key)?;
     let identity = device.identity(key)?;
     let listing = pkcs11_tool::list(&identity)?;
     assert_eq!(
@@ -124,4 +125,32 @@ fn java_sends_the_intermediate_certificate() -> Result<()> {
     java::connect(&device.identity(key)?, &server)?;
     assert!(server.authenticated(&thing_name()), "{}", server.log());
     Ok(())
+}
+
+/// docs/operator.md's way for a program that wants nucleus lite's certificate by its URI: it is put into the token, and
+/// firstboot leaves it there.
+#[test]
+fn another_program_can_have_the_certificate_in_the_token() -> Result<()> {
+    let key = KeyType::EccP256;
+    let (device, authority) = enrolled("nucleus-lite", key)?;
+    let identity = device.identity(key)?;
+    let configuration = device.path("/run/openssl.cnf");
+    std::fs::write(&configuration, openssl::configuration(&identity)?)?;
+    let connect = || -> Result<()> {
+        let server = TlsServer::start(&authority, Version::Tls13)?;
+        openssl::connect(&identity, &identity.uri("cert"), &configuration, &server)?;
+        assert!(server.authenticated(&thing_name()), "{}", server.log());
+        Ok(())
+    };
+    assert!(connect().is_err(), "the token has a certificate");
+    let mut add = identity.command("tpm2_ptool");
+    add.args(["addcert", "--label=greengrass", "--key-label=greenkey"]);
+    add.arg("--path").arg(&identity.store);
+    add.arg(identity.store.join("certificate.pem"));
+    image_tests::process::succeed(&mut add)?;
+    connect()?;
+    let before = device.snapshot()?;
+    device.succeed(&["enroll"])?;
+    before.assert_same(&device.snapshot()?);
+    connect()
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::Result;
-use image_tests::clients::KeyType;
+use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::{Device, offline_settings};
 use image_tests::doubles::pki::Authority;
 use serde_json::{Value, json};
@@ -66,9 +66,12 @@ fn nucleus() -> Result<()> {
 fn nucleus_lite() -> Result<()> {
     let device = enrolled("nucleus-lite")?;
     let config = json(&device, LITE)?;
-    let uri = |kind: &str| format!("pkcs11:token=greengrass;object=greenkey;type={kind}");
-    assert_eq!(config["system"]["privateKeyPath"], uri("private"));
-    assert_eq!(config["system"]["certificateFilePath"], uri("cert"));
+    let key = device.identity(KeyType::EccP256)?.uri("private");
+    assert_eq!(config["system"]["privateKeyPath"], key);
+    assert_eq!(
+        config["system"]["certificateFilePath"],
+        "/var/lib/tpm2_pkcs11/certificate.pem"
+    );
     assert_eq!(config["system"]["thingName"], thing_name());
     assert!(device.read(LITE)?.len() < 8192);
     let openssl = device.read("/etc/greengrass/openssl.cnf")?;
@@ -299,5 +302,22 @@ fn the_edition_can_be_changed() -> Result<()> {
     for path in ["/var/lib/tpm2_pkcs11", "/var/lib/tpm2_pkcs11/pin"] {
         assert_eq!(group(path)?, device.group("ggcore"), "{path}");
     }
+    Ok(())
+}
+
+/// The token is made to hold the certificate as soon as an edition reads it there.
+#[test]
+fn from_nucleus_lite_to_the_nucleus() -> Result<()> {
+    let device = enrolled("nucleus-lite")?;
+    let identity = device.identity(KeyType::EccP256)?;
+    let certificates = || -> Result<usize> {
+        let objects = pkcs11_tool::list(&identity)?;
+        Ok(objects.matches("Certificate Object").count())
+    };
+    assert_eq!(certificates()?, 0);
+    device.settings(&offline_settings("nucleus", KeyType::EccP256))?;
+    device.succeed(&["enroll"])?;
+    assert_eq!(certificates()?, 1);
+    assert!(json(&device, NUCLEUS)?["system"]["thingName"].is_string());
     Ok(())
 }

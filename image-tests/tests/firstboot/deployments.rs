@@ -296,6 +296,24 @@ fn an_older_firstboot_left_no_mark() -> Result<()> {
     Ok(())
 }
 
+/// An older firstboot had nucleus lite read the certificate from the token.
+#[test]
+fn a_nucleus_lite_that_read_the_token_keeps_its_deployments() -> Result<()> {
+    let (device, _) = enrolled("nucleus-lite")?;
+    start_lite(&device)?;
+    let now = device.read(LITE)?;
+    let file = "/var/lib/tpm2_pkcs11/certificate.pem";
+    let uri = device.identity(KeyType::EccP256)?.uri("cert");
+    device.write(LITE, now.replace(file, &uri))?;
+    assert_ne!(device.read(LITE)?, now);
+    let before = fs::read(device.path(DATABASE))?;
+    boot(&device)?;
+    assert_eq!(device.read(LITE)?, now);
+    assert_eq!(fs::read(device.path(DATABASE))?, before);
+    assert_eq!(deployed(&device)?, "com.example.App \"1.0.0\"\n");
+    Ok(())
+}
+
 /// A wrong mode costs a chmod, and the file is not even written again.
 #[test]
 fn a_wrong_mode_or_owner_is_put_right_and_nothing_else() -> Result<()> {

@@ -7,7 +7,7 @@ use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::{Device, STORE};
 use image_tests::doubles::pki::Authority;
 
-use crate::{assert_ends, exit, usual};
+use crate::{assert_ends, device, exit, usual};
 
 const SRK: u32 = 0x8100_0001;
 
@@ -259,7 +259,7 @@ fn a_lost_pin_costs_the_identity_but_not_the_device() -> Result<()> {
 /// The token lost its certificate, or has a second one: it is made right from the accepted one.
 #[test]
 fn a_certificate_missing_from_the_token_comes_back() -> Result<()> {
-    let device = usual()?;
+    let device = device("nucleus", KeyType::EccP256)?;
     device.enroll_with(&Authority::new()?)?;
     let identity = device.identity(KeyType::EccP256)?;
     let certificates = || -> Result<usize> {
@@ -278,7 +278,7 @@ fn a_certificate_missing_from_the_token_comes_back() -> Result<()> {
 /// store is looked at, and a void one does not stay.
 #[test]
 fn a_rollback_journal_is_not_overlooked() -> Result<()> {
-    let device = usual()?;
+    let device = device("nucleus", KeyType::EccP256)?;
     assert_becomes_done(&device)?;
     for void in ["", "no journal", "\0\0\0\0"] {
         let journal = format!("{STORE}/tpm2_pkcs11.sqlite3-journal");

@@ -26,7 +26,8 @@ fn others_can_neither_read_the_pin_nor_use_the_key() -> Result<()> {
     let server = TlsServer::start(&authority, Version::Tls13)?;
     let conf = device.openssl_conf()?;
     let right = device.identity_of_greengrass(KeyType::EccP256)?;
-    openssl::connect(&right, &conf, &server)?;
+    let certificate = device.lite_certificate()?;
+    openssl::connect(&right, &certificate, &conf, &server)?;
     for (uid, gid) in [(64_100, device.group("tss")), (64_101, 64_101)] {
         let mut other = right.clone();
         other.user = Some(User { uid, gid });
@@ -37,7 +38,7 @@ fn others_can_neither_read_the_pin_nor_use_the_key() -> Result<()> {
             assert_ne!(read.code, 0, "uid {uid} can read {file}");
         }
         assert!(
-            openssl::connect(&other, &conf, &server).is_err(),
+            openssl::connect(&other, &certificate, &conf, &server).is_err(),
             "uid {uid}"
         );
     }

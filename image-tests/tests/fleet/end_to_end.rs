@@ -85,13 +85,17 @@ fn nucleus_lite(key: KeyType) -> Result<()> {
     assert_eq!(config["system"]["thingName"], thing());
     let identity = device.identity_of_greengrass(key)?;
     assert_eq!(config["system"]["privateKeyPath"], identity.uri("private"));
-    assert_eq!(
-        config["system"]["certificateFilePath"],
-        identity.uri("cert")
-    );
+    let certificate = device.lite_certificate()?;
     let root_ca = device.path(config["system"]["rootCaPath"].as_str().unwrap_or_default());
     let port = enrolling.cloud.core.port();
-    openssl::connect_mqtt(&identity, &device.openssl_conf()?, &root_ca, port, &thing())?;
+    openssl::connect_mqtt(
+        &identity,
+        &certificate,
+        &device.openssl_conf()?,
+        &root_ca,
+        port,
+        &thing(),
+    )?;
     assert_authenticated(&enrolling);
     Ok(())
 }

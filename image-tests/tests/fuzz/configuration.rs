@@ -54,7 +54,7 @@ impl Configured {
             settings: &self.settings,
             platform: &self.platform,
             thing_name: "gateway-1",
-            slot: 1,
+            slot: Some(1),
             pin: &self.pin,
             certificate: "certificate",
             root_ca: b"root",

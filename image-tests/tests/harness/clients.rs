@@ -27,7 +27,12 @@ fn openssl_completes_tls() -> Result<()> {
     for version in Version::BOTH {
         let server = TlsServer::start(&token.authority, version)?;
         assert!(!server.authenticated(THING));
-        openssl::connect(&token.identity, &token.openssl_conf()?, &server)?;
+        openssl::connect(
+            &token.identity,
+            &token.identity.uri("cert"),
+            &token.openssl_conf()?,
+            &server,
+        )?;
         assert!(server.authenticated(THING), "{}", server.log());
         assert!(!server.authenticated("harness-0002"));
     }
@@ -53,7 +58,12 @@ fn a_server_of_another_operator_takes_nobody() -> Result<()> {
     let other = Authority::new()?;
     for version in Version::BOTH {
         let server = TlsServer::start(&other, version)?;
-        let connected = openssl::connect(&token.identity, &token.openssl_conf()?, &server);
+        let connected = openssl::connect(
+            &token.identity,
+            &token.identity.uri("cert"),
+            &token.openssl_conf()?,
+            &server,
+        );
         assert!(connected.is_err());
         assert!(java::connect(&token.identity, &server).is_err());
         assert!(!server.authenticated(THING));
@@ -83,10 +93,15 @@ fn a_user_who_may_read_completes_tls_and_another_does_not() -> Result<()> {
         uid: other,
         gid: other,
     });
-    assert!(openssl::connect(&identity, &configuration, &server).is_err());
+    assert!(openssl::connect(&identity, &identity.uri("cert"), &configuration, &server).is_err());
     assert!(!server.authenticated(THING));
 
-    openssl::connect(&token.identity, &configuration, &server)?;
+    openssl::connect(
+        &token.identity,
+        &token.identity.uri("cert"),
+        &configuration,
+        &server,
+    )?;
     assert!(server.authenticated(THING), "{}", server.log());
     Ok(())
 }

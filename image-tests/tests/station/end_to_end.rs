@@ -48,7 +48,8 @@ fn goes_through(key: KeyType, ek: Ek, firmware: Firmware, manager: bool) -> Resu
     assert!(device.tpm.transient_handles()?.is_empty());
     let server = TlsServer::start(&station.operator, Version::Tls13)?;
     let identity = device.identity_of_greengrass(key)?;
-    openssl::connect(&identity, &device.openssl_conf()?, &server)?;
+    let certificate = device.lite_certificate()?;
+    openssl::connect(&identity, &certificate, &device.openssl_conf()?, &server)?;
     assert!(server.authenticated(&thing_name()), "{}", server.log());
     assert_eq!(device.tpm.persistent_handles()?, [0x8100_0001]);
     assert_eq!(device.tpm.lockout_counter()?, 0);

@@ -98,7 +98,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         Offer::Refused(why) => Some(format!("a new certificate is refused: {why}")),
         Offer::Pending(_) | Offer::CanCreate | Offer::CanRegister => None,
     };
-    if !identity.token_is_verified {
+    if !identity.token_is_ready {
         return Step::FillToken(Box::new(certificate.clone()));
     }
     if !identity.configuration_is_written {

@@ -55,7 +55,7 @@ pub fn awaiting() -> Scene {
             },
             certificate: None,
             offer: Offer::Pending("the certificate".into()),
-            token_is_verified: false,
+            token_is_ready: false,
             is_for_another_name: None,
             ownership_is_spent: false,
             configuration_is_written: false,
@@ -626,7 +626,7 @@ fn after_the_certificate_come_token_and_configuration() {
         i.offer = Offer::Pending(String::new());
     });
     assert_eq!(scene.next(&settings), Step::FillToken(boxed()));
-    identity(&mut scene, |i| i.token_is_verified = true);
+    identity(&mut scene, |i| i.token_is_ready = true);
     assert_eq!(scene.next(&settings), Step::WriteConfiguration(boxed()));
     identity(&mut scene, |i| i.configuration_is_written = true);
     assert_eq!(scene.next(&settings), Step::Done(None));

@@ -26,6 +26,8 @@ pub enum Destination {
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
     pub name: &'static str,
+    /// The edition of Greengrass: the nucleus has its certificate in the token, nucleus lite in a file.
+    edition: &'static str,
     /// What brings a blank device to where it starts.
     prepare: fn(&Device, &Authority) -> Result<()>,
     /// The command that is cut.
@@ -36,9 +38,10 @@ pub struct Scenario {
 }
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 9] = [
+pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "provision",
+        edition: "nucleus-lite",
         prepare: |_, _| Ok(()),
         command: "provision",
         destination: Destination::Awaiting,
@@ -46,6 +49,7 @@ pub const SCENARIOS: [Scenario; 9] = [
     },
     Scenario {
         name: "provision after reset",
+        edition: "nucleus-lite",
         prepare: |device, _| {
             device.succeed(&["provision"])?;
             device.succeed(&["reset"])?;
@@ -57,28 +61,39 @@ pub const SCENARIOS: [Scenario; 9] = [
     },
     Scenario {
         name: "enroll",
-        prepare: |device, authority| {
-            device.succeed(&["provision"])?;
-            device.drop_certificate(&authority.sign(&device.request()?)?)?;
-            Ok(())
-        },
+        edition: "nucleus-lite",
+        prepare: prepare_enroll,
+        command: "enroll",
+        destination: Destination::Done,
+        fleet: false,
+    },
+    Scenario {
+        name: "enroll, nucleus",
+        edition: "nucleus",
+        prepare: prepare_enroll,
         command: "enroll",
         destination: Destination::Done,
         fleet: false,
     },
     Scenario {
         name: "replace certificate",
-        prepare: |device, authority| {
-            device.enroll_with(authority)?;
-            device.drop_certificate(&authority.sign(&device.request()?)?)?;
-            Ok(())
-        },
+        edition: "nucleus-lite",
+        prepare: prepare_replacement,
+        command: "enroll",
+        destination: Destination::Done,
+        fleet: false,
+    },
+    Scenario {
+        name: "replace certificate, nucleus",
+        edition: "nucleus",
+        prepare: prepare_replacement,
         command: "enroll",
         destination: Destination::Done,
         fleet: false,
     },
     Scenario {
         name: WRAPPED_REPLY,
+        edition: "nucleus-lite",
         prepare: prepare_wrapped_reply,
         command: "enroll",
         destination: Destination::Done,
@@ -86,6 +101,7 @@ pub const SCENARIOS: [Scenario; 9] = [
     },
     Scenario {
         name: "reset",
+        edition: "nucleus-lite",
         prepare: |device, authority| device.enroll_with(authority),
         command: "reset",
         destination: Destination::DoneOrAwaiting,
@@ -93,6 +109,7 @@ pub const SCENARIOS: [Scenario; 9] = [
     },
     Scenario {
         name: "storage root key evicted",
+        edition: "nucleus-lite",
         prepare: |device, authority| {
             device.enroll_with(authority)?;
             device
@@ -106,6 +123,7 @@ pub const SCENARIOS: [Scenario; 9] = [
     },
     Scenario {
         name: COMES_BACK,
+        edition: "nucleus-lite",
         prepare: |device, authority| {
             device.enroll_with(authority)?;
             let other = SoftwareTpm::start()?;
@@ -118,6 +136,7 @@ pub const SCENARIOS: [Scenario; 9] = [
     },
     Scenario {
         name: "fleet provisioning",
+        edition: "nucleus-lite",
         prepare: |device, _| {
             device.succeed(&["provision"])?;
             Ok(())
@@ -133,6 +152,20 @@ pub const COMES_BACK: &str = "identity comes back";
 
 /// The one in which a reply is opened.
 pub const WRAPPED_REPLY: &str = "wrapped reply";
+
+/// The certificate for the request lies on the card.
+fn prepare_enroll(device: &Device, authority: &Authority) -> Result<()> {
+    device.succeed(&["provision"])?;
+    device.drop_certificate(&authority.sign(&device.request()?)?)?;
+    Ok(())
+}
+
+/// Another certificate lies on the card of a device that is done.
+fn prepare_replacement(device: &Device, authority: &Authority) -> Result<()> {
+    device.enroll_with(authority)?;
+    device.drop_certificate(&authority.sign(&device.request()?)?)?;
+    Ok(())
+}
 
 /// A reply of an operator's bench lies on the card: for an RSA EK where the device's key is an RSA key, too.
 fn prepare_wrapped_reply(device: &Device, _: &Authority) -> Result<()> {
@@ -161,8 +194,8 @@ impl Scenario {
         let device = Device::unprovisioned()?;
         device.settings(&match self.fleet {
             // The port comes with the double.
-            true => fleet_settings("nucleus-lite", key, 1),
-            false => offline_settings("nucleus-lite", key),
+            true => fleet_settings(self.edition, key, 1),
+            false => offline_settings(self.edition, key),
         })?;
         (self.prepare)(&device, &Authority::new()?)?;
         Checkpoint::take(device)

@@ -58,7 +58,7 @@ pub trait Side {
     }
 }
 
-/// firstboot, for nucleus lite.
+/// firstboot, for the nucleus, which has its certificate in the token, as the peer does.
 pub struct Firstboot {
     device: Device,
     _run: TempDir,
@@ -75,7 +75,7 @@ pub fn run_in_memory(device: &Device) -> Result<TempDir> {
 impl Side for Firstboot {
     fn start(key: KeyType) -> Result<Self> {
         let device = Device::unprovisioned()?;
-        device.settings(&offline_settings("nucleus-lite", key))?;
+        device.settings(&offline_settings("nucleus", key))?;
         let _run = run_in_memory(&device)?;
         Ok(Self { device, _run })
     }

@@ -1,4 +1,4 @@
-//! Temporary directories that clients of other users can get at. Used by `device` and `authority`.
+//! Temporary directories that other users can enter, and copies of trees.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,14 +11,14 @@ use tempfile::TempDir;
 
 use crate::process::succeed;
 
-/// A temporary directory through which other users reach what they may read.
+/// A temporary directory that other users can enter.
 pub fn readable_directory(prefix: &str) -> Result<TempDir> {
     let directory = tempfile::Builder::new().prefix(prefix).tempdir()?;
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
     Ok(directory)
 }
 
-/// Copies everything below a directory, with owners, modes and times, into another one.
+/// Copies everything below a directory into another one, with owners, modes and times.
 pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     succeed(Command::new("cp").arg("-a").arg(from.join(".")).arg(to))?;
     Ok(())

@@ -2,9 +2,9 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | top | [`measure`]: what firstboot costs, and many devices at once |
-//! | 4 | [`faults`]: power cuts, storage, a write log, the network |
-//! | 3 | [`device`]: what is tested; a device's file tree, a machine that boots, the provisioning station |
+//! | top | [`measure`]: the benchmark, and many devices at once |
+//! | 4 | [`faults`]: power cuts, storage faults, write logs, the network |
+//! | 3 | [`device`]: what is tested: a device's file tree, a machine that boots, the provisioning station |
 //! | 2 | [`clients`]: the programs that use a device's identity |
 //! | 1 | [`doubles`]: a software TPM, AWS IoT Core, certificate authorities, a TLS server |
 //! | ground | [`process`], [`ports`], `directory` |

@@ -1,6 +1,6 @@
-//! `make bench`: what firstboot costs, beside the recipe that people follow today; one table, and
-//! target/bench.json. PAIRS and CYCLES in the environment for other numbers than 7 and 1000; PARTS for a part of it,
-//! such as PARTS="idle growth".
+//! `make bench`: firstboot's cost compared with the recipe that people follow today. Prints one table, and writes
+//! target/bench.json. The environment variables PAIRS and CYCLES change the defaults of 7 and 1000; PARTS selects
+//! parts, such as PARTS="idle growth".
 
 use std::path::Path;
 use std::time::Instant;
@@ -14,7 +14,9 @@ type Part = Box<dyn Fn() -> Result<Vec<Row>>>;
 
 fn main() -> Result<()> {
     let number = |name, default: usize| match std::env::var(name) {
-        Ok(text) => text.parse().with_context(|| format!("{name} is no number")),
+        Ok(text) => text
+            .parse()
+            .with_context(|| format!("{name} is not a number")),
         Err(_) => Ok(default),
     };
     let (count, cycles) = (number("PAIRS", 7)?, number("CYCLES", 1000)?);

@@ -1,5 +1,5 @@
-//! `make demo`: an unprovisioned software TPM becomes a Greengrass identity, and a TLS client proves it.
-//! Tells the story of a device's first two boots as an operator would see it, step by step.
+//! `make demo`: an unprovisioned software TPM becomes a Greengrass identity, and a TLS client proves it. Shows a
+//! device's first two boots step by step, as an operator would see them.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -19,10 +19,10 @@ fn main() -> Result<()> {
     let key = match arguments.next().as_deref() {
         None | Some("ecc-p256") => KeyType::EccP256,
         Some("rsa-2048") => KeyType::Rsa2048,
-        Some(other) => bail!("KEY={other} is none of ecc-p256, rsa-2048"),
+        Some(other) => bail!("KEY={other} is not one of ecc-p256, rsa-2048"),
     };
     if !EDITIONS.contains(&edition.as_str()) {
-        bail!("EDITION={edition} is none of {}", EDITIONS.join(", "));
+        bail!("EDITION={edition} is not one of {}", EDITIONS.join(", "));
     }
     let mut page = Page::default();
     page.chapter("A device that has never been booted");
@@ -49,10 +49,10 @@ fn main() -> Result<()> {
     let request = device.request()?;
     page.say(&format!("on the card: {}", shown(&device, &request)));
 
-    page.chapter("At the bench: the operator's CA signs the request");
+    page.chapter("At the operator's: the CA signs the request");
     openssl::verify_request(&request)?;
     let certificate = device.drop_certificate(&authority.sign(&request)?)?;
-    page.say("openssl req -verify: the request is signed by the key that it asks for");
+    page.say("openssl req -verify: the request is signed with the key that it is for");
     page.say(&format!("onto the card: {}", shown(&device, &certificate)));
 
     page.chapter("Second boot: firstboot enroll");
@@ -109,7 +109,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The edition's own way where its pieces are here: SunPKCS11 for the nucleus, OpenSSL for the others.
+/// Connects as the edition does, if its client is installed: SunPKCS11 for the nucleus, OpenSSL for the others.
 fn connect(
     device: &Device,
     identity: &Identity,
@@ -151,13 +151,13 @@ fn handles(device: &Device) -> Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
-/// A path of the device, without the temporary directory that it is in here.
+/// A path on the device, without this host's temporary directory.
 fn shown(device: &Device, path: &std::path::Path) -> String {
     let below = path.strip_prefix(device.root()).unwrap_or(path);
     format!("/{}", below.display())
 }
 
-/// The PKCS#11 URIs, and the paths in their place, of the configuration as it was written.
+/// The PKCS#11 URIs, or paths, of key and certificate in the configuration.
 fn uris(device: &Device, edition: &str) -> Result<Vec<String>> {
     let (path, pointers) = match edition {
         "v1" => (
@@ -179,7 +179,7 @@ fn uris(device: &Device, edition: &str) -> Result<Vec<String>> {
 
 const V2_POINTERS: [&str; 2] = ["/system/privateKeyPath", "/system/certificateFilePath"];
 
-/// The page that is printed.
+/// The page that is printed, in chapters.
 #[derive(Default)]
 struct Page {
     chapters: u32,

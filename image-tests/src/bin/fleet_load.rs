@@ -1,12 +1,12 @@
-//! `make fleet`, in part: many devices are powered on together. DEVICES and SPREAD (seconds) in the environment
-//! say how many, and over how long they spread themselves.
+//! A part of `make fleet`: many devices are powered on together. The environment variables DEVICES and SPREAD (seconds)
+//! say how many, and over how long they spread their connections.
 
 use anyhow::{Context, Result};
 use image_tests::measure::fleet_load;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 fn main() -> Result<()> {
-    // A device has some pipes and sockets here, and 1024 files are a usual limit.
+    // Each device needs some pipes and sockets, and the usual limit is 1024 files.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let number = |name: &str, usual: usize| {

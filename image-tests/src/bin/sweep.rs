@@ -1,6 +1,6 @@
-//! `make sweep`: the power is cut at every point of everything that firstboot does. Prints the table, and
-//! exits non-zero if anything is stuck. EACH in the environment tries only so many points of each row (drawn
-//! with SEED), SCENARIO only what has this in its name, such as "enroll, rsa".
+//! `make sweep`: the power is cut at every point of everything that firstboot does. Prints the table, and fails if
+//! anything is stuck. The environment variable EACH limits it to so many points of each row, drawn with SEED; SCENARIO
+//! to the rows with this in their name, such as "enroll, rsa".
 
 use anyhow::{Context, Result, ensure};
 use image_tests::faults::power_cut::{self, Sample};
@@ -10,10 +10,10 @@ fn main() -> Result<()> {
     let sample = match variable("EACH") {
         None => Sample::All,
         Some(each) => Sample::Drawn {
-            each: each.parse().context("EACH is no number")?,
+            each: each.parse().context("EACH is not a number")?,
             seed: variable("SEED")
                 .map_or(Ok(1), |seed| seed.parse())
-                .context("SEED is no number")?,
+                .context("SEED is not a number")?,
         },
     };
     let only = variable("SCENARIO").unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The key's authorization value as tpm2-pkcs11 itself unwraps it, in hexadecimal digits: the library decrypts a data
-//! object that is given the key's wrapped value (docs/findings/attestation.md, "The key without the library"). A program
-//! of its own, as the library takes its settings from the environment: TPM2_PKCS11_STORE and _TCTI; MODULE is its path,
-//! PIN the user's. tests/station compares with what firstboot reads from the store.
+//! Prints the key's authorization value, as tpm2-pkcs11 itself unwraps it, in hexadecimal: the library decrypts a data
+//! object whose wrapped value is the key's (docs/findings/attestation.md, "The key without the library"). tests/station
+//! compares it with what firstboot reads from the store. A separate program, because the library is configured by the
+//! environment: TPM2_PKCS11_STORE and TPM2_PKCS11_TCTI; MODULE is its path, PIN the user's PIN.
 
 use anyhow::{Context, Result, bail};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};

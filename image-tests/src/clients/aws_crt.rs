@@ -1,4 +1,4 @@
-//! aws-crt, the nucleus's own MQTT and TLS, from PyPI: PKCS#11 by slot, label and PIN; TLS 1.2.
+//! aws-crt, the nucleus's MQTT and TLS library, from PyPI. It uses PKCS#11 by slot, label and PIN, and TLS 1.2.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use anyhow::{Context, Result, anyhow};
 use super::Identity;
 use crate::process::succeed;
 
-/// The version that facts about the nucleus were established with. The wheel has everything in it.
+/// The version that the findings about the nucleus are for. The wheel contains everything.
 const PACKAGE: &str = "awscrt==0.38.1";
 
-/// Connects to the IoT data endpoint on this machine as a thing, with the identity's key at a slot, and
-/// publishes to a topic of the thing's.
+/// Connects to an IoT data endpoint on this host as a thing, with the identity's key in a slot, and publishes to one of
+/// the thing's topics.
 pub fn publish_at_slot(
     identity: &Identity,
     slot: u64,
@@ -42,7 +42,7 @@ pub fn publish_at_slot(
     Ok(())
 }
 
-/// A Python that has aws-crt: a virtual environment below target/, made once with the machine's pip.
+/// A Python with aws-crt: a virtual environment in target/, created once with the host's pip.
 fn python() -> Result<PathBuf> {
     static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let made = MADE.get_or_init(|| make().map_err(|e| format!("{e:#}")));
@@ -52,7 +52,7 @@ fn python() -> Result<PathBuf> {
 fn make() -> Result<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/image-tests");
     fs::create_dir_all(&folder)?;
-    // One at a time: a virtual environment cannot be moved into its place.
+    // One at a time, because a virtual environment cannot be moved into place.
     let lock = fs::File::create(folder.join("aws-crt.lock"))?;
     lock.lock()?;
     let environment = folder.canonicalize()?.join("aws-crt");
@@ -63,7 +63,7 @@ fn make() -> Result<PathBuf> {
                 .args(["-m", "venv", "--clear"])
                 .arg(&environment),
         )
-        .context("is python3-venv installed? image-tests/host-packages does it")?;
+        .context("is python3-venv installed? Run image-tests/host-packages")?;
         let pip = ["install", "--quiet", "--disable-pip-version-check", PACKAGE];
         succeed(Command::new(environment.join("bin/pip")).args(pip))?;
         fs::write(installed, PACKAGE)?;

@@ -1,4 +1,4 @@
-//! Java with SunPKCS11, set up as Greengrass's PKCS#11 provider does it: what the nucleus talks TLS with.
+//! Java with SunPKCS11, configured as by Greengrass's PKCS#11 provider: the nucleus's TLS client.
 
 use std::path::Path;
 
@@ -8,15 +8,15 @@ use super::{Identity, pkcs11_tool};
 use crate::doubles::tls::{ANSWER, QUESTION, TlsServer};
 use crate::process::succeed;
 
-/// Completes a handshake with the identity's key and certificate, says something and hears the answer.
+/// Completes a handshake with the identity's key and certificate, and checks the server's answer.
 pub fn connect(identity: &Identity, server: &TlsServer) -> Result<()> {
     let slot = pkcs11_tool::slot(identity)?;
     connect_at_slot(identity, slot, server)
 }
 
-/// The same with the slot ID that a configuration names.
+/// The same with a given slot ID.
 pub fn connect_at_slot(identity: &Identity, slot: u64, server: &TlsServer) -> Result<()> {
-    // Java compiles a program of one file as it starts it.
+    // Java compiles a single-file program when it starts it.
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/clients/java/TlsClient.java");
     let mut client = identity.command("java");
     client

@@ -1,6 +1,6 @@
-//! The programs that use an identity in earnest, each with its own PKCS#11 stack: GnuTLS's p11tool, OpenSC's
-//! pkcs11-tool, OpenSSL with pkcs11-provider, Java's SunPKCS11. All take an [`Identity`] and none a default
-//! of the machine. A PIN is in no argument list.
+//! Programs that use a device's identity, each with its own PKCS#11 stack: GnuTLS's p11tool, OpenSC's pkcs11-tool,
+//! OpenSSL with pkcs11-provider, Java's SunPKCS11. All work with an [`Identity`], and with no default of the host. No
+//! PIN is in an argument list.
 
 pub mod aws_crt;
 pub mod java;
@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::bounded;
 
-/// The keys that a device can have.
+/// The types of key that a device can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyType {
     EccP256,
@@ -26,7 +26,7 @@ pub enum KeyType {
 impl KeyType {
     pub const BOTH: [Self; 2] = [Self::EccP256, Self::Rsa2048];
 
-    /// As the settings of firstboot spell it.
+    /// Its name in firstboot's settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::EccP256 => "ecc-p256",
@@ -35,14 +35,14 @@ impl KeyType {
     }
 }
 
-/// Somebody that a client runs as, with no group beside their own.
+/// The user that a client runs as, with no supplementary groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct User {
     pub uid: u32,
     pub gid: u32,
 }
 
-/// One key and certificate in one token, and how a client gets at it.
+/// One key and certificate in a token, and how a client reaches them.
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub module: PathBuf,
@@ -52,16 +52,16 @@ pub struct Identity {
     pub label: String,
     pub key: KeyType,
     pub pin_file: PathBuf,
-    /// Where the library locks, for those who may not write to the store.
+    /// Where the library locks for users who cannot write to the store.
     pub lock_directory: Option<PathBuf>,
-    /// Who uses it; `None` is whoever runs the test.
+    /// Who uses it; `None` for the user that runs the tests.
     pub user: Option<User>,
-    /// More of the environment, such as LD_LIBRARY_PATH for another build of the library.
+    /// Additional environment variables, such as LD_LIBRARY_PATH for another build of the library.
     pub environment: Vec<(String, String)>,
 }
 
 impl Identity {
-    /// A program with this identity's environment and nothing else in it.
+    /// A program in this identity's environment, and nothing else.
     pub fn command(&self, program: &str) -> Command {
         let mut command = match self.user {
             None => bounded(program),
@@ -77,8 +77,8 @@ impl Identity {
         command.env("TPM2_PKCS11_STORE", &self.store);
         command.env("TPM2_PKCS11_TCTI", &self.tcti);
         if let Some(directory) = &self.lock_directory {
-            // tpm2-pkcs11 1.9.0, Debian 12's, takes the first character of PKCS11_SQL_LOCK for all of it
-            // (mended by 1.9.1): an absolute path comes to the root directory. One character does in all.
+            // tpm2-pkcs11 1.9.0, Debian 12's, uses only the first character of PKCS11_SQL_LOCK (1.9.1 fixes it), so an
+            // absolute path means the root directory. A single character works in all versions.
             command.current_dir(directory).env("PKCS11_SQL_LOCK", ".");
         }
         let more = self.environment.iter().map(|(name, value)| (name, value));
@@ -101,7 +101,7 @@ impl Identity {
     }
 }
 
-/// What every program here gets: a search path, and messages in the language that this crate reads.
+/// Every program's environment: a search path, and messages in the language that this crate reads.
 pub fn basic_environment() -> Vec<(&'static str, String)> {
     let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
     vec![("PATH", path), ("LC_ALL", "C.UTF-8".to_owned())]
@@ -110,8 +110,8 @@ pub fn basic_environment() -> Vec<(&'static str, String)> {
 /// The environment variable that names another build of libtpm2_pkcs11 for firstboot and all clients.
 pub const MODULE_VARIABLE: &str = "FIRSTBOOT_TEST_PKCS11_MODULE";
 
-/// libtpm2_pkcs11: the one that [`MODULE_VARIABLE`] names, or else this machine's. Debian has it by
-/// architecture, OpenEmbedded does not.
+/// libtpm2_pkcs11: the one that [`MODULE_VARIABLE`] names, or else this host's. Debian's path has the architecture,
+/// OpenEmbedded's does not.
 pub fn installed_module() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(MODULE_VARIABLE) {
         return Ok(path.into());
@@ -119,7 +119,7 @@ pub fn installed_module() -> Result<PathBuf> {
     installed("pkcs11/libtpm2_pkcs11.so").context("libtpm2-pkcs11-1 is not installed")
 }
 
-/// pkcs11-provider for OpenSSL, of this machine.
+/// This host's pkcs11-provider for OpenSSL.
 pub fn installed_provider() -> Result<PathBuf> {
     installed("ossl-modules/pkcs11.so").context("pkcs11-provider is not installed")
 }
@@ -139,7 +139,7 @@ fn installed(relative: &str) -> Result<PathBuf> {
     }
 }
 
-/// Makes two tests of each scenario, a function of the key type, so that a failure names both.
+/// Makes two tests of a function of the key type, so that a failure names the type.
 #[macro_export]
 macro_rules! for_both_keys {
     ($($scenario:ident: $ecc:ident, $rsa:ident;)*) => {$(

@@ -1,4 +1,4 @@
-//! mosquitto_pub: an MQTT client that takes files only, and gets at the TPM's key through OpenSSL all the same:
+//! mosquitto_pub: an MQTT client that takes only files, and uses the TPM's key through OpenSSL all the same, because
 //! pkcs11-provider reads a key's URI from a PEM file.
 
 use std::path::Path;
@@ -9,8 +9,8 @@ use super::Identity;
 use super::openssl::configuration;
 use crate::process::succeed;
 
-/// Connects to the IoT data endpoint on this machine as a thing, with the identity's key, and publishes to a
-/// topic of the thing's. The certificate is a file, perhaps a chain.
+/// Connects to an IoT data endpoint on this host as a thing, with the identity's key, and publishes to one of the
+/// thing's topics. The certificate's file may have a chain.
 pub fn publish(
     identity: &Identity,
     key_uri: &str,
@@ -60,7 +60,10 @@ pub fn publish(
 fn uri_file(uri: &str) -> Result<String> {
     const FORMAT: &str = "PKCS#11 Provider URI v1.0";
     let element = |tag: u8, content: &[u8]| -> Result<Vec<u8>> {
-        ensure!(content.len() < 128, "a longer element has a longer header");
+        ensure!(
+            content.len() < 128,
+            "a longer element needs a longer header"
+        );
         Ok([&[tag, content.len() as u8], content].concat())
     };
     let fields = [

@@ -1,4 +1,4 @@
-//! OpenSSL 3 with pkcs11-provider: what nucleus lite talks TLS with.
+//! OpenSSL 3 with pkcs11-provider: nucleus lite's TLS client.
 
 use std::io::Write;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub fn connect(
     configuration: &Path,
     server: &TlsServer,
 ) -> Result<()> {
-    // The server ends the connection at this word, and with that the client.
+    // At this word the server closes the connection, which ends the client.
     let mut said = tempfile::tempfile()?;
     write!(said, "{QUESTION}\n{CLOSE}\n")?;
     std::io::Seek::rewind(&mut said)?;
@@ -39,8 +39,8 @@ pub fn connect(
     Ok(())
 }
 
-/// Connects to the IoT data endpoint on this machine as a thing, and hears that it is accepted: an MQTT 3.1.1
-/// CONNECT and DISCONNECT (OASIS standard, §3.1, §3.14), as s_client speaks none.
+/// Connects to an IoT data endpoint on this host as a thing, and checks that it is accepted. s_client speaks no MQTT,
+/// so this sends a CONNECT and a DISCONNECT of MQTT 3.1.1 (OASIS standard, §3.1, §3.14).
 pub fn connect_mqtt(
     identity: &Identity,
     certificate: &str,
@@ -52,7 +52,7 @@ pub fn connect_mqtt(
     let id = u8::try_from(thing.len())?;
     let variable = [b"\0\x04MQTT\x04\x02\0\x3c\0", &[id][..], thing.as_bytes()].concat();
     let length = u8::try_from(variable.len())?;
-    ensure!(length < 128, "a longer packet has a longer header");
+    ensure!(length < 128, "a longer packet needs a longer header");
     let mut said = tempfile::tempfile()?;
     said.write_all(&[&[0x10, length][..], &variable, &[0xe0, 0]].concat())?;
     std::io::Seek::rewind(&mut said)?;
@@ -72,7 +72,7 @@ pub fn connect_mqtt(
         .args(["-cert", certificate])
         .args(["-key", &identity.uri("private")])
         .stdin(Stdio::from(said));
-    // The broker closes at DISCONNECT without TLS's close_notify, which s_client may call an error.
+    // At DISCONNECT the broker closes without TLS's close_notify, which may be an error to s_client.
     let heard = crate::process::finish(&mut client)?;
     ensure!(
         heard.stdout.as_bytes().starts_with(b"\x20\x02\0\0"),
@@ -81,7 +81,7 @@ pub fn connect_mqtt(
     Ok(())
 }
 
-/// A configuration for an identity that firstboot has not configured: the provider, and the PIN by its file.
+/// A configuration with the provider and the PIN's file, for an identity that firstboot has not configured.
 pub fn configuration(identity: &Identity) -> Result<String> {
     Ok(format!(
         "openssl_conf = openssl_init\n\
@@ -95,7 +95,7 @@ pub fn configuration(identity: &Identity) -> Result<String> {
     ))
 }
 
-/// The openssl command without any token, and without the machine's own configuration.
+/// The openssl command without a token and without the host's configuration.
 pub fn plain(arguments: &[&str]) -> Command {
     let mut command = bounded("openssl");
     command.env_clear().envs(basic_environment());
@@ -103,7 +103,7 @@ pub fn plain(arguments: &[&str]) -> Command {
     command
 }
 
-/// Verifies a request's own signature; its text, with which the subject and the key can be compared.
+/// Verifies a request's signature. Returns the request as text, with its subject and key.
 pub fn verify_request(request: &Path) -> Result<String> {
     let mut command = plain(&["req", "-verify", "-noout", "-text", "-in"]);
     succeed(command.arg(request)).context("openssl does not accept the certificate request")

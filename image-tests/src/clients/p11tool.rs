@@ -1,4 +1,4 @@
-//! GnuTLS's p11tool: what AWS's tutorials look at a token with.
+//! GnuTLS's p11tool, which AWS's tutorials use to look at a token.
 
 use anyhow::{Result, ensure};
 
@@ -18,7 +18,7 @@ pub fn list(identity: &Identity) -> Result<Vec<String>> {
 /// Signs with the private key, and verifies with the public key in the token.
 pub fn test_sign(identity: &Identity) -> Result<()> {
     let said = p11tool(identity, "--test-sign", &identity.uri("private"))?.stderr;
-    // "Signing using ECDSA-SHA256... ok", then two lines on verifying; not every failure sets the exit status.
+    // "Signing using ECDSA-SHA256... ok", then two lines about verifying. Not every failure sets the exit status.
     let ok = said.lines().filter(|line| line.ends_with("... ok")).count();
     ensure!(ok == 3, "p11tool --test-sign says: {said}");
     Ok(())

@@ -1,5 +1,5 @@
-//! OpenSC's pkcs11-tool: the token's slot and objects, and signatures that the openssl command verifies
-//! without any PKCS#11 in it.
+//! OpenSC's pkcs11-tool: the token's slot and objects, and signatures that the openssl command verifies without
+//! PKCS#11.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use super::openssl::plain as openssl;
 use super::{Identity, KeyType};
 use crate::process::succeed;
 
-/// The ID of the slot that the token is in: what Greengrass's PKCS#11 provider and Java are configured with.
+/// The ID of the token's slot, for the configuration of Greengrass's PKCS#11 provider and of Java.
 pub fn slot(identity: &Identity) -> Result<u64> {
     let listing = succeed(pkcs11_tool(identity).arg("--list-slots"))?;
     // Slot 0 (0x1): Manufacturer
@@ -41,7 +41,7 @@ pub fn token_labels(identity: &Identity) -> Result<Vec<String>> {
     Ok(labels.collect())
 }
 
-/// Makes another token in the store, as a program would that knows nothing of firstboot.
+/// Creates another token in the store, as a program would that knows nothing of firstboot.
 pub fn make_token(identity: &Identity, label: &str) -> Result<()> {
     const SO_PIN: [&str; 2] = ["--so-pin", "12345678"];
     let blank = token_labels(identity)?.len().to_string();
@@ -57,7 +57,7 @@ pub fn make_token(identity: &Identity, label: &str) -> Result<()> {
     Ok(())
 }
 
-/// Everything in the token, as the tool prints it.
+/// The tool's list of everything in the token.
 pub fn list(identity: &Identity) -> Result<String> {
     succeed(logged_in(identity)?.arg("--list-objects"))
 }
@@ -80,7 +80,7 @@ pub fn read_certificate(identity: &Identity, pem: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Signs a message with the token's private key and has openssl verify it with its public key.
+/// Signs a message with the token's private key, and verifies it with openssl and the public key.
 pub fn sign_and_verify(identity: &Identity) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
@@ -97,7 +97,7 @@ pub fn sign_and_verify(identity: &Identity) -> Result<()> {
     let mut sign = logged_in(identity)?;
     sign.args(["--sign", "--label", &identity.label]);
     match identity.key {
-        // The library signs digests only: the tool is given one, and makes DER of what comes back.
+        // The library signs only digests. The tool encodes the signature as DER.
         KeyType::EccP256 => {
             let mut digest = openssl(&["dgst", "-sha256", "-binary", "-out"]);
             succeed(digest.arg(path("input")).arg(path("message")))?;
@@ -133,7 +133,7 @@ fn logged_in(identity: &Identity) -> Result<Command> {
     Ok(command)
 }
 
-/// Takes the certificate out of the token: something that firstboot has to notice.
+/// Deletes the certificate from the token, which firstboot has to notice.
 pub fn delete_certificate(identity: &Identity) -> Result<()> {
     let mut delete = logged_in(identity)?;
     delete.args([
@@ -147,7 +147,7 @@ pub fn delete_certificate(identity: &Identity) -> Result<()> {
     Ok(())
 }
 
-/// Puts another's certificates into the token, each under a label and an ID of its own.
+/// Adds certificates to the token that are not firstboot's, each with its own label and ID.
 pub fn add_certificates(identity: &Identity, certificate: &Path, count: usize) -> Result<()> {
     for n in 0..count {
         let mut write = logged_in(identity)?;

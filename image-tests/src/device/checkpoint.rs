@@ -1,4 +1,4 @@
-//! A device that is off, to go on from as often as wanted.
+//! A device that is off, from which any number of tests can continue.
 
 use anyhow::Result;
 use tempfile::TempDir;
@@ -14,7 +14,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Shuts a device down, and keeps its file tree and its TPM's state.
+    /// Shuts a device down, and copies its file tree and its TPM's state.
     pub fn take(mut device: Device) -> Result<Self> {
         device.tpm.shut_down()?;
         let (tree, tpm) = (TempDir::new()?, TempDir::new()?);
@@ -23,7 +23,7 @@ impl Checkpoint {
         Ok(Self { tree, tpm })
     }
 
-    /// A device as that one was, its TPM switched on.
+    /// A copy of the device, with its TPM switched on.
     pub fn restore(&self) -> Result<Device> {
         Device::copy_of(self.tree.path(), self.tpm.path())
     }

@@ -1,5 +1,6 @@
-//! An unprovisioned device: the part of its root filesystem that firstboot touches, and a TPM of its own.
-//! Most tests and the demo start here: settings in, `run`, then look at what has become of it.
+//! What is tested. Most tests and the demo start with an unprovisioned [`Device`]: the part of its root file system
+//! that firstboot touches, and a TPM. They write settings, `run` firstboot, and look at the result. [`machine`] boots a
+//! whole system; [`station`] is the operator's side.
 
 mod checkpoint;
 pub mod machine;
@@ -26,18 +27,18 @@ pub use checkpoint::Checkpoint;
 pub use settings::offline_settings;
 pub use snapshot::Snapshot;
 
-/// The board's serial number, as a Raspberry Pi's.
+/// The board's serial number, in a Raspberry Pi's format.
 pub const SERIAL: &str = "10000000a1b2c3d4";
 pub const MACHINE_ID: &str = "0123456789abcdef0123456789abcdef";
-/// Where the identity of a device is, in its own terms.
+/// The directory of the device's identity, as a path on the device.
 pub const STORE: &str = "/var/lib/tpm2_pkcs11";
 const BOOT: &str = "/boot/firstboot";
-/// nucleus lite's daemons, the nucleus's components, and those who may use the TPM.
+/// The groups of nucleus lite's daemons, of the nucleus's components, and of the TPM.
 const GROUPS: [&str; 3] = ["ggcore", "ggc_group", "tss"];
-/// The device's groups, where the tests run as root: of nobody on this machine.
+/// The device's first group ID if the tests run as root: nobody on this host has it.
 const FIRST_GID: u32 = 64_001;
 
-/// What a run of firstboot came to.
+/// How a run of firstboot ended.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     pub code: i32,
@@ -46,7 +47,7 @@ pub struct Outcome {
     pub elapsed: Duration,
 }
 
-/// firstboot has ended with this status, and said these words on standard error.
+/// firstboot ended with this status, and with these words on standard error.
 #[track_caller]
 pub fn assert_ends(outcome: &Outcome, code: i32, words: &str) {
     assert_eq!(outcome.code, code, "{}{}", outcome.stdout, outcome.stderr);
@@ -60,10 +61,10 @@ pub fn assert_ends(outcome: &Outcome, code: i32, words: &str) {
 #[derive(Debug)]
 pub struct Device {
     pub tpm: SoftwareTpm,
-    /// The TCTI that firstboot is given in place of the TPM's own: a proxy, or one where nothing is.
+    /// A TCTI for firstboot in place of the TPM's own: a proxy's, or one that leads nowhere.
     pub tcti: Option<String>,
     root: TempDir,
-    /// What this harness writes for the clients: outside the root, so that no snapshot has it.
+    /// Files for the clients: outside the root, so that snapshots do not have them.
     aside: TempDir,
 }
 
@@ -105,7 +106,7 @@ impl Device {
         Ok(device)
     }
 
-    /// A device like another one was: copies of its file tree and of its TPM's state.
+    /// A device from copies of a file tree and of a TPM's state.
     pub fn copy_of(tree: &Path, tpm_state: &Path) -> Result<Self> {
         let root = readable_directory("device-")?;
         copy_tree(tree, root.path())?;
@@ -121,7 +122,7 @@ impl Device {
         self.root.path()
     }
 
-    /// Where a path of the device is on this machine.
+    /// The path on this host of a path on the device.
     pub fn path(&self, of_device: impl AsRef<Path>) -> PathBuf {
         let of_device = of_device.as_ref();
         self.root
@@ -129,7 +130,7 @@ impl Device {
             .join(of_device.strip_prefix("/").unwrap_or(of_device))
     }
 
-    /// A file on the boot partition, by its name in `firstboot/`.
+    /// A file on the boot partition, by its path in `firstboot/`.
     pub fn boot_file(&self, name: &str) -> PathBuf {
         self.path(BOOT).join(name)
     }
@@ -143,7 +144,7 @@ impl Device {
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
-    /// Writes a file of the device, and the directories above it.
+    /// Writes a file of the device, and creates its directories.
     pub fn write(&self, of_device: impl AsRef<Path>, text: impl AsRef<[u8]>) -> Result<()> {
         let path = self.path(of_device);
         if let Some(parent) = path.parent() {
@@ -152,7 +153,7 @@ impl Device {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The operator's settings.
+    /// Writes the operator's settings.
     pub fn settings(&self, settings: &serde_json::Value) -> Result<()> {
         self.write(
             Path::new(BOOT).join("firstboot.json"),
@@ -160,7 +161,8 @@ impl Device {
         )
     }
 
-    /// The ID of a group on this device. Who is not root can give files to a group of their own only.
+    /// The ID of a group on this device. Unless the tests run as root, it is their own group, as they can give files to
+    /// no other.
     pub fn group(&self, name: &str) -> u32 {
         if !nix::unistd::getuid().is_root() {
             return nix::unistd::getgid().as_raw();
@@ -186,7 +188,7 @@ impl Device {
         self.run_with(arguments, |command| command)
     }
 
-    /// The same with something of its environment changed.
+    /// The same with a changed command.
     pub fn run_with(
         &self,
         arguments: &[&str],
@@ -217,12 +219,12 @@ impl Device {
         Ok(outcome.stdout)
     }
 
-    /// firstboot's own command line, for those who start it themselves (fault injection does).
+    /// firstboot's command, without a time limit, for callers that start it themselves.
     pub fn firstboot(&self, arguments: &[&str]) -> Result<Command> {
         Ok(self.command(Command::new(firstboot()?), arguments))
     }
 
-    /// The same with the TPM reached another way.
+    /// The same with another TCTI.
     pub fn firstboot_at(&self, tcti: &str, arguments: &[&str]) -> Result<Command> {
         Ok(self.command_at(tcti, Command::new(firstboot()?), arguments))
     }
@@ -255,7 +257,7 @@ impl Device {
             .with_context(|| format!("no request in {}", requests.display()))
     }
 
-    /// Puts a certificate where the operator does, under the name that its request has.
+    /// Saves a certificate where an operator does, under the name of its request.
     pub fn drop_certificate(&self, pem: &str) -> Result<PathBuf> {
         let request = self.request()?;
         let name = request.file_name().context("a request without a name")?;
@@ -269,11 +271,10 @@ impl Device {
     pub fn status(&self) -> Result<serde_json::Value> {
         let path = self.boot_file("status.json");
         let text = fs::read(&path).with_context(|| format!("no {}", path.display()))?;
-        serde_json::from_slice(&text).context("status.json is no JSON")
+        serde_json::from_slice(&text).context("status.json is not JSON")
     }
 
-    /// From nothing to a configured Greengrass that trusts this authority: provision, an operator's
-    /// signature, enroll.
+    /// Provisions and enrolls the device, with a certificate from this authority, which Greengrass will trust.
     pub fn enroll_with(&self, authority: &Authority) -> Result<()> {
         self.write(
             Path::new(BOOT).join("root-ca.pem"),
@@ -285,12 +286,12 @@ impl Device {
         Ok(())
     }
 
-    /// Everything in the device's tree as it is now.
+    /// A snapshot of the device's file tree.
     pub fn snapshot(&self) -> Result<Snapshot> {
         Snapshot::of(self.root())
     }
 
-    /// How clients on this machine use the device's identity, as root.
+    /// The device's identity, for clients on this host that run as root.
     pub fn identity(&self, key: KeyType) -> Result<Identity> {
         Ok(Identity {
             module: installed_module()?,
@@ -306,7 +307,7 @@ impl Device {
         })
     }
 
-    /// The same for the user of nucleus lite's daemons, with a lock directory as tmpfiles makes it.
+    /// The same for the user of nucleus lite's daemons, with the lock directory that systemd-tmpfiles creates.
     pub fn identity_of_greengrass(&self, key: KeyType) -> Result<Identity> {
         let user = self.greengrass_user();
         let lock = self.aside.path().join("lock");
@@ -328,8 +329,8 @@ impl Device {
         Ok(self.translate(named.context("no certificateFilePath")?))
     }
 
-    /// The OpenSSL configuration that firstboot wrote for nucleus lite, usable on this machine: a path that
-    /// exists below the device's root means the file there.
+    /// The OpenSSL configuration that firstboot wrote for nucleus lite, made usable on this host: paths that exist
+    /// below the device's root lead there.
     pub fn openssl_conf(&self) -> Result<PathBuf> {
         let written = self.read("/etc/greengrass/openssl.cnf")?;
         let translated: String = written
@@ -354,15 +355,15 @@ impl Device {
     }
 }
 
-/// The program: `FIRSTBOOT`, else the newest build of this checkout.
+/// The program under test: `FIRSTBOOT`, or else the newest build in this checkout.
 pub fn firstboot() -> Result<PathBuf> {
     built("firstboot", "FIRSTBOOT")
 }
 
-/// A program: the variable's, else the newest build of this checkout.
+/// A program under test: the one that the environment variable names, or else the newest build in this checkout.
 pub(crate) fn built(program: &str, variable: &str) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(variable) {
-        return std::path::absolute(path).with_context(|| format!("{variable} is no path"));
+        return std::path::absolute(path).with_context(|| format!("{variable} is not a path"));
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),

@@ -1,11 +1,11 @@
-//! Settings as an operator would write them: what a test starts from and changes.
+//! An operator's settings, which tests change.
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::clients::{KeyType, MODULE_VARIABLE, installed_module};
 
-/// Complete settings for offline enrollment: an operator's, for the edition.
+/// An operator's complete settings for offline enrollment with this edition.
 pub fn offline_settings(edition: &str, key: KeyType) -> Value {
     let mut settings = json!({
         "thing_name": "gateway-${serial}",
@@ -25,7 +25,7 @@ pub fn offline_settings(edition: &str, key: KeyType) -> Value {
     settings
 }
 
-/// What the image brings: the defaults that are installed, and the PKCS#11 library if it is not the usual.
+/// The image's settings: the installed defaults, and the PKCS#11 library if it is not the usual one.
 pub fn of_the_image() -> Result<String> {
     let installed = include_str!("../../../firstboot/conf/firstboot.json");
     if std::env::var_os(MODULE_VARIABLE).is_none() {

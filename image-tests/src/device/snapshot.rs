@@ -1,4 +1,4 @@
-//! A device's tree at one moment, to be compared with another: how a test shows that nothing was changed.
+//! A device's file tree at one moment. Comparing two snapshots shows that nothing was changed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Small trees only: the content is kept as it is.
+/// A snapshot keeps all content, so it is for small trees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot(BTreeMap<PathBuf, Entry>);
 
@@ -24,14 +24,14 @@ pub struct Entry {
 #[derive(Clone, PartialEq, Eq)]
 pub enum Kind {
     Directory,
-    /// Inode and time of modification tell a file that was written again from one that was left alone.
+    /// Inode and modification time tell whether a file was written again.
     File {
         content: Vec<u8>,
         inode: u64,
         modified: (i64, i64),
     },
     Link(PathBuf),
-    /// A socket, a pipe, a device.
+    /// A socket, pipe or device.
     Special,
 }
 
@@ -43,12 +43,12 @@ impl Snapshot {
         Ok(Self(entries))
     }
 
-    /// All entries, by their path in the device ("/etc/machine-id").
+    /// All entries, by their path on the device ("/etc/machine-id").
     pub fn entries(&self) -> &BTreeMap<PathBuf, Entry> {
         &self.0
     }
 
-    /// The size of all regular files together.
+    /// The total size of all regular files, bytes.
     pub fn bytes(&self) -> usize {
         let sizes = self.0.values().map(|entry| match &entry.kind {
             Kind::File { content, .. } => content.len(),
@@ -57,14 +57,14 @@ impl Snapshot {
         sizes.sum()
     }
 
-    /// Without what is at or below a path of the device: for what may change.
+    /// The snapshot without a path of the device and what is below it, which may change.
     pub fn without(mut self, of_device: impl AsRef<Path>) -> Self {
         self.0
             .retain(|path, _| !path.starts_with(of_device.as_ref()));
         self
     }
 
-    /// The regular files that hold these bytes.
+    /// The regular files that contain these bytes.
     pub fn files_with(&self, bytes: &[u8]) -> Vec<&Path> {
         self.0
             .iter()
@@ -78,7 +78,7 @@ impl Snapshot {
             .collect()
     }
 
-    /// One line for each path that differs; empty if nothing does.
+    /// A line for each path that differs; empty if none does.
     pub fn difference(&self, later: &Self) -> String {
         let mut lines = String::new();
         for (path, before) in &self.0 {
@@ -140,7 +140,7 @@ fn collect(root: &Path, directory: &Path, entries: &mut BTreeMap<PathBuf, Entry>
     Ok(())
 }
 
-/// As `ls -l` would have it; content by its size only, as it may be a secret's.
+/// As in `ls -l`; of the content, which may be secret, only the size.
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04o} {}:{} ", self.mode & 0o7777, self.uid, self.gid)?;

@@ -1,4 +1,4 @@
-//! firstboot-station on the operator's bench: with a CA, and the certificates of the TPM maker whose TPMs it takes.
+//! The provisioning station: firstboot-station with an operator's CA and a TPM manufacturer's certificates.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,17 +28,17 @@ impl Station {
         })
     }
 
-    /// A file or directory of the bench's own.
+    /// A path in the station's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Where replies go, unless they go somewhere else.
+    /// The directory for replies.
     pub fn out(&self) -> PathBuf {
         self.path("out")
     }
 
-    /// SHA-256 of the CA's certificate, as `openssl x509 -fingerprint -sha256` prints it.
+    /// SHA-256 of the CA certificate, in the format of `openssl x509 -fingerprint -sha256`.
     pub fn fingerprint(&self) -> Result<String> {
         let certificate = X509::from_pem(self.operator.certificate_pem()?.as_bytes())?;
         let digest = certificate.digest(MessageDigest::sha256())?;
@@ -46,7 +46,7 @@ impl Station {
         Ok(bytes.join(":"))
     }
 
-    /// The program with its arguments, and an environment in which nothing is set.
+    /// The program with these arguments, in a minimal environment.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = bounded(program()?);
         command.env_clear().env("PATH", "/usr/bin:/bin");
@@ -55,14 +55,14 @@ impl Station {
         Ok(command)
     }
 
-    /// `issue` with the CA's key in its file, for a year.
+    /// `issue` with the CA's key from its file, valid for a year.
     pub fn issuing(&self, requests: &Path) -> Result<Command> {
         let mut command = self.answering("issue", requests)?;
         command.args(["--days", "365"]);
         Ok(command)
     }
 
-    /// `issue` or `wrap` with all that both need.
+    /// `issue` or `wrap` with the options that both need.
     pub fn answering(&self, subcommand: &str, requests: &Path) -> Result<Command> {
         let mut command = self.answering_with_another_key(subcommand, requests)?;
         command.arg("--key").arg(self.operator.key_path());
@@ -81,19 +81,20 @@ impl Station {
         Ok(command)
     }
 
-    /// Issues for these requests.
+    /// Runs `issue` for these requests.
     pub fn issue(&self, requests: &Path) -> Result<Finished> {
         finish(&mut self.issuing(requests)?)
     }
 
-    /// What the operator does with a device's card: issues for the request on it, and puts the reply onto it.
+    /// Answers the request on a device's card, as an operator does: issues a certificate, and puts the reply onto the
+    /// card.
     pub fn answer(&self, device: &Device) -> Result<()> {
         let done = self.issue(&device.path("/boot/firstboot/requests"))?;
         ensure!(done.code == 0, "firstboot-station: {done:?}");
         self.put_replies(device)
     }
 
-    /// Puts all replies onto a card.
+    /// Puts all replies onto a device's card.
     pub fn put_replies(&self, device: &Device) -> Result<()> {
         for entry in self.out().read_dir()? {
             let entry = entry?;
@@ -104,7 +105,7 @@ impl Station {
     }
 }
 
-/// The program: `FIRSTBOOT_STATION`, else the newest build of this checkout.
+/// The program under test: `FIRSTBOOT_STATION`, or else the newest build in this checkout.
 pub fn program() -> Result<PathBuf> {
     built("firstboot-station", "FIRSTBOOT_STATION")
 }

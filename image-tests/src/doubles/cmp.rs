@@ -1,8 +1,8 @@
 //! A certificate authority that speaks CMP (RFC 4210): `openssl cmp` as OpenSSL's own mock server, which checks who
-//! asks and gives the one certificate that it was started with.
+//! asks, and issues the one certificate that it was started with.
 //!
 //! OpenSSL 3.0's answers a key update only with a certificate of the issuer and serial number that are to be updated
-//! (`process_cert_request` in apps/lib/cmp_mock_srv.c), and listens at all of the machine's addresses.
+//! (`process_cert_request` in apps/lib/cmp_mock_srv.c), and listens on all addresses of the host.
 
 use std::fs::File;
 use std::process::Command;
@@ -21,7 +21,7 @@ pub struct CmpServer {
 }
 
 impl CmpServer {
-    /// A server at a free port. It signs as `signer`, believes those whom the authority has certified, and issues this
+    /// A server on a free port. It signs as `signer`, trusts clients that the authority has certified, and issues this
     /// certificate, PEM.
     pub fn start(signer: &Pair, authority: &Authority, issues: &str) -> Result<Self> {
         let files = tempfile::Builder::new().prefix("cmp-server-").tempdir()?;
@@ -29,7 +29,7 @@ impl CmpServer {
         std::fs::write(&certificate, issues)?;
         let log = files.path().join("log");
         let mut command = Command::new("openssl");
-        // Empty configurations: the machine's own has no say.
+        // Empty configurations, so that the host's does not apply.
         command.env("OPENSSL_CONF", "/dev/null");
         command.args(["cmp", "-config", "", "-port", "0"]);
         command.arg("-srv_cert").arg(&signer.certificate);
@@ -52,12 +52,12 @@ impl CmpServer {
         })
     }
 
-    /// Where clients reach it: scheme, host and port.
+    /// Its URL: scheme, host and port.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What it has said so far.
+    /// Its output so far.
     pub fn log(&self) -> Result<String> {
         Ok(std::fs::read_to_string(self.files.path().join("log"))?)
     }

@@ -1,5 +1,5 @@
-//! A request without a device: key and endorsement key made in this process, the record as firstboot writes it.
-//! Each part can be another than it should be. Nobody can open the replies.
+//! A request that no device made: key and endorsement key come from this process, the record looks as firstboot's. Any
+//! part can be wrong. Nobody can open the replies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,9 @@ use super::tpm_proxy::wire::tpm2b;
 #[derive(Debug, Clone)]
 pub struct ForgedRequest {
     pub thing: String,
-    /// The key in the public area; the CSR's, too.
+    /// The key of the public area and of the CSR.
     pub key: PKey<Private>,
-    /// Who signs the CSR, if not the key.
+    /// Signs the CSR in place of the key.
     pub csr_signer: Option<PKey<Private>>,
     /// TPMA_OBJECT.
     pub attributes: u32,
@@ -31,12 +31,12 @@ pub struct ForgedRequest {
 }
 
 impl ForgedRequest {
-    /// A good one: P-256 keys, and an EK certificate of this maker.
+    /// A plausible one: P-256 keys, and an EK certificate of this manufacturer.
     pub fn new(thing: &str, manufacturer: &Manufacturer) -> Result<Self> {
         Self::with(thing, manufacturer, p256()?, EkForm::default())
     }
 
-    /// With another endorsement key or a certificate of another form.
+    /// The same with a given endorsement key and form of its certificate.
     pub fn with(
         thing: &str,
         manufacturer: &Manufacturer,
@@ -53,12 +53,12 @@ impl ForgedRequest {
         })
     }
 
-    /// Writes record and CSR; the record's path.
+    /// Writes record and CSR. Returns the record's path.
     pub fn write(&self, directory: &Path) -> Result<PathBuf> {
         self.write_changed(directory, |_| {})
     }
 
-    /// The same with something of the record changed at last.
+    /// The same after a last change to the record.
     pub fn write_changed(
         &self,
         directory: &Path,
@@ -97,8 +97,8 @@ impl ForgedRequest {
         Ok(builder.build().to_pem()?)
     }
 
-    /// TPMT_PUBLIC (TPM 2.0 Library, Part 2 §12.2.4), as tpm2-pkcs11 has the TPM make keys: no symmetric algorithm,
-    /// no scheme, SHA-256 for the Name.
+    /// TPMT_PUBLIC (TPM 2.0 Library, Part 2 §12.2.4), as tpm2-pkcs11 creates keys: no symmetric algorithm, no
+    /// scheme, SHA-256 for the Name.
     fn public_area(&self) -> Result<Vec<u8>> {
         let is_rsa = self.key.id() == Id::RSA;
         let mut area = vec![0, if is_rsa { 0x01 } else { 0x23 }, 0, 0x0B];

@@ -1,5 +1,5 @@
-//! Doubles of what a device has or meets: its TPM, AWS IoT Core, those who issue certificates, a CMP server, a TLS
-//! server; and requests that no device has made.
+//! Doubles of what a device has or meets: its TPM, AWS IoT Core, certificate authorities, a CMP server, a TLS server;
+//! and requests that no device made.
 
 pub mod cmp;
 pub mod forged_request;

@@ -1,4 +1,4 @@
-//! The verifying end of a handshake: a TLS server that takes no client without a certificate of the operator's
+//! The verifying end of a handshake: a TLS server that accepts only clients with a certificate of the operator's
 //! authority, and answers each line with its reverse.
 
 use std::io::{self, BufRead, BufReader, Write};
@@ -27,7 +27,7 @@ pub enum Version {
 impl Version {
     pub const BOTH: [Self; 2] = [Self::Tls12, Self::Tls13];
 
-    /// As OpenSSL and Java name it.
+    /// Its name in OpenSSL and Java.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tls12 => "TLSv1.2",
@@ -51,19 +51,19 @@ impl Version {
     }
 }
 
-/// What a client says, and what it has to hear: proof that data went both ways under the session's keys.
+/// What a client sends, and the answer it has to get: proof that data went both ways under the session's keys.
 pub const QUESTION: &str = "born in the TPM";
 pub const ANSWER: &str = "MPT eht ni nrob";
-/// The line that is answered by closing the connection.
+/// The line at which the server closes the connection.
 pub const CLOSE: &str = "CLOSE";
 
-/// A client that is silent for so long has hung.
+/// A client that is silent for this long hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What came of a connection.
+/// How a handshake ended.
 #[derive(Debug)]
 enum Handshake {
-    /// The client has proved to hold the key of its certificate.
+    /// The client has proved possession of its certificate's key.
     Completed {
         certificate: X509,
         version: &'static str,
@@ -71,7 +71,7 @@ enum Handshake {
     Failed(String),
 }
 
-/// The server; it takes no more connections when it is dropped.
+/// A server, which stops accepting connections when it is dropped.
 #[derive(Debug)]
 pub struct TlsServer {
     port: u16,
@@ -83,7 +83,7 @@ pub struct TlsServer {
 }
 
 impl TlsServer {
-    /// A server at a free port that speaks one version only. The authority has to outlive it.
+    /// A server on a free port that speaks one version only. The authority has to outlive it.
     pub fn start(authority: &Authority, version: Version) -> Result<Self> {
         let tls = context(authority, version)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -97,7 +97,7 @@ impl TlsServer {
                         break;
                     }
                     let (tls, handshakes) = (tls.clone(), Arc::clone(&handshakes));
-                    // A connection that breaks is the client's to notice.
+                    // If a connection breaks, the client notices.
                     thread::spawn(move || drop(serve(&tls, stream, &handshakes)));
                 }
             })
@@ -120,13 +120,13 @@ impl TlsServer {
         self.version
     }
 
-    /// The certificate that signed the server's own: what clients trust.
+    /// The CA certificate that clients have to trust.
     pub fn authority(&self) -> &Path {
         &self.authority
     }
 
-    /// Whether a client of that common name has shown its certificate and proved to hold the key. Known before the
-    /// client has its first answer.
+    /// Whether a client with this common name has proved possession of its certificate's key. True before the client
+    /// gets its first answer.
     pub fn authenticated(&self, common_name: &str) -> bool {
         lock(&self.handshakes).iter().any(|handshake| {
             matches!(handshake, Handshake::Completed { certificate, version }
@@ -134,7 +134,7 @@ impl TlsServer {
         })
     }
 
-    /// Whether a client has shown this very certificate, PEM, and proved to hold the key.
+    /// Whether a client has used this very certificate, PEM, and proved possession of its key.
     pub fn was_shown(&self, pem: &str) -> Result<bool> {
         let wanted = X509::from_pem(pem.as_bytes())?.to_der()?;
         let mut shown = Vec::new();
@@ -146,7 +146,7 @@ impl TlsServer {
         Ok(shown.contains(&wanted))
     }
 
-    /// What came of the connections so far, for messages.
+    /// How the handshakes so far ended, for messages.
     pub fn log(&self) -> String {
         let handshakes = lock(&self.handshakes);
         let lines = handshakes.iter().map(|handshake| match handshake {
@@ -163,7 +163,7 @@ impl TlsServer {
 impl Drop for TlsServer {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
-        // Wakes the acceptor, which then sees the end.
+        // Wakes the acceptor, so that it ends.
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -171,7 +171,7 @@ impl Drop for TlsServer {
     }
 }
 
-/// Demands a certificate that leads to the authority.
+/// Requires a client certificate that chains to the authority.
 fn context(authority: &Authority, version: Version) -> Result<SslAcceptor> {
     let own = authority.server()?;
     let root = authority.certificate_path();

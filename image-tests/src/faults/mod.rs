@@ -1,4 +1,4 @@
-//! What goes wrong on purpose: the power, the storage, the network.
+//! Faults on purpose: power cuts, broken storage, lost connections.
 
 pub mod network;
 pub mod power_cut;

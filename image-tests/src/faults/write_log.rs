@@ -1,8 +1,8 @@
-//! What a running machine wrote to its card, in order, with what was flushed when, and the TPM's states in
-//! between: from these, the card and the TPM as a power cut at any point may leave them.
+//! The writes of a running machine to its card, in order, with its flushes, and the TPM's states in between: from these
+//! come the card and the TPM as a power cut at any point may leave them.
 //!
 //! QEMU's blklogwrites writes the log, in the format of the kernel's dm-log-writes
-//! (Documentation/admin-guide/device-mapper/log-writes.rst). `guest/nvsnap.c`, inside swtpm, keeps the states.
+//! (Documentation/admin-guide/device-mapper/log-writes.rst). `guest/nvsnap.c`, inside swtpm, saves the states.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -27,7 +27,7 @@ pub struct WriteLog {
     base: Card,
 }
 
-/// A point at which the power may go: after the n-th entry, with a selection of what was not flushed then.
+/// A point at which the power may go: after the n-th entry, with a random selection of the unflushed writes lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CrashPoint {
     pub n: usize,
@@ -36,15 +36,15 @@ pub struct CrashPoint {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// On the card, in bytes.
+    /// Offset on the card, bytes.
     at: u64,
     flags: u64,
-    /// Where its data are in the log, and how many bytes.
+    /// Its data: offset in the log and length, bytes.
     data: (u64, usize),
 }
 
 impl WriteLog {
-    /// Switches a machine on and records it.
+    /// Switches a machine on and records its writes.
     pub fn record(machine: Machine) -> Result<(Running, Self)> {
         let directory = tempfile::Builder::new().prefix("write-log-").tempdir()?;
         let log = Self {
@@ -70,7 +70,7 @@ impl WriteLog {
         self.directory.path().join("first")
     }
 
-    /// How many entries there are now: a place in what is being recorded.
+    /// The number of entries so far.
     pub fn len(&self) -> Result<usize> {
         Ok(usize::try_from(self.header()?[2])?)
     }
@@ -92,7 +92,7 @@ impl WriteLog {
             word(&bytes, 16),
             word(&bytes, 24),
         ];
-        ensure!(header[0] == MAGIC, "this is no write log: {header:x?}");
+        ensure!(header[0] == MAGIC, "not a write log: {header:x?}");
         Ok([header[0], header[1], header[2], header[3] & 0xffff_ffff])
     }
 
@@ -122,12 +122,12 @@ impl WriteLog {
         Ok(entries)
     }
 
-    /// How many of the entries before a point were not flushed: what a cut there may lose.
+    /// The number of entries that a cut at this point may lose: those after the last flush.
     pub fn unflushed(&self, n: usize) -> Result<usize> {
         Ok(n - last_flush(&self.entries()?, n))
     }
 
-    /// After which entries the FAT partition has changed.
+    /// The points after each write to the FAT partition.
     pub fn fat_writes(&self) -> Result<Vec<usize>> {
         let entries = self.entries()?;
         let is_fat = |entry: &Entry| entry.at < EXT4 && entry.data.1 > 0;
@@ -135,7 +135,7 @@ impl WriteLog {
         Ok(numbers.filter(|n| is_fat(&entries[n - 1])).collect())
     }
 
-    /// A machine as the power cut leaves it.
+    /// A machine as a power cut at this point leaves it.
     pub fn crash(&self, point: CrashPoint) -> Result<Machine> {
         let entries = self.entries()?;
         let card = Card::flash(self.base.path())?;
@@ -148,7 +148,7 @@ impl WriteLog {
         for (i, entry) in entries[..point.n].iter().enumerate() {
             let mut data = vec![0; entry.data.1];
             log.read_exact_at(&mut data, entry.data.0)?;
-            // Half of what was not flushed is lost, any of it.
+            // Any half of the unflushed writes is lost.
             if i >= safe && draw.bool() && !is_forced(entry.at, &data) {
                 continue;
             }
@@ -164,7 +164,7 @@ impl WriteLog {
         Ok(machine)
     }
 
-    /// The TPM's state at a point. Where it changed just there, either state may be the one.
+    /// The TPM's state at a point. If it changed just there, it may be either.
     fn state(&self, point: CrashPoint) -> Result<PathBuf> {
         let changes = self.changes()?;
         let until = point.n + (point.seed % 2) as usize;
@@ -175,7 +175,7 @@ impl WriteLog {
         ))
     }
 
-    /// After how many entries the TPM's permanent state changed, each time.
+    /// The points at which the TPM's permanent state changed.
     pub fn changes(&self) -> Result<Vec<usize>> {
         let index =
             std::fs::read_to_string(self.files().tpm_states.join("index")).unwrap_or_default();
@@ -189,7 +189,7 @@ impl WriteLog {
 
 /// Whether ext4 writes this with "force unit access": a journal's commit block or superblock (jbd2 writes these with
 /// REQ_FUA; Documentation/filesystems/ext4/journal.rst has their layout), or the file system's superblock
-/// (super.rst). QEMU's NVMe device takes no notice of FUA, so that the log has no flag for it.
+/// (super.rst). QEMU's NVMe device ignores FUA, so the log has no flag for it.
 fn is_forced(at: u64, data: &[u8]) -> bool {
     /// h_magic and the block types 2 (commit), 3 and 4 (superblock), big endian.
     const JOURNAL: [u8; 4] = [0xC0, 0x3B, 0x39, 0x98];
@@ -199,7 +199,7 @@ fn is_forced(at: u64, data: &[u8]) -> bool {
     is_journals || (at == EXT4 && data.get(1024 + 56..1024 + 58) == Some(&EXT4_MAGIC))
 }
 
-/// How many entries are certain to be on the card at a point: those before the last flush.
+/// The number of entries that are certainly on the card at a point: those before the last flush.
 fn last_flush(entries: &[Entry], n: usize) -> usize {
     let flush = entries[..n]
         .iter()

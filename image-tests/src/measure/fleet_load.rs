@@ -1,4 +1,4 @@
-//! Many devices that are powered on together: real TPMs, real firstboots, one broker.
+//! The load of many devices that are powered on together: real software TPMs, real firstboots, one broker.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,40 +15,40 @@ use crate::doubles::iot_core::{Counts, Entry, Event};
 use crate::faults::network::Cloud;
 use crate::process::finish;
 
-/// So many identities are made; the devices are copies of them, with serial numbers, and so requests,
-/// certificates and things, of their own. A thousand provisionings would show nothing of the network.
+/// The number of identities that are provisioned. The devices are copies of them with their own serial numbers, and so
+/// with their own requests, certificates and things. A thousand provisionings would tell nothing about the network.
 const IDENTITIES: usize = 10;
-/// Threads that switch the software TPMs on.
+/// Threads that start the software TPMs.
 const STARTERS: usize = 4;
 
-/// What it came to.
+/// The results.
 #[derive(Debug)]
 pub struct Figures {
     pub devices: usize,
     pub spread: Duration,
-    /// From power-on to the last device's end.
+    /// From power-on until the last device has finished.
     pub took: Duration,
     pub counts: Counts,
-    /// Devices that ended other than well, and what they said.
+    /// For each device that failed, its exit status and messages.
     pub failed: Vec<String>,
-    /// Names of things that are in a device's configuration.
+    /// The things that devices are configured as.
     pub configured: BTreeSet<String>,
-    /// The most claims in any one second.
+    /// The most claim connections within any one second.
     pub peak_a_second: usize,
-    /// Connections that were left open.
+    /// Connections that are still open.
     pub open: usize,
-    /// From CONNECT to the end of the connection, ascending.
+    /// Times from CONNECT to the end of the connection, ascending.
     pub conversations: Vec<Duration>,
-    /// Processor time of a device: its firstboot and its software TPM, from the TPM's power-on. Right only where
-    /// nothing else runs in this process.
+    /// Processor time per device, for its firstboot and its software TPM since power-on. Valid only if this process
+    /// does nothing else.
     pub processor_time: Duration,
-    /// The largest memory of any of the processes, KiB. Likewise.
+    /// Peak resident memory of the largest process, KiB. Valid likewise.
     pub memory: i64,
-    /// The broker's largest memory, KiB.
+    /// The broker's peak resident memory, KiB.
     pub broker_memory: u64,
 }
 
-/// Powers `devices` on at the same time, each of which waits up to `spread` seconds before it connects.
+/// Powers on this many devices at the same time. Each waits up to `spread` seconds before it connects.
 pub fn run(devices: usize, spread: u64) -> Result<Figures> {
     let cloud = Cloud::new()?;
     let identities: Vec<Checkpoint> = (0..IDENTITIES.min(devices))
@@ -93,7 +93,7 @@ pub fn run(devices: usize, spread: u64) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Starts all of them, and waits for them: the thing in the configuration, and what went wrong.
+/// Runs all of them to completion. For each, the thing that it is configured as, or what went wrong.
 fn enroll_all(devices: Vec<Device>) -> Result<Vec<(Option<String>, Option<String>)>> {
     std::thread::scope(|scope| {
         let running: Vec<_> = devices
@@ -112,7 +112,7 @@ fn enroll_all(devices: Vec<Device>) -> Result<Vec<(Option<String>, Option<String
 }
 
 fn enroll(device: &Device) -> Result<(Option<String>, Option<String>)> {
-    // Without the harness's limit of two minutes: the spread may be longer.
+    // Without the usual limit of two minutes, as the spread may be longer.
     let finished = finish(&mut device.firstboot(&["enroll"])?)?;
     if finished.code != 0 {
         let failed = format!("{}: {}", finished.code, finished.stderr);
@@ -154,7 +154,7 @@ fn figures(cloud: &Cloud, devices: usize, took: Duration) -> Result<Figures> {
     })
 }
 
-/// A provisioned device that is to enroll there.
+/// A provisioned device that will enroll there.
 fn provisioned(cloud: &Cloud, spread: u64) -> Result<Checkpoint> {
     let device = Device::unprovisioned()?;
     cloud.card(&device, "nucleus-lite", KeyType::EccP256)?;
@@ -181,7 +181,7 @@ fn spent(usage: &Usage) -> Duration {
 }
 
 impl Figures {
-    /// Every device is done, as a thing of its own, with one certificate, and none too many.
+    /// Checks that every device is done, with its own thing and exactly one certificate.
     pub fn check(&self) -> Result<()> {
         let n = self.devices;
         ensure!(

@@ -1,4 +1,4 @@
-//! What firstboot costs: one device beside the manual recipe, and many devices at once.
+//! Measurements: firstboot compared with the manual recipe, and many devices at once.
 
 pub mod bench;
 pub mod fleet_load;

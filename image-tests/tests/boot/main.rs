@@ -55,20 +55,20 @@ fn let_in(running: Running) -> Result<Running> {
     let running = let_in_as(running, &thing())?;
     // The broker says so itself, and by whose certificate.
     let user = format!("u'{}'", thing());
-    running.wait_for("the broker", |record| {
-        record.unit() == "broker.service"
-            && record.message().contains("New client connected")
-            && record.message().contains(&user)
+    running.wait_for("the broker", |entry| {
+        entry.unit() == "broker.service"
+            && entry.message().contains("New client connected")
+            && entry.message().contains(&user)
     })?;
     Ok(running)
 }
 
 /// Waits until Greengrass has been to some broker, which has to let it in under this name.
 fn let_in_as(running: Running, thing: &str) -> Result<Running> {
-    let (running, said) = running.until_entry("Greengrass at its broker", |record| {
+    let (running, said) = running.until_entry("Greengrass at its broker", |entry| {
         [" is let in", " is not let in"]
             .iter()
-            .any(|words| record.message().contains(words))
+            .any(|words| entry.message().contains(words))
     })?;
     if said.message() != format!("{thing} is let in") {
         let kept = running.machine().keep();

@@ -30,8 +30,8 @@ fn failures(running: &Running) -> Vec<Duration> {
     journal
         .entries()
         .iter()
-        .filter(|record| record.started().is_some_and(failed))
-        .map(|record| record.time())
+        .filter(|entry| entry.started().is_some_and(failed))
+        .map(|entry| entry.time())
         .collect()
 }
 
@@ -63,7 +63,7 @@ fn somebody_looks(running: &mut Running) -> Result<()> {
         for words in ["Stopped", "limit", "start request repeated"] {
             let said = of_unit
                 .saying(words)
-                .map(|record| record.message().to_owned());
+                .map(|entry| entry.message().to_owned());
             assert_eq!(said, None, "{unit}");
         }
     }
@@ -126,8 +126,8 @@ fn six_tries_by_the_schedule_then_a_burst_of_files() -> Result<()> {
         assert!(is_active(&mut running, unit)?, "{unit}");
     }
     for client in ["client", "TokenExchangeService"] {
-        running.wait_for(client, |record| {
-            record.message() == format!("{client} has its answer")
+        running.wait_for(client, |entry| {
+            entry.message() == format!("{client} has its answer")
         })?;
     }
     somebody_looks(&mut running)?;
@@ -163,8 +163,8 @@ fn a_network_that_comes_after_minutes_is_enough() -> Result<()> {
     running.succeed("timeout 60 /usr/lib/systemd/systemd-networkd-wait-online")?;
     assert_eq!(cloud.core.counts().created, 0);
     running.haste(60)?;
-    let (running, _) = running.until_entry("the next try", |record| {
-        record.unit() == "firstboot.service" && record.message().starts_with("Starting")
+    let (running, _) = running.until_entry("the next try", |entry| {
+        entry.unit() == "firstboot.service" && entry.message().starts_with("Starting")
     })?;
     running.haste(1)?;
     let running = let_in_as(running, &format!("core-{}", image_tests::device::SERIAL))?;

@@ -7,7 +7,7 @@ use image_tests::device::{Device, offline_settings};
 use image_tests::doubles::tpm_proxy::Firmware;
 use image_tests::faults::power_cut::Rig;
 
-/// `make sweep` has as many as the issue asks for.
+/// More in `make sweep`.
 fn cycles() -> usize {
     if std::env::var_os("SWEEP").is_some() {
         1000

@@ -7,7 +7,7 @@ use image_tests::device::{Device, offline_settings};
 use image_tests::doubles::pki::Authority;
 use image_tests::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670};
 
-/// `make sweep` has as many as the issue asks for; each costs two starts of a TPM.
+/// More in `make sweep`; each costs two starts of a TPM.
 fn cycles() -> usize {
     if std::env::var_os("SWEEP").is_some() {
         100

@@ -1,5 +1,5 @@
-//! The card, as a card reader sees it: the FAT partition for the operator, the ext4 one for the system. Its
-//! layout is `guest/build`'s: 64 MiB of FAT from 1 MiB, ext4 from 65 MiB. Nothing is mounted.
+//! The card, as in a card reader: the FAT partition for the operator, the ext4 one for the system. The layout is that
+//! of `guest/build`: 64 MiB of FAT from 1 MiB, ext4 from 65 MiB. Nothing is mounted.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::doubles::pki::Authority;
 use crate::process::{Finished, bounded, finish, succeed};
 
-/// Where the partitions begin, in bytes.
+/// The partitions' offsets, bytes.
 const FAT: u64 = 1 << 20;
 pub const EXT4: u64 = 65 << 20;
 /// BS_Reserved1 of a FAT32 boot sector, in which Linux and fsck.fat keep "is mounted" (bit 0).
@@ -26,7 +26,7 @@ pub struct Card {
 }
 
 impl Card {
-    /// A card with a copy of this image. Holes stay holes.
+    /// A card with a copy of this image, as sparse as the image.
     pub fn flash(image: &Path) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("card-").tempdir()?;
         let path = directory.path().join("card.img");
@@ -43,7 +43,7 @@ impl Card {
         &self.image
     }
 
-    /// Writes a file of the FAT partition, by its path there; its folder has to exist.
+    /// Writes a file of the FAT partition. Its directory has to exist.
     pub fn put(&self, path: &str, content: impl AsRef<[u8]>) -> Result<()> {
         let mut file = tempfile::NamedTempFile::new()?;
         std::io::Write::write_all(&mut file, content.as_ref())?;
@@ -58,7 +58,7 @@ impl Card {
         Ok(())
     }
 
-    /// A file of the FAT partition; `None` if it is not there.
+    /// The content of a file on the FAT partition; `None` if there is no such file.
     pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
         let directory = TempDir::new()?;
         let to = directory.path().join("file");
@@ -78,11 +78,11 @@ impl Card {
     pub fn read_text(&self, path: &str) -> Result<String> {
         let content = self.read(path)?;
         let content = content.with_context(|| format!("there is no {path} on the card"))?;
-        String::from_utf8(content).with_context(|| format!("{path} is no text"))
+        String::from_utf8(content).with_context(|| format!("{path} is not text"))
     }
 
-    /// What an operator prepares, and the broker of the loopback: settings, the authority that the device
-    /// trusts, the broker's certificate and key.
+    /// Prepares the card: the operator's settings and the authority that the device trusts; certificate and key of the
+    /// broker on the guest's loopback.
     pub fn prepare(&self, settings: &serde_json::Value, authority: &Authority) -> Result<()> {
         self.put(
             "firstboot/firstboot.json",
@@ -95,30 +95,30 @@ impl Card {
         self.put("broker/key.pem", std::fs::read(broker.key)?)
     }
 
-    /// A folder of the FAT partition, into a directory.
+    /// Copies a directory of the FAT partition.
     pub fn copy_fat(&self, folder: &str, to: &Path) -> Result<()> {
         let mut copy = self.mtools("mcopy");
         succeed(copy.args(["-n", "-s", &format!("::{folder}")]).arg(to))?;
         Ok(())
     }
 
-    /// A directory of the ext4 partition, with owners and modes, into one that exists. What is not there
-    /// leaves nothing.
+    /// Copies a directory of the ext4 partition, with owners and modes, into an existing one; nothing if it does not
+    /// exist.
     pub fn copy_ext4(&self, path: &str, to: &Path) -> Result<()> {
         let request = format!("rdump {path} {}", to.display());
         self.debugfs(&request)?;
         Ok(())
     }
 
-    /// What is in a directory of the ext4 partition: inodes, modes, owners, sizes, times of change.
+    /// Lists a directory of the ext4 partition: inodes, modes, owners, sizes, times of change.
     pub fn list_ext4(&self, path: &str) -> Result<String> {
         Ok(self.debugfs(&format!("ls -l {path}"))?.stdout)
     }
 
-    /// What is in a folder of the FAT partition, and below it: sizes and times.
+    /// Lists a directory of the FAT partition and everything below it: sizes and times.
     pub fn list_fat(&self, folder: &str) -> Result<String> {
         let mut list = self.mtools("mdir");
-        // The free space counts what others have written, too.
+        // Free space changes with files elsewhere, too.
         let all = succeed(list.args(["-/", &format!("::{folder}")]))?;
         Ok(all
             .lines()
@@ -127,13 +127,12 @@ impl Card {
             .collect())
     }
 
-    /// What a boot does after a power cut: both file systems are checked, and repaired without asking; the boot
-    /// partition as firstboot-fsck@.service does it, if it is marked as mounted. What was said of one that is damaged
-    /// even so; nothing if all is well.
+    /// Checks both file systems and repairs them without asking, as a boot does after a power cut; the boot partition
+    /// as firstboot-fsck@.service does, if it is marked as mounted. Returns the messages if one is damaged even so.
     pub fn check(&self) -> Result<Option<String>> {
         let ext4 = self.partition(EXT4, None)?;
         let fat = self.partition(FAT, Some(EXT4 - FAT))?;
-        // -p and -a mend what can be mended without asking, the journal's replay included: 1 is "mended".
+        // -p and -a repair without asking, and replay the journal; exit status 1 means "repaired".
         let mut checks = vec![
             ("e2fsck", ["-p", "-v"].as_slice(), ext4.path(), 1),
             ("e2fsck", &["-f", "-n"], ext4.path(), 0),
@@ -141,7 +140,7 @@ impl Card {
         if self.is_fat_marked()? {
             checks.push(("fsck.fat", &["-a", "-V"], fat.path(), 1));
         }
-        // Nothing is damaged that was not marked.
+        // Damage must not go unmarked.
         checks.push(("fsck.fat", &["-n"], fat.path(), 0));
         for (program, arguments, partition, most) in checks {
             let mut check = bounded(program);
@@ -166,22 +165,22 @@ impl Card {
         Ok(state[0] & 1 != 0)
     }
 
-    /// Marks it so.
+    /// Marks the FAT partition as mounted.
     pub fn mark_fat(&self) -> Result<()> {
         let image = File::options().write(true).open(&self.image)?;
         Ok(image.write_all_at(&[1], FAT + FAT_STATE)?)
     }
 
-    /// Whether a file or folder of the FAT partition has clusters that are not marked as used: what a power cut
-    /// leaves of one that was just being made.
+    /// Whether a file or directory of the FAT partition has clusters that are not marked as used: a power cut leaves
+    /// that while it is being created.
     pub fn is_fat_torn(&self) -> Result<bool> {
         let fat = self.partition(FAT, Some(EXT4 - FAT))?;
         let looked = finish(bounded("fsck.fat").arg("-n").arg(fat.path()))?;
         Ok(looked.stdout.contains("Contains a free cluster"))
     }
 
-    /// A copy of a partition: fsck.fat cannot begin in the middle of a file, and e2fsck forgets where it began
-    /// when it has replayed the journal.
+    /// A copy of a partition, because fsck.fat cannot start within a file, and e2fsck forgets the offset after
+    /// replaying the journal.
     fn partition(&self, from: u64, length: Option<u64>) -> Result<tempfile::NamedTempFile> {
         let file = tempfile::NamedTempFile::new()?;
         let mut copy = self.copy(&self.image, file.path());
@@ -191,9 +190,9 @@ impl Card {
         Ok(file)
     }
 
-    /// Puts a partition back.
+    /// Writes a partition back.
     fn put_back(&self, at: u64, partition: &Path) -> Result<()> {
-        // dd leaves out zeros, and there may be other bytes now where they are to be.
+        // dd skips zeros, and the image may have other bytes there.
         let mut punch = bounded("fallocate");
         punch.arg("--punch-hole").arg(format!("--offset={at}"));
         punch.arg(format!("--length={}", partition.metadata()?.len()));
@@ -225,7 +224,7 @@ impl Card {
         let mut command = bounded(tool);
         command.arg("-i");
         command.arg(format!("{}@@{FAT}", self.image.display()));
-        // The machine's own configuration has no say.
+        // The host's configuration must not apply.
         command
             .env("MTOOLSRC", "/dev/null")
             .env("MTOOLS_SKIP_CHECK", "1");

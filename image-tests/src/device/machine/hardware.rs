@@ -1,4 +1,4 @@
-//! What is soldered: QEMU's `virt` board, a TPM, and the device tree that tells the kernel of it.
+//! The hardware: QEMU's `virt` board, a TPM, and the device tree that describes them.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,22 +12,21 @@ use crate::process::{bounded, succeed};
 /// What the device tree says about the TPM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overlay {
-    /// The TPM is where it is.
+    /// A node for the TPM that is there.
     Right,
-    /// A node for another chip, for which this kernel has no driver.
+    /// A node for another chip, for which the kernel has no driver.
     Wrong,
 }
 
-/// The TPM of the board.
+/// The TPM on the board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tpm {
     Present,
-    /// Not fitted. The device tree says nothing of one, either.
+    /// Not fitted, and not in the device tree.
     Absent,
-    /// No driver matches it, until somebody clears its `driver_override` (`late-tpm.service`) and has the kernel look
-    /// again.
+    /// No driver matches it until `late-tpm.service` clears its `driver_override` and the kernel probes again.
     Late,
-    /// Its storage breaks before the kernel's first command: it goes into failure mode.
+    /// Its storage breaks before the kernel's first command, which puts it into failure mode.
     Broken,
 }
 
@@ -35,10 +34,10 @@ pub enum Tpm {
 pub struct Hardware {
     pub tpm: Tpm,
     pub overlay: Overlay,
-    /// A TCP port of this machine's loopback that the guest reaches as broker.test:8883, and nothing else: where a
-    /// test has a broker. The guest has no network otherwise.
+    /// The loopback port of a test's broker on this host. The guest reaches it, and nothing else, as broker.test:8883;
+    /// otherwise it has no network.
     pub broker: Option<u16>,
-    /// The cable of that network is plugged in: see [`Running::plug_in`](super::Running::plug_in).
+    /// Whether that network's cable is plugged in; see [`Running::plug_in`](super::Running::plug_in).
     pub plugged_in: bool,
 }
 
@@ -53,7 +52,7 @@ impl Default for Hardware {
     }
 }
 
-/// Always TCG: a KVM that is there may be one that no stock kernel boots on.
+/// Always TCG: even if there is KVM, a stock kernel may not boot on it.
 const MACHINE: [&str; 8] = [
     "-accel",
     "tcg",
@@ -65,13 +64,12 @@ const MACHINE: [&str; 8] = [
     "512",
 ];
 
-/// The guest's clock counts its instructions, two nanoseconds each, and goes on by itself only while it waits: on
-/// a busy machine, the time limits of its systemd mean as much work as on an idle one.
+/// The guest's clock advances by two nanoseconds per instruction, and by itself only while the guest is idle: on a busy
+/// host, its systemd's time limits allow as much work as on an idle one.
 const CLOCK: [&str; 2] = ["-icount", "shift=1,sleep=on"];
 
-/// What is not tested here, and slow where each instruction is translated: the page tables of Meltdown's mitigation,
-/// which flush the TLB at each system call (a boot with them takes half as long again), and initializations whose
-/// work nobody uses.
+/// Switches off what is not tested here and slow under translation: the Meltdown mitigation's page tables, which flush
+/// the TLB at each system call (a boot with them takes half as long again), and unused initializations.
 const FASTER: &str = "nokaslr mitigations=off \
     initcall_blacklist=jent_mod_init,init_kprobe_trace,bpf_tcp_ca_kfunc_init,bpf_dummy_struct_ops_init";
 
@@ -88,13 +86,13 @@ impl Hardware {
         qemu.arg("-dtb").arg(device_tree);
         let mut line = format!("{COMMAND_LINE} {FASTER}");
         if let Some(port) = self.broker {
-            // The guest configures its network only if it is told of it here.
+            // The guest configures its network only if its command line says so.
             line.push_str(" broker");
-            // A command for each connection: QEMU itself would make one, and that at once.
+            // A command for each connection: QEMU itself would make a single one, at once.
             qemu.arg("-netdev").arg(format!(
                 "user,id=broker,restrict=on,guestfwd=tcp:10.0.2.100:8883-cmd:nc 127.0.0.1 {port}"
             ));
-            // Nothing boots from it, and its ROM is in a package of its own.
+            // Nothing boots from it, and its ROM is in a separate package.
             qemu.args(["-device", "virtio-net-pci,netdev=broker,romfile="]);
         }
         if self.tpm == Tpm::Late {
@@ -104,8 +102,8 @@ impl Hardware {
         Ok(qemu)
     }
 
-    /// The board's device tree as the firmware hands it to the kernel: QEMU's own with the serial number, and
-    /// the TPM on the platform bus (Documentation/devicetree/bindings/tpm/tcg,tpm-tis-mmio.yaml).
+    /// Writes the device tree that the firmware would pass to the kernel: QEMU's own with the serial number, and the
+    /// TPM on the platform bus (Documentation/devicetree/bindings/tpm/tcg,tpm-tis-mmio.yaml).
     pub(super) fn device_tree(&self, path: &Path) -> Result<()> {
         let mut dump = bounded("qemu-system-aarch64");
         dump.arg("-M")

@@ -1,4 +1,4 @@
-//! The guest's journal, as it comes over the report channel: one JSON object a line (journalctl -o json).
+//! The guest's journal, from the report channel: one JSON object per line (journalctl -o json).
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
-/// Only so that a test that waits in vain ends: a boot takes half a minute, and several on a machine that is
-/// busy with other things.
+/// Ends a test that waits for something that does not come: a boot takes half a minute, or several on a busy host.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// One entry; systemd.journal-fields(7) has the names.
+/// One entry; systemd.journal-fields(7) has the fields.
 #[derive(Clone, Debug)]
 pub struct Entry(Value);
 
@@ -27,7 +26,7 @@ impl Entry {
         self.field("MESSAGE")
     }
 
-    /// The unit that it is of, or about.
+    /// The unit that it is from, or about.
     pub fn unit(&self) -> &str {
         match self.field("UNIT") {
             "" => self.field("_SYSTEMD_UNIT"),
@@ -35,7 +34,7 @@ impl Entry {
         }
     }
 
-    /// How the unit's start has ended, if this record says so: "done", "failed", "dependency", ….
+    /// The result of the unit's start, if this entry has it: "done", "failed", "dependency", ….
     pub fn started(&self) -> Option<&str> {
         (self.field("JOB_TYPE") == "start" && !self.field("JOB_RESULT").is_empty())
             .then(|| self.field("JOB_RESULT"))
@@ -48,40 +47,38 @@ impl Entry {
     }
 }
 
-/// A part of the journal, in its order.
+/// A part of the journal, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Journal(Vec<Entry>);
 
 impl Journal {
-    /// What was kept of a boot.
+    /// The journal of a boot, from its file.
     pub fn read(file: &Path) -> Result<Self> {
         let text = String::from_utf8_lossy(&std::fs::read(file)?).into_owned();
-        let records = text
+        let entries = text
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
-        Ok(Self(records.map(Entry).collect()))
+        Ok(Self(entries.map(Entry).collect()))
     }
 
     pub fn entries(&self) -> &[Entry] {
         &self.0
     }
 
-    /// The records of a unit, or about it.
+    /// The entries from or about a unit.
     pub fn of(&self, unit: &str) -> Self {
-        let of_unit = self.0.iter().filter(|record| record.unit() == unit);
+        let of_unit = self.0.iter().filter(|entry| entry.unit() == unit);
         Self(of_unit.cloned().collect())
     }
 
-    /// The first record with these words.
+    /// The first entry with these words.
     pub fn saying(&self, words: &str) -> Option<&Entry> {
-        self.0
-            .iter()
-            .find(|record| record.message().contains(words))
+        self.0.iter().find(|entry| entry.message().contains(words))
     }
 
-    /// How a unit's start has ended, the last time.
+    /// The result of a unit's last start.
     pub fn started(&self, unit: &str) -> Option<&str> {
-        let of_unit = self.0.iter().filter(|record| record.unit() == unit);
+        let of_unit = self.0.iter().filter(|entry| entry.unit() == unit);
         of_unit.filter_map(Entry::started).next_back()
     }
 
@@ -98,7 +95,7 @@ impl Journal {
     }
 }
 
-/// The journal of a guest that runs: read by a thread of its own.
+/// A running guest's journal, which a thread reads.
 #[derive(Debug, Clone)]
 pub(super) struct Live(Arc<(Mutex<State>, Condvar)>);
 
@@ -109,7 +106,7 @@ struct State {
 }
 
 impl Live {
-    /// Reads from the channel until it is closed; keeps what comes in a file.
+    /// Reads the channel until it is closed, and saves everything in a file.
     pub fn follow(channel: UnixStream, mut file: File) -> Self {
         let live = Self(Arc::default());
         let reader = live.clone();
@@ -117,8 +114,8 @@ impl Live {
             for line in BufReader::new(channel).split(b'\n') {
                 let Ok(line) = line else { break };
                 let _ = file.write_all(&line).and_then(|()| file.write_all(b"\n"));
-                if let Ok(record) = serde_json::from_slice(&line) {
-                    reader.lock().journal.0.push(Entry(record));
+                if let Ok(entry) = serde_json::from_slice(&line) {
+                    reader.lock().journal.0.push(Entry(entry));
                     reader.0.1.notify_all();
                 }
             }
@@ -132,7 +129,7 @@ impl Live {
         self.lock().journal.clone()
     }
 
-    /// Waits for a record, from the `from`-th on; the one that was wanted, and the place after it.
+    /// Waits for an entry, starting with the `from`-th. Returns it, and the index after it.
     pub fn wait_for(
         &self,
         what: &str,
@@ -143,29 +140,29 @@ impl Live {
         let mut next = from;
         let mut state = self.lock();
         loop {
-            while let Some(record) = state.journal.0.get(next) {
+            while let Some(entry) = state.journal.0.get(next) {
                 next += 1;
-                if wanted(record) {
-                    return Ok((record.clone(), next));
+                if wanted(entry) {
+                    return Ok((entry.clone(), next));
                 }
             }
             if state.ended {
-                bail!("the machine has gone off before {what}");
+                bail!("the machine went off before {what}");
             }
             let Some(left) = LIMIT.checked_sub(start.elapsed()) else {
-                bail!("waited in vain for {what}");
+                bail!("gave up waiting for {what}");
             };
             let waited = self.0.1.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Waits until the machine has gone off.
+    /// Waits until the machine is off.
     pub fn wait_for_end(&self) -> Result<()> {
         let running = |state: &mut State| !state.ended;
         let waited = self.0.1.wait_timeout_while(self.lock(), LIMIT, running);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        ensure!(state.ended, "waited in vain for the machine to go off");
+        ensure!(state.ended, "gave up waiting for the machine to go off");
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! A machine to boot: QEMU's arm64 `virt` board with a software TPM on the TIS interface and a card with Debian
-//! 13 and firstboot on it (`guest/build`). Always TCG, so that it is the same everywhere.
+//! A machine that boots: QEMU's arm64 `virt` board with a software TPM on the TIS interface, and a card with Debian 13
+//! and firstboot (`guest/build`). Always under TCG, so that it is the same everywhere.
 //!
 //! ```no_run
 //! # use image_tests::device::machine::Machine;
@@ -8,12 +8,12 @@
 //! # Ok(()) }
 //! ```
 //!
-//! - [`Machine`]: switched off; its card can be written and read, its TPM's state looked at;
-//! - [`Running`]: switched on; tells what its journal says as it comes, and runs commands;
-//! - [`Card`]: the two partitions, as a card reader sees them.
+//! - [`Machine`]: switched off; its card can be read and written, its TPM's state inspected;
+//! - [`Running`]: switched on; follows its journal, and runs commands;
+//! - [`Card`]: the two partitions, as in a card reader.
 //!
-//! Nothing here waits for time: tests wait for what the journal says. What a machine said is kept in
-//! `target/guest/failures/` when its test fails.
+//! Nothing here waits for a time: tests wait for journal entries. If a test fails, its machine's journal and console
+//! are kept in `target/guest/failures/`.
 
 mod card;
 mod hardware;
@@ -34,14 +34,14 @@ use tempfile::TempDir;
 
 use crate::doubles::software_tpm::{SoftwareTpm, copy_state};
 
-/// What `guest/build` has built, by its name in `target/guest`.
+/// A file that `guest/build` has built, by its name in `target/guest`.
 pub fn built(name: &str) -> Result<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../target/guest")
         .join(name);
     ensure!(
         path.exists(),
-        "there is no {}: image-tests/guest/build makes it (`make boot` runs that, too)",
+        "there is no {}: run image-tests/guest/build, which `make boot` does, too",
         path.display()
     );
     Ok(path)
@@ -58,12 +58,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A new board with a TPM that has never been used and a card with the edition's image.
+    /// A machine with an unused TPM and a card with the edition's image.
     pub fn flash(edition: &str) -> Result<Self> {
         Self::with_card(Card::flash(&built(&format!("{edition}.img"))?)?)
     }
 
-    /// A new board with this card.
+    /// A machine with an unused TPM and this card.
     pub fn with_card(card: Card) -> Result<Self> {
         let files = tempfile::Builder::new().prefix("machine-").tempdir()?;
         std::fs::create_dir(files.path().join("tpm"))?;
@@ -75,7 +75,7 @@ impl Machine {
         })
     }
 
-    /// Another machine with the same card and a TPM in the same state.
+    /// Another machine, with copies of the card and of the TPM's state.
     pub fn copy(&self) -> Result<Self> {
         let copy = Self::with_card(Card::flash(self.card.path())?)?;
         copy_state(&self.tpm_state(), &copy.tpm_state())?;
@@ -99,12 +99,12 @@ impl Machine {
         self.files.path().join("tpm")
     }
 
-    /// Its TPM on another bench: a copy, to be looked at.
+    /// A copy of its TPM, to be inspected.
     pub fn tpm(&self) -> Result<SoftwareTpm> {
         SoftwareTpm::copy_of(&self.tpm_state())
     }
 
-    /// What was on its console at the last boot.
+    /// The console's output at the last boot.
     pub fn console(&self) -> Result<String> {
         let console = std::fs::read(self.file("console")).context("no console yet")?;
         Ok(String::from_utf8_lossy(&console).into_owned())
@@ -117,7 +117,7 @@ impl Machine {
             .join(format!("boot-{}.{name}", self.boots))
     }
 
-    /// Keeps what the boots left, and says where and how the last one ended.
+    /// Saves the boots' files. Returns where, with the end of the last console and journal.
     pub fn keep(&self) -> String {
         let test = std::thread::current().name().unwrap_or("boot").to_owned();
         let to = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -126,7 +126,7 @@ impl Machine {
         let kept = || -> Result<()> {
             std::fs::create_dir_all(&to)?;
             for entry in std::fs::read_dir(self.files.path())?.flatten() {
-                // Among them are sockets, too.
+                // There are sockets and FIFOs, too.
                 if entry.file_type()?.is_file() {
                     std::fs::copy(entry.path(), to.join(entry.file_name()))?;
                 }

@@ -1,4 +1,4 @@
-//! A machine's card and TPM on the bench: what firstboot of this machine makes of them, without booting.
+//! A machine's card and TPM without booting, for firstboot on this host.
 
 use std::fs::create_dir_all;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::Machine;
 use crate::device::{Device, SERIAL};
 
-/// What firstboot looks at, on the ext4 partition, and the directory that it is in.
+/// The directories on the ext4 partition that firstboot uses, and their parents.
 const PLACES: [(&str, &str); 4] = [
     ("/etc", ""),
     ("/var/lib", "var"),
@@ -16,8 +16,8 @@ const PLACES: [(&str, &str); 4] = [
 ];
 
 impl Machine {
-    /// The device that this machine is: copies of its files and of its TPM's state. The card's journal has to
-    /// have been replayed ([`Card::check`](super::Card::check)), as the kernel does it when it mounts.
+    /// The device from copies of the machine's files and of its TPM's state. The file system's journal has to be
+    /// replayed before ([`Card::check`](super::Card::check)), as the kernel does when it mounts.
     pub fn offline(&self) -> Result<Device> {
         let tree = tempfile::Builder::new().prefix("bench-").tempdir()?;
         let at = |path: &str| tree.path().join(path);

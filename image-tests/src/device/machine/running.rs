@@ -16,28 +16,28 @@ use super::{Machine, built};
 use crate::doubles::software_tpm::start_swtpm;
 use crate::process::{Background, Finished, bounded, finish};
 
-/// Where the writes to the card and the states of the TPM are recorded.
+/// Where to entry the writes to the card and the states of the TPM.
 #[derive(Clone, Debug)]
 pub struct LogFiles {
     /// The log of QEMU's blklogwrites; the file has to exist.
     pub writes: PathBuf,
-    /// The directory into which `guest/nvsnap.c` puts each state of the TPM.
+    /// The directory in which `guest/nvsnap.c` saves each state of the TPM.
     pub tpm_states: PathBuf,
 }
 
-/// QEMU and swtpm, and what they tell. Dropped, it goes off like a machine whose plug is pulled.
+/// QEMU and swtpm. Dropping it pulls the plug.
 #[derive(Debug)]
 pub struct Running {
-    // In the order in which they are to end.
+    // Dropped in this order.
     qemu: Background,
     swtpm: Option<Background>,
     journal: Live,
-    /// Up to where the journal has been waited for.
+    /// The index up to which the journal was waited for.
     seen: usize,
     agent: BufReader<UnixStream>,
-    /// QEMU's own channel (QMP).
+    /// QEMU's control channel (QMP).
     control: UnixStream,
-    /// How many times as fast an idle guest's clock runs (`guest/haste.c`).
+    /// The factor by which an idle guest's clock runs faster (`guest/haste.c`).
     haste: File,
     machine: Machine,
 }
@@ -75,7 +75,7 @@ impl Running {
         let said = File::create(at("qemu"))?;
         qemu.stdout(said.try_clone()?).stderr(said);
         let qemu = Background::start(&mut qemu)
-            .context("is qemu-system-arm installed? image-tests/host-packages does it")?;
+            .context("is qemu-system-arm installed? Run image-tests/host-packages")?;
         let accept = |listener: &UnixListener| {
             qemu.wait_readable("QEMU to connect", listener)
                 .with_context(|| {
@@ -93,8 +93,8 @@ impl Running {
         };
         say(&[&command("qmp_capabilities")])?;
         if machine.hardware.tpm == Tpm::Broken {
-            // The TPM has power and has read its state, the processor stands still. Nothing can be written to
-            // a directory that is gone.
+            // The TPM has read its state, and the processor is stopped. From now on the TPM cannot write: its directory
+            // is gone.
             std::fs::remove_dir_all(machine.tpm_state())?;
         }
         if machine.hardware.broker.is_some() && !machine.hardware.plugged_in {
@@ -102,7 +102,7 @@ impl Running {
         }
         say(&[&command("cont")])?;
         let journal = Live::follow(report, File::create(at("journal"))?);
-        // A command that does not end is to end the test.
+        // A command that hangs has to fail the test.
         agent.set_read_timeout(Some(Duration::from_secs(900)))?;
         Ok(Self {
             qemu,
@@ -116,20 +116,20 @@ impl Running {
         })
     }
 
-    /// From now on, a guest that only waits waits a fraction of its time: this many times as fast, 1 as usual. What takes
-    /// other programs their time (the TPM, a broker) takes the guest as many times as long.
+    /// From now on the idle guest's clock runs this many times as fast; 1 is normal. Whatever needs time on the host
+    /// (the TPM, a broker) takes as many times as long in the guest.
     pub fn haste(&self, times: u32) -> Result<()> {
         self.haste.write_all_at(&times.to_ne_bytes(), 0)?;
-        // Who sleeps already learns of it.
+        // Wakes QEMU, if it sleeps already.
         say(&self.control, &[&command("query-status")])
     }
 
-    /// Plugs the cable of the broker's network in.
+    /// Plugs in the cable of the broker's network.
     pub fn plug_in(&self) -> Result<()> {
         say(&self.control, &[&cable(true)])
     }
 
-    /// Waits until the start of a unit has ended, well or not.
+    /// Waits until a unit's start has ended, successfully or not.
     pub fn until(self, unit: &str) -> Result<Self> {
         Ok(self
             .until_entry(unit, |r| r.unit() == unit && r.started().is_some())?
@@ -139,35 +139,34 @@ impl Running {
     /// Waits until the journal has these words.
     pub fn until_said(self, words: &str) -> Result<Self> {
         Ok(self
-            .until_entry(words, |record| record.message().contains(words))?
+            .until_entry(words, |entry| entry.message().contains(words))?
             .0)
     }
 
-    /// Waits for a record that has not been waited for yet.
+    /// Waits for an entry after those waited for so far.
     pub fn until_entry(
         mut self,
         what: &str,
         wanted: impl Fn(&Entry) -> bool,
     ) -> Result<(Self, Entry)> {
         match self.journal.wait_for(what, self.seen, wanted) {
-            Ok((record, seen)) => {
+            Ok((entry, seen)) => {
                 self.seen = seen;
-                Ok((self, record))
+                Ok((self, entry))
             }
             Err(e) => bail!("{e:#}; {}", self.machine.keep()),
         }
     }
 
-    /// Waits until the journal has such a record, which may have been passed already: records of different units
-    /// have no certain order.
+    /// Waits for an entry anywhere in the journal, because entries of different units have no certain order.
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Entry) -> bool) -> Result<Entry> {
         match self.journal.wait_for(what, 0, wanted) {
-            Ok((record, _)) => Ok(record),
+            Ok((entry, _)) => Ok(entry),
             Err(e) => bail!("{e:#}; {}", self.machine.keep()),
         }
     }
 
-    /// What the journal has said so far.
+    /// The journal so far.
     pub fn journal(&self) -> Journal {
         self.journal.so_far()
     }
@@ -176,7 +175,7 @@ impl Running {
         &self.machine
     }
 
-    /// Runs a command of bash in the guest, as root.
+    /// Runs a bash command in the guest, as root.
     pub fn run(&mut self, command: &str) -> Result<Finished> {
         self.ask(command)
             .map_err(|e| anyhow::anyhow!("{command}: {e:#}; {}", self.machine.keep()))
@@ -198,7 +197,7 @@ impl Running {
         })
     }
 
-    /// The same with a command that has to succeed: what it says.
+    /// Runs a command that has to succeed: its output.
     pub fn succeed(&mut self, command: &str) -> Result<String> {
         let finished = self.run(command)?;
         if finished.code != 0 {
@@ -209,14 +208,14 @@ impl Running {
         Ok(finished.stdout)
     }
 
-    /// Puts a file onto the boot partition of the running machine, as an operator does over the network.
+    /// Writes a file to the boot partition of the running machine, as an operator does over the network.
     pub fn put(&mut self, path: &str, content: &str) -> Result<()> {
-        // Beside it first: a certificate appears whole.
+        // By a rename, so that it appears whole.
         let script = format!("cat >{path}.part <<'END'\n{content}END\nmv {path}.part {path}");
         self.succeed(&script).map(drop)
     }
 
-    /// Switches it off properly, and waits until it is.
+    /// Shuts it down, and waits until it is off.
     pub fn power_off(mut self) -> Result<Machine> {
         let request = base64(&["-w", "0"], b"systemctl poweroff")?;
         self.agent
@@ -232,7 +231,7 @@ impl Running {
         Ok(self.machine)
     }
 
-    /// The power goes, of the board and of the TPM at once.
+    /// Cuts the power of machine and TPM at once.
     pub fn pull_the_plug(self) -> Result<Machine> {
         let Self {
             qemu,
@@ -240,7 +239,7 @@ impl Running {
             machine,
             ..
         } = self;
-        // First the processor stands still, so that nothing runs without a TPM.
+        // Stops the processor first, so that nothing runs without a TPM.
         qemu.freeze()?;
         drop(swtpm);
         drop(qemu);
@@ -265,7 +264,7 @@ fn start_tpm(machine: &Machine, log: Option<&LogFiles>) -> Result<Background> {
     start_swtpm(swtpm, &machine.file("swtpm"), &machine.file("swtpm.pid"))
 }
 
-/// A virtio-serial port to which the guest's `/dev/virtio-ports/NAME` is the other end.
+/// A virtio-serial port, whose other end is `/dev/virtio-ports/NAME` in the guest.
 fn channel(qemu: &mut Command, name: &str, socket: &Path) -> Result<UnixListener> {
     let listener = UnixListener::bind(socket)?;
     qemu.arg("-chardev")
@@ -275,7 +274,7 @@ fn channel(qemu: &mut Command, name: &str, socket: &Path) -> Result<UnixListener
     Ok(listener)
 }
 
-/// The card: NVMe, because this kernel has that built in and needs no initramfs.
+/// Attaches the card: as NVMe, which the kernel has built in, so that it needs no initramfs.
 fn card(qemu: &mut Command, image: &Path, log: Option<&LogFiles>) {
     let file = |node: &str, path: &Path| {
         format!("driver=file,node-name={node},filename={}", path.display())
@@ -293,17 +292,17 @@ fn card(qemu: &mut Command, image: &Path, log: Option<&LogFiles>) {
     qemu.args(["-device", "nvme,drive=card,serial=card"]);
 }
 
-/// A command of QMP without arguments.
+/// A QMP command without arguments.
 fn command(name: &str) -> String {
     format!("{{\"execute\": \"{name}\"}}")
 }
 
-/// The command that plugs the cable of the broker's network in, or pulls it.
+/// The QMP command that plugs in the cable of the broker's network, or unplugs it.
 fn cable(up: bool) -> String {
     format!("{{\"execute\": \"set_link\", \"arguments\": {{\"name\": \"broker\", \"up\": {up}}}}}")
 }
 
-/// Tells QEMU something by its control protocol (QMP), and waits until it has been done.
+/// Sends QMP commands, and waits until they are done.
 fn say(control: &UnixStream, commands: &[&str]) -> Result<()> {
     control.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut lines = BufReader::new(control.try_clone()?);
@@ -319,7 +318,7 @@ fn say(control: &UnixStream, commands: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// To and from base64, with the command of that name.
+/// Encodes or decodes base64, with the command of that name.
 fn base64(arguments: &[&str], input: &[u8]) -> Result<String> {
     let mut file = tempfile::tempfile()?;
     file.write_all(input)?;

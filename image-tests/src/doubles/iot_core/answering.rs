@@ -1,4 +1,4 @@
-//! What the double answers to each question of its broker.
+//! The double's answer to each question of its broker.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ pub struct Shared {
     pub orders: Orders,
     pub admission: Admission,
     pub events: EventLog,
-    /// Answers that are held back, and whether they may go now.
+    /// Answers held back, and whether to send them now.
     held: Vec<Action>,
     pub released: bool,
 }
@@ -80,7 +80,7 @@ impl Shared {
                 );
                 return self.message(question, &who);
             }
-            // A connection that never got as far as a client ID has not been let in.
+            // Without a client ID, a connection was never let in.
             Kind::Disconnect if question.client.is_empty() => return Verdict::GoOn.into(),
             Kind::Disconnect | Kind::Tick => (Event::Disconnected, Verdict::GoOn.into()),
         };
@@ -134,7 +134,7 @@ impl Shared {
         if *who == Who::Unknown
             && let Some((id, thing)) = self.signed_by_registered(&question.certificate)
         {
-            // The first connection makes thing and policy, and is closed; the device comes again.
+            // The first connection creates thing and policy, and is closed; the device reconnects.
             let registry = &mut self.memory.service.registry;
             registry.provision_just_in_time(&id, &thing);
             return Verdict::Close;
@@ -248,7 +248,7 @@ impl Shared {
     }
 }
 
-/// The answer with one key of it changed, or removed.
+/// The answer with one key changed or removed.
 fn changed(result: Result<Value, Rejection>, key: &str, new: Option<Value>) -> Vec<u8> {
     let mut value = result.unwrap_or_default();
     if let Value::Object(map) = &mut value {

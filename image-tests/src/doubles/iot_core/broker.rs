@@ -1,4 +1,4 @@
-//! mosquitto with mutual TLS and the plugin, at a free port of the loopback.
+//! mosquitto with mutual TLS and the plugin, on a free loopback port.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -20,8 +20,8 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts it with a server's certificate and the CAs whose clients it takes; also the connection on which
-    /// its plugin asks.
+    /// Starts it with a server certificate and the CAs whose clients it accepts. Also returns the connection on which
+    /// the plugin asks its questions.
     pub fn start(server: &Pair, client_authorities: &[u8]) -> Result<(Self, UnixStream)> {
         let plugin = plugin()?;
         let ports = PortPair::reserve()?;
@@ -41,7 +41,7 @@ impl Broker {
             key = server.key.display(),
             plugin = plugin.display(),
             link = at("link").display(),
-            // As root it would become another user, who cannot read all this.
+            // Started as root it would change to a user who cannot read these files.
             user = if nix::unistd::getuid().is_root() {
                 "user root\n"
             } else {
@@ -72,7 +72,7 @@ impl Broker {
         self.ports.first()
     }
 
-    /// Its largest memory so far, KiB.
+    /// Peak resident memory so far, KiB.
     pub fn memory_peak(&self) -> Result<u64> {
         self.process.memory_peak()
     }
@@ -82,16 +82,16 @@ impl Broker {
     }
 }
 
-/// mosquitto, which Debian has in a directory that a user's search path may lack.
+/// mosquitto, which Debian installs in a directory that may not be in a user's PATH.
 fn program() -> Result<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
     std::env::split_paths(&path)
         .map(|directory| directory.join("mosquitto"))
         .find(|path| path.is_file())
-        .context("mosquitto is not installed: image-tests/host-packages does it")
+        .context("mosquitto is not installed: run image-tests/host-packages")
 }
 
-/// The plugin, compiled by whoever needs it first; in the folder for what cargo builds.
+/// The plugin, compiled on first use into cargo's target directory.
 fn plugin() -> Result<PathBuf> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| build().map_err(|e| format!("{e:#}")));
@@ -117,7 +117,7 @@ fn build() -> Result<PathBuf> {
         return Ok(library);
     }
     std::fs::create_dir_all(&folder)?;
-    // Other test programs may be at it, too: it appears complete, by a rename.
+    // Other test programs may be building it, too: a rename makes it appear whole.
     let building = tempfile::Builder::new()
         .prefix("plugin-")
         .tempdir_in(&folder)?;
@@ -133,8 +133,7 @@ fn build() -> Result<PathBuf> {
         .arg(&built)
         .arg(&source)
         .arg("-lcrypto");
-    succeed(&mut compiler)
-        .context("is mosquitto-dev installed? image-tests/host-packages does it")?;
+    succeed(&mut compiler).context("is mosquitto-dev installed? Run image-tests/host-packages")?;
     std::fs::rename(&built, &library)?;
     Ok(std::path::absolute(&library)?.canonicalize()?)
 }

@@ -1,4 +1,4 @@
-//! The double, running.
+//! The running double.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -19,20 +19,20 @@ use super::registry::{Counts, Registry, Status};
 use crate::doubles::pki::aws::{AwsCa, ClaimKey, Subject};
 use crate::doubles::pki::{Authority, Pair, hex};
 
-/// What has not come by then does not come.
+/// How long to wait for something before giving up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How the double is set up.
+/// The double's configuration.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub templates: Vec<Template>,
     pub repeated: Repeated,
     pub subject: Subject,
     pub claim: ClaimKey,
-    /// PEM of the operator's CAs for just-in-time provisioning. The broker does not trust them by itself: a
-    /// device has to send its chain up to one of `trusted`.
+    /// PEM of the operator's CAs for just-in-time provisioning. The broker does not trust these: a device has to send
+    /// its chain up to one of `trusted`.
     pub registered: Vec<String>,
-    /// PEM of more CAs whose clients the broker takes.
+    /// PEM of further CAs whose clients the broker accepts.
     pub trusted: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ impl Default for Options {
     }
 }
 
-/// AWS IoT Core's double; it and its broker end when it is dropped.
+/// The double of AWS IoT Core. It stops, and its broker with it, when it is dropped.
 pub struct IotCore {
     broker: Option<Broker>,
     port: u16,
@@ -58,7 +58,7 @@ pub struct IotCore {
 }
 
 impl IotCore {
-    /// A double whose server certificate is signed by this authority ("Amazon Root CA").
+    /// A double whose server certificate this authority signs ("Amazon Root CA").
     pub fn start(root: &Authority, options: Options) -> Result<Self> {
         let issuer = AwsCa::shared()?;
         let (claim, key) = issuer.claim(options.claim)?;
@@ -87,22 +87,22 @@ impl IotCore {
         Self::resume(root, memory)
     }
 
-    /// A double that goes on from what another one knew.
+    /// A double that continues from the state of another one.
     pub fn resume(root: &Authority, memory: Memory) -> Result<Self> {
         Self::serve(&root.server()?, memory)
     }
 
-    /// The same with a server's certificate of the test's choice.
+    /// The same with a given server certificate.
     pub fn serve(server: &Pair, memory: Memory) -> Result<Self> {
         let (broker, stream) = Broker::start(server, &memory.trusted)?;
         let shared = Arc::new((Mutex::new(Shared::new(memory)), Condvar::new()));
         let answering = Arc::clone(&shared);
         let (ticked, ticks) = mpsc::channel();
         let link = std::thread::spawn(move || {
-            // An end of the broker is seen by whoever talks to it.
+            // If the broker dies, its clients notice.
             let _ = link::serve(stream, |question| {
                 if question.kind == Kind::Tick {
-                    // Nobody listens any more after the first one.
+                    // Only the first one is waited for.
                     let _ = ticked.send(());
                 }
                 let answer = lock(&answering.0).answer(&question);
@@ -110,7 +110,7 @@ impl IotCore {
                 answer
             });
         });
-        // mosquitto listens before its loop begins, in which it ticks.
+        // mosquitto ticks in its main loop, which it enters after opening its listeners.
         ticks
             .recv_timeout(PATIENCE)
             .with_context(|| format!("waiting for mosquitto to listen: {:?}", broker.log()))?;
@@ -143,7 +143,7 @@ impl IotCore {
         self.lock().memory.service.registry.counts()
     }
 
-    /// Blocks until the counts are as wanted.
+    /// Blocks until the counts satisfy `wanted`. Fails after a minute.
     pub fn wait_until(&self, what: &str, wanted: impl Fn(Counts) -> bool) -> Result<()> {
         let missing = |shared: &mut Shared| !wanted(shared.memory.service.registry.counts());
         let waited = self
@@ -167,22 +167,22 @@ impl IotCore {
         std::mem::take(&mut self.lock().events)
     }
 
-    /// What mosquitto said.
+    /// mosquitto's log.
     pub fn log(&self) -> Result<String> {
         self.broker.as_ref().context("no broker")?.log()
     }
 
-    /// The broker's largest memory so far, KiB.
+    /// The broker's peak resident memory so far, KiB.
     pub fn memory_peak(&self) -> Result<u64> {
         self.broker.as_ref().context("no broker")?.memory_peak()
     }
 
-    /// Lets the double's time pass.
+    /// Advances the double's clock.
     pub fn advance(&self, by: Duration) {
         self.lock().memory.service.registry.advance(by);
     }
 
-    /// A certificate gets another status, as an operator can give it.
+    /// Sets a certificate's status, as an operator can.
     pub fn set_status(&self, id: &str, status: Status) {
         if let Some(certificate) = self.lock().memory.service.registry.certificate_mut(id) {
             certificate.status = status;
@@ -193,12 +193,12 @@ impl IotCore {
         self.lock().memory.service.repeated = repeated;
     }
 
-    /// The next so many requests of a kind are met so.
+    /// Misbehaves in this way at the next `times` requests of a kind.
     pub fn misbehave(&self, call: Call, times: usize, misbehaviour: Misbehaviour) {
         self.lock().orders.add(call, times, misbehaviour);
     }
 
-    /// From now on all is as documented.
+    /// Behaves as documented from now on.
     pub fn behave(&self) {
         let mut shared = self.lock();
         shared.orders.clear();
@@ -209,7 +209,7 @@ impl IotCore {
         self.lock().admission = admission;
     }
 
-    /// Lets go of the answers that were held back, to those who are still there.
+    /// Sends the answers held back to the clients that are still connected.
     pub fn release(&self) {
         self.lock().released = true;
     }

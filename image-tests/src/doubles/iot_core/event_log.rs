@@ -1,4 +1,4 @@
-//! What came over the double's connections.
+//! What happened on the double's connections.
 
 use std::time::Instant;
 
@@ -7,11 +7,11 @@ use std::time::Instant;
 pub enum Who {
     /// The claim certificate.
     Claim,
-    /// A device's that is active: its certificate and its thing.
+    /// An active certificate of a device, and its thing.
     Device { certificate: String, thing: String },
-    /// A device's that is not active.
+    /// A device's certificate that is not active.
     NotActive { certificate: String },
-    /// Nobody's that is known.
+    /// An unknown certificate.
     Unknown,
 }
 
@@ -42,7 +42,7 @@ impl EventLog {
         self.0.iter().filter(|entry| wanted(&entry.event)).count()
     }
 
-    /// Whether a device of this thing was let in, with its own certificate.
+    /// Whether a device connected as this thing, with its own certificate.
     pub fn authenticated(&self, wanted: &str) -> bool {
         self.0.iter().any(|entry| {
             entry.event == Event::Connected
@@ -50,7 +50,7 @@ impl EventLog {
         })
     }
 
-    /// Payloads that were published at a topic.
+    /// The payloads published to a topic.
     pub fn published(&self, at: &str) -> Vec<Vec<u8>> {
         let payloads = self.0.iter().filter_map(|entry| match &entry.event {
             Event::Published(topic, payload) if topic == at => Some(payload.clone()),
@@ -59,13 +59,13 @@ impl EventLog {
         payloads.collect()
     }
 
-    /// Connections that were let in and have not ended.
+    /// How many connections are still open.
     pub fn open(&self) -> usize {
         let connected = self.count(|event| *event == Event::Connected);
         connected.saturating_sub(self.count(|event| *event == Event::Disconnected))
     }
 
-    /// The most claims that came within any one second.
+    /// The most claim connections within any one second.
     pub fn peak_a_second(&self) -> usize {
         let arrivals: Vec<Instant> = self
             .0

@@ -1,5 +1,5 @@
-//! The questions of the broker's plugin, and their answers: frames on a Unix socket, integers in the machine's
-//! own byte order, each field after its length in 4 bytes.
+//! The questions of the broker's plugin, and the answers: frames on a Unix socket. Integers are in native byte order;
+//! each field follows its length in 4 bytes.
 //!
 //! Question: kind (1 byte), access (1 byte), client ID, certificate (DER), topic, payload.
 //! Answer: verdict (1 byte), number of actions (4 bytes), then each: kind (1 byte), client ID, topic, payload.
@@ -12,7 +12,7 @@ pub enum Verdict {
     GoOn = 0,
     /// CONNACK "not authorized", SUBACK 0x80.
     Refuse = 1,
-    /// The connection is closed.
+    /// Close the connection.
     Close = 2,
 }
 
@@ -23,7 +23,7 @@ pub enum Kind {
     MaySubscribe,
     Message,
     Disconnect,
-    /// About ten times a second: what else is to be done.
+    /// About ten times a second: anything else to do?
     Tick,
 }
 
@@ -38,7 +38,7 @@ pub struct Question {
 
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// To one client, whatever it has subscribed to.
+    /// To one client, whatever its subscriptions.
     Publish {
         client: String,
         topic: String,
@@ -61,7 +61,7 @@ impl From<Verdict> for Answer {
     }
 }
 
-/// Answers until the broker has ended.
+/// Answers until the broker exits.
 pub fn serve(stream: UnixStream, mut answer: impl FnMut(Question) -> Answer) -> io::Result<()> {
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);

@@ -1,10 +1,10 @@
-//! What the double knows.
+//! The double's state.
 
 use openssl::x509::X509;
 
 use super::provisioning::Service;
 
-/// What the double knows at a moment: another one can go on from there.
+/// The double's state at one moment, from which another one can continue.
 #[derive(Clone)]
 pub struct Memory {
     pub(super) service: Service,

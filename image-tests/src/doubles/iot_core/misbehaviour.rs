@@ -1,62 +1,62 @@
-//! How the double can be told to misbehave.
+//! Ways in which the double can misbehave.
 
 use serde_json::Value;
 
 use super::provisioning::Rejection;
 
-/// What is asked for.
+/// The API call that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     CreateCertificate,
     RegisterThing,
 }
 
-/// Whom a CONNECT is refused, and how.
+/// Which connections the broker accepts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Admission {
-    /// By policy only.
+    /// Those that the policies allow.
     #[default]
     ByPolicy,
-    /// Everybody, by CONNACK "not authorized".
+    /// None: CONNACK "not authorized".
     Refused,
-    /// Everybody, by closing the connection.
+    /// None: the connection is closed.
     Closed,
-    /// Everybody is let in, and may subscribe to nothing (SUBACK 0x80).
+    /// All, but every subscription is refused (SUBACK 0x80).
     NoSubscriptions,
 }
 
-/// What becomes of one request.
+/// What goes wrong with one request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Misbehaviour {
     /// As documented.
     Well,
     /// The request is lost.
     Lost,
-    /// It is carried out, and the answer is lost.
+    /// It is carried out; the answer is lost.
     Silent,
-    /// It is carried out, and the connection is closed in place of the answer.
+    /// It is carried out; instead of an answer, the connection is closed.
     HangsUp,
-    /// It is carried out; the answer is held back until [`super::IotCore::release`].
+    /// It is carried out; the answer waits for [`super::IotCore::release`].
     Late,
-    /// It is carried out, and answered twice.
+    /// It is carried out and answered twice.
     Twice,
-    /// Not carried out.
+    /// It is refused, and not carried out.
     Rejected(Rejection),
-    /// Carried out, and answered as if not.
+    /// It is carried out, and answered as if refused.
     RejectedAfterAll(Rejection),
-    /// Carried out; the answer's payload is this.
+    /// It is carried out; the answer has this payload.
     Says(Vec<u8>),
-    /// Carried out; the answer's JSON has this at a top-level key, or lacks it.
+    /// It is carried out; in the answer, this top-level key has this value, or is missing.
     With(&'static str, Option<Value>),
-    /// The certificate in the answer is for another key.
+    /// The answer's certificate is for another key.
     AnotherKeysCertificate,
-    /// The answer comes at this topic, to which nobody may have subscribed.
+    /// The answer goes to this topic, whether or not the client has subscribed to it.
     At(String),
-    /// Something else comes first at this topic; then the answer.
+    /// Another message comes first, at this topic; then the answer.
     After(String, Vec<u8>),
 }
 
-/// The misbehaviour that was ordered: for the next requests of a kind, then well again.
+/// Misbehaviour that was asked for: for how many requests of which kind.
 #[derive(Clone, Debug, Default)]
 pub struct Orders(Vec<(Call, usize, Misbehaviour)>);
 

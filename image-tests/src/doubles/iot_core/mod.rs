@@ -1,22 +1,22 @@
-//! A double of AWS IoT Core, as far as a device meets it while it is provisioned by claim.
+//! A double of AWS IoT Core: the part that a device meets in fleet provisioning.
 //!
-//! The broker is a real mosquitto with mutual TLS. What it may let through is asked of this crate packet by
-//! packet (`plugin.c`), so that a certificate is active from one moment to the next and an answer goes over
-//! the connection that the request came on, as AWS documents it.
+//! The broker is a real mosquitto with mutual TLS. Its plugin (`plugin.c`) asks this crate about each packet, so a
+//! certificate becomes active from one packet to the next, and an answer goes out on the connection that the request
+//! came in on, as AWS documents.
 //!
-//! - [`IotCore`]: the double, running;
-//! - [`registry`]: certificates, ownership tokens, things, a clock that only tests move;
+//! - [`IotCore`]: the running double;
+//! - [`registry`]: certificates, ownership tokens, things, and a clock that only tests advance;
 //! - [`provisioning`]: the documented API, and what AWS enforces;
-//! - [`Misbehaviour`]: how it can be told to misbehave;
-//! - [`EventLog`]: what came and what was answered.
+//! - [`Misbehaviour`]: what can go wrong on purpose;
+//! - [`EventLog`]: who connected, asked and was answered.
 //!
 //! Source: AWS IoT Core developer guide, "Device provisioning MQTT API", "Provisioning devices that don't have
 //! device certificates using fleet provisioning", "Just-in-time provisioning", "AWS IoT Core policies". The
-//! guide names no error codes; those here were seen in public reports of AWS's answers, or are AWS's usual
-//! names (each says so in [`provisioning::Rejection`]).
+//! guide lists no error codes; those here come from public reports of AWS's answers, or are AWS's usual names
+//! ([`provisioning::Rejection`] says which).
 //!
-//! What it is not: throttling by rate, policies of a real account, the registry's other calls, MQTT 5, the
-//! HTTPS API; and mosquitto answers a denied SUBSCRIBE by 0x80, where AWS may close the connection.
+//! Not modelled: throttling by rate, a real account's policies, the registry's other calls, MQTT 5, the HTTPS API. A
+//! denied SUBSCRIBE gets 0x80 from mosquitto, where AWS may close the connection.
 
 mod answering;
 mod broker;

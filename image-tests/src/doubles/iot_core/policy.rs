@@ -8,7 +8,7 @@ use super::event_log::Who;
 use super::link::Verdict;
 use super::topics;
 
-/// AWS IoT Core limits: a client ID has 1 to 128 bytes.
+/// The longest client ID, bytes (AWS IoT Core limits).
 const MAX_CLIENT_ID: usize = 128;
 
 pub fn may_connect(who: &Who, client: &str) -> Verdict {
@@ -18,13 +18,13 @@ pub fn may_connect(who: &Who, client: &str) -> Verdict {
         Who::Device { thing, .. } if sensible && client.starts_with(thing.as_str()) => {
             Verdict::GoOn
         }
-        // AWS ends the connection of a certificate that is not active before it answers anything.
+        // AWS closes the connection of an inactive certificate without an answer.
         Who::NotActive { .. } | Who::Unknown => Verdict::Close,
         Who::Claim | Who::Device { .. } => Verdict::Refuse,
     }
 }
 
-/// A PUBLISH that is not allowed ends the connection, as with AWS.
+/// A PUBLISH that is not allowed closes the connection, as at AWS.
 pub fn may_publish(who: &Who, topic: &str) -> Verdict {
     let allowed = match who {
         Who::Claim => topic == topics::CREATE || topics::template_of(topic).is_some(),
@@ -38,7 +38,7 @@ pub fn may_publish(who: &Who, topic: &str) -> Verdict {
     }
 }
 
-/// A SUBSCRIBE that is not allowed is answered by 0x80.
+/// A SUBSCRIBE that is not allowed gets 0x80.
 pub fn may_subscribe(who: &Who, filter: &str) -> Verdict {
     let request = filter
         .strip_suffix("/accepted")

@@ -11,7 +11,7 @@ use super::{csr, topics};
 use crate::doubles::pki::aws::{AwsCa, Subject};
 use crate::doubles::pki::hex;
 
-/// A refusal: `{statusCode, errorCode, errorMessage}`.
+/// An error: `{statusCode, errorCode, errorMessage}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub status: u16,
@@ -53,7 +53,7 @@ impl Rejection {
     }
 }
 
-/// What a second RegisterThing with a token that has done its work comes to. AWS documents neither.
+/// The answer to a second RegisterThing with a used token, which AWS does not document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Repeated {
     /// The same answer as the first time.
@@ -63,19 +63,19 @@ pub enum Repeated {
     Refused,
 }
 
-/// A provisioning template: which parameters it has, and what it makes of them.
+/// A provisioning template: its parameters, and what it makes of them.
 #[derive(Clone, Debug)]
 pub struct Template {
     pub name: String,
-    /// Parameters without a default: each has to be given.
+    /// Parameters without a default.
     pub required: Vec<String>,
     /// Parameters with a default.
     pub optional: Vec<String>,
-    /// The thing's name: this, then the value of the first required parameter.
+    /// The thing's name is this prefix and the value of the first required parameter.
     pub thing_prefix: String,
-    /// What the template sends beside the name.
+    /// What the template sends besides the name.
     pub device_configuration: Value,
-    /// The certificate's status afterwards.
+    /// The certificate's status after registration.
     pub status: Status,
 }
 
@@ -92,7 +92,7 @@ impl Default for Template {
     }
 }
 
-/// Answers to requests, and remembers.
+/// Carries out requests, and remembers.
 #[derive(Clone, Debug)]
 pub struct Service {
     pub registry: Registry,
@@ -130,7 +130,7 @@ impl Service {
     }
 
     fn entry(&self, issued: &X509) -> anyhow::Result<Certificate> {
-        // About as long as AWS's; without structure, as a device must not look into it.
+        // About as long as AWS's, and opaque: a device must not look into it.
         let mut token = [0; 240];
         openssl::rand::rand_bytes(&mut token)?;
         let digest = |der: &[u8]| openssl::hash::hash(MessageDigest::sha256(), der);
@@ -146,7 +146,7 @@ impl Service {
         })
     }
 
-    /// RegisterThing, asked for at a topic with the template's name in it.
+    /// RegisterThing; the topic has the template's name.
     pub fn register(&mut self, topic: &str, payload: &[u8]) -> Result<Value, Rejection> {
         self.registry.register_calls += 1;
         let asked = object(payload)?;
@@ -189,19 +189,19 @@ impl Service {
 }
 
 impl Template {
-    /// The thing's name, if the parameters are those of the template.
+    /// The thing's name, if the parameters match the template.
     fn thing(&self, parameters: Option<&Value>) -> Result<String, Rejection> {
         let invalid = |message: String| Rejection::new(400, "InvalidParameters", message);
         let empty = Value::Object(serde_json::Map::new());
         let Value::Object(given) = parameters.unwrap_or(&empty) else {
-            return Err(invalid("parameters is no object".into()));
+            return Err(invalid("parameters is not an object".into()));
         };
         for (name, value) in given {
             if !self.required.contains(name) && !self.optional.contains(name) {
                 return Err(invalid(format!("unknown parameter {name}")));
             }
             if !value.is_string() {
-                return Err(invalid(format!("parameter {name} is no string")));
+                return Err(invalid(format!("parameter {name} is not a string")));
             }
         }
         for name in &self.required {

@@ -1,10 +1,10 @@
-//! What AWS IoT Core remembers: certificates, ownership tokens and things. The clock is the test's.
+//! The registry: certificates, ownership tokens and things. Only tests advance its clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// "The certificateOwnershipToken … expires after one hour" (AWS IoT Core developer guide, "Device
-/// provisioning MQTT API"). The certificate is deleted with it if nothing has come of it.
+/// provisioning MQTT API"). If it was not activated by then, the certificate is deleted, too.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
 /// AWS IoT API reference, UpdateCertificate, newStatus.
@@ -19,7 +19,7 @@ pub enum Status {
 
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// SHA-256 of the DER, as hexadecimal digits: AWS's certificateId.
+    /// AWS's certificateId: SHA-256 of the DER, in hexadecimal.
     pub id: String,
     pub pem: String,
     /// SHA-256 of the public key's DER.
@@ -31,7 +31,7 @@ pub struct Certificate {
     pub thing: Option<String>,
 }
 
-/// What a test wants to know of all certificates that were ever asked for.
+/// Totals over all certificates ever created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub created: usize,
@@ -39,16 +39,16 @@ pub struct Counts {
     /// Created and never activated: orphans, which AWS deletes after an hour.
     pub orphaned: usize,
     pub things: usize,
-    /// RegisterThing calls, whatever came of them.
+    /// RegisterThing calls, successful or not.
     pub register_calls: usize,
-    /// Those that were answered as if done, the first included.
+    /// Successful ones, repetitions included.
     pub registered: usize,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     certificates: BTreeMap<String, Certificate>,
-    /// Certificates of a registered CA that have come once, and their things: just-in-time provisioning.
+    /// Just-in-time provisioning: certificates of a registered CA that have connected once, and their things.
     just_in_time: BTreeMap<String, String>,
     now: Duration,
     pub(super) register_calls: usize,
@@ -90,7 +90,7 @@ impl Registry {
             .insert(certificate.id.clone(), certificate);
     }
 
-    /// The thing of a certificate that a registered CA has signed, if it has come before.
+    /// The thing of a certificate that a registered CA signed, if it has connected before.
     pub fn just_in_time(&self, id: &str) -> Option<&str> {
         self.just_in_time.get(id).map(String::as_str)
     }
@@ -99,7 +99,7 @@ impl Registry {
         self.just_in_time.insert(id.to_owned(), thing.to_owned());
     }
 
-    /// Lets time pass; certificates that nobody has registered within the hour are deleted.
+    /// Advances the clock. Certificates that were not registered within the hour are deleted.
     pub fn advance(&mut self, by: Duration) {
         self.now += by;
         for certificate in self.certificates.values_mut() {

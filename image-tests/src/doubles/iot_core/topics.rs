@@ -1,11 +1,11 @@
-//! The reserved topics of fleet provisioning, JSON form.
+//! The reserved topics of fleet provisioning, JSON format.
 //!
 //! Source: AWS IoT Core developer guide, "Device provisioning MQTT API".
 
 /// CreateCertificateFromCsr.
 pub const CREATE: &str = "$aws/certificates/create-from-csr/json";
 
-/// The template's name, if the topic asks for RegisterThing with one.
+/// The template's name, if this is a topic of RegisterThing.
 pub fn template_of(topic: &str) -> Option<&str> {
     topic
         .strip_prefix("$aws/provisioning-templates/")?

@@ -1,7 +1,7 @@
-//! Certificates as AWS IoT makes them, and claim pairs.
+//! Certificates as AWS IoT issues them, and claim pairs.
 //!
-//! The shape is that of certificates that AWS has issued in public: RSA issuer "Amazon Web Services O=Amazon.com
-//! Inc. …" in one OU, 20 bytes of serial number, valid to the end of 2049, digitalSignature only.
+//! They look like AWS certificates found in public: RSA issuer "Amazon Web Services O=Amazon.com Inc. …" in one OU, a
+//! serial number of 20 bytes, valid until the end of 2049, digitalSignature only.
 
 use std::sync::OnceLock;
 
@@ -15,7 +15,7 @@ use openssl::x509::{X509, X509NameRef, X509Req};
 
 use super::{Issuer, Validity, name_of, named, p256, rsa_2048};
 
-/// The subject that a device's certificate gets.
+/// The subject of device certificates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Subject {
     /// "CN=AWS IoT Certificate", whatever was requested.
@@ -37,7 +37,7 @@ pub enum ClaimKey {
 pub struct AwsCa(Issuer);
 
 impl AwsCa {
-    /// One for all doubles of a program: generating an RSA key takes its time.
+    /// One CA for all doubles of a program, as generating an RSA key takes time.
     pub fn shared() -> Result<Self> {
         static SHARED: OnceLock<Result<AwsCa, String>> = OnceLock::new();
         let made = SHARED.get_or_init(|| Self::new().map_err(|e| format!("{e:#}")));
@@ -54,7 +54,7 @@ impl AwsCa {
         Ok(self.0.certificate.to_pem()?)
     }
 
-    /// A device's certificate, for the key of its request.
+    /// A device certificate for the key of the request.
     pub fn issue<K: HasPublic>(
         &self,
         request: &X509Req,
@@ -67,7 +67,7 @@ impl AwsCa {
         }
     }
 
-    /// A certificate for a key that nobody has requested one for.
+    /// A certificate for a key other than the requested one.
     pub fn issue_for_another_key(&self) -> Result<X509> {
         self.certify(&*named(AWS_SUBJECT)?, &*p256()?)
     }

@@ -1,5 +1,5 @@
-//! A manufacturer of TPMs: root and intermediate authority, and EK certificates in the form of the TCG EK Credential
-//! Profile, right or wrong in one of the ways that a station has to refuse. P-256 throughout.
+//! A TPM manufacturer: root and intermediate CA, and EK certificates by the TCG EK Credential Profile, good ones or bad
+//! ones that a station has to refuse. P-256 throughout.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,8 @@ use crate::doubles::software_tpm::{Ek, SoftwareTpm};
 /// Platform Certificate Profile).
 const EK_CERTIFICATE: &str = "2.23.133.8.1";
 pub const PLATFORM_CERTIFICATE: &str = "2.23.133.8.2";
-/// tcg-at-tpmManufacturer, -tpmModel and -tpmVersion (TCG EK Credential Profile 2.6, §3.1.2), as a chip has them.
+/// tcg-at-tpmManufacturer, -tpmModel and -tpmVersion (TCG EK Credential Profile 2.6, §3.1.2), as in a chip's
+/// certificate.
 const TPM: [(&str, &str); 3] = [
     ("2.23.133.2.1", "id:49465800"),
     ("2.23.133.2.2", "SLB 9670"),
@@ -32,12 +33,12 @@ const SUBJECT_ALT_NAME: &str = "2.5.29.17";
 const ROOT: &str = "TPM Manufacturer Root CA";
 const INTERMEDIATE: &str = "TPM Manufacturer EK CA 001";
 
-/// What an EK certificate is like.
+/// How an EK certificate is made.
 #[derive(Debug, Clone, Copy)]
 pub struct EkForm {
-    /// The extended key usage: an OID, none if it is empty.
+    /// The extended key usage: an OID; none if empty.
     pub purpose: &'static str,
-    /// A CA certificate, which no EK certificate is.
+    /// Make it a CA certificate, which an EK certificate must not be.
     pub authority: bool,
     pub validity: Validity,
 }
@@ -59,26 +60,26 @@ pub struct Manufacturer {
 }
 
 impl Manufacturer {
-    /// One whose certificates are as they should be. All manufacturers have the same names.
+    /// One with good CA certificates. All manufacturers have the same names.
     pub fn new() -> Result<Self> {
         Self::with(Validity::Now)
     }
 
-    /// One whose intermediate authority is valid then.
+    /// One whose intermediate CA has this validity.
     pub fn with(validity: Validity) -> Result<Self> {
         let root = root()?;
         let intermediate = root.below(INTERMEDIATE, validity, Some(0), true)?;
         Self::of(&[root, intermediate])
     }
 
-    /// One whose intermediate authority's key may not sign certificates.
+    /// One whose intermediate CA lacks the key usage for signing certificates.
     pub fn that_may_not_sign() -> Result<Self> {
         let root = root()?;
         let intermediate = root.below(INTERMEDIATE, Validity::Now, Some(0), false)?;
         Self::of(&[root, intermediate])
     }
 
-    /// One whose intermediate authority has made another authority, which it may not.
+    /// One whose intermediate CA has issued a CA certificate, against its path length.
     pub fn with_another_authority_below() -> Result<Self> {
         let root = root()?;
         let intermediate = root.below(INTERMEDIATE, Validity::Now, Some(0), true)?;
@@ -86,7 +87,7 @@ impl Manufacturer {
         Self::of(&[root, intermediate, below])
     }
 
-    /// The last one issues.
+    /// The last of the CAs issues.
     fn of(authorities: &[Issuer]) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("tpm-manufacturer-")
@@ -99,7 +100,7 @@ impl Manufacturer {
         Ok(Self { issuer, directory })
     }
 
-    /// The directory with the certificates that a station pins: `root.pem` and `intermediate.pem`.
+    /// The directory of CA certificates for `--vendor-ca`: `root.pem` and `intermediate.pem`.
     pub fn certificates(&self) -> &Path {
         self.directory.path()
     }
@@ -133,7 +134,7 @@ impl Manufacturer {
         Ok(certificate.to_der()?)
     }
 
-    /// Gives a TPM what it has from the factory: the certificate of this endorsement key, which is returned.
+    /// Writes an EK certificate into a TPM, as the factory does, and returns it.
     pub fn equip(&self, tpm: &SoftwareTpm, ek: Ek) -> Result<Vec<u8>> {
         let key = tpm.endorsement_key(ek)?;
         let certificate = self.certify(&key, EkForm::default())?;
@@ -142,12 +143,12 @@ impl Manufacturer {
     }
 }
 
-/// The root, with one level of authorities below.
+/// The root CA, with a path length of one.
 fn root() -> Result<Issuer> {
     Issuer::root(&*named(ROOT)?, p256()?, Some(1))
 }
 
-/// The TPM in the subject's alternative name: a directoryName, critical as the subject is empty (TCG EK Credential
+/// The TPM as the subject's alternative name: a directoryName, critical because the subject is empty (TCG EK Credential
 /// Profile 2.6, §3.2.9).
 fn tpm_name() -> Result<X509Extension> {
     let mut name = X509Name::builder()?;
@@ -164,6 +165,6 @@ fn tpm_name() -> Result<X509Extension> {
 /// A DER value of less than 128 bytes (X.690 §8.1.3.4).
 fn tagged(tag: u8, content: &[u8]) -> Result<Vec<u8>> {
     let length = u8::try_from(content.len())?;
-    anyhow::ensure!(length < 128, "{length} bytes are too many here");
+    anyhow::ensure!(length < 128, "{length} bytes need a longer length field");
     Ok([&[tag, length], content].concat())
 }

@@ -1,5 +1,5 @@
-//! Certificate authorities: the operator's, AWS IoT's, a TPM manufacturer's. Everything is made in this process, by
-//! one function: what differs is what each puts into a certificate, rightly or wrongly.
+//! Certificate authorities: the operator's, AWS IoT's, a TPM manufacturer's. One function makes all certificates; the
+//! authorities differ in what they put into them, correctly or not.
 
 pub mod aws;
 mod manufacturer;
@@ -22,16 +22,16 @@ use openssl::x509::{X509, X509Builder, X509Name, X509NameRef};
 /// When a certificate is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
-    /// Since long ago, as a device without a clock may believe in an old date.
+    /// Since long ago: a device without a clock may believe in an old date.
     Now,
-    /// The same, but since later.
+    /// Valid now, but issued later than `Now`'s.
     Recent,
     Expired,
     NotYet,
 }
 
 impl Validity {
-    /// The first and the last second.
+    /// The first and the last second, as ASN.1 times.
     fn dates(self) -> [&'static str; 2] {
         match self {
             Self::Now => ["20200101000000Z", "20491231235959Z"],
@@ -42,7 +42,7 @@ impl Validity {
     }
 }
 
-/// Who signs: a CA's certificate and its key.
+/// A CA: its certificate and its key.
 #[derive(Debug, Clone)]
 struct Issuer {
     certificate: X509,
@@ -50,7 +50,7 @@ struct Issuer {
 }
 
 impl Issuer {
-    /// A CA that signs its own certificate.
+    /// A self-signed CA.
     fn root(name: &X509NameRef, key: PKey<Private>, path_length: Option<u32>) -> Result<Self> {
         let certificate = sign(name, &key, (name, &key), Validity::Now, |builder| {
             extend_authority(builder, path_length, true)
@@ -58,7 +58,7 @@ impl Issuer {
         Ok(Self { certificate, key })
     }
 
-    /// A P-256 CA below this one; `signs` says whether its key may sign certificates.
+    /// A P-256 CA below this one. `signs`: whether its key usage includes signing certificates.
     fn below(
         &self,
         common_name: &str,
@@ -74,7 +74,7 @@ impl Issuer {
         Ok(Self { certificate, key })
     }
 
-    /// A certificate for a key, with what `extend` adds to it.
+    /// A certificate for a key, with the extensions that `extend` adds.
     fn certify<K: HasPublic>(
         &self,
         subject: &X509NameRef,
@@ -144,19 +144,19 @@ fn rsa_2048() -> Result<PKey<Private>> {
     Ok(PKey::from_rsa(Rsa::generate(2048)?)?)
 }
 
-/// A name of a common name alone.
+/// A name that consists of a common name.
 pub fn named(common_name: &str) -> Result<X509Name> {
     name_of(Nid::COMMONNAME, common_name)
 }
 
 fn name_of(attribute: Nid, value: &str) -> Result<X509Name> {
     let mut name = X509Name::builder()?;
-    // With its type, OpenSSL lets the 66 characters of AWS's OU pass (RFC 5280 allows 64).
+    // Given the string's type, OpenSSL accepts the 66 characters of AWS's OU (RFC 5280 allows 64).
     name.append_entry_by_nid_with_type(attribute, value, Asn1Type::UTF8STRING)?;
     Ok(name.build())
 }
 
-/// As certificate IDs and records have bytes: in hexadecimal digits.
+/// Bytes in hexadecimal, as in certificate IDs and records.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

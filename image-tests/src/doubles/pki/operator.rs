@@ -1,5 +1,5 @@
-//! The operator's certificate authority: P-256, made for the test. It signs what a device requests, well or in one of
-//! the ways that a device has to refuse.
+//! The operator's certificate authority, P-256. It signs what a device requests, correctly or in one of the ways that a
+//! device has to refuse.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::{Issuer, Validity, named, p256};
 use crate::directory::readable_directory;
 
-/// A certificate and its key as PEM files, for as long as the authority lives.
+/// A certificate and its key in PEM files, which go when the authority is dropped.
 #[derive(Debug, Clone)]
 pub struct Pair {
     pub certificate: PathBuf,
@@ -28,9 +28,9 @@ pub struct Pair {
 #[derive(Clone, Copy)]
 enum Purpose {
     Client,
-    /// A server at localhost, and at the names that the guest's /etc/hosts has for its broker.
+    /// A server at localhost, and under the broker's names in the guest's /etc/hosts.
     Server,
-    /// A server at another name.
+    /// A server with another name.
     Elsewhere,
 }
 
@@ -51,7 +51,7 @@ impl Authority {
         Ok(authority)
     }
 
-    /// Signs a device's request: the certificate, PEM.
+    /// The certificate for a device's request, PEM.
     pub fn sign(&self, request: &Path) -> Result<String> {
         self.sign_valid(request, Validity::Now)
     }
@@ -60,7 +60,7 @@ impl Authority {
         sign_request(&self.issuer, request, validity)
     }
 
-    /// Signs by an intermediate authority: the leaf, then the intermediate, PEM.
+    /// The same by an intermediate CA: the leaf, then the intermediate, PEM.
     pub fn sign_by_intermediate(&self, request: &Path) -> Result<String> {
         let name = "Operator Issuing CA";
         let intermediate = self.issuer.below(name, Validity::Now, None, true)?;
@@ -68,28 +68,28 @@ impl Authority {
         Ok(leaf + &pem(&intermediate.certificate)?)
     }
 
-    /// A certificate with the right name and the wrong key, PEM.
+    /// A certificate with this name for another key, PEM.
     pub fn certificate_of_another_key(&self, common_name: &str) -> Result<String> {
         let pair = self.new_pair(common_name, Purpose::Client, Validity::Now)?;
         Ok(fs::read_to_string(pair.certificate)?)
     }
 
-    /// A server's certificate, for localhost and the guest's broker.
+    /// A server certificate for localhost and the guest's broker.
     pub fn server(&self) -> Result<Pair> {
         self.server_valid(Validity::Now)
     }
 
-    /// A server's certificate for another name.
+    /// A server certificate for another name.
     pub fn server_elsewhere(&self) -> Result<Pair> {
         self.new_pair("elsewhere.example", Purpose::Elsewhere, Validity::Now)
     }
 
-    /// A server's certificate for localhost, valid then.
+    /// A server certificate for localhost with this validity.
     pub fn server_valid(&self, validity: Validity) -> Result<Pair> {
         self.new_pair("localhost", Purpose::Server, validity)
     }
 
-    /// A claim certificate and its key, as fleet provisioning takes them.
+    /// A claim certificate and its key, for fleet provisioning.
     pub fn claim(&self) -> Result<Pair> {
         self.new_pair("claim", Purpose::Client, Validity::Now)
     }
@@ -98,7 +98,7 @@ impl Authority {
         self.root().certificate
     }
 
-    /// Its key, PEM.
+    /// The PEM file of its key.
     pub fn key_path(&self) -> PathBuf {
         self.root().key
     }
@@ -145,7 +145,7 @@ fn extend_leaf(builder: &mut X509Builder, purpose: Purpose) -> Result<()> {
     Ok(builder.append_extension(names)?)
 }
 
-/// Signs a request as it stands: its subject, its key.
+/// Signs a request, with its subject and its key as they are.
 fn sign_request(issuer: &Issuer, request: &Path, validity: Validity) -> Result<String> {
     let why = || format!("the authority cannot sign {}", request.display());
     let request = X509Req::from_pem(&fs::read(request).with_context(why)?).with_context(why)?;
@@ -178,7 +178,7 @@ fn pair_in(directory: &Path) -> Pair {
 
 fn write_pair(pair: &Pair, certificate: &X509, key: &PKey<Private>) -> Result<()> {
     fs::write(&pair.certificate, certificate.to_pem()?)?;
-    // Clients of other users trust it, whatever the umask of the tests.
+    // Clients that run as other users have to read it, whatever this process's umask.
     fs::set_permissions(&pair.certificate, Permissions::from_mode(0o644))?;
     fs::write(&pair.key, key.private_key_to_pem_pkcs8()?)?;
     fs::set_permissions(&pair.key, Permissions::from_mode(0o600))?;

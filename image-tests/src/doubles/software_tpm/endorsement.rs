@@ -1,11 +1,11 @@
-//! The endorsement keys of a software TPM, and their certificates where a chip has them from the factory.
+//! The endorsement keys of a software TPM, and their certificates, stored where a factory stores them.
 
 use anyhow::{Context, Result};
 use openssl::pkey::{PKey, Public};
 
 use super::SoftwareTpm;
 
-/// An endorsement key that has a certificate: those of the templates L-2 and L-1 (TCG EK Credential Profile).
+/// The endorsement keys that have certificates, by the templates L-2 and L-1 (TCG EK Credential Profile).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ek {
     P256,
@@ -15,7 +15,7 @@ pub enum Ek {
 impl Ek {
     pub const BOTH: [Self; 2] = [Self::P256, Self::Rsa2048];
 
-    /// As `tpm2_createek -G` names it.
+    /// Its name for `tpm2_createek -G`.
     pub fn algorithm(self) -> &'static str {
         match self {
             Self::P256 => "ecc",
@@ -32,12 +32,12 @@ impl Ek {
     }
 }
 
-/// As the factory defines them: everybody can read, with the owner's authorization or the index's own; nobody but
-/// the platform can change it.
+/// Attributes of the NV index as the factory sets them: readable with the owner's authorization or the index's own,
+/// writable by the platform alone.
 const FACTORY: &str = "ppwrite|ppread|ownerread|authread|no_da|platformcreate";
 
 impl SoftwareTpm {
-    /// The public endorsement key. Nothing stays in the TPM.
+    /// The public endorsement key. Leaves nothing in the TPM.
     pub fn endorsement_key(&self, ek: Ek) -> Result<PKey<Public>> {
         self.run(&[
             "tpm2_createek",
@@ -55,7 +55,7 @@ impl SoftwareTpm {
         Ok(PKey::public_key_from_pem(&pem)?)
     }
 
-    /// Puts this where the certificate of the endorsement key belongs, whatever it is.
+    /// Writes this, whatever it is, to the NV index of the endorsement key's certificate.
     pub fn set_ek_certificate(&self, ek: Ek, content: &[u8]) -> Result<()> {
         std::fs::write(self.file("ek.der"), content)?;
         let size = content.len().to_string();
@@ -74,13 +74,13 @@ impl SoftwareTpm {
         Ok(())
     }
 
-    /// Takes it away again.
+    /// Removes that NV index.
     pub fn remove_ek_certificate(&self, ek: Ek) -> Result<()> {
         self.run(&["tpm2_nvundefine", ek.index(), "-C", "p"])
             .map(drop)
     }
 
-    /// A file beside the TPM, as [`SoftwareTpm::run`]'s tools find it by its name alone.
+    /// A file in the working directory of [`SoftwareTpm::run`]'s tools.
     pub fn file(&self, name: &str) -> std::path::PathBuf {
         self.workspace.path().join(name)
     }

@@ -1,7 +1,7 @@
-//! A TPM of its own for each test: a real swtpm process, its state in a directory. Power can be cut and
-//! come back. `tools` looks into it and puts it into the states that a provisioner may find.
+//! A TPM for each test: a real swtpm process with its state in a directory. Its power can be cut and come back. `tools`
+//! inspects it, and puts it into states that a provisioner may find.
 //!
-//! There is no resource manager: three transient slots are all that there is, as on a bare /dev/tpm0.
+//! There is no resource manager, only three transient slots, as on a bare /dev/tpm0.
 
 mod endorsement;
 mod tools;
@@ -25,11 +25,11 @@ pub use endorsement::Ek;
 
 #[derive(Debug)]
 pub struct SoftwareTpm {
-    /// What is between swtpm's death and the removal of its files: drop in this order.
+    /// Dropped in this order: swtpm has to end before its files go.
     swtpm: Option<Background>,
     ports: PortPair,
     state: PathBuf,
-    /// Contexts of the tools, swtpm's own messages and, by `start`, the state.
+    /// The tools' contexts, swtpm's messages and, after `start`, the state.
     workspace: TempDir,
 }
 
@@ -42,12 +42,12 @@ impl SoftwareTpm {
         Self::with(workspace, state)
     }
 
-    /// The TPM whose state is in a directory, a new one if it is empty. The directory stays afterwards.
+    /// The TPM whose state is in a directory; a new one if it is empty. The directory is kept.
     pub fn start_in(state: &Path) -> Result<Self> {
         Self::with(workspace()?, state.to_path_buf())
     }
 
-    /// A TPM in a state that was copied from another's directory, switched on.
+    /// A TPM with a copy of another's state, switched on.
     pub fn copy_of(state: &Path) -> Result<Self> {
         let workspace = workspace()?;
         let copy = workspace.path().join("state");
@@ -67,12 +67,12 @@ impl SoftwareTpm {
         Ok(tpm)
     }
 
-    /// How tpm2-tss reaches it; the same before and after a power cycle.
+    /// Its TCTI, which stays the same over power cycles.
     pub fn tcti(&self) -> String {
         format!("swtpm:host=127.0.0.1,port={}", self.ports.first())
     }
 
-    /// Where a proxy finds it.
+    /// Where a proxy reaches it.
     pub fn upstream(&self) -> Upstream {
         let data = self.port();
         Upstream {
@@ -91,18 +91,18 @@ impl SoftwareTpm {
         &self.state
     }
 
-    /// The power fails: no TPM2_Shutdown, the state stays as it is at this moment.
+    /// Cuts the power: no TPM2_Shutdown, and the state stays as it is.
     pub fn pull_the_plug(&mut self) {
         self.swtpm = None;
     }
 
-    /// An orderly power-off, which costs no try of the dictionary-attack counter.
+    /// Powers off in order, which does not count as a failed try.
     pub fn shut_down(&mut self) -> Result<()> {
         self.run(&["tpm2_shutdown", "-c"])?;
         self.swtpm.take().context("no TPM is running")?.terminate()
     }
 
-    /// Power comes (again), and TPM2_Startup(CLEAR) has been done when this returns.
+    /// Powers on. When this returns, TPM2_Startup(CLEAR) is done.
     pub fn power_on(&mut self) -> Result<()> {
         if self.swtpm.is_some() {
             bail!("this TPM is on already");
@@ -123,8 +123,8 @@ impl SoftwareTpm {
     }
 }
 
-/// Copies a TPM's state, also of one that is running: swtpm replaces its file by a rename, and what it is
-/// just writing is not the state yet.
+/// Copies a TPM's state, even while it runs: swtpm replaces its file by a rename, so a file that is being written is
+/// not the state yet.
 pub fn copy_state(from: &Path, to: &Path) -> Result<()> {
     for entry in std::fs::read_dir(from)? {
         let name = entry?.file_name();
@@ -138,8 +138,8 @@ pub fn copy_state(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Starts swtpm, and returns when it listens. It writes its process ID as soon as it does: into a FIFO, so that one can
-/// wait for it.
+/// Starts swtpm and waits until it listens. swtpm writes its process ID once it does; here, into a FIFO that can be
+/// waited for.
 pub fn start_swtpm(mut command: Command, messages: &Path, pid: &Path) -> Result<Background> {
     if pid.exists() {
         std::fs::remove_file(pid)?;
@@ -147,14 +147,14 @@ pub fn start_swtpm(mut command: Command, messages: &Path, pid: &Path) -> Result<
     mkfifo(pid, Mode::S_IRUSR | Mode::S_IWUSR)?;
     let listening = File::options()
         .read(true)
-        // Without it, opening a FIFO waits for who writes to it.
+        // Otherwise opening a FIFO waits for a writer.
         .custom_flags(OFlag::O_NONBLOCK.bits())
         .open(pid)?;
     let log = File::create(messages)?;
     command.arg("--pid").arg(format!("file={}", pid.display()));
     command.stdout(log.try_clone()?).stderr(log);
     let swtpm = Background::start(&mut command)
-        .context("is swtpm installed? image-tests/host-packages does it")?;
+        .context("is swtpm installed? Run image-tests/host-packages")?;
     swtpm
         .wait_readable("swtpm to listen", &listening)
         .with_context(|| format!("swtpm: {}", read_log(messages)))?;

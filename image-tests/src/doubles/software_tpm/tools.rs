@@ -1,17 +1,17 @@
-//! What tpm2-tools tell about a software TPM, and the states that they put it into.
+//! What tpm2-tools report about a software TPM, and the states that they put it into.
 
 use anyhow::{Context, Result, bail};
 
 use super::SoftwareTpm;
 use crate::process::{Finished, bounded, finish};
 
-/// Where tpm2-pkcs11, systemd and the TCG's provisioning guidance have the storage root key.
+/// The storage root key's handle in tpm2-pkcs11, systemd and the TCG's provisioning guidance.
 const STORAGE_ROOT_KEY: &str = "0x81000001";
 const STORAGE_KEY: &str =
     "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|decrypt";
 
 impl SoftwareTpm {
-    /// Runs one of the tpm2-tools on this TPM. Those that leave a transient object want `flush` after them.
+    /// Runs one of the tpm2-tools on this TPM. After those that leave a transient object, call `flush`.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         let finished = self.attempt(arguments)?;
         if finished.code != 0 {
@@ -20,7 +20,7 @@ impl SoftwareTpm {
         Ok(finished.stdout)
     }
 
-    /// The same for one that is expected to fail.
+    /// The same, but it may fail.
     pub fn attempt(&self, arguments: &[&str]) -> Result<Finished> {
         let (tool, arguments) = arguments.split_first().context("no command")?;
         finish(
@@ -28,12 +28,12 @@ impl SoftwareTpm {
                 .args(arguments)
                 .current_dir(self.workspace.path())
                 .env("TPM2TOOLS_TCTI", self.tcti())
-                // Silences the library's lines about every failure on the way; the tool says it too.
+                // Silences the library: the tools report their failures themselves.
                 .env("TSS2_LOG", "all+NONE"),
         )
     }
 
-    /// Forgets all transient objects.
+    /// Flushes all transient objects.
     pub fn flush(&self) -> Result<()> {
         self.run(&["tpm2_flushcontext", "-t"]).map(drop)
     }
@@ -53,7 +53,7 @@ impl SoftwareTpm {
             .collect()
     }
 
-    /// Tries that the dictionary-attack logic has counted.
+    /// Failed tries, as the dictionary-attack logic counts them.
     pub fn lockout_counter(&self) -> Result<u32> {
         self.property("TPM2_PT_LOCKOUT_COUNTER")
     }
@@ -84,7 +84,7 @@ impl SoftwareTpm {
             .map(drop)
     }
 
-    /// For an empty lockoutAuth, and long recovery times so that no counter falls while a test looks.
+    /// Needs an empty lockoutAuth. Sets long recovery times, so that the counter does not fall during a test.
     pub fn set_max_tries(&self, tries: u32) -> Result<()> {
         let tries = tries.to_string();
         let times = ["-t", "86400", "-l", "86400"];
@@ -93,7 +93,7 @@ impl SoftwareTpm {
         self.run(&command).map(drop)
     }
 
-    /// Gives one wrong auth value.
+    /// Uses one wrong auth value.
     pub fn use_up_one_try(&self) -> Result<()> {
         self.make_decoy()?;
         self.attempt(&["tpm2_create", "-C", "decoy", "-P", "wrong"])?;
@@ -106,10 +106,10 @@ impl SoftwareTpm {
         self.flush()
     }
 
-    /// Gives wrong auth values until the TPM takes no more.
+    /// Uses wrong auth values until the TPM locks out.
     pub fn use_up_tries(&self) -> Result<()> {
         self.make_decoy()?;
-        // One try more than there are: an attempt that the TPM refuses for another reason is seen here.
+        // One more than the maximum: if attempts fail for another reason, this ends all the same.
         for _ in 0..=self.max_tries()? {
             if self.in_lockout()? {
                 return Ok(());
@@ -120,11 +120,11 @@ impl SoftwareTpm {
         bail!("wrong auth values have not led to lockout")
     }
 
-    /// Into failure mode, as after a failed self-test: its state cannot be written any more. Only a power
-    /// cycle would end it, and this one's state is gone.
+    /// Puts it into failure mode, as after a failed self-test: its state can no longer be written. Only a power cycle
+    /// would end that, and the state is gone.
     pub fn fail(&self) -> Result<()> {
         std::fs::remove_dir_all(self.state())?;
-        // Any command that writes will do; it is to fail.
+        // Any command that writes; it has to fail.
         let written = self.attempt(&["tpm2_dictionarylockout", "--setup-parameters", "-n", "5"])?;
         if written.code == 0 {
             bail!("this TPM can write without its state directory");
@@ -132,35 +132,35 @@ impl SoftwareTpm {
         Ok(())
     }
 
-    /// What clearing the TPM in the firmware's menu does: new seeds, empty auth values. Platform auth, so
-    /// that no auth value set earlier is in the way.
+    /// Clears the TPM, as the firmware's menu does: new seeds, empty auth values. By the platform hierarchy, which no
+    /// earlier auth value blocks.
     pub fn clear(&self) -> Result<()> {
         self.run(&["tpm2_clear", "-c", "p"]).map(drop)
     }
 
-    /// A signing key at 0x81000001: nothing can be stored under it.
+    /// Puts a signing key at 0x81000001: nothing can be stored under it.
     pub fn occupy_with_signing_key(&self) -> Result<()> {
         let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign";
         self.occupy(&["-G", "ecc256:ecdsa-sha256", "-a", attributes])
     }
 
-    /// A storage key at 0x81000001 that only the holder of its auth value can use.
+    /// Puts a storage key with an auth value at 0x81000001.
     pub fn occupy_with_storage_key(&self, auth: &str) -> Result<()> {
         self.occupy(&["-G", "ecc256:aes128cfb", "-a", STORAGE_KEY, "-p", auth])
     }
 
-    /// systemd's storage root key at 0x81000001, made of the same template as `systemd-tpm2-setup` has.
+    /// Puts a storage root key at 0x81000001 by the template of `systemd-tpm2-setup`.
     pub fn occupy_with_systemd_root_key(&self) -> Result<()> {
         let attributes = format!("{STORAGE_KEY}|noda");
         self.occupy(&["-G", "ecc256:aes128cfb", "-a", &attributes])
     }
 
-    /// The storage root key that tpm2-pkcs11 makes for itself: each use counts for the dictionary attack.
+    /// Puts a storage root key at 0x81000001 as tpm2-pkcs11 creates it, without noDA.
     pub fn occupy_with_library_root_key(&self) -> Result<()> {
         self.occupy(&["-G", "ecc256:aes128cfb", "-a", STORAGE_KEY])
     }
 
-    /// Puts a primary object of the owner hierarchy, as `tpm2_createprimary` takes it, at 0x81000001.
+    /// Puts a primary object of the owner hierarchy at 0x81000001; the template is `tpm2_createprimary`'s options.
     pub fn occupy(&self, template: &[&str]) -> Result<()> {
         self.occupy_handle(STORAGE_ROOT_KEY, template)
     }
@@ -176,7 +176,7 @@ impl SoftwareTpm {
     }
 }
 
-/// A number as the tools print it: decimal or hexadecimal.
+/// A number in the tools' output, decimal or hexadecimal.
 fn number(text: &str) -> Result<u32> {
     let text = text.trim();
     match text.strip_prefix("0x") {

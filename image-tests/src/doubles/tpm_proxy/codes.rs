@@ -1,8 +1,7 @@
 //! The commands of the TPM library: code, name and number of handles.
 //!
-//! Codes and names: TCG TPM 2.0 Library Part 2, §6.5.2, table "TPM_CC". Handles in the command:
-//! the handle area of each command in Part 3, as libtpms 0.9.2 reports it in TPMA_CC.cHandles
-//! (Part 2, §8.9).
+//! Codes and names: TCG TPM 2.0 Library Part 2, §6.5.2, table "TPM_CC". Numbers of handles: each command's handle area
+//! in Part 3, as libtpms 0.9.2 reports it in TPMA_CC.cHandles (Part 2, §8.9).
 
 pub const EVICT_CONTROL: u32 = 0x120;
 pub const CLEAR: u32 = 0x126;
@@ -38,12 +37,12 @@ pub const HASH_SEQUENCE_START: u32 = 0x186;
 pub const TEST_PARMS: u32 = 0x18A;
 pub const CREATE_LOADED: u32 = 0x191;
 
-/// The name of a command as Part 2 spells it, without `TPM_CC_`.
+/// A command's name in Part 2, without `TPM_CC_`.
 pub fn name(code: u32) -> &'static str {
     find(code).map_or("unknown", |(_, name, _)| name)
 }
 
-/// How many handles stand at the head of the command.
+/// The number of handles in the command's handle area.
 pub fn handle_count(code: u32) -> usize {
     find(code).map_or(0, |(_, _, handles)| handles)
 }

@@ -1,26 +1,28 @@
-//! What went over the wire.
+//! The commands that went through the proxy, and their responses.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// One command, in the order in which the TPM saw it.
+/// One command and its response.
 #[derive(Clone, Debug)]
 pub struct Exchange {
     pub code: u32,
     pub name: &'static str,
     pub handles: Vec<u32>,
-    /// all of it, as it came
+    /// The whole command.
     pub bytes: Vec<u8>,
-    /// all of the answer; empty where there was none
+    /// The whole response; empty if there was none.
     pub response: Vec<u8>,
-    /// `None`: never answered (the power was cut, or the TPM is gone)
+    /// `None` if there was no response: the power was cut, or the TPM is gone.
     pub response_code: Option<u32>,
-    /// what it took here
+    /// The time it took here.
     pub elapsed: Duration,
-    /// what it would take on the chip; zero without a latency table
+    /// The time it would take on the chip; zero without a latency table.
     pub chip_time: Duration,
 }
 
+/// In the order in which the TPM got them.
+/// In the order in which the TPM got them.
 #[derive(Clone, Debug, Default)]
 pub struct CommandLog(pub Vec<Exchange>);
 
@@ -29,7 +31,7 @@ impl CommandLog {
         self.0.iter().map(|command| command.name).collect()
     }
 
-    /// How often each command came.
+    /// How many of each command there were.
     pub fn counts(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for command in &self.0 {
@@ -42,14 +44,14 @@ impl CommandLog {
         self.counts().get(name).copied().unwrap_or_default()
     }
 
-    /// The commands that have these bytes in them or in their answers.
+    /// The commands with these bytes in them or in their responses.
     pub fn with(&self, bytes: &[u8]) -> Vec<&'static str> {
         let has = |text: &[u8]| text.windows(bytes.len()).any(|window| window == bytes);
         let found = self.0.iter().filter(|c| has(&c.bytes) || has(&c.response));
         found.map(|command| command.name).collect()
     }
 
-    /// What all of them would take on the chip.
+    /// The time that all of them would take on the chip.
     pub fn chip_time(&self) -> Duration {
         self.0.iter().map(|command| command.chip_time).sum()
     }

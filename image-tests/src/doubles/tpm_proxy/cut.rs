@@ -1,18 +1,20 @@
-//! When the power goes.
+//! The moment of a power cut.
 
 use std::fmt;
 
+/// On which side of a command, call or packet the power is cut.
+/// On which side of a command, call or packet the power is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// The command or call does not happen.
+    /// It does not happen.
     Before,
-    /// It happens, and nobody hears of it.
+    /// It happens, and nobody gets the answer.
     After,
 }
 
 pub struct Cut {
     when: When,
-    /// commands until the cut, the one in question included
+    /// Commands until the cut, including the one that is cut.
     left: usize,
     kill: Box<dyn FnOnce() + Send>,
 }
@@ -26,7 +28,7 @@ impl Cut {
         }
     }
 
-    /// Asked before and after each command, in this order.
+    /// Call this before and after each command.
     pub fn is_due(&mut self, moment: When) -> bool {
         if moment == When::Before {
             self.left = self.left.saturating_sub(1);

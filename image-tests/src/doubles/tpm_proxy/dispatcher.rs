@@ -1,4 +1,4 @@
-//! The way of one command from a program to the TPM and back.
+//! A command's way from a program to the TPM and back.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,9 +13,9 @@ use super::upstream::Upstream;
 use super::wire::{self, Command};
 use super::{Options, codes};
 
-/// What all connections share.
+/// Shared by all connections.
 pub struct Dispatcher {
-    /// held by the one command that runs
+    /// Locked by the one command that runs.
     pub bus: Mutex<Bus>,
     pub log: Mutex<CommandLog>,
 }
@@ -41,7 +41,7 @@ impl Dispatcher {
         self.bus().upstream
     }
 
-    /// Runs one command of one file; an error where it is not to be answered.
+    /// Runs one command, of an open file or on the bare TPM. An error means that it gets no response.
     pub fn run(&self, bytes: &[u8], file: Option<FileId>) -> Result<Vec<u8>> {
         let command = Command::parse(bytes).context("a malformed TPM command")?;
         let mut bus = self.bus();
@@ -52,7 +52,7 @@ impl Dispatcher {
         bus.at(When::Before)?;
         let begin = Instant::now();
         let (response, chip_time) = bus.managed(&command, file)?;
-        // the log may have been taken meanwhile
+        // The log may have been taken in the meantime.
         if let Some(entry) = self.log().0.get_mut(index) {
             entry.response_code = wire::response_code(&response);
             entry.response.clone_from(&response);
@@ -63,13 +63,13 @@ impl Dispatcher {
         Ok(response)
     }
 
-    /// Closes a file of the resource manager.
+    /// Closes an open file of the resource manager.
     pub fn close(&self, file: FileId) {
         let mut bus = self.bus();
         let Bus {
             manager, upstream, ..
         } = &mut *bus;
-        // a TPM that is gone has forgotten the objects
+        // If the TPM is gone, so are the objects.
         let _ = manager.close(file, upstream);
     }
 
@@ -99,7 +99,7 @@ impl Bus {
         }
     }
 
-    /// The response, and the chip's time for it, seen through the resource manager if there is one.
+    /// The response and the chip's time for it; through the resource manager, if the command comes from an open file.
     fn managed(&mut self, command: &Command, file: Option<FileId>) -> Result<(Vec<u8>, Duration)> {
         self.manager.enter(file, &self.upstream)?;
         let Some(file) = file else {
@@ -114,7 +114,7 @@ impl Bus {
         Ok((self.manager.commit(file, command, response), chip_time))
     }
 
-    /// The response, after the chip's time for it, with `swapped` objects to load and to save.
+    /// The response and the chip's time for it, which includes loading and saving `swapped` objects.
     fn answer(&mut self, command: &Command, swapped: usize) -> Result<(Vec<u8>, Duration)> {
         let begin = Instant::now();
         let response = match &self.options.chip {
@@ -126,12 +126,12 @@ impl Bus {
         };
         let succeeded = wire::response_code(&response) == Some(0);
         let chip_time = latency.of(command, succeeded, swapped, &self.upstream);
-        // the software TPM has taken some of it already
+        // The software TPM has used up some of it.
         std::thread::sleep(latency.wait(chip_time).saturating_sub(begin.elapsed()));
         Ok((response, chip_time))
     }
 
-    /// Cuts the power if it is to be cut here.
+    /// Cuts the power if this is the moment.
     fn at(&mut self, moment: When) -> io::Result<()> {
         if let Some(cut) = self.cut.take_if(|cut| cut.is_due(moment)) {
             self.powered = false;

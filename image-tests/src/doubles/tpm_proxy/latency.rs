@@ -1,12 +1,12 @@
-//! How long an SLB 9670 takes for each command.
+//! An SLB 9670's time for each command.
 //!
 //! Source: docs/findings/slb9670.md, "Latencies". *Measured* values are means of 100 or 1,000 runs on real chips
 //! (crocs-muni/tpmscan-dataset, `Perf_*.csv`; sessions: Sassu and Bottomley on LKML, September
-//! 2024, firmware unknown). The others are *estimates* of that page, marked so in the table. All
+//! 2024, firmware unknown). The others are that page's *estimates*, and marked as such. All
 //! include the kernel's polling, 1 to 4 ms a command.
 //!
-//! Not modelled: the spread of everything but RSA key generation (some per cent), commands that
-//! carry more or less data than the measured ones, the pool's refilling while the chip is idle.
+//! Not modelled: the variation of anything but RSA key generation (a few per cent), commands with more or less data
+//! than the measured ones, the pool's refilling while the chip is idle.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -23,19 +23,19 @@ use super::wire::Command;
 const RSA_SHIFT: f64 = 1.3;
 const RSA_SHAPE: f64 = 1.97;
 const RSA_SCALE: f64 = 4.70;
-/// A key from the pool: 80 to 115 ms measured.
+/// A key from the pool, ms: 80 to 115 measured.
 const RSA_POOLED: f64 = 100.0;
-/// Each HMAC or encryption session on top: PCR_Extend 24 ms in a session, 6.4 ms without.
+/// What each HMAC or encryption session adds, ms: PCR_Extend takes 24 in a session and 6.4 without.
 const PER_SESSION: f64 = 18.0;
-/// Each object that the kernel's resource manager swaps at a command: ContextLoad 37 ms and
-/// FlushContext 3.2 ms measured, ContextSave an estimate.
+/// What each object adds that the kernel's resource manager swaps for a command, ms: ContextLoad 37 and FlushContext
+/// 3.2 measured, ContextSave estimated.
 const PER_OBJECT: f64 = 37.0 + 3.2 + 10.0;
-/// What CreateLoaded adds to Create: an estimate.
+/// What CreateLoaded adds to Create, ms: an estimate.
 const LOADING: f64 = 20.0;
-/// Everything without a row, and everything that fails: the class of GetRandom, an estimate.
+/// Any command without a row, and any that fails, ms: estimated to be like GetRandom.
 const OTHER: f64 = 5.0;
 
-/// The latency table, with the state that the draws need.
+/// The latency table and its random state.
 #[derive(Clone, Debug)]
 pub struct Latency {
     firmware: Firmware,
@@ -46,8 +46,8 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// `seed` stands for one chip: its primary keys take equally long each time.
-    /// Without `slowed_by`, time is accounted and not spent.
+    /// `seed` stands for one chip: its primary keys take the same time again and again. Without `slowed_by`, time is
+    /// added up but not spent.
     pub fn new(firmware: Firmware, seed: u64) -> Self {
         Self {
             firmware,
@@ -58,13 +58,13 @@ impl Latency {
         }
     }
 
-    /// Commands really take `scale` times what they take on the chip.
+    /// Makes commands take `scale` times the chip's time.
     pub fn slowed_by(self, scale: f64) -> Self {
         Self { scale, ..self }
     }
 
-    /// A chip that idled long enough to have `keys` RSA keys in stock: seven where measured, none
-    /// in any run of 2023.
+    /// A chip that has been idle long enough to have `keys` RSA keys in its pool: seven in one measurement, none in any
+    /// run of 2023.
     pub fn with_pool(self, keys: u32) -> Self {
         Self {
             pooled: keys,
@@ -72,7 +72,7 @@ impl Latency {
         }
     }
 
-    /// What the command takes on the chip, `swapped` objects being loaded before and saved after it.
+    /// The command's time on the chip, with `swapped` objects loaded before and saved after it.
     pub(super) fn of(
         &mut self,
         command: &Command,
@@ -90,7 +90,7 @@ impl Latency {
         Duration::from_secs_f64((bare + sessions + swapping) / 1000.0)
     }
 
-    /// What of `chip_time` the caller is to wait.
+    /// How much of `chip_time` the caller has to wait.
     pub(super) fn wait(&self, chip_time: Duration) -> Duration {
         chip_time.mul_f64(self.scale)
     }
@@ -132,7 +132,7 @@ impl Latency {
         rsa_draw(&mut self.draws)
     }
 
-    /// Derived from the chip's seed and the template, hence as long each time; never pooled.
+    /// Derived from the chip's seed and the template: the same time again and again, and never from the pool.
     fn rsa_primary(&self, command: &Command) -> f64 {
         let mut hasher = DefaultHasher::new();
         (self.chip, command.parameters.0).hash(&mut hasher);
@@ -140,7 +140,7 @@ impl Latency {
     }
 }
 
-/// Milliseconds for one key.
+/// The time for one key, ms.
 fn rsa_draw(draws: &mut Rng) -> f64 {
     1000.0 * (RSA_SHIFT + RSA_SCALE * gamma(draws, RSA_SHAPE))
 }
@@ -165,15 +165,15 @@ fn normal(draws: &mut Rng) -> f64 {
     radius * (std::f64::consts::TAU * unit(draws)).cos()
 }
 
-/// Uniform in (0, 1]: it has a logarithm.
+/// Uniform in (0, 1], so that its logarithm exists.
 fn unit(draws: &mut Rng) -> f64 {
     1.0 - draws.f64()
 }
 
-/// Command, type of the key where it matters, milliseconds on 7.63 and on 7.85.
+/// Command; type of key, if it matters; milliseconds on 7.63 and on 7.85.
 type Row = (u32, Option<u16>, f64, f64);
 
-/// The first row that fits counts.
+/// The first matching row counts.
 const TABLE: &[Row] = &[
     // measured
     (codes::CREATE, Some(ALG_ECC), 108.0, 218.0),

@@ -1,4 +1,4 @@
-//! The two ports, and a thread for each connection.
+//! The two ports, with a thread for each connection.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -20,21 +20,21 @@ pub struct Listener {
     acceptors: Vec<JoinHandle<()>>,
 }
 
-/// What there is to close at the end.
+/// What to close at the end.
 #[derive(Default)]
 struct Open {
     ended: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
 }
 
-/// Whose commands arrive at the data port.
+/// Whose commands the data port takes.
 #[derive(Clone, Copy)]
 pub enum Caller {
-    /// of the bare TPM
+    /// Those to the bare TPM.
     Bare,
-    /// of one open file of the resource manager, whoever connects
+    /// Those of one open file of the resource manager, whoever connects.
     File(FileId),
-    /// of a file that each connection opens, and closes at its end
+    /// Those of a file that each connection opens, and closes when it ends.
     Connection,
 }
 
@@ -75,7 +75,7 @@ impl Drop for Listener {
         self.open.ended.store(true, Ordering::SeqCst);
         self.open.close();
         for (acceptor, port) in self.acceptors.drain(..).zip(self.ports.first()..) {
-            // wakes the acceptor, which then sees the end
+            // Wakes the acceptor, so that it ends.
             let _ = connect(port);
             let _ = acceptor.join();
         }
@@ -83,7 +83,7 @@ impl Drop for Listener {
 }
 
 impl Open {
-    /// Registers the stream for the end, and forgets those that have ended by themselves.
+    /// Registers a stream to be closed at the end, and forgets those that have closed.
     fn add(&self, stream: &TcpStream) -> io::Result<()> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         if self.ended.load(Ordering::SeqCst) {
@@ -119,7 +119,7 @@ where
                 let (serve, open) = (&serve, &open);
                 scope.spawn(move || {
                     let registered = open.add(&stream);
-                    // a connection that breaks is the client's to notice
+                    // If a connection breaks, the client notices.
                     let _ = registered.map(|()| serve(stream, open));
                 });
             }
@@ -127,7 +127,7 @@ where
     })
 }
 
-/// Answers commands until the client hangs up or one is not to be answered.
+/// Answers commands until the client hangs up, or one gets no response.
 fn serve(stream: TcpStream, dispatcher: &Dispatcher, caller: Caller) -> Result<()> {
     match caller {
         Caller::Bare => converse(stream, dispatcher, None),
@@ -156,7 +156,7 @@ fn converse(mut stream: TcpStream, dispatcher: &Dispatcher, file: Option<FileId>
     Ok(())
 }
 
-/// The control channel, both ways.
+/// Passes on the control channel, both ways.
 fn pass_on(mut client: TcpStream, dispatcher: &Dispatcher, open: &Open) -> Result<()> {
     let mut server = connect(dispatcher.upstream().control)?;
     open.add(&server)?;

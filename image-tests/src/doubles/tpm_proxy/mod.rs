@@ -1,16 +1,15 @@
-//! A TPM proxy: between a program and a software TPM, on two ports of the loopback.
+//! A TPM proxy: between a program and a software TPM, on two loopback ports.
 //!
-//! `TPM2TOOLS_TCTI=swtpm:host=127.0.0.1,port=P` and the like reach it; P+1 is the control channel,
-//! passed on unread. It can
+//! TCTIs such as `swtpm:host=127.0.0.1,port=P` reach it; P+1 is the control channel, which it passes on unread. It can
 //!
-//! - keep a [`CommandLog`] of all commands, with names, handles and response codes;
-//! - *cut the power* before or after the n-th command ([`Proxy::cut`]): a closure of the test kills
-//!   the program and the software TPM, and the command is never answered;
-//! - account for or spend the time that the chip would take ([`Latency`]);
+//! - log all commands, with names, handles and response codes ([`CommandLog`]);
+//! - *cut the power* before or after the n-th command ([`Proxy::cut`]): the test's closure kills the program and the
+//!   software TPM, and the command gets no response;
+//! - add up, or spend, the time that the chip would take ([`Latency`]);
 //! - behave as an Infineon SLB 9670 ([`slb9670`]: what is modelled and what is not);
-//! - stand between several programs as the kernel's resource manager does ([`Proxy::door`]).
+//! - serve several programs as the kernel's resource manager does ([`Proxy::open`]).
 //!
-//! One command runs at a time, whoever sends it, as on the chip's bus.
+//! As on the chip's bus, one command runs at a time, whoever sends it.
 
 pub mod codes;
 mod command_log;
@@ -39,23 +38,23 @@ pub use slb9670::{Firmware, Slb9670};
 pub use terminal::Terminal;
 pub use upstream::Upstream;
 
-/// What the proxy does beside passing commands on.
+/// What the proxy does besides passing commands on.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// behave as this chip
+    /// Behave as this chip.
     pub chip: Option<Slb9670>,
-    /// take, or account for, the chip's time
+    /// Add up, or spend, the chip's time.
     pub latency: Option<Latency>,
 }
 
-/// The proxy; it and its connections end when it is dropped.
+/// The proxy. It closes its connections when it is dropped.
 pub struct Proxy {
     dispatcher: Arc<Dispatcher>,
-    /// of the bare TPM
+    /// For the bare TPM.
     listener: Listener,
 }
 
-/// /dev/tpmrm0 as one program has it open; closed when it is dropped.
+/// /dev/tpmrm0, opened by one program; closed when dropped.
 pub struct OpenFile {
     dispatcher: Arc<Dispatcher>,
     file: FileId,
@@ -74,14 +73,14 @@ impl Drop for OpenFile {
     }
 }
 
-/// /dev/tpmrm0 for any number of programs: each connection opens it, and closes it at its end. For TCTIs that keep
-/// one connection; `swtpm` makes a new one for each command, and needs a [`OpenFile`].
+/// /dev/tpmrm0 for any number of programs: each connection opens it, and closes it when it ends. For TCTIs that keep
+/// one connection; the one for swtpm makes a connection for each command, and needs an [`OpenFile`].
 pub struct DeviceNode {
     listener: Listener,
 }
 
 impl DeviceNode {
-    /// netcat as the connection, for each process of the TSS that uses this.
+    /// A TCTI by which each process connects through netcat.
     pub fn tcti(&self) -> String {
         format!("cmd:nc -N 127.0.0.1 {}", self.listener.port())
     }
@@ -113,7 +112,7 @@ impl Proxy {
         self.listener.port()
     }
 
-    /// The bare TPM: all who use it share its three objects and three sessions.
+    /// The bare TPM, whose three objects and three sessions all programs share.
     pub fn tcti(&self) -> String {
         self.listener.tcti()
     }
@@ -136,7 +135,7 @@ impl Proxy {
         Ok(DeviceNode { listener })
     }
 
-    /// What came since the start or the last [`Proxy::take_commands`].
+    /// The commands since the start or the last [`Proxy::take_commands`].
     pub fn commands(&self) -> CommandLog {
         self.dispatcher.log().clone()
     }
@@ -145,22 +144,22 @@ impl Proxy {
         std::mem::take(&mut *self.dispatcher.log())
     }
 
-    /// Cuts the power before or after the `n`-th command from now on, the first being 1: calls
-    /// `kill`, which is to end the program and the software TPM, and answers nothing any more until
-    /// [`Proxy::power_on`]. `kill` runs on a thread of the proxy that ends soon, so that it must not
-    /// start what dies with its thread (as `software_tpm` does), and it must not call the proxy.
+    /// Cuts the power before or after the `n`-th command from now on, counted from 1: calls `kill`, which has to end
+    /// the program and the software TPM, and answers nothing until [`Proxy::power_on`]. `kill` runs on a short-lived
+    /// thread of the proxy, so it must not start programs that die with their thread (as `software_tpm` does), nor call
+    /// the proxy.
     pub fn cut(&self, when: When, n: usize, kill: impl FnOnce() + Send + 'static) {
         self.dispatcher.bus().cut = Some(Cut::new(when, n, Box::new(kill)));
     }
 
-    /// Whether the power has been cut; returns only when no command and no `kill` is under way.
-    /// To be asked before the software TPM is started again.
+    /// Whether the power was cut. Returns when no command and no `kill` is running. Ask before starting the software
+    /// TPM again.
     pub fn was_cut(&self) -> bool {
         !self.dispatcher.bus().powered
     }
 
-    /// To be called when the software TPM has been started again, after an orderly shutdown or a
-    /// cut: takes back the cut, and lets the chip do what it does at start.
+    /// Call this when the software TPM runs again, after a shutdown or a cut: cancels the cut, and makes the chip do
+    /// what it does at start.
     pub fn power_on(&self) -> Result<()> {
         let mut bus = self.dispatcher.bus();
         bus.cut = None;
@@ -169,7 +168,7 @@ impl Proxy {
         bus.power_on()
     }
 
-    /// Other options from the next command on.
+    /// Changes the options, from the next command on.
     pub fn set_options(&self, options: Options) -> Result<()> {
         let mut bus = self.dispatcher.bus();
         bus.options = options;

@@ -1,13 +1,13 @@
-//! The kernel's resource manager, /dev/tpmrm0: each opened of the proxy is one open file.
+//! The kernel's resource manager, /dev/tpmrm0, and its open files.
 //!
-//! As drivers/char/tpm/tpm2-space.c does it: each file has three transient objects and three
-//! sessions of its own, saved and loaded again between the commands of others; objects have virtual
-//! handles, 80ffffff and downwards; what a file has left loaded goes when it is closed; a command
-//! that the TPM does not have is answered in the manager's own name (0x000B0143).
+//! As in drivers/char/tpm/tpm2-space.c, each file has its own three transient objects and three sessions, which are
+//! saved and loaded again around the commands of others; objects have virtual handles, from 80ffffff downwards; objects
+//! and sessions that a file has left are flushed when it is closed; a command that the TPM does not implement gets a
+//! response from the manager (0x000B0143).
 //!
-//! Different from the kernel: contexts are swapped only where another file's command comes, which
-//! nobody can tell but by the time; one file is one program here, not one TCTI context; an unknown
-//! virtual handle is answered with TPM_RC_HANDLE, where the kernel's write() fails.
+//! Unlike the kernel, contexts are swapped only when another file's command comes, which shows in nothing but the time;
+//! a file is one program here, not one TCTI context; an unknown virtual handle gets TPM_RC_HANDLE, where the kernel's
+//! write() fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,17 +22,17 @@ const TRANSIENT: u32 = 0x80;
 const FIRST_VIRTUAL: u32 = 0x80FF_FFFF;
 /// TPM_HT_HMAC_SESSION, TPM_HT_POLICY_SESSION: TPM 2.0 Part 2, §7.2.
 const SESSIONS: [u32; 2] = [0x02, 0x03];
-/// TPM_RC_HANDLE for the first handle; the next ones count in bits 8 to 10: Part 2, §6.6.2.
+/// TPM_RC_HANDLE for the first handle; bits 8 to 10 have the handle's number: Part 2, §6.6.2.
 const RC_HANDLE: u32 = 0x18B;
-/// TPM_RC_COMMAND_CODE, and TSS2_RESMGR_TPM_RC_LAYER that the kernel adds.
+/// TPM_RC_COMMAND_CODE, and TSS2_RESMGR_TPM_RC_LAYER, which the kernel adds.
 const RC_COMMAND_CODE: u32 = 0x143;
 const MANAGER: u32 = 11 << 16;
-/// Header of a command or response: handles follow.
+/// Length of the header of a command or response, bytes; handles follow.
 const HANDLES: usize = 10;
 /// TPM_CAP_HANDLES: Part 2, §6.12.
 const CAP_HANDLES: u32 = 1;
 
-/// Commands that answer with a handle: TPMA_CC.rHandle (Part 2, §8.9).
+/// Commands that return a handle: TPMA_CC.rHandle (Part 2, §8.9).
 const MAKES_HANDLE: [u32; 8] = [
     codes::CREATE_PRIMARY,
     codes::LOAD,
@@ -44,24 +44,24 @@ const MAKES_HANDLE: [u32; 8] = [
     codes::CREATE_LOADED,
 ];
 
-/// An open file.
+/// Identifies an open file.
 pub type FileId = usize;
 
 #[derive(Default)]
 pub struct Manager {
     files: BTreeMap<FileId, Space>,
-    /// whose objects are in the TPM
+    /// The file whose objects are in the TPM.
     current: Option<FileId>,
     opened: FileId,
 }
 
-/// What belongs to one open file.
+/// The objects and sessions of one open file.
 #[derive(Default)]
 struct Space {
-    /// real handles by virtual ones, while loaded
+    /// Real handles by virtual ones, while loaded.
     objects: BTreeMap<u32, u32>,
     sessions: BTreeSet<u32>,
-    /// contexts while others are at work; objects with their virtual handle
+    /// Saved contexts, while other files' are loaded; objects with their virtual handles.
     saved: Vec<(Option<u32>, Vec<u8>)>,
 }
 
@@ -72,7 +72,7 @@ impl Manager {
         self.opened
     }
 
-    /// Everything loaded or saved is gone with the power.
+    /// Forgets everything loaded or saved: the power cut has ended it.
     pub fn power_on(&mut self) {
         self.current = None;
         self.files
@@ -86,7 +86,7 @@ impl Manager {
         let space = self.files.remove(&file).unwrap_or_default();
         entered?;
         for handle in space.objects.values().chain(&space.sessions) {
-            // what is gone already needs no flushing
+            // It may have ended already.
             tpm.exchange(&flush(*handle))?;
         }
         Ok(())
@@ -97,7 +97,7 @@ impl Manager {
         self.files.get(&file).map_or(0, |space| space.objects.len())
     }
 
-    /// Makes room for the file's commands; `None` stands for the bare TPM.
+    /// Swaps in the file's objects and sessions; `None` stands for the bare TPM.
     pub fn enter(&mut self, file: Option<FileId>, tpm: &Upstream) -> Result<()> {
         if self.current == file {
             return Ok(());
@@ -112,11 +112,11 @@ impl Manager {
         Ok(())
     }
 
-    /// The command with real handles, or the response code of one with unknown handles.
+    /// The command with real handles, or a response code if a handle is unknown.
     pub fn map(&self, file: FileId, command: &Command) -> Result<Vec<u8>, u32> {
         let mut mapped = command.bytes.to_vec();
         let count = match command.code {
-            // its handle is a parameter, which the kernel treats as a handle
+            // Its handle is a parameter, which the kernel maps like a handle.
             codes::FLUSH_CONTEXT => 1,
             code => codes::handle_count(code),
         };
@@ -135,7 +135,7 @@ impl Manager {
         Ok(mapped)
     }
 
-    /// Takes note of what the command has made or removed; the response with virtual handles.
+    /// Notes what the command created or removed. Returns the response with virtual handles.
     pub fn commit(&mut self, file: FileId, command: &Command, response: Vec<u8>) -> Vec<u8> {
         let Some(space) = self.files.get_mut(&file) else {
             return response;
@@ -181,7 +181,7 @@ impl Space {
         response
     }
 
-    /// The file's own objects, where the command asks for the transient ones.
+    /// A list of the file's own objects, if the command asks for transient handles.
     fn listed(&self, command: &Command) -> Option<Vec<u8>> {
         let mut asked = command.parameters;
         let (capability, first) = (asked.u32()?, asked.u32()?);
@@ -203,7 +203,7 @@ impl Space {
         Some(wire::response(0, &parameters))
     }
 
-    /// An object or session that cannot be saved has ended by itself.
+    /// Saves everything. What cannot be saved has ended by itself.
     fn save(&mut self, tpm: &Upstream) -> Result<()> {
         for (given, real) in std::mem::take(&mut self.objects) {
             if let Some(context) = save(real, tpm)? {

@@ -1,7 +1,7 @@
-//! A device node in front of a software TPM: a pseudo terminal, so that a program reaches the TPM by the TCTI that
-//! a device has (`device:/dev/tpmrm0`), which costs less than the one for swtpm.
+//! A device node for a software TPM: a pseudo terminal, so that a program reaches the TPM by the TCTI that it has on a
+//! device (`device:/dev/tpmrm0`), which costs less than the one for swtpm.
 //!
-//! For short answers only: the TCTI wants each answer in one read, and a terminal passes a long one on in parts.
+//! For short responses only: the TCTI expects each response in one read, and a terminal splits long ones.
 
 use std::fs::File;
 use std::io::Write;
@@ -16,10 +16,10 @@ use nix::unistd::ttyname;
 use super::Upstream;
 use super::wire::read_frame;
 
-/// It answers until it is dropped.
+/// The device node. It answers until it is dropped.
 pub struct Terminal {
     path: PathBuf,
-    /// Keeps the other end from hanging up between two programs.
+    /// Keeps the terminal open between two programs.
     _open: OwnedFd,
 }
 
@@ -30,7 +30,7 @@ impl Terminal {
         cfmakeraw(&mut raw);
         tcsetattr(&ends.slave, SetArg::TCSANOW, &raw)?;
         let mut ours = File::from(ends.master);
-        // Ends with an error of `read_frame` when all of the other end is closed.
+        // `read_frame` fails once the other end is closed everywhere, which ends the thread.
         std::thread::spawn(move || -> Result<()> {
             while let Some(command) = read_frame(&mut ours)? {
                 ours.write_all(&tpm.exchange(&command)?)?;

@@ -1,7 +1,7 @@
 //! The real software TPM behind the proxy.
 //!
-//! Asked by the proxy itself where a limit or a latency depends on the TPM's state, so that the
-//! proxy keeps no second copy of that state which a power cut could make wrong.
+//! The proxy asks it whenever a limit or a latency depends on the TPM's state, instead of keeping a copy of that state,
+//! which a power cut could make wrong.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -16,7 +16,7 @@ const CAP_TPM_PROPERTIES: u32 = 6;
 /// TPM_CAP_HANDLES, same table.
 const CAP_HANDLES: u32 = 1;
 
-/// Loopback ports of a software TPM, as `swtpm socket --server … --ctrl …` was given them.
+/// The loopback ports of a software TPM (`swtpm socket --server … --ctrl …`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upstream {
     pub data: u16,
@@ -24,7 +24,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// With the control channel on the next port, where the TCTI looks for it.
+    /// The data port; the control channel is on the next one, where the TCTI expects it.
     pub fn at(data: u16) -> Self {
         Self {
             data,
@@ -32,15 +32,15 @@ impl Upstream {
         }
     }
 
-    /// Sends one command and returns the response. A connection per command, as the swtpm TCTI
-    /// does: swtpm serves one client at a time, and a test may talk to it past the proxy.
+    /// Sends one command and returns the response. Makes a connection for each command, as the swtpm TCTI does: swtpm
+    /// serves one client at a time, and a test may bypass the proxy.
     pub fn exchange(&self, command: &[u8]) -> io::Result<Vec<u8>> {
         let mut stream = connect(self.data)?;
         stream.write_all(command)?;
         wire::read_frame(&mut stream)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// The handles and parameters of a command's response; an error unless it succeeds.
+    /// The handles and parameters of a command's response. Fails unless the command succeeds.
     pub fn run(&self, code: u32, command: &[u8]) -> Result<Vec<u8>> {
         let name = codes::name(code);
         let response = self
@@ -73,14 +73,14 @@ impl Upstream {
         self.capability(CAP_HANDLES, first, 0xFF)
     }
 
-    /// TPMI_ALG_PUBLIC of a loaded or persistent object; `None` where there is none.
+    /// TPMI_ALG_PUBLIC of a loaded or persistent object; `None` if there is no such object.
     pub fn object_type(&self, handle: u32) -> Option<u16> {
         let command = wire::command(codes::READ_PUBLIC, &[handle], None, &[]);
         let parameters = self.run(codes::READ_PUBLIC, &command).ok()?;
         Fields(Fields(&parameters).tpm2b()?).u16()
     }
 
-    /// A capability whose list consists of 32-bit words, without its head.
+    /// The list of a capability that consists of 32-bit words.
     fn capability(&self, capability: u32, first: u32, count: u32) -> Result<Vec<u32>> {
         let parameters = [capability, first, count].map(u32::to_be_bytes).concat();
         let command = wire::command(codes::GET_CAPABILITY, &[], None, &parameters);

@@ -9,14 +9,14 @@ use super::codes;
 /// TPM_ST_NO_SESSIONS and TPM_ST_SESSIONS: Part 2, §6.9, table "TPM_ST".
 const NO_SESSIONS: u16 = 0x8001;
 const SESSIONS: u16 = 0x8002;
-/// tag (2), size (4), command or response code (4)
+/// Length of the header, bytes: tag (2), size (4), command or response code (4).
 const HEADER: usize = 10;
-/// No command or response is longer; libtpms' own buffer is 4096 bytes.
+/// The longest command or response that is accepted, bytes; libtpms' own buffer has 4096.
 const LONGEST: usize = 0x1_0000;
 /// TPM_RS_PW, the password pseudo-session: Part 2, §7.4, table "TPM_RH".
 const PASSWORD_SESSION: u32 = 0x4000_0009;
 
-/// One command or response from a stream; `None` where the peer has hung up between two.
+/// Reads one command or response; `None` if the peer hung up before it.
 pub fn read_frame(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut frame = vec![0; HEADER];
     if stream.read(&mut frame[..1])? == 0 {
@@ -33,13 +33,13 @@ pub fn read_frame(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(frame))
 }
 
-/// A command as far as it can be read without its sessions' keys.
+/// A command, as far as it can be parsed without its sessions' keys.
 pub struct Command<'a> {
     pub bytes: &'a [u8],
     pub code: u32,
     pub handles: Vec<u32>,
     pub has_sessions: bool,
-    /// sessions with a key of their own: all but passwords
+    /// Sessions with a key: all but passwords.
     pub keyed_sessions: usize,
     pub parameters: Fields<'a>,
 }
@@ -77,7 +77,7 @@ impl<'a> Command<'a> {
     }
 }
 
-/// What is left to read of a structure.
+/// The rest of a structure that is being parsed.
 #[derive(Clone, Copy)]
 pub struct Fields<'a>(pub &'a [u8]);
 
@@ -100,14 +100,14 @@ impl<'a> Fields<'a> {
         Some(u32::from_be_bytes(self.take(4)?.try_into().ok()?))
     }
 
-    /// A TPM2B: two bytes of size, then as many bytes.
+    /// The content of a TPM2B: a size in two bytes, then as many bytes.
     pub fn tpm2b(&mut self) -> Option<&'a [u8]> {
         let size = self.u16()?;
         self.take(size.into())
     }
 }
 
-/// A command with each handle authorised by a password session, or without sessions.
+/// A command with one password session, or without sessions.
 pub fn command(code: u32, handles: &[u32], password: Option<&[u8]>, parameters: &[u8]) -> Vec<u8> {
     let tag = if password.is_some() {
         SESSIONS
@@ -120,7 +120,7 @@ pub fn command(code: u32, handles: &[u32], password: Option<&[u8]>, parameters: 
         .collect();
     if let Some(password) = password {
         let mut session = PASSWORD_SESSION.to_be_bytes().to_vec();
-        session.extend([0, 0, 0]); // empty nonce, no attributes
+        session.extend([0, 0, 0]); // Empty nonce, no attributes.
         session.extend(tpm2b(password));
         body.extend((session.len() as u32).to_be_bytes());
         body.extend(session);
@@ -129,7 +129,7 @@ pub fn command(code: u32, handles: &[u32], password: Option<&[u8]>, parameters: 
     frame(tag, code, &body)
 }
 
-/// A response without sessions; parameters only where `code` is TPM_RC_SUCCESS.
+/// A response without sessions. It has parameters only if `code` is TPM_RC_SUCCESS.
 pub fn response(code: u32, parameters: &[u8]) -> Vec<u8> {
     frame(NO_SESSIONS, code, parameters)
 }

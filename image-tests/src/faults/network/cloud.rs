@@ -1,4 +1,4 @@
-//! The double with the relay before it, and a device's card made for it: what most tests start from.
+//! The fixture of most fleet tests: the double behind its relay, and a card for a device that enrolls there.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::device::{Device, offline_settings};
 use crate::doubles::iot_core::{IotCore, Memory, Options};
 use crate::doubles::pki::Authority;
 
-/// Where the operator puts the claim pair.
+/// The claim pair on the card: certificate and key.
 pub const CLAIM: [&str; 2] = [
     "/boot/firstboot/claim.cert.pem",
     "/boot/firstboot/claim.key.pem",
@@ -35,25 +35,25 @@ impl Cloud {
         Self::before(root, core)
     }
 
-    /// Goes on from what another one's double knew.
+    /// Continues from the state of another double.
     pub fn resume(root: Arc<Authority>, memory: Memory) -> Result<Self> {
         let core = IotCore::resume(&root, memory)?;
         Self::before(root, core)
     }
 
-    /// With a double of the test's making.
+    /// With a given double.
     pub fn before(root: Arc<Authority>, core: IotCore) -> Result<Self> {
         let relay = Relay::start(core.port())?;
         Ok(Self { root, core, relay })
     }
 
-    /// Settings for enrolling here, without the waiting that many devices need, and with a clock that this
-    /// machine may not have synchronised.
+    /// Settings for enrolling here: without the random wait that spreads a fleet, and trusting the clock, which may not
+    /// be synchronized on this host.
     pub fn settings(&self, edition: &str, key: KeyType) -> Value {
         fleet_settings(edition, key, self.relay.port())
     }
 
-    /// A card as the operator hands it out: settings, root certificate, claim pair.
+    /// Prepares a device's card as an operator does: settings, root certificate, claim pair.
     pub fn card(&self, device: &Device, edition: &str, key: KeyType) -> Result<()> {
         device.settings(&self.settings(edition, key))?;
         device.write("/boot/firstboot/root-ca.pem", self.root.certificate_pem()?)?;
@@ -64,7 +64,7 @@ impl Cloud {
     }
 }
 
-/// Complete settings for fleet provisioning at a port of the loopback.
+/// Complete settings for fleet provisioning at a loopback port.
 pub fn fleet_settings(edition: &str, key: KeyType, port: u16) -> Value {
     let mut settings = offline_settings(edition, key);
     settings["greengrass"]["iot_data_endpoint"] = json!("localhost");

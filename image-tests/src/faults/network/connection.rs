@@ -1,4 +1,4 @@
-//! One connection through the relay, record by record.
+//! One connection through the relay, TLS record by TLS record.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
@@ -7,7 +7,7 @@ use super::hello::Hello;
 use super::relay::{Direction, Shared};
 use crate::doubles::tpm_proxy::When;
 
-/// A record's header: type, version, length (RFC 8446 §5.1).
+/// Length of a record's header, bytes: type, version, length (RFC 8446 §5.1).
 const HEADER: usize = 5;
 
 pub fn serve(shared: &Shared, device: TcpStream) -> io::Result<()> {
@@ -32,8 +32,7 @@ fn pass(shared: &Shared, device: &TcpStream) -> io::Result<()> {
     cloud.set_nodelay(true)?;
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // What comes for a device that is gone is read all the same, to its end: the broker has then
-            // dealt with everything.
+            // Even if the device is gone, read until the broker closes: by then it has handled everything.
             let _ = one_way(shared, &cloud, device, Direction::ToDevice);
             let _ = io::copy(&mut &cloud, &mut io::sink());
             let _ = device.shutdown(Shutdown::Both);
@@ -44,7 +43,7 @@ fn pass(shared: &Shared, device: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Passes records on until one end is reached or one is not to be passed.
+/// Passes records on until the stream ends or the connection is cut.
 fn one_way(
     shared: &Shared,
     mut from: &TcpStream,
@@ -53,7 +52,7 @@ fn one_way(
 ) -> io::Result<()> {
     let mut first = true;
     while let Some(record) = read_record(&mut from)? {
-        // Held while it is passed on: the other direction does not overtake.
+        // Locked while the record is passed on, so that the other direction does not overtake it.
         let mut state = shared.state();
         if std::mem::take(&mut first) && direction == Direction::ToCloud {
             state.hellos.extend(Hello::parse(&record));

@@ -1,4 +1,4 @@
-//! What a client says of itself before anything is encrypted.
+//! What a client's first, unencrypted message says.
 
 use rustls::server::Acceptor;
 
@@ -10,7 +10,7 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// Of a connection's first record; `None` if that is no ClientHello.
+    /// Parses a connection's first record; `None` if it is not a ClientHello.
     pub fn parse(mut record: &[u8]) -> Option<Self> {
         let mut acceptor = Acceptor::default();
         acceptor.read_tls(&mut record).ok()?;

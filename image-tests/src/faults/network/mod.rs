@@ -1,5 +1,5 @@
-//! A device's way to AWS IoT Core: the double, and a relay before it that cuts the connection, or the device's power,
-//! at any packet.
+//! The network between a device and AWS IoT Core: the double, behind a relay that cuts the connection, or the device's
+//! power, at any packet.
 
 mod cloud;
 mod connection;

@@ -1,5 +1,5 @@
-//! A TCP relay before the double, which passes TLS records on and counts them: after the handshake each of
-//! them is an MQTT packet. It cuts the connection, or the device's power, before or after any of them.
+//! A TCP relay in front of the double. It passes TLS records on and counts them: after the handshake, each is an MQTT
+//! packet. It cuts the connection, or the device's power, before or after any of them.
 
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use super::connection;
 use super::hello::Hello;
 use crate::doubles::tpm_proxy::When;
 
-/// The way of a record.
+/// A record's direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     ToCloud,
@@ -24,7 +24,7 @@ impl Direction {
     pub const BOTH: [Self; 2] = [Self::ToCloud, Self::ToDevice];
 }
 
-/// Where it is cut: before or after the n-th record of a direction, the first being 1.
+/// Where to cut: before or after the n-th record of a direction, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     pub direction: Direction,
@@ -32,11 +32,11 @@ pub struct Cut {
     pub when: When,
 }
 
-/// What ends at the cut: with a closure the device's power, which stays off until [`Relay::power_on`]; without
-/// one the connection only.
+/// What the cut ends: with a closure, the device's power, which stays off until [`Relay::reset`]; without one, only the
+/// connection.
 type Kill = Option<Box<dyn FnOnce() + Send>>;
 
-/// The relay; it and its connections end when it is dropped.
+/// The relay. It closes its connections when it is dropped.
 pub struct Relay {
     port: u16,
     shared: Arc<Shared>,
@@ -56,14 +56,14 @@ pub(super) struct State {
     pub counts: [usize; 2],
     cut: Option<(Cut, Kill)>,
     was_cut: bool,
-    /// The device's ends of connections.
+    /// The device's ends of the connections.
     pub streams: Vec<TcpStream>,
     pub open: usize,
     pub hellos: Vec<Hello>,
 }
 
 impl Relay {
-    /// Starts it before a port of the loopback.
+    /// Starts it in front of a loopback port.
     pub fn start(upstream: u16) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
@@ -89,7 +89,7 @@ impl Relay {
                         break;
                     }
                     let serving = &serving;
-                    // A connection that breaks is the ends' to notice.
+                    // If a connection breaks, its ends notice.
                     scope.spawn(move || drop(connection::serve(serving, stream)));
                 }
             });
@@ -105,23 +105,23 @@ impl Relay {
         self.port
     }
 
-    /// Ends the connection there.
+    /// Cuts the connection there.
     pub fn cut_connection(&self, cut: Cut) {
         self.shared.state().cut = Some((cut, None));
     }
 
-    /// Ends the device there: `kill` is to end its program and its TPM. It runs on a thread of the relay, and
-    /// must neither start what dies with its thread nor call the relay.
+    /// Cuts the device's power there: `kill` has to end its program and its TPM. It runs on a thread of the relay, so
+    /// it must not start programs that die with their thread, nor call the relay.
     pub fn cut_power(&self, cut: Cut, kill: impl FnOnce() + Send + 'static) {
         self.shared.state().cut = Some((cut, Some(Box::new(kill))));
     }
 
-    /// Whether it came to the cut since it was ordered.
+    /// Whether the cut has happened.
     pub fn was_cut(&self) -> bool {
         self.shared.state().was_cut
     }
 
-    /// Takes back the cut, lets connections through again, and counts from the beginning.
+    /// Cancels the cut, lets connections through again, and restarts the counts.
     pub fn reset(&self) {
         let mut state = self.shared.state();
         state.cut = None;
@@ -135,12 +135,12 @@ impl Relay {
         self.shared.state().counts[direction as usize]
     }
 
-    /// How the clients introduced themselves.
+    /// The clients' first messages.
     pub fn hellos(&self) -> Vec<Hello> {
         self.shared.state().hellos.clone()
     }
 
-    /// Returns when no connection is left: the broker has then dealt with all that it was sent.
+    /// Blocks until no connection is left: by then, the broker has handled all that it was sent.
     pub fn settle(&self) -> Result<()> {
         let state = self.shared.state();
         let (state, _) = self
@@ -157,7 +157,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
         self.shared.state().drop_connections();
-        // Wakes the acceptor, which then sees the end.
+        // Wakes the acceptor, so that it ends.
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -178,7 +178,7 @@ impl State {
         }
     }
 
-    /// Cuts if it is to be cut here. Whether it was.
+    /// Cuts if this is the moment. Returns whether it was.
     pub fn cut_at(&mut self, direction: Direction, moment: When) -> bool {
         let n = self.counts[direction as usize];
         let due = |(cut, _): &mut (Cut, Kill)| {

@@ -1,4 +1,4 @@
-//! AWS IoT Core in a sweep: a double of its own for each point, and how many certificates there may be.
+//! AWS IoT Core in a sweep: a double for each point, and how many certificates it may have issued.
 
 use std::sync::Arc;
 
@@ -11,23 +11,23 @@ use crate::doubles::iot_core::{IotCore, Memory, Options, Template};
 use crate::doubles::pki::Authority;
 use crate::faults::network::{CLAIM, Cloud};
 
-/// What of the conversation is durable: any of these says that a certificate has been received.
+/// Files that the conversation leaves. Any of them shows that the device has received a certificate.
 const RECEIVED: [&str; 3] = ["ownership.json", "registration.json", "certificate.pem"];
 
-/// What the doubles of all points have in common.
+/// Makes the doubles of all points.
 pub struct Clouds {
     key: KeyType,
     root: Arc<Authority>,
     start: Memory,
-    /// What the double knew at each point of the recording.
+    /// The double's state at each point of the recording.
     pub memories: Vec<Memory>,
-    /// Packets of an undisturbed run, to and from AWS IoT Core.
+    /// The number of packets in an undisturbed run, to and from AWS IoT Core.
     pub packets: [usize; 2],
 }
 
 impl Clouds {
-    /// One that refuses a token that has been used (the other answer that AWS may give is the easier one), and
-    /// whose template gives the thing the name that the settings have.
+    /// Doubles that refuse a used token, which is the harder of AWS's two possible answers, and whose template names
+    /// the thing as the settings do.
     pub fn new(key: KeyType) -> Result<Self> {
         let root = Arc::new(Authority::new()?);
         let template = Template {
@@ -47,14 +47,14 @@ impl Clouds {
         })
     }
 
-    /// A double that nobody has asked yet, and the device's card for it.
+    /// A fresh double, and the device's card for it.
     pub fn begin(&self, device: &Device) -> Result<Cloud> {
         let cloud = Cloud::resume(Arc::clone(&self.root), self.start.clone())?;
         cloud.card(device, "nucleus-lite", self.key)?;
         Ok(cloud)
     }
 
-    /// A double as it was at a point of the recording; the device's card stays, but for the double's port.
+    /// The double as it was at a point of the recording. On the device's card, only the port changes.
     pub fn resume(&self, point: usize, device: &Device) -> Result<Cloud> {
         let memory = self.memories.get(point).context("no such point")?;
         let cloud = Cloud::resume(Arc::clone(&self.root), memory.clone())?;
@@ -64,9 +64,9 @@ impl Clouds {
 }
 
 impl Rig {
-    /// How many certificates there are to be at the end, now that the power is gone and the broker has dealt
-    /// with all that it had: those that there are, and one more if the device has not durably received one. So a
-    /// second one is right exactly where the first one's answer was lost, or not yet durable.
+    /// How many certificates there have to be in the end, now that the power is off and the broker has handled
+    /// everything: those issued so far, and one more if the device has not durably received one. A second one is right
+    /// only if the first one's answer was lost or not yet durable.
     pub fn certificates_expected(&self) -> Result<usize> {
         let Some(cloud) = &self.cloud else {
             return Ok(0);
@@ -79,14 +79,14 @@ impl Rig {
         Ok(cloud.core.counts().created + usize::from(!received))
     }
 
-    /// Certificates that were issued.
+    /// The number of certificates issued.
     pub fn certificates(&self) -> usize {
         self.cloud
             .as_ref()
             .map_or(0, |cloud| cloud.core.counts().created)
     }
 
-    /// What is wrong with the certificates, once the device is done.
+    /// Adds what is wrong with the certificates, once the device is done.
     pub fn compare_certificates(&self, expected: usize, wrong: &mut Vec<String>) -> Result<()> {
         let Some(cloud) = &self.cloud else {
             return Ok(());

@@ -1,10 +1,11 @@
-//! Sweeps: the power is cut at every instant of what firstboot does, and the next undisturbed start has to
-//! end well. `make sweep` tries every point, `make test` a seeded sample.
+//! The sweep: the power is cut at every point of everything that firstboot does, and the next undisturbed start has to
+//! recover. `make sweep` tries every point, `make test` a seeded sample.
 //!
 //! - [`Scenario`]: what firstboot is doing when the power goes;
-//! - [`Kind`]: how it goes;
-//! - [`Rig`]: a device on an SLB 9670's profile behind the proxy, and what is to be found afterwards;
-//! - [`Sweep`]: the points, tried one by one, and the table of results.
+//! - [`Kind`]: how it is cut;
+//! - [`Rig`]: a device with an SLB 9670 by the proxy's profile, and its inspection afterwards;
+//! - [`Stage`]: a scenario that is ready to be cut, at one point or another;
+//! - [`Row`]: a row of the table of results.
 
 mod clouds;
 mod point;
@@ -24,19 +25,19 @@ use rayon::prelude::*;
 
 use crate::clients::KeyType;
 
-/// Which points are tried.
+/// Which points to try.
 #[derive(Clone, Copy, Debug)]
 pub enum Sample {
-    /// Every one.
+    /// All of them.
     All,
     /// This many of each row, drawn with this seed.
     Drawn { each: usize, seed: u64 },
 }
 
-/// The rows to be tried: all scenarios with both keys, or `only` the one of this name ("reset, rsa-2048"), or those
-/// with this in their name ("rsa"), each with every kind of cut that it has.
+/// Tries all scenarios with both keys, or `only` the one of this name ("reset, rsa-2048") or those with this in their
+/// name ("rsa"), with every kind of cut. Returns the table's rows.
 pub fn run(sample: Sample, only: &str, progress: impl Fn(&str) + Sync) -> Result<Vec<Row>> {
-    // All of them first: what is missing on this machine shows in a minute, not after an hour of cuts.
+    // Prepares all of them first: what is missing on this host shows in a minute, not after an hour of cuts.
     let stages: Vec<Stage> = chosen_scenarios(only)
         .map(|(scenario, key)| {
             Stage::prepare(scenario, key).with_context(|| scenario.name_with(key))
@@ -62,7 +63,7 @@ fn chosen_scenarios(only: &str) -> impl Iterator<Item = (Scenario, KeyType)> {
     let with_both_keys = |scenario: Scenario| KeyType::BOTH.map(|key| (scenario, key));
     let is_wanted = move |(scenario, key): &(Scenario, KeyType)| {
         let name = scenario.name_with(*key);
-        // "reset, ecc-p256" is a scenario, and the end of another's name
+        // "reset, ecc-p256" is a scenario's name, and the end of another's.
         match scenario_is_named(only) {
             true => name == only,
             false => name.contains(only),
@@ -94,7 +95,7 @@ fn choose(points: &[Point], sample: Sample) -> Vec<Point> {
     }
 }
 
-/// Tries the points on all cores. A point that cannot even be tried is an error of the harness.
+/// Tries the points on all cores. An error means that a point could not be tried.
 fn try_all(stage: &Stage, kind: Kind, of: usize, points: &[Point]) -> Result<Row> {
     let objections: Vec<(Point, Vec<String>)> = points
         .par_iter()

@@ -1,4 +1,4 @@
-//! The points at which the power can go.
+//! The points at which the power is cut.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub enum Kind {
     Call,
     /// At a random point of the recovery from a random cut.
     Twice,
-    /// Between two storage calls, with what was not synced lost or reordered.
+    /// Between two storage calls, with unsynced writes lost or reordered.
     Lost,
     /// Before or after each packet to or from AWS IoT Core, where there is a network.
     Packet,
@@ -42,11 +42,11 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Ways in which unsynced writes are lost at each point: all, data only, names only, and two draws each
-/// of an ordered and an unordered selection.
+/// The number of ways to lose unsynced writes at each point: all, data only, names only, and two draws each of an
+/// ordered and an unordered selection.
 pub const LOSSES: u64 = 7;
 
-/// One point. It can be tried again and will come out the same, but for the TPM's randomness.
+/// One point. Trying it again gives the same result, but for the TPM's random numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Point {
     pub kind: Kind,
@@ -66,12 +66,12 @@ impl fmt::Display for Point {
 }
 
 impl Point {
-    /// Of lost writes: after how many storage calls.
+    /// For lost writes: the number of storage calls before the cut.
     pub fn after(self) -> usize {
         self.loss().0
     }
 
-    /// Of lost writes: after how many storage calls, and what is lost.
+    /// For lost writes: the number of storage calls before the cut, and what is lost.
     pub fn loss(self) -> (usize, Loss) {
         let at = self.n / LOSSES as usize;
         let loss = match self.n as u64 % LOSSES {

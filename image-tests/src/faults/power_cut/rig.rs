@@ -1,5 +1,5 @@
-//! A device whose TPM is an SLB 9670 by the proxy's profile: what loses its power in a sweep, and what is
-//! looked at afterwards.
+//! The device in a sweep, with an SLB 9670 by the proxy's profile: how it loses its power, and its inspection
+//! afterwards.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,18 +17,18 @@ use crate::faults::network::{Cloud, Cut};
 use crate::faults::storage::{Ending, run_with_cut};
 use crate::process::finish;
 
-/// The storage root key's handle: the only one that may be persistent.
+/// The storage root key's handle, the only persistent one allowed.
 const SRK: u32 = 0x8100_0001;
 
 pub struct Rig {
     pub device: Device,
-    /// Where it enrolls over the network.
+    /// Where it enrolls, if over the network.
     pub cloud: Option<Cloud>,
     proxy: Proxy,
 }
 
 impl Rig {
-    /// Puts a device that was off onto a chip. Firmware 7.63 and 7.85 take different paths through tpm2-pkcs11.
+    /// Starts a device that was off. With firmware 7.63 and 7.85, tpm2-pkcs11 takes different paths.
     pub fn new(device: Device, firmware: Firmware) -> Result<Self> {
         let options = Options {
             chip: Some(Slb9670::new(firmware)),
@@ -43,13 +43,13 @@ impl Rig {
         })
     }
 
-    /// firstboot as the kernel's resource manager serves it; to be run while the opened is open.
+    /// firstboot with the TPM through a resource manager: run it while that file is open.
     fn firstboot(&mut self, command: &str, tcti: String) -> Result<Command> {
         self.device.tcti = Some(tcti);
         self.device.firstboot(&[command])
     }
 
-    /// Runs to the end; the exit status, what it said, and the TPM commands that it took.
+    /// Runs firstboot undisturbed: its exit status, its messages, and the number of its TPM commands.
     pub fn run(&mut self, command: &str) -> Result<(i32, String, usize)> {
         let opened = self.proxy.open()?;
         self.proxy.take_commands();
@@ -58,8 +58,7 @@ impl Rig {
         Ok((finished.code, finished.stderr, commands))
     }
 
-    /// The TPM loses its power before or after the program's n-th TPM command, and the program with it.
-    /// Whether it came to that.
+    /// Cuts the power of TPM and program before or after the program's n-th TPM command. Returns whether it got there.
     pub fn cut_at_command(&mut self, command: &str, n: usize, when: When) -> Result<bool> {
         let opened = self.proxy.open()?;
         let (tell, told) = mpsc::channel::<u32>();
@@ -97,14 +96,14 @@ impl Rig {
         Ok(outcome.ending == Ending::Cut)
     }
 
-    /// The power comes back.
+    /// Restores the power.
     pub fn power_on(&mut self) -> Result<()> {
         empty_run(&self.device)?;
         self.device.tpm.power_on()?;
         self.proxy.power_on()
     }
 
-    /// What systemd does at a start: both units. Then everything that is not as it should be.
+    /// Runs both units' programs, as systemd does at a start. Returns everything that is wrong afterwards.
     pub fn start(&mut self, destination: Destination, key: KeyType) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
         let (code, said, _) = self.run("provision")?;
@@ -151,7 +150,7 @@ impl Rig {
         let mut identity = self.device.identity(key)?;
         identity.tcti = opened.tcti();
         if let Err(e) = pkcs11_tool::sign_and_verify(&identity) {
-            // Nor can the token be looked into: its PIN may be torn.
+            // The token cannot be listed either: the PIN may be torn.
             wrong.push(format!("the key cannot be used: {e:#}"));
             return Ok(());
         }
@@ -165,20 +164,20 @@ impl Rig {
                 "{certificates} certificates in the token, {accepted} accepted"
             ));
         }
-        // TPM_PT_LOCKOUT_COUNTER: a start leaves no failed try behind.
+        // TPM_PT_LOCKOUT_COUNTER: a start must leave no failed try behind.
         let tries = upstream.property(0x20E)?;
         if tries != 0 {
-            wrong.push(format!("{tries} failed tries count"));
+            wrong.push(format!("{tries} failed tries were counted"));
         }
         Ok(())
     }
 
-    /// SHA-256 of the key's public half, if there is a complete identity.
+    /// SHA-256 of the public key, if there is a complete identity.
     pub fn key(&self) -> Option<String> {
         self.key_in(STORE)
     }
 
-    /// The same of the first identity that was set aside.
+    /// The same for the first identity that was set aside.
     pub fn key_aside(&self) -> Option<String> {
         self.key_in(&format!("{STORE}.orphan-1"))
     }
@@ -189,7 +188,7 @@ impl Rig {
         Some(record["key_sha256"].as_str()?.to_owned())
     }
 
-    /// Identities that were set aside.
+    /// The number of identities that were set aside.
     pub fn orphans(&self) -> Result<usize> {
         let beside = std::fs::read_dir(self.device.path("/var/lib"))?;
         Ok(beside
@@ -201,7 +200,7 @@ impl Rig {
 
 fn kill_whom(told: &mpsc::Receiver<u32>) {
     if let Ok(pid) = told.recv() {
-        // Fails only for a program that has ended already.
+        // Fails only if the program has exited already.
         let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
     }
 }
@@ -218,7 +217,7 @@ fn run_to_its_end(mut program: Command, tell: &mpsc::Sender<u32>) -> Result<()> 
     Ok(())
 }
 
-/// /run is memory: it does not outlive the power.
+/// /run is in memory: a power cut empties it.
 fn empty_run(device: &Device) -> Result<()> {
     let run = device.path("/run");
     std::fs::remove_dir_all(&run)?;
@@ -226,7 +225,7 @@ fn empty_run(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// Files that only an interrupted run leaves: staging, neighbours of renames, journals.
+/// Files that only an interrupted run leaves: staging, temporary files, journals.
 fn leftovers(root: &Path, of_device: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let here = root.join(of_device.strip_prefix("/").unwrap_or(of_device));

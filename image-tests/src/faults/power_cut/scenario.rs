@@ -1,4 +1,4 @@
-//! What firstboot is doing when the power goes: each prepared once, and copied for every point.
+//! What firstboot is doing when the power goes. Each scenario is prepared once, and copied for every point.
 
 use anyhow::Result;
 use serde_json::json;
@@ -11,14 +11,14 @@ use crate::doubles::software_tpm::{Ek, SoftwareTpm};
 use crate::faults::network::fleet_settings;
 use crate::process::succeed;
 
-/// What the next undisturbed start has to come to.
+/// Where the next undisturbed start has to arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// An identity and its request; no certificate yet.
     Awaiting,
     /// Configured, with the key that was there before.
     Done,
-    /// Either: whoever resets has the old identity until the rename, and a new one after it.
+    /// Either: a reset has the old identity until its rename, and a new one after it.
     DoneOrAwaiting,
 }
 
@@ -28,16 +28,16 @@ pub struct Scenario {
     pub name: &'static str,
     /// The edition of Greengrass: the nucleus has its certificate in the token, nucleus lite in a file.
     edition: &'static str,
-    /// What brings a blank device to where it starts.
+    /// Brings a blank device to the scenario's start.
     prepare: fn(&Device, &Authority) -> Result<()>,
-    /// The command that is cut.
+    /// The command to cut.
     pub command: &'static str,
     pub destination: Destination,
-    /// Whether it enrolls over the network, at a double of AWS IoT Core.
+    /// Whether the device enrolls over the network, at a double of AWS IoT Core.
     pub fleet: bool,
 }
 
-/// All of them.
+/// All scenarios.
 pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "provision",
@@ -147,10 +147,11 @@ pub const SCENARIOS: [Scenario; 11] = [
     },
 ];
 
-/// The one in which an enrolled identity comes back that was set aside for another TPM's, which is set aside then.
+/// The scenario in which an enrolled identity comes back that was set aside for another TPM's; that one is set aside
+/// now.
 pub const COMES_BACK: &str = "identity comes back";
 
-/// The one in which a reply is opened.
+/// The scenario in which a reply is opened.
 pub const WRAPPED_REPLY: &str = "wrapped reply";
 
 /// The certificate for the request lies on the card.
@@ -167,7 +168,7 @@ fn prepare_replacement(device: &Device, authority: &Authority) -> Result<()> {
     Ok(())
 }
 
-/// A reply of an operator's bench lies on the card: for an RSA EK where the device's key is an RSA key, too.
+/// Puts a reply of a provisioning station onto the card. It is for an RSA EK if the device's key is an RSA key, too.
 fn prepare_wrapped_reply(device: &Device, _: &Authority) -> Result<()> {
     let station = Station::new()?;
     let file = "/boot/firstboot/firstboot.json";
@@ -184,16 +185,16 @@ fn prepare_wrapped_reply(device: &Device, _: &Authority) -> Result<()> {
 }
 
 impl Scenario {
-    /// As it stands in the table.
+    /// Its name in the table.
     pub fn name_with(&self, key: KeyType) -> String {
         format!("{}, {}", self.name, key.name())
     }
 
-    /// Prepares it once: a device at its start.
+    /// Prepares it: a device at the scenario's start.
     pub fn checkpoint(&self, key: KeyType) -> Result<Checkpoint> {
         let device = Device::unprovisioned()?;
         device.settings(&match self.fleet {
-            // The port comes with the double.
+            // The port is the double's, once there is one.
             true => fleet_settings(self.edition, key, 1),
             false => offline_settings(self.edition, key),
         })?;

@@ -1,4 +1,4 @@
-//! How the power goes, point by point.
+//! The power cuts of one scenario, point by point.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,26 +19,26 @@ use crate::doubles::tpm_proxy::{Firmware, When};
 use crate::faults::network::{Cut, Direction};
 use crate::faults::storage::Recording;
 
-/// What a cut came to.
+/// How a cut turned out.
 #[derive(Debug)]
 pub struct Aftermath {
     pub wrong: Vec<String>,
-    /// Certificates that AWS IoT Core has issued, where there is a network.
+    /// Certificates that AWS IoT Core has issued, if the device enrolls over the network.
     pub certificates: usize,
 }
 
-/// A scenario ready to be cut: the template, and how many points an undisturbed run has.
+/// A scenario that is ready to be cut: its start, and a recording of an undisturbed run.
 pub struct Stage {
     scenario: Scenario,
     key: KeyType,
     start: Checkpoint,
     commands: usize,
     recording: Recording,
-    /// The TPM's state at each point of the recording, in folders "0", "1", ….
+    /// The TPM's state at each point of the recording, in directories "0", "1", ….
     states: TempDir,
-    /// The key that the identity has before the cut, or is to have again.
+    /// The key that the identity must have afterwards.
     key_wanted: Option<String>,
-    /// Where it enrolls over the network.
+    /// Where it enrolls, if over the network.
     clouds: Option<Clouds>,
 }
 
@@ -91,13 +91,13 @@ impl Stage {
         self.scenario.name_with(self.key)
     }
 
-    /// The recording, whose syncs a test may take out.
+    /// The recording, from which a test may remove syncs.
     pub fn recording(&mut self) -> &mut Recording {
         &mut self.recording
     }
 
-    /// Every point of a kind. Of pairs there are too many: as many are drawn as there are single ones.
-    /// Of lost writes, those are left out that leave disk and TPM as another point does.
+    /// Every point of a kind. There are too many pairs, so only as many are drawn as there are single points. Of lost
+    /// writes, points that leave disk and TPM as another one does are left out.
     pub fn points(&self, kind: Kind) -> Vec<Point> {
         let mut points = self.all_points(kind);
         if kind == Kind::Lost {
@@ -146,17 +146,17 @@ impl Stage {
             .collect()
     }
 
-    /// Packets of an undisturbed run, to and from AWS IoT Core.
+    /// The number of packets in an undisturbed run, to and from AWS IoT Core.
     fn packets(&self) -> [usize; 2] {
         self.clouds.as_ref().map_or([0; 2], |clouds| clouds.packets)
     }
 
-    /// Cuts the power there, and lets the device start once more. What is wrong then.
+    /// Cuts the power there, and lets the device start again. Returns what is wrong then.
     pub fn attempt(&self, point: Point) -> Result<Vec<String>> {
         Ok(self.aftermath(point)?.wrong)
     }
 
-    /// The same, and what else there is to tell.
+    /// The same, with the number of certificates.
     pub fn aftermath(&self, point: Point) -> Result<Aftermath> {
         let trying = || format!("{}: {point}", self.name());
         let destination = self.scenario.destination;
@@ -189,17 +189,17 @@ impl Stage {
                 if self.cut_somewhere(&mut rig, command, &mut draw)? {
                     rig.power_on()?;
                 }
-                // The recovery is what a start does first.
+                // A start begins with the recovery.
                 self.cut_somewhere(&mut rig, "provision", &mut draw)?
             }
         };
-        // A run that ended before its point has lost nothing: power goes and comes all the same.
+        // If the run ended before its point, nothing was lost: the power is cut now.
         rig.device.tpm.pull_the_plug();
         rig.power_on()?;
         Ok(rig)
     }
 
-    /// Packets to AWS IoT Core are counted first, then those from there.
+    /// Points are numbered through the packets to AWS IoT Core, then through those from there.
     pub fn packet(&self, Point { n, when, .. }: Point) -> Cut {
         let [to_cloud, _] = self.packets();
         let (direction, n) = match n.checked_sub(to_cloud) {
@@ -223,8 +223,8 @@ impl Stage {
         }
     }
 
-    /// A device as a power cut at this point of the recording may leave it, and the request that was on
-    /// its boot partition then.
+    /// A device as a power cut at this point of the recording may leave it, and the request on its boot partition at
+    /// that point.
     fn crash(&self, point: Point) -> Result<(Rig, Option<Vec<u8>>)> {
         let (at, loss) = point.loss();
         let tree = self.recording.crash(at, loss)?;
@@ -246,7 +246,7 @@ impl Stage {
         Ok(rig)
     }
 
-    /// What the operator has been shown must stay true.
+    /// Compares the device with what was there before: what the operator was shown must stay true.
     fn compare(
         &self,
         rig: &Rig,
@@ -278,12 +278,12 @@ impl Stage {
     }
 }
 
-/// Even and odd seeds take the two paths of tpm2-pkcs11.
+/// Even and odd seeds take different paths through tpm2-pkcs11.
 fn firmware(seed: u64) -> Firmware {
     [Firmware::V7_63, Firmware::V7_85][seed as usize % 2]
 }
 
-/// The complete request on the boot partition of a device's tree, if there is one.
+/// The request on the boot partition of a device's tree, if there is a complete one.
 pub fn published_request(root: &Path) -> Option<Vec<u8>> {
     std::fs::read_dir(root.join("boot/firstboot/requests"))
         .ok()?

@@ -1,4 +1,4 @@
-//! The table that a sweep prints.
+//! The table of a sweep's results.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use super::Kind;
 pub struct Row {
     pub scenario: String,
     pub kind: Kind,
-    /// Points that there are.
+    /// The number of points.
     pub of: usize,
-    /// Points that were tried.
+    /// How many of them were tried.
     pub tried: usize,
-    /// What was wrong afterwards, one entry for each point that did not recover.
+    /// For each point that did not recover, what was wrong.
     pub stuck: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Row {
     }
 }
 
-/// The whole table, and below it what is stuck.
+/// The whole table, followed by the points that are stuck.
 pub fn print(rows: &[Row]) -> String {
     let mut text = String::from(
         "| power goes while                | at                         | points |  tried | recovered | stuck |\n\

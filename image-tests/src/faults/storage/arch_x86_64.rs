@@ -1,4 +1,4 @@
-//! What depends on the processor: x86_64.
+//! What depends on the architecture: x86_64.
 //!
 //! Sources: ptrace(2); Linux, arch/x86/entry/syscalls/syscall_64.tbl; the System V ABI supplement,
 //! appendix A.2 (the result of a system call in rax, an error as -errno).
@@ -7,10 +7,10 @@ use anyhow::Result;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 
-/// A system call number that does not exist: the kernel then runs nothing.
+/// A system call number that does not exist, for which the kernel runs nothing.
 const NO_CALL: u64 = u64::MAX;
 
-/// Lets the system call that the thread is entering not happen.
+/// Prevents the system call that the thread is entering.
 pub fn skip_call(thread: Pid) -> Result<()> {
     let mut registers = ptrace::getregs(thread)?;
     registers.orig_rax = NO_CALL;

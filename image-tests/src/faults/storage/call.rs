@@ -1,4 +1,4 @@
-//! Which system calls are storage calls, and what they are about.
+//! The system calls that are storage calls, and what they work on.
 //!
 //! Numbers: `SYS_*` of the libc crate; arguments: section 2 of the Linux manual pages.
 
@@ -13,9 +13,9 @@ use super::tracee::Tracee;
 /// What a storage call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// opens with O_CREAT or O_TRUNC
+    /// An open with O_CREAT or O_TRUNC.
     Open,
-    /// changes the content or the length of a file
+    /// Changes a file's content or length.
     Content,
     Attributes,
     Rename,
@@ -24,11 +24,11 @@ pub enum Kind {
     Unlink,
     MakeDirectory,
     RemoveDirectory,
-    /// fsync
+    /// fsync.
     Sync,
-    /// fdatasync
+    /// fdatasync.
     SyncData,
-    /// sync, syncfs
+    /// sync and syncfs.
     SyncAll,
 }
 
@@ -38,9 +38,9 @@ pub struct StorageCall {
     pub name: &'static str,
     pub kind: Kind,
     pub path: PathBuf,
-    /// the new name in a rename or a link
+    /// The new name, in a rename or a link.
     pub to: Option<PathBuf>,
-    /// the descriptor that it works on
+    /// The descriptor that it works on.
     pub(super) descriptor: Option<u64>,
 }
 
@@ -54,14 +54,14 @@ impl fmt::Display for StorageCall {
     }
 }
 
-/// Where the arguments say what the call works on; numbers of arguments.
+/// Which arguments say what the call works on, by number.
 #[derive(Clone, Copy)]
 enum Target {
     Nothing,
     Descriptor(usize),
-    /// a path from the working directory
+    /// A path relative to the working directory.
     Path(usize),
-    /// the descriptor of a directory, and a path from there
+    /// The descriptor of a directory, and a path relative to it.
     At(usize, usize),
     Paths(usize, usize),
     Ats(usize, usize, usize, usize),
@@ -73,8 +73,8 @@ use Target::*;
 /// fchmodat2, newer than the libc crate's list for this target: syscall_64.tbl.
 const SYS_FCHMODAT2: i64 = 452;
 
-/// Not here: what changes no more than times or extended attributes, and what says nothing about when
-/// it happens (shared memory mappings, io_uring).
+/// Left out: calls that change only times or extended attributes, and those whose effect has no certain moment (shared
+/// memory mappings, io_uring).
 const CALLS: &[(i64, &str, Kind, Target)] = &[
     (libc::SYS_open, "open", Open, Path(0)),
     (libc::SYS_openat, "openat", Open, At(0, 1)),
@@ -122,8 +122,8 @@ const CALLS: &[(i64, &str, Kind, Target)] = &[
     (libc::SYS_syncfs, "syncfs", SyncAll, Descriptor(0)),
 ];
 
-/// The storage call that the thread is entering; `None` for any other system call, and where it is
-/// about nothing below `directory`.
+/// The storage call that the thread is entering; `None` for other system calls, and for those that concern nothing
+/// below `directory`.
 pub fn decode(
     number: u64,
     arguments: &[u64; 6],
@@ -171,7 +171,7 @@ fn open_flags(name: &str, arguments: &[u64; 6], thread: Tracee) -> Result<u64> {
     Ok(match name {
         "open" => arguments[1],
         "openat" => arguments[2],
-        // struct open_how begins with them
+        // The first member of struct open_how.
         "openat2" => thread.word(arguments[2])?,
         _ => (libc::O_CREAT | libc::O_TRUNC) as u64,
     })

@@ -1,4 +1,4 @@
-//! A directory tree in memory: what is compared, kept and built.
+//! A directory tree in memory, to be compared, kept and written.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata, Permissions};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Paths relative to the root, which itself is the empty one; parents come first.
+/// By paths relative to the root, whose own path is empty. Parents come first.
 pub type Tree = BTreeMap<PathBuf, Entry>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +42,7 @@ impl Attributes {
     }
 }
 
-/// What stands at a path; `None` for what holds no data, such as sockets.
+/// What is at a path; `None` if it holds no data, such as a socket.
 pub fn read_entry(path: &Path) -> Result<Option<(Metadata, Entry)>> {
     let metadata = path
         .symlink_metadata()
@@ -61,7 +61,7 @@ pub fn read_entry(path: &Path) -> Result<Option<(Metadata, Entry)>> {
     Ok(Some((metadata, Entry { attributes, thing })))
 }
 
-/// All below a directory, itself included.
+/// Everything below a directory, and the directory itself.
 pub fn read(root: &Path) -> Result<Tree> {
     let mut tree = Tree::new();
     let mut left = vec![PathBuf::new()];
@@ -79,7 +79,7 @@ pub fn read(root: &Path) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Builds the tree in an existing, empty directory.
+/// Writes the tree into an existing, empty directory.
 pub fn write(tree: &Tree, root: &Path) -> Result<()> {
     for (path, Entry { attributes, thing }) in tree {
         let path = if path.as_os_str().is_empty() {
@@ -95,7 +95,7 @@ pub fn write(tree: &Tree, root: &Path) -> Result<()> {
         }
         lchown(&path, Some(attributes.owner), Some(attributes.group))?;
         if !matches!(thing, Thing::Symlink(_)) {
-            // after the owner, whose change takes the set-user-id bit away
+            // After the owner, because changing that clears the set-user-ID bit.
             fs::set_permissions(&path, Permissions::from_mode(attributes.mode))?;
         }
     }

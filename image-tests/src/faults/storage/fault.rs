@@ -7,14 +7,14 @@ use super::call::{Kind, StorageCall};
 use super::tracee::Tracee;
 use super::tracer::{Observer, Verdict};
 
-/// An error that storage calls answer with instead of happening.
+/// An error that storage calls return instead of taking effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// ENOSPC, EROFS or EIO
+    /// ENOSPC, EROFS or EIO..
     pub error: Errno,
-    /// the first call to fail, counting from 1
+    /// The first call to fail, counted from 1.
     pub from: usize,
-    /// all later ones fail as well: the disk stays full
+    /// Whether all later ones fail, too, as on a disk that stays full.
     pub lasting: bool,
 }
 
@@ -26,10 +26,10 @@ impl Fault {
         }
     }
 
-    /// Whether such a call can answer with such an error: section 2 of the manual, ERRORS.
+    /// Whether such a call can return this error: section 2 of the manual, ERRORS.
     fn fits(self, kind: Kind) -> bool {
         match self.error {
-            // removing needs no room
+            // Removing needs no space.
             Errno::ENOSPC => matches!(
                 kind,
                 Kind::Open
@@ -41,7 +41,7 @@ impl Fault {
                     | Kind::Sync
                     | Kind::SyncData
             ),
-            // what was open when the disk became read-only can still be synced
+            // Files that were open when the disk became read-only can still be synced.
             Errno::EROFS => !matches!(kind, Kind::Sync | Kind::SyncData | Kind::SyncAll),
             _ => kind != Kind::SyncAll,
         }

@@ -1,23 +1,23 @@
-//! What storage calls have changed, one after the other.
+//! What a run's storage calls changed, in order.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 
 use super::disk::{Attributes, Entry};
 
-/// A file, directory or link, from its creation on: its number in [`History::nodes`].
+/// A file, directory or link since its creation: its index in [`History::nodes`].
 pub type Node = usize;
 /// The watched directory itself.
 pub const ROOT: Node = 0;
 /// A name in a directory.
 pub type Place = (Node, OsString);
 
-/// What a call has changed.
+/// One change by a call.
 #[derive(Debug)]
 pub enum Effect {
-    /// directory entries, all at once
+    /// Directory entries, all at once.
     Names(Vec<Change>),
-    /// what the file holds now
+    /// The file's new content.
     Content(Node, Vec<u8>),
     Attributes(Node, Attributes),
     Sync(Node),
@@ -32,13 +32,13 @@ pub struct Change {
     pub after: Option<Node>,
 }
 
-/// The directory before the first call, and what each call has changed.
+/// The directory before the first call, and what each call changed.
 #[derive(Debug, Default)]
 pub struct History {
-    /// As they were when they came into being or into sight.
+    /// As they were when they were created or first seen.
     pub nodes: Vec<Entry>,
     /// The names before the first call.
     pub names: HashMap<Place, Node>,
-    /// Those of each call.
+    /// The effects of each call.
     pub effects: Vec<Vec<Effect>>,
 }

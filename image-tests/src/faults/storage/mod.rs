@@ -1,17 +1,15 @@
-//! Faults of the storage under a program: a power cut, an error, writes that were never synced.
+//! Storage faults under a program: power cuts, errors, writes that were never synced.
 //!
-//! The program runs under ptrace, with all its children and threads; each *storage call* (a system
-//! call that changes something below a directory, or makes it durable: [`StorageCall`]) is a point
-//! at which something can go wrong:
+//! The program runs under ptrace, with all its threads and children. Something can go wrong at each *storage call*: a
+//! system call that changes something below a directory, or makes it durable ([`StorageCall`]).
 //!
 //! - [`trace`] lists them;
-//! - [`run_with_cut`] ends everything before or after the n-th: what the kernel was given stays,
-//!   as in a process that is killed;
-//! - [`run_with_fault`] lets the n-th fail, as on a full, read-only or broken disk;
-//! - [`Recording`] keeps all of them with their data, and builds the directory as it may look
-//!   after a *power* cut, when the kernel had not written everything to the disk yet.
+//! - [`run_with_cut`] kills everything before or after the n-th. What the kernel was given stays;
+//! - [`run_with_fault`] makes the n-th fail, as on a full, read-only or broken disk;
+//! - [`Recording`] records them with their data, and builds the directory as it may be after a *power* cut, when the
+//!   kernel had not written everything to the disk yet.
 //!
-//! Processes that the program does not start itself, such as swtpm, are not seen. x86_64 only.
+//! Processes that the program does not start, such as swtpm, are not traced. x86_64 only.
 
 mod arch_x86_64;
 mod call;
@@ -42,7 +40,7 @@ use tracer::{Observer, Verdict};
 
 use crate::doubles::tpm_proxy::When;
 
-/// Runs the program undisturbed and returns its storage calls below `directory`. It must succeed.
+/// Runs the program, which has to succeed, undisturbed: its storage calls below `directory`.
 pub fn trace(command: Command, directory: &Path) -> Result<Vec<StorageCall>> {
     struct Undisturbed;
     impl Observer for Undisturbed {}
@@ -54,9 +52,9 @@ pub fn trace(command: Command, directory: &Path) -> Result<Vec<StorageCall>> {
     Ok(outcome.calls)
 }
 
-/// Kills the program and all that it started before or after its `n`-th storage call, the first
-/// being 1. `on_cut` runs when all of them are stopped for good, so that the TPM can lose its power
-/// at the same time; it is not called where the program ends earlier.
+/// Kills the program and its children before or after its `n`-th storage call, counted from 1. `on_cut` runs once all
+/// of them have stopped, so that the TPM can lose its power at the same time. It is not called if the program ends
+/// earlier.
 pub fn run_with_cut(
     command: Command,
     directory: &Path,

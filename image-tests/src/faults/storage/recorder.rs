@@ -1,12 +1,11 @@
-//! Takes down the storage calls of a run, with what they change.
+//! Records a run's storage calls and what they change.
 //!
-//! After each call the recorder looks at the directory itself, rather than at the call's data: a
-//! write is kept as the file's whole new content, whichever system call did it. Files here are
-//! small. Files are known by device and inode, so that a rename or a removed file that is still
-//! open is followed.
+//! After each call the recorder reads the directory, not the call's data: it keeps a write as the file's whole new
+//! content, whichever system call it was. Files here are small. They are identified by device and inode, so that
+//! renamed files, and removed ones that are still open, are followed.
 //!
-//! Changes that pass by the storage calls (shared memory mappings, io_uring, processes that the
-//! program did not start) are not seen; [`super::Recording::make`] compares at the end and refuses them.
+//! Changes that bypass storage calls (shared memory mappings, io_uring, processes that the program did not start) are
+//! not seen; [`super::Recording::make`] compares at the end, and fails.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,14 +20,14 @@ use super::history::{Change, Effect, History, Node, Place};
 use super::tracee::Tracee;
 use super::tracer::{Observer, Verdict};
 
-/// What is known of the directory while the program runs.
+/// The directory's state while the program runs.
 pub struct Recorder<'a> {
     at_point: &'a mut (dyn FnMut(usize) -> Result<()> + Send),
     pub history: History,
     names: HashMap<Place, Node>,
-    /// by device and inode; a recycled inode belongs to the newest
+    /// By device and inode; a reused inode belongs to the newest node.
     inodes: HashMap<(u64, u64), Node>,
-    /// of threads inside an open: its number, and whether the file was there before
+    /// For threads inside a call: the call's number, and whether its path existed before.
     inside: HashMap<Tracee, (usize, bool)>,
 }
 
@@ -51,7 +50,7 @@ impl<'a> Recorder<'a> {
         Ok(recorder)
     }
 
-    /// Takes up what has come to stand at a path, with all below it.
+    /// Adds what is at a path, with everything below it.
     fn adopt(&mut self, path: &Path) -> Result<Option<Node>> {
         let Some((metadata, entry)) = disk::read_entry(path)? else {
             return Ok(None);
@@ -76,13 +75,13 @@ impl<'a> Recorder<'a> {
         self.inodes.get(&(metadata.dev(), metadata.ino())).copied()
     }
 
-    /// The node behind a link in /proc.
+    /// The node of an open file, by its link in /proc.
     fn open_node(&self, link: &Path) -> Option<Node> {
         let metadata = link.metadata().ok()?;
         self.inodes.get(&(metadata.dev(), metadata.ino())).copied()
     }
 
-    /// What is there now becomes what `path` stands for; `None` where it lies elsewhere.
+    /// Makes `path` the name of this node. Returns `None` if it is outside the directory.
     fn rename_place(&mut self, path: &Path, after: Option<Node>) -> Option<Change> {
         let place = (self.node_at(path.parent()?)?, path.file_name()?.to_owned());
         let before = match after {
@@ -103,8 +102,7 @@ impl<'a> Recorder<'a> {
         )])
     }
 
-    /// The name now stands for what is there. Of a file from elsewhere nobody knows what of it is
-    /// durable: nothing.
+    /// Updates the name to what is there now. A file from outside the directory counts as not durable.
     fn found(&mut self, path: &Path) -> Result<(Option<Change>, Option<Effect>)> {
         let mut effect = None;
         let mut node = self.node_at(path);

@@ -1,4 +1,4 @@
-//! All storage calls of one run, to be replayed up to any of them.
+//! A recording of one run, to be replayed up to any of its storage calls.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -22,9 +22,8 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Runs the program, which must succeed. `at_point` is called with 0 before the first call,
-    /// with 1 before the second, …, and at last with the number of calls, while the program stands
-    /// still: the moment to copy the TPM's state.
+    /// Runs the program, which has to succeed. Calls `at_point` with 0 before the first call, with 1 before the second,
+    /// …, and finally with the number of calls. The program is stopped meanwhile, so the TPM's state can be copied.
     pub fn make(
         command: Command,
         directory: &Path,
@@ -45,7 +44,10 @@ impl Recording {
         };
         at_point(recording.points() - 1)?;
         let unseen = recording.differences(&directory)?;
-        ensure!(unseen.is_empty(), "changed past the recorder: {unseen:?}");
+        ensure!(
+            unseen.is_empty(),
+            "changes that the recorder did not see: {unseen:?}"
+        );
         Ok(recording)
     }
 
@@ -53,39 +55,39 @@ impl Recording {
         &self.calls
     }
 
-    /// How many crash points there are: point n lies after n calls.
+    /// The number of crash points: point n is after n calls.
     pub fn points(&self) -> usize {
         self.calls.len() + 1
     }
 
-    /// As if the program had left this call out, which is to be a sync: what a test needs to show that
-    /// a missing one would be noticed.
+    /// Pretends that the program left out this call, which has to be a sync, so that a test can show that a missing one
+    /// would be noticed.
     pub fn forget_sync(&mut self, call: usize) -> Result<()> {
         let syncs = [Kind::Sync, Kind::SyncData, Kind::SyncAll];
         let kind = self.calls.get(call).map(|call| call.kind);
         ensure!(
             kind.is_some_and(|kind| syncs.contains(&kind)),
-            "call {call} is no sync"
+            "call {call} is not a sync"
         );
         self.history.effects[call].clear();
         Ok(())
     }
 
-    /// A hash of what [`Recording::crash`] would build: neighbouring points often leave the same.
+    /// A hash of what [`Recording::crash`] would build: neighbouring points are often the same.
     pub fn fingerprint(&self, point: usize, loss: Loss) -> u64 {
         let mut hasher = DefaultHasher::new();
         replay::tree(&self.history, point, loss).hash(&mut hasher);
         hasher.finish()
     }
 
-    /// The directory as it may be found after a power cut at this point.
+    /// The directory as it may be after a power cut at this point.
     pub fn crash(&self, point: usize, loss: Loss) -> Result<TempDir> {
         let directory = TempDir::new()?;
         disk::write(&replay::tree(&self.history, point, loss), directory.path())?;
         Ok(directory)
     }
 
-    /// Where the directory is not as it should be after the run.
+    /// Where the directory after the run differs from the replay.
     fn differences(&self, directory: &Path) -> Result<Vec<PathBuf>> {
         let expected = replay::tree(&self.history, self.points() - 1, Loss::Nothing);
         let found = disk::read(directory)?;

@@ -1,24 +1,23 @@
-//! What a power cut leaves of the writes that nobody has synced.
+//! What a power cut leaves of unsynced writes.
 //!
 //! The model:
 //!
-//! - *Content and length* of a file are durable once fsync or fdatasync of it, or sync, has
-//!   returned. Each later version of it is a write that may or may not have reached the disk:
-//!   every sector, and the length, is found as it was in some version since the last sync, each
-//!   on its own. Where the length is new and a sector is not, there are zeros or the old bytes.
+//! - *Content and length* of a file are durable once fsync or fdatasync of it, or sync, has returned. Each later
+//!   version of it is a write that may or may not have reached the disk: each sector, and the length, is independently
+//!   as it was in any version since the last sync. If the length is new and a sector is not, it has zeros or the old
+//!   bytes.
 //! - *Mode and owner* likewise, but only fsync makes them durable.
-//! - *Names* (create, link, rename, unlink, mkdir, rmdir) are durable once fsync or fdatasync of a
-//!   directory that the change is in has returned, or sync. A rename happens wholly or not at all. Later
-//!   ones are kept in order up to some point (a journalling file system: ext4, XFS, Btrfs) or each
-//!   on its own (ext2, FAT), as [`Loss`] says.
+//! - *Names* (create, link, rename, unlink, mkdir, rmdir) are durable once fsync or fdatasync of a directory that the
+//!   change is in, or sync, has returned. A rename happens completely or not at all. Later changes are kept in order up
+//!   to some point (a journalling file system: ext4, XFS, Btrfs) or independently (ext2, FAT), as [`Loss`] says.
 //!
-//! The model loses more than real file systems do, so that nothing which passes here depends on
-//! one of them: ext4 commits all earlier metadata with any fsync, also of a file, and by default
-//! writes a file out before a rename over another (auto_da_alloc); here only fsync counts. ext4 does
-//! not lengthen a file before its data is written (data=ordered); here it may be.
+//! The model loses more than real file systems do, so that what passes here depends on none of them: ext4 commits all
+//! earlier metadata with any fsync, even of a file, and by default writes a file out before a rename over another one
+//! (auto_da_alloc); here only fsync counts. ext4 does not lengthen a file before its data is written (data=ordered);
+//! here it may be.
 //!
-//! It loses less in this: a rename is atomic, which FAT's is not; sectors are never torn; a
-//! disk's cache obeys flushes; no file system is damaged so that it needs repair.
+//! It loses less in these respects: a rename is atomic, which FAT's is not; sectors are never torn; a disk's cache
+//! obeys flushes; no file system needs repair.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -28,33 +27,33 @@ use fastrand::Rng;
 use super::disk::{Attributes, Entry, Thing, Tree};
 use super::history::{Change, Effect, History, Node, Place, ROOT};
 
-/// The smallest unit that disks and cards write as a whole.
+/// The unit that disks and cards write as a whole, bytes.
 const SECTOR: usize = 512;
 
-/// Which of the changes that are not durable get lost.
+/// Which of the changes that are not durable are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// none: the processes were killed, the kernel lives on
+    /// None: the processes were killed, but not the kernel.
     Nothing,
-    /// content and attributes, but no names: files with nothing in them
+    /// Content and attributes, but no names: empty files.
     Data,
-    /// names, but no content
+    /// Names, but no content.
     Names,
     Everything,
-    /// names after some point, and any content; drawn with this seed
+    /// Names after some point, and any content; drawn with this seed.
     Ordered(u64),
-    /// any names and any content; drawn with this seed
+    /// Any names and any content; drawn with this seed.
     Unordered(u64),
 }
 
-/// The directory after a power cut behind the first `point` calls.
+/// The directory after a power cut that follows the first `point` calls.
 pub fn tree(history: &History, point: usize, loss: Loss) -> Tree {
     let seed = match loss {
         Loss::Ordered(seed) | Loss::Unordered(seed) => seed,
         _ => 0,
     };
     let effects = history.effects[..point].iter().flatten().collect();
-    // the same seed is to draw differently at each point
+    // The same seed has to draw differently at each point.
     let draws = Rng::with_seed(seed ^ (point as u64).rotate_left(32));
     Replay {
         history,
@@ -91,7 +90,7 @@ impl<'a> Replay<'a> {
         let mut tree = Tree::new();
         let mut left = vec![(PathBuf::new(), ROOT)];
         while let Some((path, node)) = left.pop() {
-            // taken out: a directory has one place only
+            // Removed: a directory has only one name.
             let mut children = inside.remove(&node).unwrap_or_default();
             children.sort();
             left.extend(
@@ -104,7 +103,7 @@ impl<'a> Replay<'a> {
         tree
     }
 
-    /// The directory entries that are found.
+    /// The directory entries after the cut.
     fn names(&mut self) -> HashMap<Place, Node> {
         let changes: Vec<(&[Change], bool)> = self
             .effects
@@ -127,7 +126,7 @@ impl<'a> Replay<'a> {
                 Loss::Names | Loss::Everything => durable,
                 Loss::Ordered(_) => at < kept,
                 Loss::Unordered(_) => {
-                    // what rests on a lost change is lost as well
+                    // A change that depends on a lost one is lost, too.
                     let fits = |change: &Change| names.get(&change.place) == change.before.as_ref();
                     durable || (self.draws.bool() && changes.iter().all(fits))
                 }
@@ -193,7 +192,7 @@ impl<'a> Replay<'a> {
         content
     }
 
-    /// What may be found: the durable version first, then the later ones.
+    /// The versions that the cut may leave: the durable one first, then the later ones.
     fn versions<T>(&self, first: T, happens: impl Fn(&'a Effect) -> Happens<T>) -> Vec<T> {
         let mut versions = vec![first];
         for effect in &self.effects {
@@ -206,12 +205,12 @@ impl<'a> Replay<'a> {
         versions
     }
 
-    /// Which of so many versions is found: the first is durable, the last the newest.
+    /// Which of so many versions the cut leaves: the first is the durable one, the last the newest.
     fn version(&mut self, versions: usize) -> usize {
         match self.loss {
             Loss::Nothing | Loss::Names => versions - 1,
             Loss::Data | Loss::Everything => 0,
-            // the ends twice as often: the whole file new, or nothing of it, is what real disks show
+            // The first and the last twice as often: real disks mostly leave all of a file or nothing.
             Loss::Ordered(_) | Loss::Unordered(_) => match self.draws.usize(..versions + 2) {
                 drawn if drawn < versions => drawn,
                 drawn if drawn == versions => 0,

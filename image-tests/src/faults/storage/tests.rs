@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// Replaces the file `a` as it should be done. Its storage calls: 1 openat, 2 write, 3 fsync,
-/// 4 renameat2, by which mv finds out that `a` exists, 5 renameat, 6 fsync.
+/// Replaces the file `a` as one should. The storage calls: 1 openat, 2 write, 3 fsync,
+/// 4 renameat2, by which mv learns that `a` exists, 5 renameat, 6 fsync.
 const CAREFUL: &str = "echo new > a.tmp && sync a.tmp && mv a.tmp a && sync .";
 const SEEDS: u64 = 40;
 
@@ -41,7 +41,7 @@ fn record(script: &str) -> Result<Recording> {
     )
 }
 
-/// All contents of `a` that a power cut at any point can leave; `-` where it is missing.
+/// All contents of `a` that a power cut at any point can leave; `-` if it is missing.
 fn findable(recording: &Recording) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for point in 0..recording.points() {

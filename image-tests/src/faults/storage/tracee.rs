@@ -1,4 +1,4 @@
-//! A stopped thread of the program: its memory, its descriptors, its working directory.
+//! A stopped thread of the program: its memory, descriptors and working directory.
 //!
 //! Source: proc(5), `/proc/pid/{mem,fd,cwd}`.
 
@@ -16,12 +16,12 @@ use nix::unistd::Pid;
 pub struct Tracee(pub Pid);
 
 impl Tracee {
-    /// The link that leads to the open file itself, also when it has no name any more.
+    /// The link to the open file, which works even if the file has no name any more.
     pub fn descriptor(self, number: u64) -> PathBuf {
         self.proc(&format!("fd/{}", number as i32))
     }
 
-    /// The path of a descriptor: as the kernel names it, for a removed file the last one.
+    /// A descriptor's path by the kernel; for a removed file, its last one.
     pub fn descriptor_path(self, number: u64) -> Option<PathBuf> {
         let path = fs::read_link(self.descriptor(number)).ok()?;
         let bytes = path.as_os_str().as_bytes();
@@ -29,7 +29,7 @@ impl Tracee {
         Some(OsStr::from_bytes(bytes).into())
     }
 
-    /// The path at an address, resolved as the *at() calls do; the last component not followed.
+    /// The path at an address, resolved as the *at() calls do, without following the last component.
     pub fn path(self, directory: u64, address: u64) -> Result<PathBuf> {
         let given = self.string(address)?;
         let base = if directory as i32 == AT_FDCWD {
@@ -38,7 +38,7 @@ impl Tracee {
             self.descriptor(directory)
         };
         let path = fs::read_link(&base).unwrap_or(base).join(&given);
-        // a directory that is missing or unreadable fails in the call itself as well
+        // If the directory is missing or unreadable, the call will fail, too.
         match (path.parent().map(Path::canonicalize), path.file_name()) {
             (Some(Ok(parent)), Some(name)) => Ok(parent.join(name)),
             _ => Ok(path.canonicalize().unwrap_or(path)),
@@ -54,7 +54,7 @@ impl Tracee {
 
     fn string(self, address: u64) -> Result<PathBuf> {
         let mut bytes = vec![0; PATH_MAX as usize];
-        // short where the next page is not mapped
+        // A short read if the next page is not mapped.
         let length = File::open(self.proc("mem"))?.read_at(&mut bytes, address)?;
         let string = CStr::from_bytes_until_nul(&bytes[..length]).context("a path without end")?;
         Ok(OsStr::from_bytes(string.to_bytes()).into())

@@ -1,4 +1,4 @@
-//! Runs a program under ptrace and stops at each of its storage calls.
+//! Runs a program under ptrace, and stops it at each of its storage calls.
 //!
 //! Source: ptrace(2), waitpid(2).
 
@@ -23,7 +23,7 @@ use super::arch_x86_64 as arch;
 use super::call::{self, StorageCall};
 use super::tracee::Tracee;
 
-/// Is told of each storage call, and says how to go on.
+/// Sees each storage call, and decides how to continue.
 pub trait Observer: Send {
     fn enter(&mut self, _call: &StorageCall, _thread: Tracee) -> Result<Verdict> {
         Ok(Verdict::Go)
@@ -33,14 +33,14 @@ pub trait Observer: Send {
         Ok(Verdict::Go)
     }
 
-    /// All processes have been killed after [`Verdict::Cut`].
+    /// Called when all processes have been killed after [`Verdict::Cut`].
     fn cut(&mut self) {}
 }
 
 pub enum Verdict {
     Go,
     Cut,
-    /// The call does not happen and answers with this error; only when entering.
+    /// Prevents the call, and makes it return this error. On entry only.
     Fail(Errno),
 }
 
@@ -48,15 +48,15 @@ pub enum Verdict {
 pub enum Ending {
     Exited(i32),
     Killed(Signal),
-    /// by the observer
+    /// Killed by the observer.
     Cut,
 }
 
-/// What became of the program.
+/// How the program ended.
 #[derive(Debug)]
 pub struct Outcome {
     pub ending: Ending,
-    /// all storage calls that it entered
+    /// All storage calls that it entered.
     pub calls: Vec<StorageCall>,
     pub stdout: String,
     pub stderr: String,
@@ -78,8 +78,8 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Runs the program to its end, its children's included; its output goes into the outcome. There is
-/// no limit of time: who needs one puts timeout(1) before the program.
+/// Runs the program and its children to completion, and collects their output. There is no time limit; if you need one,
+/// run the program under timeout(1).
 pub fn run(mut command: Command, directory: &Path, observer: &mut dyn Observer) -> Result<Outcome> {
     let directory = directory.canonicalize().context("the directory to watch")?;
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
@@ -87,7 +87,7 @@ pub fn run(mut command: Command, directory: &Path, observer: &mut dyn Observer) 
         .stdin(Stdio::null())
         .stdout(stdout.try_clone()?)
         .stderr(stderr.try_clone()?);
-    // Tracees belong to a thread. One of its own has no other children that waiting could catch.
+    // Tracees belong to a thread. A new one has no other children that waiting might return.
     let traced = thread::scope(|scope| {
         let tracing = scope.spawn(|| Tracer::start(command, directory, observer)?.run());
         tracing
@@ -115,7 +115,7 @@ struct Tracer<'a> {
     observer: &'a mut dyn Observer,
     leader: Pid,
     threads: HashSet<Pid>,
-    /// in a storage call: the call, and the error that it is to answer with
+    /// Threads in a storage call: the call, and the error that it has to return.
     inside: HashMap<Pid, (StorageCall, Option<Errno>)>,
     calls: Vec<StorageCall>,
     ending: Option<Ending>,
@@ -128,13 +128,13 @@ impl<'a> Tracer<'a> {
         observer: &'a mut dyn Observer,
     ) -> Result<Self> {
         let traceme = || Ok(ptrace::traceme()?);
-        // SAFETY: between fork and exec, one system call
+        // SAFETY: one system call between fork and exec.
         unsafe { command.pre_exec(traceme) };
         let child = command
             .spawn()
             .with_context(|| format!("to start {command:?}"))?;
         let leader = Pid::from_raw(child.id().cast_signed());
-        // stops at its exec
+        // It stops at its exec.
         waitpid(leader, Some(WaitPidFlag::__WALL))?;
         let options = Options::PTRACE_O_TRACESYSGOOD
             | Options::PTRACE_O_EXITKILL
@@ -157,7 +157,7 @@ impl<'a> Tracer<'a> {
         })
     }
 
-    /// Until nobody is left. PTRACE_O_EXITKILL ends all of them where it fails.
+    /// Runs until no tracee is left. If it fails, PTRACE_O_EXITKILL kills them all.
     fn run(mut self) -> Result<(Ending, Vec<StorageCall>)> {
         loop {
             match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
@@ -174,7 +174,7 @@ impl<'a> Tracer<'a> {
 
     fn handle(&mut self, status: WaitStatus) -> Result<()> {
         match status {
-            // born while the others were killed
+            // Started while the others were being killed.
             WaitStatus::Stopped(thread, _) if self.ending == Some(Ending::Cut) => {
                 let _ = kill(thread, Signal::SIGKILL);
             }
@@ -183,11 +183,11 @@ impl<'a> Tracer<'a> {
             WaitStatus::PtraceSyscall(thread) => match self.at_call(thread) {
                 Ok(Verdict::Cut) => self.cut(),
                 Ok(_) => resume(thread, None)?,
-                // killed by another thread meanwhile
+                // Killed by another thread in the meantime.
                 Err(error) if error.downcast_ref() == Some(&Errno::ESRCH) => {}
                 Err(error) => return Err(error),
             },
-            // a new thread or process begins with a SIGSTOP that nobody sent
+            // A new thread or process begins with a SIGSTOP from the kernel.
             WaitStatus::Stopped(thread, Signal::SIGSTOP) if self.threads.insert(thread) => {
                 resume(thread, None)?;
             }
@@ -210,12 +210,12 @@ impl<'a> Tracer<'a> {
         let info = ptrace::syscall_info(thread)?;
         match info.op {
             libc::PTRACE_SYSCALL_INFO_ENTRY => {
-                // SAFETY: the kernel has filled in this member, says `op`
+                // SAFETY: `op` says that the kernel has filled in this member.
                 let entry = unsafe { info.u.entry };
                 self.enter(thread, entry.nr, &entry.args)
             }
             libc::PTRACE_SYSCALL_INFO_EXIT => {
-                // SAFETY: as above
+                // SAFETY: as above..
                 let exit = unsafe { info.u.exit };
                 self.exit(thread, exit.sval)
             }
@@ -252,7 +252,7 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    /// A thread killed while it enters a system call does not run it any more (Linux,
+    /// A thread that is killed on entry to a system call does not run it (Linux,
     /// ptrace_report_syscall() in include/linux/ptrace.h).
     fn cut(&mut self) {
         for thread in &self.threads {
@@ -267,7 +267,7 @@ impl<'a> Tracer<'a> {
 
 fn resume(thread: Pid, signal: Option<Signal>) -> Result<()> {
     match ptrace::syscall(thread, signal) {
-        // killed meanwhile
+        // Killed in the meantime.
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(error) => Err(error).context("to resume a traced thread"),
     }

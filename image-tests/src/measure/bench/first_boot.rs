@@ -1,4 +1,4 @@
-//! One first boot, ours or the peer's, from an unprovisioned TPM to the certificate in the token.
+//! A first boot, ours or the peer's, from an unprovisioned TPM to the certificate in the token.
 
 use std::path::PathBuf;
 
@@ -13,21 +13,21 @@ use crate::device::{Device, offline_settings};
 use crate::doubles::pki::Authority;
 use crate::doubles::software_tpm::SoftwareTpm;
 
-/// Up to the request, and all of it.
+/// A first boot up to the request, and as a whole.
 #[derive(Clone, Copy, Debug)]
 pub struct FirstBoot<P> {
     pub request: P,
     pub all: P,
 }
 
-/// Who provisions.
+/// What provisions: firstboot or the tutorial.
 pub trait Side {
-    /// An unprovisioned TPM, and room for files.
+    /// An unprovisioned TPM, and a directory for files.
     fn start(key: KeyType) -> Result<Self>
     where
         Self: Sized;
     fn tpm(&self) -> &SoftwareTpm;
-    /// Where its files go.
+    /// The directory of its files.
     fn root(&self) -> PathBuf;
     fn to_request(&self) -> Vec<Program<'_>>;
     fn sign(&self, authority: &Authority) -> Result<()>;
@@ -64,7 +64,7 @@ pub struct Firstboot {
     _run: TempDir,
 }
 
-/// The device's /run, where it is on a device: in memory.
+/// Puts the device's /run into memory, where it is on a device.
 pub fn run_in_memory(device: &Device) -> Result<TempDir> {
     let memory = tempfile::tempdir_in("/dev/shm")?;
     std::fs::remove_dir_all(device.path("/run"))?;

@@ -1,5 +1,5 @@
-//! What it weighs: the program, and what has to be installed with it, beside what the recipe's programs need.
-//! Sizes of packages are dpkg's (`Installed-Size`), of Debian's packages on this machine.
+//! Sizes: the program and what it needs installed, compared with what the recipe's programs need. Sizes of packages are
+//! dpkg's `Installed-Size`, for Debian's packages on this host.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::row::{Aim, Row, Unit};
 use crate::clients::basic_environment;
 use crate::process::succeed;
 
-/// What firstboot loads, beside the C library: libraries by linking, the PKCS#11 module and the TCTI by name.
+/// What firstboot loads besides the C library: linked libraries, the PKCS#11 module and the TCTI.
 const OURS: &[&str] = &[
     "libtpm2-pkcs11-1",
     "libssl3",
@@ -26,7 +26,7 @@ const RECIPE: &[&str] = &[
     "libtss2-tcti-device0",
 ];
 
-/// The rows. `aarch64`: the device's program, if it has been built.
+/// The rows. `aarch64` is the device's program, if it was built.
 pub fn rows(host: &Path, aarch64: Option<&Path>) -> Result<Vec<Row>> {
     let program = kibibytes(host)?;
     let mut rows = vec![Row::new(
@@ -61,7 +61,7 @@ fn kibibytes(file: &Path) -> Result<f64> {
     Ok(metadata.len() as f64 / 1024.0)
 }
 
-/// The installed size of packages and of what they depend on.
+/// The installed size of packages and their dependencies, KiB.
 fn closure(packages: &[&str]) -> Result<f64> {
     let mut found = BTreeSet::new();
     let depends = succeed(
@@ -69,7 +69,7 @@ fn closure(packages: &[&str]) -> Result<f64> {
             .args(["depends", "--recurse", "--installed", "--important"])
             .args(packages),
     )?;
-    // A package's own line is not indented; virtual ones are in angle brackets.
+    // A package's line is not indented; virtual packages are in angle brackets.
     for line in depends.lines() {
         if !line.starts_with(' ') && !line.starts_with('<') {
             found.insert(line.trim().to_owned());
@@ -87,7 +87,7 @@ fn closure(packages: &[&str]) -> Result<f64> {
         }
     }
     if sum == 0.0 {
-        bail!("{packages:?} are not installed: image-tests/host-packages --bench");
+        bail!("{packages:?} are not installed: run image-tests/host-packages --bench");
     }
     Ok(sum)
 }

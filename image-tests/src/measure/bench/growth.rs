@@ -1,5 +1,5 @@
-//! The hundredth time costs what the first did: provisioning again and again, and looking at a device that has
-//! seen much.
+//! Whether the hundredth time costs what the first did: provisioning again and again, and the status of a device with
+//! much in its TPM and token.
 
 use anyhow::{Result, ensure};
 
@@ -11,7 +11,7 @@ use crate::device::{Device, offline_settings};
 use crate::doubles::pki::Authority;
 use crate::process::succeed;
 
-/// `reset` and `provision`, this many times; rows of the 1st, 10th, 100th … of them.
+/// `reset` and `provision`, this many times: rows for the 1st, 10th, 100th … time.
 pub fn provisioning(cycles: usize) -> Result<Vec<Row>> {
     let device = Device::unprovisioned()?;
     device.settings(&offline_settings("nucleus-lite", KeyType::EccP256))?;
@@ -32,7 +32,7 @@ pub fn provisioning(cycles: usize) -> Result<Vec<Row>> {
                 Unit::Commands,
                 part.commands as f64,
             ));
-            // The first also makes the storage root key; otherwise the last ten's middle.
+            // The first one alone, as it also makes the storage root key; otherwise the median of the last ten.
             let last = recent.split_off(recent.len().saturating_sub(if first { 1 } else { 10 }));
             rows.push(Row::new(
                 name("wall time"),
@@ -48,11 +48,11 @@ pub fn provisioning(cycles: usize) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// `status` of a new device, and of one with foreign persistent handles and much in its token.
+/// `status` of a new device, and of one with foreign persistent handles and many objects in its token.
 pub fn status(objects: usize) -> Result<Vec<Row>> {
     let device = Device::unprovisioned()?;
     device.settings(&offline_settings("nucleus-lite", KeyType::EccP256))?;
-    // Of the identities that are set aside, firstboot keeps two (identity/upkeep.rs).
+    // firstboot keeps two of the identities that are set aside.
     for _ in 0..4 {
         device.succeed(&["provision"])?;
         device.succeed(&["reset"])?;
@@ -66,7 +66,7 @@ pub fn status(objects: usize) -> Result<Vec<Row>> {
     };
     let new = look()?;
     for handle in 0..5 {
-        // TCG EK Credential Profile: where endorsement keys are
+        // TCG EK Credential Profile: the handles of endorsement keys.
         let handle = format!("0x8101000{handle}");
         device.tpm.occupy_handle(&handle, &["-G", "ecc256"])?;
     }

@@ -1,5 +1,5 @@
-//! A boot with nothing to do: both units' programs, and what they take. The TPM is reached as on a device, by a
-//! device node, through which a terminal stands in.
+//! A boot with nothing to do: the cost of both units' programs. They reach the TPM by a device node, as on a device;
+//! here it is a pseudo terminal.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ use crate::doubles::pki::Authority;
 use crate::doubles::tpm_proxy::Terminal;
 use crate::process::{finish, succeed};
 
-/// The rows: all done, and with a renewed certificate waiting on the card.
+/// The rows: for nothing to do, and for a renewed certificate on the card.
 pub fn rows(runs: usize) -> Result<Vec<Row>> {
     let device = Device::unprovisioned()?;
     device.settings(&offline_settings("nucleus-lite", KeyType::EccP256))?;
@@ -28,7 +28,7 @@ pub fn rows(runs: usize) -> Result<Vec<Row>> {
     for command in ["provision", "enroll"] {
         rows.extend(nothing_to_do(&device, command, runs)?);
     }
-    // The floor: what the kernel and the dynamic linker take for the same program and its libraries.
+    // The minimum: what kernel and dynamic linker take for the same program and its libraries.
     let mut version = device.firstboot(&["--version"])?;
     rows.extend([
         Row::new(
@@ -95,7 +95,7 @@ fn nothing_to_do(device: &Device, command: &str, runs: usize) -> Result<Vec<Row>
     ])
 }
 
-/// A renewed certificate on the card: what `enroll` then takes. Each is a renewal only once.
+/// The cost of `enroll` with a renewed certificate on the card. Each certificate is a renewal only once.
 fn renewal(device: &Device, authority: &Authority) -> Result<Vec<Row>> {
     let renew = || -> Result<()> {
         device.drop_certificate(&authority.sign(&device.request()?)?)?;
@@ -140,8 +140,8 @@ fn renewal(device: &Device, authority: &Authority) -> Result<Vec<Row>> {
     ])
 }
 
-/// User and system time of one run in milliseconds, as the kernel accounts it: the mean of many, since it accounts in
-/// pieces. Nothing else may be run meanwhile.
+/// User and system time of one run, ms: the mean of many runs, as the kernel's accounting is coarse. This process must
+/// run nothing else meanwhile.
 fn processor(program: &mut Command, runs: usize) -> Result<f64> {
     let spent = || -> Result<i64> {
         let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
@@ -154,7 +154,7 @@ fn processor(program: &mut Command, runs: usize) -> Result<f64> {
     Ok((spent()? - before) as f64 / runs as f64 / 1000.0)
 }
 
-/// What callgrind counts: instructions in user space, the dynamic linker's and the libraries' included.
+/// Instructions in user space by callgrind, including the dynamic linker's and the libraries'.
 fn instructions(program: &Command) -> Result<u64> {
     let report = tempfile::NamedTempFile::new()?;
     let mut valgrind = Command::new("valgrind");

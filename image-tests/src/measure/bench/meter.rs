@@ -1,4 +1,4 @@
-//! Programs measured, or counted, on an SLB 9670's profile, each with the TPM through a resource manager of its own.
+//! Programs, measured or counted on an SLB 9670's profile. Each reaches the TPM through a resource manager.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,20 +10,21 @@ use super::usage::{Calls, Usage, count, measure};
 use crate::doubles::software_tpm::SoftwareTpm;
 use crate::doubles::tpm_proxy::{DeviceNode, Firmware, Latency, OpenFile, Options, Proxy, Slb9670};
 
-/// The chip that the commands' time is accounted for: the firmware that is sold today.
+/// The firmware whose times are added up: the one sold today.
 pub const FIRMWARE: Firmware = Firmware::V7_85;
 
 /// A part of a first boot: before or after the operator's signature.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Part {
     pub usage: Usage,
-    /// TPM commands
+    /// TPM commands.
     pub commands: usize,
-    /// of them TestParms, by which tpm2-pkcs11 finds out for each slot and at each C_Initialize what the TPM can do
+    /// How many of them are TestParms, by which tpm2-pkcs11 finds out at each C_Initialize, for each slot, what the TPM
+    /// can do.
     pub probes: usize,
-    /// measured: from the command's arrival at the proxy to the software TPM's answer
+    /// Measured from the command's arrival at the proxy to the software TPM's response.
     pub in_tpm: Duration,
-    /// accounted: what an SLB 9670 would take for these commands
+    /// The time that an SLB 9670 would take for these commands.
     pub chip: Duration,
 }
 
@@ -38,13 +39,13 @@ impl Part {
         }
     }
 
-    /// Programs, libraries, storage and this machine's proxy: all that is not the TPM.
+    /// Time outside the TPM: programs, libraries, storage and the proxy.
     pub fn outside(&self) -> Duration {
         self.usage.wall.saturating_sub(self.in_tpm)
     }
 }
 
-/// A TPM behind its proxy, with the chip's time accounted and not spent.
+/// A TPM behind a proxy that adds up the chip's time without spending it.
 pub struct Meter {
     proxy: Proxy,
 }
@@ -59,7 +60,7 @@ impl Meter {
         Ok(Self { proxy })
     }
 
-    /// Programs in their order, measured.
+    /// Runs programs one after another, and measures them.
     pub fn measure(&self, steps: Vec<Program>) -> Result<Part> {
         let mut part = Part::default();
         for step in steps {
@@ -78,7 +79,7 @@ impl Meter {
         Ok(part)
     }
 
-    /// The same, counted.
+    /// The same, but counts their system calls.
     pub fn count(&self, steps: Vec<Program>, root: &Path) -> Result<Calls> {
         let mut calls = Calls::default();
         for step in steps {
@@ -89,7 +90,7 @@ impl Meter {
     }
 }
 
-/// How the TPM is reached: by this one process, or by each process of a program that starts others.
+/// TCTIs for a single process, and for each process of a program that starts others.
 pub struct Reached {
     pub by_one: String,
     pub by_each: String,
@@ -104,5 +105,5 @@ impl Reached {
     }
 }
 
-/// A program, once it is known how the TPM is reached.
+/// Makes a program's command, given the TCTIs.
 pub type Program<'a> = Box<dyn FnOnce(&Reached) -> Result<Command> + 'a>;

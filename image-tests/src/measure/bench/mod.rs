@@ -1,13 +1,15 @@
-//! What it costs: `make bench`. firstboot beside the manual recipe that people follow today, both on the same
-//! software TPM through the same proxy, in turns.
+//! The benchmark, `make bench`: firstboot and the manual recipe that people follow today take turns on the same
+//! software TPM, through the same proxy.
 //!
-//! - [`usage`]: what one program takes, measured; and, in a run of its own, counted by strace;
-//! - [`first_boot`]: firstboot's whole way, and [`recipe`], the tutorial's;
-//! - [`pairs`]: both in turns, and the rows that come of it;
-//! - [`idle`]: a boot with nothing to do, and [`boot`], boots in the guest; [`growth`]: the hundredth time; [`footprint`]: what it weighs.
+//! - [`usage`]: a program's time and memory, measured; and in a separate run its system calls, counted by strace;
+//! - [`meter`]: programs, measured or counted behind the proxy;
+//! - [`first_boot`]: a first boot by firstboot, or by the tutorial's [`recipe`];
+//! - [`pairs`]: both in turns, and their rows;
+//! - [`idle`]: a boot with nothing to do; [`boot`]: boots of the guest; [`growth`]: the hundredth time;
+//!   [`footprint`]: sizes.
 //!
-//! Times are of this machine and compared only with times of the same run. What an SLB 9670 takes is accounted
-//! from the table in [`crate::doubles::tpm_proxy::Latency`], never mixed with what was measured.
+//! Times are this host's, and compared only within a run. An SLB 9670's time comes from the table in
+//! [`crate::doubles::tpm_proxy::Latency`], and is never mixed with measured times.
 
 pub mod boot;
 pub mod first_boot;

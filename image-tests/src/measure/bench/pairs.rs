@@ -1,4 +1,4 @@
-//! firstboot and the tutorial in turns: pairs, so that what slows the machine slows both.
+//! firstboot and the tutorial in pairs, so that what slows the host slows both.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::meter::Part;
 use super::row::{Aim, Row, Unit, median};
 use crate::clients::KeyType;
 
-/// The rows of one key type. `wall` is the aim for the time as a share of the peer's.
+/// The rows for one key type. `wall` is the aim for the wall time, as a fraction of the peer's.
 pub fn rows(key: KeyType, pairs: usize, wall: f64) -> Result<Vec<Row>> {
     let mut ours = Vec::new();
     let mut peers = Vec::new();

@@ -1,10 +1,9 @@
-//! The peer: AWS's tutorial for Greengrass with a TPM, step by step, as people follow it today. Everything from
-//! Debian's packages.
+//! The peer: AWS's tutorial for Greengrass with a TPM, step by step, as people follow it today, with Debian's packages.
 //!
 //! Source: AWS IoT Greengrass developer guide, "Hardware security integration", and
 //! docs/findings/greengrass.md, "The manual recipe": `tpm2_ptool init`, `addtoken`, `addkey`, list the URLs, a
-//! request, the certificate. The request is made through pkcs11-provider: libp11's engine, which the tutorial has,
-//! does not work with tpm2-pkcs11 on Debian 12 (docs/findings/tpm2-pkcs11.md, "Clients"). Not counted: looking up the URLs and typing them into
+//! request, the certificate. The request is made through pkcs11-provider, because the tutorial's libp11 engine does not
+//! work with tpm2-pkcs11 on Debian 12 (docs/findings/tpm2-pkcs11.md, "Clients"). Not included: copying the URLs into
 //! Greengrass's configuration, which firstboot does, too.
 
 use std::fs;
@@ -21,7 +20,7 @@ use crate::doubles::pki::Authority;
 /// The tutorial's PIN.
 const PIN: &str = "123456";
 
-/// Where the recipe leaves what it makes, for one TPM.
+/// The recipe for one TPM, and its files.
 pub struct Recipe {
     directory: TempDir,
     identity: Identity,
@@ -57,7 +56,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Everything that it writes is below this.
+    /// The directory of everything that it writes.
     pub fn root(&self) -> &Path {
         self.directory.path()
     }
@@ -66,7 +65,7 @@ impl Recipe {
         self.root().join(name)
     }
 
-    /// Up to the request: the programs in their order.
+    /// The programs up to the request, in order.
     pub fn to_request(&self) -> Vec<Step> {
         let algorithm = match self.identity.key {
             KeyType::EccP256 => "ecc256",
@@ -109,13 +108,13 @@ impl Recipe {
         ]
     }
 
-    /// The operator's part, which costs the device nothing.
+    /// The operator's signature, which costs the device nothing.
     pub fn sign(&self, authority: &Authority) -> Result<()> {
         let certificate = authority.sign(&self.file("request.pem"))?;
         fs::write(self.file("certificate.pem"), certificate).context("the peer's certificate")
     }
 
-    /// The certificate into the token.
+    /// The programs that put the certificate into the token.
     pub fn to_certificate(&self) -> Vec<Step> {
         let certificate = self.file("certificate.pem").display().to_string();
         vec![self.ptool(&[
@@ -142,12 +141,12 @@ impl Recipe {
     }
 }
 
-/// One program of it.
+/// One of the recipe's programs.
 pub struct Step(Command);
 
 impl Step {
-    /// At this TPM. tpm2_ptool starts a tpm2 tool for each command, which all open /dev/tpmrm0; the library is in one
-    /// process.
+    /// The program's command for this TPM. tpm2_ptool starts a tpm2 tool for each command, and each opens /dev/tpmrm0;
+    /// the library stays in one process.
     pub fn at(mut self, tpm: &Reached) -> Command {
         self.0.env("TPM2_PKCS11_TCTI", &tpm.by_one);
         self.0.env("TPM2TOOLS_TCTI", &tpm.by_each);

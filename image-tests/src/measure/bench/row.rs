@@ -1,8 +1,8 @@
-//! One row of the table, and the table on a page and as JSON.
+//! The rows of the table, and the table as Markdown and JSON.
 
 use serde_json::{Value, json};
 
-/// What a number counts.
+/// The unit of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     Milliseconds,
@@ -28,16 +28,16 @@ impl Unit {
     }
 }
 
-/// What issue 7 asks of a row.
+/// What a row should be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Aim {
-    /// ours is at most this
+    /// Ours is at most this.
     AtMost(f64),
-    /// ours is at most this share of the peer's
+    /// Ours is at most this fraction of the peer's.
     Share(f64),
 }
 
-/// One number of ours, and the peer's where there is one.
+/// One of our numbers, and the peer's if there is one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub name: String,
@@ -72,14 +72,14 @@ impl Row {
         }
     }
 
-    /// The peer's number as a multiple of ours; none where ours is nothing.
+    /// The peer's number as a multiple of ours; `None` if ours is zero.
     fn ratio(&self) -> Option<f64> {
         self.peer
             .map(|peer| peer / self.ours)
             .filter(|ratio| ratio.is_finite())
     }
 
-    /// Whether the aim is met; `None` where there is none.
+    /// Whether the aim is met; `None` if there is no aim.
     pub fn is_met(&self) -> Option<bool> {
         Some(match self.aim? {
             Aim::AtMost(most) => self.ours <= most,
@@ -132,7 +132,7 @@ fn verdict(met: bool) -> &'static str {
     if met { "✓" } else { "**missed**" }
 }
 
-/// Three digits that count.
+/// With three significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
@@ -141,7 +141,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// The middle one; of an even number, the lower of the two.
+/// The median; of an even number of values, the lower of the two middle ones.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[(values.len() - 1) / 2]

@@ -1,5 +1,5 @@
-//! What one program takes. Times and memory are measured undisturbed; calls, processes and bytes are counted by
-//! strace in another run, since being traced costs more than most of what is measured here.
+//! A program's resource usage. Time and memory are measured undisturbed; calls, processes and bytes are counted by
+//! strace in another run, because tracing costs more than most of what is measured here.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,18 +11,18 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process::{finish, succeed};
 
-/// What a program, and whatever it started, took.
+/// The usage of a program and of those that it started.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     pub wall: Duration,
-    /// user and system time
+    /// User and system time.
     pub processor: Duration,
-    /// the largest of its processes, resident, in KiB
+    /// Peak resident memory of its largest process, KiB.
     pub peak: u64,
 }
 
 impl Usage {
-    /// One program after the other.
+    /// The usage of one program after another.
     pub fn then(self, next: Self) -> Self {
         Self {
             wall: self.wall + next.wall,
@@ -35,15 +35,15 @@ impl Usage {
 /// What strace counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Calls {
-    /// programs started (execve), the first included
+    /// Programs started (execve), including the first.
     pub processes: u64,
-    /// system calls of any kind
+    /// System calls of any kind.
     pub all: u64,
-    /// fsync and fdatasync of what is below the device's root
+    /// fsync and fdatasync below the device's root.
     pub syncs: u64,
-    /// bytes written to files below the device's root
+    /// Bytes written to files below the device's root.
     pub written: u64,
-    /// bytes read from files, wherever they are
+    /// Bytes read from files anywhere.
     pub read: u64,
 }
 
@@ -59,7 +59,7 @@ impl Calls {
     }
 }
 
-/// Runs a program, which must end with 0, to its end; what it said on standard output.
+/// Runs a program, which has to succeed: its usage and its standard output.
 pub fn measure(command: &Command) -> Result<(Usage, String)> {
     let report = tempfile::NamedTempFile::new()?;
     let mut time = Command::new("time");
@@ -85,11 +85,11 @@ pub fn measure(command: &Command) -> Result<(Usage, String)> {
     Ok((usage, said))
 }
 
-/// Runs a program, which must end with 0, under strace.
+/// Runs a program, which has to succeed, under strace: its calls and its standard output.
 pub fn count(command: &Command, root: &Path) -> Result<(Calls, String)> {
     let logs = tempfile::tempdir()?;
     let mut strace = Command::new("strace");
-    // one file a process, so that no line is interrupted by another's
+    // One file per process, so that no line is split by another's.
     strace
         .args(["-ff", "-qq", "-y", "--signal=none", "-s0", "-o"])
         .arg(logs.path().join("log"));
@@ -104,7 +104,7 @@ pub fn count(command: &Command, root: &Path) -> Result<(Calls, String)> {
     for log in fs::read_dir(logs.path())? {
         let log = fs::read(log?.path())?;
         let log = String::from_utf8_lossy(&log);
-        // stands for the kernel's device node
+        // netcat stands in for the kernel's device node.
         if log.contains("execve(\"/usr/bin/nc\"") {
             continue;
         }
@@ -144,7 +144,7 @@ impl Calls {
     }
 }
 
-/// `around` with the command as its last arguments, in the command's environment.
+/// `around` with the command as its last arguments and with the command's environment.
 fn wrapped(mut around: Command, command: &Command) -> Command {
     let line: Vec<OsString> = std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -194,7 +194,7 @@ mod tests {
     fn memory_is_the_programs_own() -> Result<()> {
         let (small, said) = measure(Command::new("/bin/echo").arg("word"))?;
         assert_eq!(said, "word\n");
-        // 40 MB in one piece
+        // 40 MB at once.
         let mut large = Command::new("/bin/dd");
         large.args(["if=/dev/zero", "of=/dev/null", "bs=40M", "count=1"]);
         let (large, _) = measure(&large)?;

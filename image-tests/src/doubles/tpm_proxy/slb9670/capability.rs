@@ -1,7 +1,7 @@
-//! TPM2_GetCapability as the chip answers it.
+//! The chip's responses to TPM2_GetCapability.
 //!
-//! TPM 2.0 Part 3, "TPM2_GetCapability": a list from the asked property on, at most as many as
-//! asked for and as fit, with moreData where some are left; properties stop at their group's end.
+//! TPM 2.0 Part 3, "TPM2_GetCapability": a list that starts at the given property, at most as many as
+//! asked for and as fit, with moreData if some are left. Properties stop at the end of their group.
 
 use anyhow::Result;
 
@@ -17,7 +17,7 @@ const COMMANDS: u32 = 2;
 const PCRS: u32 = 5;
 const TPM_PROPERTIES: u32 = 6;
 const ECC_CURVES: u32 = 8;
-/// MAX_CAP_DATA, what fits into the 1024 bytes of a capability beside its head: Part 2, annex.
+/// MAX_CAP_DATA: the room for the list in the 1024 bytes of a capability: Part 2, annex.
 const CAPABILITY_BYTES: usize = 1024 - 4 - 4;
 
 /// TPM_PT: Part 2, §6.13.
@@ -32,12 +32,12 @@ const NV_COUNTERS: u32 = 0x20A;
 const NV_COUNTERS_AVAIL: u32 = 0x20B;
 const LOADED_CURVES: u32 = 0x20D;
 const NV_WRITE_RECOVERY: u32 = 0x212;
-/// NV_COUNTERS_AVAIL of an empty chip: docs/findings/slb9670.md, "Properties".
+/// NV_COUNTERS_AVAIL of a chip without counters: docs/findings/slb9670.md, "Properties".
 const COUNTERS: u32 = 0xD;
-/// Where transient objects begin: Part 2, §7.2, table "TPM_HT".
+/// The first transient handle: Part 2, §7.2, table "TPM_HT".
 const TRANSIENT: u32 = 0x8000_0000;
 
-/// `None` where the software TPM is to answer.
+/// `None` if the software TPM has to answer.
 pub fn answer(chip: &Slb9670, command: &Command, tpm: &Upstream) -> Result<Option<Vec<u8>>> {
     if command.code != codes::GET_CAPABILITY || command.has_sessions {
         return Ok(None);
@@ -66,7 +66,7 @@ pub fn answer(chip: &Slb9670, command: &Command, tpm: &Upstream) -> Result<Optio
     Ok(Some(list(capability, first, count as usize, &items)))
 }
 
-/// What it is listed by, and its bytes.
+/// A list's item: its key, and its bytes.
 type Item = (u32, Vec<u8>);
 
 fn item(key: u32, bytes: &[u8]) -> Item {
@@ -78,7 +78,7 @@ fn algorithm_item(id: u16, attributes: u32) -> Item {
     (id.into(), bytes)
 }
 
-/// Listed by TPM_CC, whose vendor bit stands elsewhere than in TPMA_CC (Part 2, §6.5.1, §8.9).
+/// The key is TPM_CC, whose vendor bit is not where TPMA_CC has it (Part 2, §6.5.1, §8.9).
 fn command_item(attributes: u32) -> Item {
     item(attributes & 0x2000_FFFF, &attributes.to_be_bytes())
 }
@@ -103,7 +103,7 @@ fn list(capability: u32, first: u32, count: usize, items: &[Item]) -> Vec<u8> {
     wire::response(0, &parameters)
 }
 
-/// The software TPM's variable properties, with the chip's own numbers in them.
+/// The software TPM's variable properties, with the chip's numbers.
 fn variable(chip: &Slb9670, tpm: &Upstream) -> Result<Vec<(u32, u32)>> {
     let mut values = tpm.properties(PT_VAR, PT_GROUP)?;
     let persistent = tpm.property(HR_PERSISTENT)?;
@@ -114,7 +114,7 @@ fn variable(chip: &Slb9670, tpm: &Upstream) -> Result<Vec<(u32, u32)>> {
     }
     for (property, value) in &mut values {
         match *property {
-            // the chips' endorsement seeds came from outside
+            // The chips' endorsement seeds were injected.
             PERMANENT => *value &= !TPM_GENERATED_EPS,
             HR_TRANSIENT_AVAIL => {
                 *value = chip.property(HR_TRANSIENT_MIN).saturating_sub(transient);
@@ -133,7 +133,7 @@ fn variable(chip: &Slb9670, tpm: &Upstream) -> Result<Vec<(u32, u32)>> {
     Ok(values)
 }
 
-/// The software TPM's banks without those of hashes that the chip lacks.
+/// The software TPM's PCR banks without the hashes that the chip lacks.
 fn pcr_banks(command: &Command, tpm: &Upstream) -> Result<Option<Vec<u8>>> {
     let response = tpm.exchange(command.bytes)?;
     Ok(Some(known_banks(&response).unwrap_or(response)))

@@ -1,7 +1,7 @@
-//! Which commands the chip refuses although the software TPM would run them.
+//! Commands that the chip refuses and the software TPM would run.
 //!
-//! Response codes: TPM 2.0 Part 2, §6.6.3, table "TPM_RC"; parameters and which code goes with
-//! which of them: Part 3, at the command.
+//! Response codes: TPM 2.0 Part 2, §6.6.3, table "TPM_RC"; which code belongs to which parameter: Part 3, at
+//! the command.
 
 use anyhow::Result;
 
@@ -16,12 +16,12 @@ const RC_COMMAND_SIZE: u32 = 0x142;
 const RC_COMMAND_CODE: u32 = 0x143;
 const RC_NV_SPACE: u32 = 0x14B;
 const RC_SIZE: u32 = 0x095;
-/// RC_P: the code speaks of a parameter, whose number stands in bits 8 to 11 (Part 2, §6.6.2).
+/// RC_P: the code is about a parameter, whose number is in bits 8 to 11 (Part 2, §6.6.2).
 const PARAMETER: u32 = 0x40;
-/// Where persistent objects begin: Part 2, §7.2, table "TPM_HT".
+/// The first persistent handle: Part 2, §7.2, table "TPM_HT".
 const PERSISTENT: u32 = 0x8100_0000;
 
-/// The response code of a command that the chip refuses.
+/// The response code, if the chip refuses the command.
 pub fn refusal(chip: &Slb9670, command: &Command, tpm: &Upstream) -> Result<Option<u32>> {
     if command.bytes.len() as u32 > chip.property(MAX_COMMAND_SIZE) {
         return Ok(Some(RC_COMMAND_SIZE));
@@ -36,7 +36,7 @@ pub fn refusal(chip: &Slb9670, command: &Command, tpm: &Upstream) -> Result<Opti
     Ok(refused_parameter(chip, command))
 }
 
-/// GetRandom for as many bytes as the chip gives at once; `None` where it may go through as it is.
+/// GetRandom for as many bytes as the chip returns at once; `None` if the command can stay as it is.
 pub fn shortened(chip: &Slb9670, command: &Command) -> Option<Vec<u8>> {
     let most = chip.property(MAX_DIGEST) as u16;
     let mut parameters = command.parameters;
@@ -45,7 +45,7 @@ pub fn shortened(chip: &Slb9670, command: &Command) -> Option<Vec<u8>> {
     too_long.then(|| wire::command(codes::GET_RANDOM, &[], None, &most.to_be_bytes()))
 }
 
-/// EvictControl of a transient object; that of a persistent one removes it.
+/// Whether EvictControl has a transient object: with a persistent one, it removes it.
 fn makes_persistent(command: &Command) -> bool {
     command
         .handles
@@ -88,7 +88,7 @@ fn refused_parameter(chip: &Slb9670, command: &Command) -> Option<u32> {
     Some(code | PARAMETER | number << 8)
 }
 
-/// Nonce, salt, type, then the fourth parameter: the cipher; the fifth: the hash.
+/// StartAuthSession: nonce, salt, type; the fourth parameter is the cipher, the fifth the hash.
 fn refused_session(parameters: &mut Fields) -> Option<(u32, u32)> {
     parameters.tpm2b()?;
     parameters.tpm2b()?;

@@ -1,15 +1,14 @@
-//! Dictionary-attack protection as on the chip.
+//! The chip's dictionary-attack protection.
 //!
-//! TPM 2.0 Part 1, §19.8: failed tries are counted, and where the power goes without TPM2_Shutdown
-//! after the authorisation of a protected object, one more is, since it may have hidden a failed
-//! one. The chip keeps its counter one higher while in use and TPM2_Shutdown sets it back (Andreas
-//! Fuchs, tpm2-tss #2705), and idle servers with old chips were found at 32 of 32 tries
-//! (docs/findings/slb9670.md, "Lockout"): a hard power-off counts with or without a use. swtpm counts only after
-//! one. So the proxy uses a protected object itself whenever the TPM has been started, with the
-//! right password, and swtpm's own counting does the rest: no offset that could get out of step.
+//! TPM 2.0 Part 1, §19.8: failed tries are counted. If the power goes without TPM2_Shutdown after a protected object
+//! was authorized, one more is counted, as the cut may have hidden a failed try. The chip keeps its counter one higher
+//! while it is in use, and TPM2_Shutdown sets it back (Andreas Fuchs, tpm2-tss #2705); idle servers with old chips were
+//! found at 32 of 32 tries (docs/findings/slb9670.md, "Lockout"). So a hard power-off counts whether or not an object
+//! was used; swtpm counts it only after a use. The proxy therefore uses a protected object after each start of the TPM,
+//! with the right password, and leaves the counting to swtpm: there is no offset that could get out of step.
 //!
-//! Not modelled: a hard power-off that follows TPM2_Shutdown and further commands; the chip's clock
-//! running on, and the counter's recovery with it, across a power-off.
+//! Not modelled: a hard power-off after TPM2_Shutdown and further commands; the chip's clock running on across a
+//! power-off, and the counter's recovery with it.
 
 use anyhow::{Context, Result, bail};
 
@@ -23,9 +22,9 @@ const MAX_AUTH_FAIL: u32 = 0x20F;
 const LOCKOUT_INTERVAL: u32 = 0x210;
 const LOCKOUT_RECOVERY: u32 = 0x211;
 
-/// libtpms 0.9.2, DA.c, DAPreInstall_Init(): tries, seconds, seconds.
+/// Maximum tries, recovery time (s), lockout recovery (s): libtpms 0.9.2, DA.c, DAPreInstall_Init().
 const FACTORY_SWTPM: [u32; 3] = [3, 1000, 1000];
-/// Each chip in crocs-muni/tpmscan-dataset that nobody has provisioned: docs/findings/slb9670.md, "Properties".
+/// The same of every unprovisioned chip in crocs-muni/tpmscan-dataset: docs/findings/slb9670.md, "Properties".
 const FACTORY_CHIP: [u32; 3] = [32, 7200, 86400];
 
 /// TPM_RH_LOCKOUT, TPM_RH_NULL: Part 2, §7.4.
@@ -35,7 +34,7 @@ const NULL_HIERARCHY: u32 = 0x4000_0007;
 const RC_LOCKOUT: u32 = 0x921;
 const RC_RETRY: u32 = 0x922;
 
-/// Gives a software TPM that nobody has set up the chip's parameters; others stay as they are.
+/// Sets the chip's parameters, if the software TPM still has its defaults.
 pub fn adopt_parameters(tpm: &Upstream) -> Result<()> {
     let mut current = [0; 3];
     for (value, property) in
@@ -57,8 +56,8 @@ pub fn adopt_parameters(tpm: &Upstream) -> Result<()> {
     Ok(())
 }
 
-/// Makes the next hard power-off count. The object lies in the null hierarchy, which needs no
-/// authorisation and leaves nothing behind.
+/// Makes the next hard power-off count. The object is in the null hierarchy, which needs no authorization and leaves
+/// nothing behind.
 pub fn use_protected_object(tpm: &Upstream) -> Result<()> {
     let created = tpm.run(codes::CREATE_PRIMARY, &protected_object())?;
     let handle = wire::Fields(&created)
@@ -67,7 +66,7 @@ pub fn use_protected_object(tpm: &Upstream) -> Result<()> {
     let unseal = wire::command(codes::UNSEAL, &[handle], Some(PASSWORD), &[]);
     let mut used = tpm.exchange(&unseal)?;
     if wire::response_code(&used) == Some(RC_RETRY) {
-        // libtpms answers so when it has just noted the first use since the start
+        // libtpms says so when it has recorded the first use since the start.
         used = tpm.exchange(&unseal)?;
     }
     tpm.run(
@@ -75,7 +74,7 @@ pub fn use_protected_object(tpm: &Upstream) -> Result<()> {
         &wire::command(codes::FLUSH_CONTEXT, &[], None, &handle.to_be_bytes()),
     )?;
     match wire::response_code(&used) {
-        // in lockout already: nothing counts any more
+        // In lockout, nothing counts any more.
         Some(0 | RC_LOCKOUT) => Ok(()),
         other => bail!("Unseal of the proxy's own object: {other:#X?}"),
     }

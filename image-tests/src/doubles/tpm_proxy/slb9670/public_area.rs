@@ -1,4 +1,4 @@
-//! Which keys the chip can have: the public area of a template or of a key to load.
+//! The keys that the chip supports, by the public area of a template or of a key to load.
 //!
 //! Layout: TPM 2.0 Part 2, §12.2 (TPMT_PUBLIC, TPMU_PUBLIC_PARMS), §11.1 (symmetric), §11.2
 //! (schemes). Checked in the order in which a TPM unmarshals it.
@@ -27,18 +27,18 @@ const NIST_P256: u16 = 0x03;
 const BN_P256: u16 = 0x10;
 const AES_BITS: u16 = 128;
 const RSA_BITS: [u16; 2] = [1024, 2048];
-/// The chip's hashes, and banks.
+/// The chip's hashes, which are also its PCR banks.
 pub const HASHES: [u16; 2] = [ALG_SHA1, ALG_SHA256];
 
-/// TPM_RC of Part 2, §6.6.3, format one: the number of the parameter is still to be added.
+/// TPM_RC of Part 2, §6.6.3, format one, without the parameter's number.
 pub const RC_HASH: u32 = 0x083;
 const RC_KEY_SIZE: u32 = 0x087;
 const RC_MODE: u32 = 0x089;
 const RC_SCHEME: u32 = 0x092;
 const RC_SYMMETRIC: u32 = 0x096;
 
-/// TPMI_ALG_PUBLIC of the public area in the command: always its second parameter, after a
-/// TPM2B whose size is in clear even where its content is encrypted.
+/// TPMI_ALG_PUBLIC of the public area in the command. That is always the second parameter, after a TPM2B whose size is
+/// readable even if its content is encrypted.
 pub fn public_type(command: &Command) -> Option<u16> {
     Fields(public_area(command)?).u16()
 }
@@ -49,7 +49,7 @@ pub fn public_area<'a>(command: &Command<'a>) -> Option<&'a [u8]> {
     parameters.tpm2b()
 }
 
-/// What is wrong with a TPMT_PUBLIC; `None` also where it is malformed: that is swtpm's to say.
+/// The response code for an unsupported TPMT_PUBLIC. `None` for a malformed one, which swtpm refuses.
 pub fn refused(chip: &Slb9670, public: &[u8]) -> Option<u32> {
     let mut fields = Fields(public);
     let kind = fields.u16()?;
@@ -59,7 +59,7 @@ pub fn refused(chip: &Slb9670, public: &[u8]) -> Option<u32> {
     hash(name_hash).or_else(|| refused_parameters(chip, kind, &mut fields))
 }
 
-/// What is wrong with the TPMU_PUBLIC_PARMS of a key of this type.
+/// The response code for unsupported TPMU_PUBLIC_PARMS of a key of this type.
 pub fn refused_parameters(chip: &Slb9670, kind: u16, fields: &mut Fields) -> Option<u32> {
     match kind {
         ALG_RSA => {
@@ -92,7 +92,7 @@ pub fn refused_parameters(chip: &Slb9670, kind: u16, fields: &mut Fields) -> Opt
     }
 }
 
-/// A session's symmetric algorithm: as a key's, or XOR with a hash.
+/// The same for a session's symmetric algorithm: as a key's, or XOR with a hash.
 pub fn refused_session_cipher(fields: &mut Fields) -> Option<u32> {
     let mut ahead = *fields;
     if ahead.u16()? == ALG_XOR {
@@ -107,7 +107,7 @@ pub fn hash(id: u16) -> Option<u32> {
     (!HASHES.contains(&id) && id != ALG_NULL).then_some(RC_HASH)
 }
 
-/// What a symmetric definition is refused with, zero where it is not.
+/// The response code for a symmetric definition; zero if it is supported.
 struct Symmetric(u32);
 
 impl Symmetric {

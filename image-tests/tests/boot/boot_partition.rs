@@ -1,4 +1,5 @@
-//! The boot partition is repaired before it is mounted, from within the sandbox of its check, where it was not unmounted.
+//! The boot partition is repaired before it is mounted, from within the sandbox of its check, where it was not
+//! unmounted.
 
 use anyhow::Result;
 use image_tests::doubles::pki::Authority;

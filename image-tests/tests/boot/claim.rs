@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{let_in_as, thing};
 
-/// What the double's template makes of the serial number.
+/// The thing's name by the double's template.
 fn registered() -> String {
     format!("core-{SERIAL}")
 }
@@ -33,7 +33,7 @@ fn one_boot_from_a_claim_to_greengrass() -> Result<()> {
     assert_eq!(journal.started("firstboot-enroll.service"), Some("done"));
     let machine = running.power_off()?;
 
-    // The double has seen the device come back with a certificate of its own, and has issued no other.
+    // The device has reconnected with its own certificate, and the double has issued no other.
     assert!(cloud.core.events().authenticated(&registered()));
     let counts = cloud.core.counts();
     assert_eq!((counts.created, counts.active), (1, 1), "{counts:?}");
@@ -50,7 +50,7 @@ fn one_boot_from_a_claim_to_greengrass() -> Result<()> {
     Ok(())
 }
 
-/// A path of the boot partition, as the card has it.
+/// A path of the boot partition, relative to the partition.
 fn on_the_card(path: &str) -> &str {
     path.trim_start_matches("/boot/")
 }

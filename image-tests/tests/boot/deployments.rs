@@ -1,5 +1,5 @@
-//! What Greengrass has made of its configuration outlives a renewed certificate, an update of the image with a library
-//! elsewhere, other root certificates and a changed setting, with the plug pulled in each; and ends with a reset.
+//! Greengrass's own state survives a renewed certificate, an image update that moves the library, other root
+//! certificates and a changed setting, with the plug pulled during each; a reset removes it.
 
 use std::process::Command;
 
@@ -17,18 +17,18 @@ use super::{certificate, certify, flash, let_in, request, sign};
 const MOVED: &str = "/usr/lib/moved/libtpm2_pkcs11.so";
 const ALIAS: &str = "AnotherAlias";
 
-/// Where an edition keeps its own state, and where the power goes in each change.
+/// Where an edition keeps its state, and where the power goes during each change.
 struct Edition {
     name: &'static str,
     units: &'static str,
     state: &'static str,
     /// What takes the new certificate's place.
     renewed: &'static str,
-    /// With the library moved; then twice with other settings.
+    /// With the library moved, then twice with other settings.
     cuts: [(&'static str, &'static str); 3],
 }
 
-/// Five boots with a change or a cut in each, and one that ends well.
+/// Five boots with a change or a cut in each, and one that is not disturbed.
 fn survives(edition: &Edition, deploy: impl FnOnce(&mut Running) -> Result<()>) -> Result<Running> {
     let authority = Authority::new()?;
     let mut running = flash(edition.name, &authority)?
@@ -54,7 +54,7 @@ fn survives(edition: &Edition, deploy: impl FnOnce(&mut Running) -> Result<()>) 
     let_in(machine.boot()?)
 }
 
-/// An update of the image whose PKCS#11 library is elsewhere.
+/// An image update that moves the PKCS#11 library.
 fn move_the_library(running: &mut Running) -> Result<()> {
     running.succeed(&format!(
         "set -e; mkdir -p $(dirname {MOVED}); cp -L $(ls /usr/lib/*/pkcs11/libtpm2_pkcs11.so) {MOVED}; \
@@ -74,7 +74,7 @@ fn change_settings(machine: &Machine, edition: &str, authority: &Authority) -> R
     card.put("firstboot/root-ca.pem", roots)
 }
 
-/// Nothing of it is where Greengrass would find it.
+/// Nothing of the state is left where Greengrass would find it.
 fn ends_with_a_reset(mut running: Running, edition: &Edition) -> Result<()> {
     running.succeed(&format!(
         "systemctl stop {} && firstboot reset && test ! -e {}",
@@ -118,7 +118,7 @@ fn nucleus_lite_keeps_them() -> Result<()> {
     ends_with_a_reset(running, &lite)
 }
 
-/// ggconfigd's database with a deployed component in it, made by SQLite itself; base64.
+/// ggconfigd's database with a deployed component, created by SQLite; base64.
 fn database() -> Result<String> {
     let script = r#"
 import base64, os, sqlite3, sys, tempfile
@@ -161,7 +161,7 @@ fn the_nucleus_keeps_them() -> Result<()> {
     let read = format!("cat {}", nucleus.state);
     let mut before = String::new();
     let mut running = survives(&nucleus, |running| {
-        // As the nucleus dumps what it has read; then a deployment.
+        // As the nucleus writes it after reading the configuration; then a deployment.
         running.succeed(
             r#"cd /greengrass/v2/config; jq -c 'paths(scalars) as $p
                | {TS: 1700000000000, TP: $p, W: "changed", V: getpath($p)}' config.yaml >config.tlog

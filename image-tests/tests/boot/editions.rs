@@ -1,11 +1,11 @@
-//! Each edition in its own way, with the certificate dropped onto the card while the device runs.
+//! Each edition, with the certificate put onto the card while the device runs.
 
 use anyhow::Result;
 use image_tests::doubles::pki::Authority;
 
 use super::{certify, flash, is_active, let_in};
 
-/// No reboot: the certificate enrolls, Greengrass starts, and the broker knows it by its certificate.
+/// Without a reboot, the device enrolls with the certificate, Greengrass starts, and authenticates to the broker.
 fn enrolls_while_running(edition: &str, greengrass: &str) -> Result<()> {
     let authority = Authority::new()?;
     let mut running = flash(edition, &authority)?

@@ -29,7 +29,7 @@ fn a_device_becomes_a_core_device_and_stays_one() -> Result<()> {
     Ok(())
 }
 
-/// The request is on the card, Greengrass does not start, and both units and the console say what is awaited.
+/// The request is on the card, Greengrass does not start, and both units and the console say what the device waits for.
 fn the_first_boot(machine: Machine) -> Result<Machine> {
     let mut running = machine.boot()?.until("multi-user.target")?;
     let journal = running.journal();
@@ -68,7 +68,7 @@ fn the_first_boot(machine: Machine) -> Result<Machine> {
     Ok(machine)
 }
 
-/// Identity, configuration, and only then Greengrass, which is let in.
+/// First the identity and the configuration, then Greengrass, which the broker accepts.
 fn the_boot_with_the_certificate(machine: Machine) -> Result<Machine> {
     let mut running = machine.boot()?.until("multi-user.target")?;
     running = let_in(running)?;
@@ -105,7 +105,7 @@ fn files_are_whose_they_should_be(running: &mut Running) -> Result<()> {
     Ok(())
 }
 
-/// Mode, owner, path of everything that firstboot has made, and of itself.
+/// Mode, owner and path of everything that firstboot has created, and of firstboot.
 const EXPECTED_FILES: &str = "\
 755 root:root /etc/greengrass
 755 root:root /etc/greengrass/config.d
@@ -142,7 +142,7 @@ fn an_ordinary_user_learns_nothing(running: &mut Running) -> Result<()> {
         assert_ne!(read.code, 0);
         assert!(read.stdout.contains("Permission denied"), "{}", read.stdout);
     }
-    // Nor is the PIN in the journal, which the console shows in part.
+    // The PIN is not in the journal either, part of which is on the console.
     let pin = running.succeed("cat /var/lib/tpm2_pkcs11/pin")?;
     assert!(pin.trim_end().len() >= 22, "a PIN is there");
     assert!(running.journal().saying(pin.trim_end()).is_none());
@@ -172,7 +172,7 @@ fn the_sandbox_is_what_it_was(running: &mut Running) -> Result<()> {
     Ok(())
 }
 
-/// Greengrass starts, nothing is written, nobody logs into the token but Greengrass; of firstboot, one program is started.
+/// Greengrass starts, nothing is written, and only Greengrass logs into the token. firstboot runs once.
 fn a_later_boot(machine: Machine) -> Result<Machine> {
     assert!(!machine.card.is_fat_marked()?);
     let before = Written::on(&machine)?;

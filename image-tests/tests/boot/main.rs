@@ -28,7 +28,7 @@ fn certificate() -> String {
     format!("firstboot/certificates/{}.pem", thing())
 }
 
-/// A card with an edition's image and its operator's settings, in a new board.
+/// A machine with an unused TPM and a card with an edition's image and an operator's settings.
 fn flash(edition: &str, authority: &Authority) -> Result<Machine> {
     let machine = Machine::flash(edition)?;
     let settings = offline_settings(edition, KeyType::EccP256);
@@ -36,24 +36,24 @@ fn flash(edition: &str, authority: &Authority) -> Result<Machine> {
     Ok(machine)
 }
 
-/// What the operator's authority makes of a request.
+/// The operator's certificate for a request.
 fn sign(authority: &Authority, request: &[u8]) -> Result<String> {
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), request)?;
     authority.sign(file.path())
 }
 
-/// The operator signs the running machine's request, and puts the certificate where it is expected.
+/// Signs the running machine's request, and puts the certificate onto its boot partition.
 fn certify(running: &mut Running, authority: &Authority) -> Result<()> {
     let request = running.succeed(&format!("cat /boot/{}", request()))?;
     let certificate = sign(authority, request.as_bytes())?;
     running.put(&format!("/boot/{}", self::certificate()), &certificate)
 }
 
-/// Waits until Greengrass has been to the guest's broker, which has to let it in.
+/// Waits until the guest's broker has accepted Greengrass.
 fn let_in(running: Running) -> Result<Running> {
     let running = let_in_as(running, &thing())?;
-    // The broker says so itself, and by whose certificate.
+    // The broker's log says so, and by which certificate.
     let user = format!("u'{}'", thing());
     running.wait_for("the broker", |entry| {
         entry.unit() == "broker.service"
@@ -63,7 +63,7 @@ fn let_in(running: Running) -> Result<Running> {
     Ok(running)
 }
 
-/// Waits until Greengrass has been to some broker, which has to let it in under this name.
+/// Waits until some broker has accepted Greengrass under this name.
 fn let_in_as(running: Running, thing: &str) -> Result<Running> {
     let (running, said) = running.until_entry("Greengrass at its broker", |entry| {
         [" is let in", " is not let in"]
@@ -77,7 +77,7 @@ fn let_in_as(running: Running, thing: &str) -> Result<Running> {
     Ok(running)
 }
 
-/// Whether systemd has a unit started now.
+/// Whether a unit is active.
 fn is_active(running: &mut Running, unit: &str) -> Result<bool> {
     Ok(running
         .run(&format!("systemctl is-active --quiet {unit}"))?

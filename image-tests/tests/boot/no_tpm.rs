@@ -1,4 +1,4 @@
-//! Boards whose TPM is not there, not found or not well: they boot all the same, and say why not.
+//! Machines whose TPM is missing, not found or broken: they boot all the same, and say what is wrong.
 
 use anyhow::Result;
 use image_tests::device::machine::{Hardware, Machine, Overlay, Running, Tpm};
@@ -9,7 +9,7 @@ use super::flash;
 /// EX_UNAVAILABLE: no TPM.
 const NO_TPM: &str = "69";
 
-/// Boots, and looks at what is the same for all of them. What firstboot said on the console and on the card.
+/// Boots, and checks what is the same for all of them. Returns firstboot's messages, on the console and on the card.
 fn boot(machine: Machine) -> Result<(Running, String)> {
     let mut running = machine.boot()?.until("multi-user.target")?;
     let journal = running.journal();
@@ -34,7 +34,7 @@ fn boot(machine: Machine) -> Result<(Running, String)> {
     Ok((running, said))
 }
 
-/// There is no device node; what is said has these words.
+/// There is no device node, and the messages have these words.
 fn without_device_node(change: impl FnOnce(&mut Hardware), words: &str) -> Result<()> {
     let mut machine = flash("nucleus-lite", &Authority::new()?)?;
     change(&mut machine.hardware);
@@ -57,7 +57,7 @@ fn with_the_wrong_overlay_it_boots_and_says_so() -> Result<()> {
     without_device_node(|board| board.overlay = Overlay::Wrong, words)
 }
 
-/// The kernel's driver gives such a TPM up.
+/// The kernel's driver gives up on such a TPM.
 #[test]
 fn with_a_tpm_in_failure_mode_it_boots_and_says_so() -> Result<()> {
     let words = "It may be in failure mode";

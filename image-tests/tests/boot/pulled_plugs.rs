@@ -1,8 +1,8 @@
 //! The plug is pulled at an event: just before it, and just after it. firstboot is stopped there (`guest/gate.c`),
-//! so that it is neither earlier nor later. The next undisturbed boot ends as if nothing had been.
+//! so that it is neither earlier nor later. The next undisturbed boot ends as if nothing had happened.
 //!
 //! `make test` cuts before the event, then after it as the recovery passes it again, and then lets the device be.
-//! With POWERCUT=full each of the two has a device of its own.
+//! With POWERCUT=full each of the two cuts gets its own device.
 
 use anyhow::Result;
 use image_tests::device::machine::Machine;
@@ -10,7 +10,7 @@ use image_tests::doubles::pki::Authority;
 
 use super::{certificate, certify, flash, let_in, request, sign};
 
-/// An event of the making of the identity.
+/// An event while the identity is made.
 fn provisioning_survives(event: &str) -> Result<()> {
     let authority = Authority::new()?;
     for cuts in series() {
@@ -21,7 +21,7 @@ fn provisioning_survives(event: &str) -> Result<()> {
         let shown = machine.card.read(&request())?;
         let mut running = machine.boot()?.until("multi-user.target")?;
         let asked = running.succeed(&format!("cat /boot/{}", request()))?;
-        // What the operator may have taken away already stays true.
+        // What the operator may already have copied stays true.
         if let Some(shown) = shown {
             assert_eq!(
                 String::from_utf8_lossy(&shown),
@@ -56,7 +56,7 @@ fn enrollment_survives(edition: &str, event: &str) -> Result<()> {
     Ok(())
 }
 
-/// Which cuts one device goes through.
+/// The cuts that one device goes through.
 fn series() -> Vec<Vec<&'static str>> {
     if std::env::var("POWERCUT").is_ok_and(|value| value == "full") {
         vec![vec!["before"], vec!["after"]]
@@ -77,7 +77,7 @@ pub(super) fn cut(machine: Machine, when: &str, event: &str) -> Result<Machine> 
     Ok(machine)
 }
 
-/// Greengrass was let in; no second handle, no failed try, nothing left behind, no identity set aside.
+/// Greengrass was accepted; there is no second handle, no failed try, nothing left behind and no identity set aside.
 fn is_done(machine: Machine) -> Result<()> {
     let tpm = machine.tpm()?;
     assert_eq!(tpm.persistent_handles()?, [0x8100_0001]);

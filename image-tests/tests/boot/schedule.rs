@@ -1,6 +1,7 @@
-//! A device that waits looks again by its schedule, whatever runs in between, and is never left with nothing that looks.
+//! A waiting device tries again on schedule, whatever runs in between, and there is always something that will start
+//! the next try.
 //!
-//! The guest's own clock says when; `Running::haste` makes it go fast while nothing happens.
+//! Times are by the guest's clock; `Running::haste` makes it run fast while nothing happens.
 
 use std::time::Duration;
 
@@ -20,10 +21,10 @@ const PATH: &str = "firstboot-enroll.path";
 /// firstboot-enroll.timer's, in seconds: five tries after the first failure, then one after the try before.
 const SCHEDULE: [u64; 5] = [10, 30, 60, 120, 300];
 const THEN: u64 = 900;
-/// What a try takes the guest, hastened as it is.
+/// How long a try takes in the guest, by its hastened clock.
 const LATER: u64 = 25;
 
-/// When the tries of enrollment have ended without success.
+/// When enrollment's tries have failed.
 fn failures(running: &Running) -> Vec<Duration> {
     let journal = running.journal().of(ENROLL);
     let failed = |result: &str| ["failed", "dependency"].contains(&result);
@@ -46,7 +47,7 @@ fn until_failures(running: Running, count: usize) -> Result<Running> {
     Ok(running)
 }
 
-/// Timer and path unit are there, and have been since the first failure.
+/// Timer and path unit are active, and have been since the first failure.
 fn somebody_looks(running: &mut Running) -> Result<()> {
     for unit in [TIMER, PATH] {
         assert!(is_active(running, unit)?, "{unit}");
@@ -70,8 +71,8 @@ fn somebody_looks(running: &mut Running) -> Result<()> {
     Ok(())
 }
 
-/// A client of ggconfigd's socket that knows nothing of firstboot, as a component or a person's command may be: asks
-/// again after so many seconds, and has systemd look at enrollment each time.
+/// A client of ggconfigd's socket that knows nothing of firstboot, such as a component or a person's command. It asks
+/// again after so many seconds, and each time makes systemd look at enrollment.
 fn a_client_that_does_not_give_up(running: &mut Running, pause: u64) -> Result<()> {
     running
         .succeed(&format!(
@@ -89,7 +90,7 @@ fn six_tries_by_the_schedule_then_a_burst_of_files() -> Result<()> {
     a_client_that_does_not_give_up(&mut running, 2)?;
     running.haste(60)?;
     let mut running = until_failures(running, 1 + SCHEDULE.len())?;
-    // Every two seconds for a quarter of an hour is much work for a guest, and shows no more.
+    // Every two seconds for a quarter of an hour would be much work for the guest, and show no more.
     running.succeed("systemctl stop client.service")?;
     a_client_that_does_not_give_up(&mut running, 60)?;
     let mut running = until_failures(running, 2 + SCHEDULE.len())?;
@@ -112,7 +113,7 @@ fn six_tries_by_the_schedule_then_a_burst_of_files() -> Result<()> {
     eprintln!("tries: {tries:?}");
     somebody_looks(&mut running)?;
 
-    // The certificate is the last of thirty files, made first and complete when the others are.
+    // The certificate is one of thirty files: the first to be created, and the last to be complete.
     let asked = running.succeed(&format!("cat /boot/{}", request()))?;
     let signed = sign(&authority, asked.as_bytes())?;
     let to = format!("/boot/{}", certificate());
@@ -132,7 +133,7 @@ fn six_tries_by_the_schedule_then_a_burst_of_files() -> Result<()> {
     }
     somebody_looks(&mut running)?;
 
-    // By hand: Greengrass stops, and comes back.
+    // By hand: Greengrass stops and starts again.
     running.succeed("systemctl restart firstboot-enroll.service")?;
     let running = running.until_said("is let in")?;
     running.power_off().map(drop)
@@ -193,7 +194,7 @@ fn a_tpm_that_was_not_ready_is_bound_before_a_later_try() -> Result<()> {
         bind.text()
     );
 
-    // Somebody reloads systemd's configuration: the timer still waits, for a try that is due within its first two.
+    // systemd's configuration is reloaded: the timer still waits for a try, which is due within its first two.
     running.succeed("systemctl daemon-reload")?;
     let shown = running.succeed(&format!("systemctl list-timers --no-legend {TIMER}"))?;
     eprintln!("after a reload: {shown}");
@@ -202,7 +203,7 @@ fn a_tpm_that_was_not_ready_is_bound_before_a_later_try() -> Result<()> {
         "{shown}"
     );
 
-    // Ready: and nobody would have the driver look again.
+    // It is ready, and nothing else would make the driver probe again.
     running.succeed("echo >/sys/bus/platform/devices/c000000.tpm_tis/driver_override")?;
     assert_ne!(running.run("test -e /dev/tpmrm0")?.code, 0);
     let running = running.until_said("The kernel has started the TPM at c000000.tpm_tis")?;

@@ -1,5 +1,5 @@
-//! QEMU's log of what the card was told: the card as it may be after a power cut at any point of it, with what was
-//! not flushed lost, and the TPM as it was then.
+//! QEMU's log of the writes to the card: the card as it may be after a power cut at any point, with unflushed writes
+//! lost, and the TPM as it was at that point.
 
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
@@ -11,9 +11,9 @@ use rayon::prelude::*;
 
 use super::{certificate, certify, flash, let_in, sign};
 
-/// Points in `make test`; POINTS=… for another number (`make powercut`).
+/// The number of points in `make test`; POINTS changes it (`make powercut`).
 const POINTS: usize = 44;
-/// Another seed each day would make a failure unrepeatable.
+/// Fixed, so that failures can be repeated.
 const SEED: u64 = 2026;
 
 fn points() -> usize {
@@ -23,12 +23,12 @@ fn points() -> usize {
     wanted.unwrap_or(POINTS)
 }
 
-/// nucleus lite's: there as soon as a device is done.
+/// nucleus lite's configuration, which exists once a device is done.
 const CONFIGURATION: &str = "/etc/greengrass/config.yaml";
 const SET_ASIDE: &str = "an identity was set aside";
 
-/// What is wrong with a device that starts after a cut there: file systems, survey, repair; and once the operator has
-/// put a certificate onto a card that has none (any more).
+/// What is wrong with a device that starts after a cut at this point: its file systems, its survey, its recovery; and
+/// whether it is done once it has a certificate (again).
 fn wrong_after(log: &WriteLog, point: CrashPoint, authority: &Authority) -> Result<Vec<String>> {
     let machine = log.crash(point)?;
     if let Some(said) = machine.card.check()? {
@@ -46,7 +46,7 @@ fn wrong_after(log: &WriteLog, point: CrashPoint, authority: &Authority) -> Resu
         wrong.push("the operator was shown the request of a key that is gone".to_owned());
     }
     if let (false, Some(request)) = (rig.device.exists(CONFIGURATION), request) {
-        // A copy of the lost certificate may have been begun; the next one takes its place.
+        // A partial copy of the lost certificate may be there; the next one replaces it.
         wrong.retain(|what| !what.ends_with("/certificate.pem.new"));
         let path = rig.device.path(format!("/boot/{}", certificate()));
         std::fs::create_dir_all(path.parent().context("no folder")?)?;
@@ -56,7 +56,7 @@ fn wrong_after(log: &WriteLog, point: CrashPoint, authority: &Authority) -> Resu
     Ok(wrong)
 }
 
-/// A cut that leaves the FAT partition with a file or folder that has lost its clusters.
+/// A cut that leaves the FAT partition with a file or directory without its clusters.
 fn torn_fat(log: &WriteLog) -> Result<CrashPoint> {
     for n in log.fat_writes()? {
         for seed in SEED..SEED + 4 {
@@ -69,7 +69,7 @@ fn torn_fat(log: &WriteLog) -> Result<CrashPoint> {
     anyhow::bail!("no point of the log has a torn FAT partition")
 }
 
-/// Boots at a point: the identity is there, its request can be read and the boot partition written.
+/// Boots after a cut at this point: the identity is there, its request is readable and the boot partition writable.
 fn boots_at(log: &WriteLog, point: CrashPoint) -> Result<()> {
     let mut running = log.crash(point)?.boot()?.until("multi-user.target")?;
     assert_eq!(
@@ -100,7 +100,7 @@ fn every_point_of_the_log_recovers() -> Result<()> {
         changes.len() >= 3,
         "the TPM has hardly changed: {changes:?}"
     );
-    // Evenly over the log, each time round with other losses.
+    // Evenly over the log; in each round with other losses.
     let count = points();
     let all: Vec<_> = (0..count)
         .map(|i| CrashPoint {
@@ -131,8 +131,8 @@ fn every_point_of_the_log_recovers() -> Result<()> {
         "only {lossy} of {count} points lost anything"
     );
 
-    // Some of them are booted: at the TPM's changes, where it and the card could disagree, and where a boot has to
-    // mend the boot partition before it mounts it.
+    // Some of them are booted: where the TPM's state changed, so that it and the card could disagree, and where the
+    // boot partition has to be repaired before it is mounted.
     let at_changes = changes.iter().skip(1).take(2);
     let mut booted: Vec<_> = at_changes.map(|&n| CrashPoint { n, seed: SEED }).collect();
     booted.push(torn_fat(&log)?);
@@ -141,7 +141,7 @@ fn every_point_of_the_log_recovers() -> Result<()> {
         .try_for_each(|point| boots_at(&log, point))
 }
 
-/// The negative control: of a firstboot that does not sync the PIN, an identity without it is found.
+/// The negative control: with a firstboot that does not sync the PIN, there is an identity without it.
 #[test]
 fn a_missing_sync_is_noticed() -> Result<()> {
     let authority = Authority::new()?;
@@ -152,7 +152,7 @@ fn a_missing_sync_is_noticed() -> Result<()> {
     )?;
     let (running, log) = WriteLog::record(machine)?;
     running.until("firstboot.service")?.pull_the_plug()?;
-    // From the end: the longer the sync is past, the more has come to rely on it.
+    // From the end: the later the cut, the more depends on the sync.
     for n in (1..=log.len()?).rev() {
         let point = CrashPoint { n, seed: SEED };
         let wrong = wrong_after(&log, point, &authority)?;

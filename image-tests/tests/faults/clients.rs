@@ -1,4 +1,4 @@
-//! Certificates change while Greengrass is at work with the key: neither disturbs the other.
+//! Certificates change while Greengrass uses the key: neither disturbs the other.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -14,8 +14,7 @@ use image_tests::process::{Background, succeed};
 
 use crate::{resource_manager, usual};
 
-/// One PKCS#11 session, logged in once and held: a TLS server with the device's key, which signs in each
-/// handshake.
+/// A PKCS#11 session that stays logged in: a TLS server with the device's key, which signs in each handshake.
 struct Holder {
     server: Background,
     port: u16,
@@ -46,7 +45,7 @@ impl Holder {
         Ok(Self { server, port, log })
     }
 
-    /// A handshake: the client verifies the signature with the certificate's key.
+    /// Makes a handshake, in which the client verifies the signature.
     fn sign(&self) -> Result<()> {
         let mut said = tempfile::tempfile()?;
         write!(said, "{QUESTION}\nCLOSE\n")?;
@@ -60,7 +59,7 @@ impl Holder {
     }
 }
 
-/// The program itself, without timeout(1) in front: what is ended is then it, and no child of a child.
+/// The program without timeout(1), so that ending it does not leave its child.
 fn unbounded(bounded: &Command) -> Result<Command> {
     let mut words = bounded.get_args().skip(2);
     let mut command = Command::new(words.next().context("no program")?);
@@ -91,7 +90,7 @@ fn a_certificate_is_replaced_while_a_session_signs() -> Result<()> {
     for _ in 0..3 {
         let newer = authority.sign(&device.request()?)?;
         device.drop_certificate(&newer)?;
-        // At least once during each change, and as often as there is time for.
+        // At least once during each change, and as often as possible.
         let signed = AtomicUsize::new(0);
         thread::scope(|scope| {
             let enrolling = scope.spawn(|| device.succeed(&["enroll"]));
@@ -108,7 +107,7 @@ fn a_certificate_is_replaced_while_a_session_signs() -> Result<()> {
     holder.sign()?;
     holder.server.terminate()?;
 
-    // Whoever comes later finds the last certificate, and only that.
+    // Later clients find the last certificate, and only that.
     p11tool::test_sign(&identity)?;
     let objects = pkcs11_tool::list(&identity)?;
     assert_eq!(

@@ -1,7 +1,7 @@
-//! Every storage call can fail: the disk is full, read-only or broken, for a moment or from then on. firstboot
-//! says so and ends; the next start, on a disk that is well again, goes on.
+//! Any storage call can fail, because the disk is full, read-only or broken, once or from then on. firstboot says so
+//! and exits; the next start, on a good disk, recovers.
 //!
-//! A seeded sample; all points with SWEEP=full in the environment, or as many of each scenario as it says.
+//! A seeded sample. With SWEEP=full in the environment, all points; with a number, as many of each scenario.
 
 use std::process::Command;
 
@@ -15,14 +15,14 @@ use nix::errno::Errno;
 use crate::{resource_manager, scenario, wrong_after_start};
 
 const ERRORS: [Errno; 3] = [Errno::ENOSPC, Errno::EROFS, Errno::EIO];
-/// Points of each scenario, for a minute on two cores in all.
+/// Points of each scenario: in all, a minute on two cores.
 const SAMPLE: usize = 12;
 const SEED: u64 = 2026;
 
 /// The documented exit statuses: any other failure, cannot write.
 const FAILURES: [i32; 2] = [70, 73];
 
-/// firstboot that is ended after two minutes, through a resource manager.
+/// Runs firstboot with the TPM through a resource manager, for at most two minutes.
 fn with_firstboot<T>(
     device: &mut Device,
     scenario: &Scenario,
@@ -40,14 +40,14 @@ fn with_firstboot<T>(
     run(command, device)
 }
 
-/// What is wrong about the way in which it ended.
+/// What is wrong with the way it ended.
 fn objections(ending: Ending, said: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     match ending {
-        // A fault where nothing depends on it: a status that cannot be shown, say.
+        // A fault on which nothing depends, such as a status that cannot be written.
         Ending::Exited(0) => {}
         Ending::Exited(code) if FAILURES.contains(&code) => {
-            // The last word is about what could not be done, in the words of the manual.
+            // The last line says what could not be done, in the documented words.
             let last = said.lines().last().unwrap_or_default();
             if !last.contains("cannot ") {
                 wrong.push(format!("says {last:?}"));

@@ -1,4 +1,4 @@
-//! The same on real filesystems, small and read-only ones, mounted where only this test sees them.
+//! The same on real file systems, small and read-only ones, mounted where only this test sees them.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::mounts::{among_private_mounts, in_memory, mount};
 use crate::{scenario, usual, wrong_after_start};
 
-/// A memory filesystem of this size at a path of the device.
+/// Mounts a tmpfs of this size at a path of the device.
 fn small(device: &Device, path: &str, size: &str) -> Result<()> {
     let here = device.path(path);
     fs::create_dir_all(&here)?;
@@ -26,7 +26,7 @@ fn small(device: &Device, path: &str, size: &str) -> Result<()> {
     ])
 }
 
-/// Takes all room but for this many bytes.
+/// Fills the file system but for this many bytes.
 fn fill_up(device: &Device, path: &str, leave: u64) -> Result<()> {
     let ballast = device.path(path).join("ballast");
     let _ = fs::remove_file(&ballast);
@@ -53,16 +53,16 @@ fn assert_starts_well(device: Device, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The identity's disk has more and more room, from none to enough: each start gets a bit further, and the last
-/// one is not disturbed by the wrecks of those before.
+/// The identity's disk has more and more space, from none to enough: each start gets a bit further, and the last one is
+/// not disturbed by what the others left.
 #[test]
 fn a_full_disk() -> Result<()> {
     let device = usual()?;
     among_private_mounts(|| {
-        // As a whole, or it would be said that /var/lib alone does not last.
+        // The whole tree, as firstboot refuses to work if only /var/lib is in memory.
         let _memory = in_memory(&device)?;
         small(&device, "/var/lib", "512k")?;
-        // With what the start before has left behind: 0, 4, 8, 16, 28, 40 KiB of the 44 that an identity takes.
+        // With what the previous starts have left: 0, 4, 8, 16, 28, 40 KiB of the 44 that an identity needs.
         for leave in [0, 4, 4, 8, 12, 12] {
             fill_up(&device, "/var/lib", leave * 1024)?;
             let outcome = device.run(&["provision"])?;
@@ -78,7 +78,7 @@ fn a_full_disk() -> Result<()> {
     })
 }
 
-/// The boot partition is full: no request, but said on the console; and nothing is made twice.
+/// The boot partition is full: there is no request, the console says so, and nothing is made twice.
 #[test]
 fn a_full_boot_partition() -> Result<()> {
     let device = usual()?;
@@ -101,9 +101,9 @@ fn a_full_boot_partition() -> Result<()> {
     assert_starts_well(device, "provision")
 }
 
-/// Greengrass's configuration finds no room: the certificate is kept, and the old configuration, if any.
+/// There is no space for Greengrass's configuration: certificate and old configuration, if any, are kept.
 #[test]
-fn no_room_for_the_configuration() -> Result<()> {
+fn no_space_for_the_configuration() -> Result<()> {
     let device = usual()?;
     let authority = Authority::new()?;
     device.succeed(&["provision"])?;
@@ -126,7 +126,7 @@ fn no_room_for_the_configuration() -> Result<()> {
     assert_starts_well(device, "enroll")
 }
 
-/// The whole device but /run, as after an error of its filesystem (errors=remount-ro).
+/// The whole device but /run, as after a file system error (errors=remount-ro).
 #[test]
 fn a_read_only_disk() -> Result<()> {
     let device = usual()?;
@@ -142,7 +142,7 @@ fn a_read_only_disk() -> Result<()> {
         mount(&["-o", "remount,bind,rw", &root])?;
         device.enroll_with(&Authority::new()?)?;
 
-        // With nothing to do, nothing has to be written: such a device starts.
+        // With nothing to do, nothing is written: such a device starts.
         mount(&["-o", "remount,bind,ro", &root])?;
         let done = device.snapshot()?.without("/run");
         for command in ["provision", "enroll"] {
@@ -150,7 +150,7 @@ fn a_read_only_disk() -> Result<()> {
         }
         done.assert_same(&device.snapshot()?.without("/run"));
 
-        // Nor is it taken out of service where something should be: a newer certificate, another setting.
+        // It also stays in service if there is something to write: a newer certificate, another setting.
         for change in [a_newer_certificate, another_role_alias] {
             mount(&["-o", "remount,bind,rw", &root])?;
             change(&device)?;
@@ -171,7 +171,7 @@ fn a_newer_certificate(device: &Device) -> Result<()> {
 }
 
 fn another_role_alias(device: &Device) -> Result<()> {
-    // What the first change wanted is done by now.
+    // Carry out the first change.
     device.succeed(&["enroll"])?;
     let settings = device.read("/boot/firstboot/firstboot.json")?;
     let mut settings: Value = serde_json::from_str(&settings)?;

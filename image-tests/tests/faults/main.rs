@@ -1,5 +1,4 @@
-//! What goes wrong without the power going: several programs at once, and disks that are full, read-only or
-//! broken.
+//! Faults other than power cuts: several programs at once, and disks that are full, read-only or broken.
 
 mod clients;
 mod disk;
@@ -22,7 +21,7 @@ fn usual() -> Result<Device> {
     Ok(device)
 }
 
-/// The kernel's resource manager, on an SLB 9670: each program opens it by itself, as /dev/tpmrm0.
+/// The kernel's resource manager with an SLB 9670. Each program has to open it, as it opens /dev/tpmrm0.
 fn resource_manager(device: &Device) -> Result<Proxy> {
     let options = Options {
         chip: Some(Slb9670::new(Firmware::V7_85)),
@@ -36,8 +35,8 @@ fn scenario(name: &str) -> Result<&'static Scenario> {
     named.with_context(|| format!("there is no scenario {name:?}"))
 }
 
-/// Lets the device start, undisturbed: what is not then as it should be after this scenario. One identity, one
-/// handle, a key that signs, no failed try, nothing left behind.
+/// Lets the device start undisturbed. Returns what is wrong afterwards: it should have one identity, one handle, a key
+/// that signs, no failed try, and nothing left behind.
 fn wrong_after_start(mut device: Device, scenario: &Scenario) -> Result<Vec<String>> {
     device.tcti = None;
     let mut rig = Rig::new(device, Firmware::V7_85)?;

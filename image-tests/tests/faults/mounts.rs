@@ -1,4 +1,4 @@
-//! Filesystems of a test's own, mounted where only that test sees them.
+//! File systems that are mounted where only their test sees them.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use image_tests::process::succeed;
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
-/// Does the work where mounts are nobody else's, and gone afterwards.
+/// Does the work in a mount namespace of its own.
 pub fn among_private_mounts(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
     assert!(
         nix::unistd::getuid().is_root(),
@@ -18,7 +18,7 @@ pub fn among_private_mounts(work: impl FnOnce() -> Result<()> + Send) -> Result<
     );
     thread::scope(|scope| {
         let working = scope.spawn(|| {
-            // Of this thread alone, and of what it starts (unshare(2)).
+            // For this thread and what it starts (unshare(2)).
             unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace")?;
             mount(&["--make-rprivate", "/"])?;
             work()
@@ -32,7 +32,7 @@ pub fn mount(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Puts the device's whole tree into memory, for as long as the directory is kept that is returned.
+/// Puts the device's whole tree into memory, until the returned directory is dropped.
 pub fn in_memory(device: &Device) -> Result<TempDir> {
     let memory = TempDir::new()?;
     mount(&["-t", "tmpfs", "none", text(memory.path())?])?;

@@ -1,4 +1,4 @@
-//! Several firstboot on one device: one works, the others wait, and all end well.
+//! Several instances of firstboot on one device: one works, the others wait, and all succeed.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -12,7 +12,7 @@ use image_tests::process::{Background, finish};
 
 use crate::{resource_manager, scenario, usual, wrong_after_start};
 
-/// Starts them together, each through a resource manager; their exit statuses and what they said.
+/// Starts them together, each with the TPM through the resource manager: their exit statuses and messages.
 fn together(device: &mut Device, commands: &[&str]) -> Result<Vec<(i32, String)>> {
     let manager = resource_manager(device)?;
     let mut open = Vec::new();
@@ -46,7 +46,7 @@ fn together(device: &mut Device, commands: &[&str]) -> Result<Vec<(i32, String)>
     })
 }
 
-/// From nothing: not even the directory of the lock is there. Whoever comes first, the outcome is the same.
+/// Not even the lock's directory exists. Whichever comes first, the result is the same.
 #[test]
 fn two_first_boots_at_once_make_one_identity() -> Result<()> {
     for commands in [
@@ -69,7 +69,7 @@ fn two_first_boots_at_once_make_one_identity() -> Result<()> {
     Ok(())
 }
 
-/// As [`wrong_after_start`], with the request that was there before.
+/// Like [`wrong_after_start`], for a device on which this request was published.
 fn wrong_after_start_keeping(device: Device, request: Option<Vec<u8>>) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     if let Some(request) = request
@@ -81,9 +81,9 @@ fn wrong_after_start_keeping(device: Device, request: Option<Vec<u8>>) -> Result
     Ok(wrong)
 }
 
-/// The second does nothing at all, not even to the TPM, before the first is done.
+/// The second one does nothing, not even with the TPM, until the first one is done.
 #[test]
-fn one_waits_while_another_is_at_work() -> Result<()> {
+fn one_waits_while_another_works() -> Result<()> {
     let mut device = usual()?;
     let path = device.path("/run/firstboot/lock");
     device.write("/run/firstboot/lock", "")?;
@@ -104,7 +104,7 @@ fn one_waits_while_another_is_at_work() -> Result<()> {
     });
     let commands = manager.take_commands().0.len();
     let after = device.snapshot();
-    // Before anything is said about it: or it would wait for ever.
+    // Before any assertion fails, or it would wait for ever.
     drop(lock);
     let code = waiting.wait()?;
     seen?;
@@ -117,7 +117,7 @@ fn one_waits_while_another_is_at_work() -> Result<()> {
     Ok(())
 }
 
-/// Both find nothing, and both make it: what the first two instructions of two first boots are about.
+/// Both find no directory, and both create it: how two first boots begin.
 #[test]
 fn a_directory_can_be_made_by_several_at_once() -> Result<()> {
     const AT_ONCE: usize = 4;

@@ -1,5 +1,4 @@
-//! Greengrass and the operator read what firstboot writes, at any moment: a whole version, the old or the new
-//! one, and never none.
+//! Greengrass and the operator may read firstboot's files at any moment: they see a whole version, old or new.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -37,14 +36,14 @@ fn look(root: &Path, seen: &mut Seen) -> Result<()> {
     Ok(())
 }
 
-/// All that a reader saw was whole: one of the versions between two runs, or a status.
+/// A reader saw only whole files: versions as they are between runs, or a status.
 #[track_caller]
 fn assert_whole(seen: &Seen, versions: &Seen) {
     for (file, contents) in seen {
         for content in contents {
             let text = String::from_utf8_lossy(content);
             let whole = match *file {
-                // A run says more on its way than what it ends with.
+                // A run also writes statuses while it works.
                 "boot/firstboot/status.json" => {
                     let status = serde_json::from_slice::<Value>(content);
                     status.is_ok_and(|s| s["state"].is_string() && s["message"].is_string())
@@ -71,7 +70,7 @@ fn change(device: &Device, authority: &Authority, round: usize) -> Result<()> {
     Ok(())
 }
 
-/// At every moment that there is: between any two storage calls.
+/// At every possible moment: between any two storage calls.
 #[test]
 fn between_any_two_storage_calls_everything_is_whole() -> Result<()> {
     let authority = Authority::new()?;
@@ -91,7 +90,7 @@ fn between_any_two_storage_calls_everything_is_whole() -> Result<()> {
     Ok(())
 }
 
-/// And by readers that nobody stops, again and again.
+/// With a reader that runs at the same time, again and again.
 #[test]
 fn a_reader_in_a_loop_sees_whole_files_only() -> Result<()> {
     let authority = Authority::new()?;
@@ -113,7 +112,7 @@ fn a_reader_in_a_loop_sees_whole_files_only() -> Result<()> {
             change(&device, &authority, round)?;
             device.succeed(&["enroll"])?;
             look(device.root(), versions)?;
-            // One look may have begun before; the second is at this version.
+            // The first look may have begun earlier; the second one sees this version.
             while looks.try_recv().is_ok() {}
             for _ in 0..2 {
                 looks.recv().context("the reader has ended")?;

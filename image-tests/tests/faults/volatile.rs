@@ -1,4 +1,4 @@
-//! Storage that does not outlast the power: nothing is made there, and what is enrolled stays in service.
+//! Storage that does not survive a power cut: nothing is made there, and an enrolled device stays in service.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::usual;
 
 const CANNOT_WRITE: i32 = 73;
 
-/// Mounts something at a path of a device whose root is on a disk: nothing is made, on the disk nor in the TPM.
+/// Mounts something at a path of a device whose root is on a disk: nothing is made, neither on the disk nor in the TPM.
 fn refuses(at: &str, words: &str, mount_at: impl FnOnce(&Path) -> Result<()> + Send) -> Result<()> {
     let device = usual()?;
     among_private_mounts(|| {
@@ -35,7 +35,7 @@ fn refuses(at: &str, words: &str, mount_at: impl FnOnce(&Path) -> Result<()> + S
     })
 }
 
-/// A directory on a disk, and an overlay's other one: on it, or in memory.
+/// Mounts an overlay over a directory on a disk, with the upper directory on the disk or in memory.
 fn overlay(at: &Path, upper: &Path, options: &str) -> Result<()> {
     for directory in ["upper", "work"] {
         fs::create_dir_all(upper.join(directory))?;
@@ -59,7 +59,7 @@ fn in_a_ramfs_nothing_is_made() -> Result<()> {
     })
 }
 
-/// As volatile-binds has it: a directory of a tmpfs, mounted where it is wanted.
+/// As volatile-binds does: a directory of a tmpfs, bind-mounted.
 #[test]
 fn in_a_volatile_bind_nothing_is_made() -> Result<()> {
     refuses("/var/lib", "lies in memory (tmpfs)", |at| {
@@ -116,9 +116,9 @@ fn provisions(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// A read-only root below an overlay that lasts; and a whole tree in memory, which is somebody's copy.
+/// An overlay on a disk over a read-only root is used; and so is a whole tree in memory, which is somebody's copy.
 #[test]
-fn what_lasts_is_used_and_so_is_a_copy() -> Result<()> {
+fn durable_storage_is_used_and_so_is_a_copy() -> Result<()> {
     let device = usual()?;
     among_private_mounts(|| {
         let _disk = on_disk(&device)?;
@@ -132,7 +132,7 @@ fn what_lasts_is_used_and_so_is_a_copy() -> Result<()> {
     })
 }
 
-/// Somebody copies an enrolled device's state into memory at each boot: that is theirs to decide.
+/// If somebody copies an enrolled device's state into memory at each boot, that is their decision.
 #[test]
 fn an_enrolled_device_stays_in_service() -> Result<()> {
     let device = usual()?;

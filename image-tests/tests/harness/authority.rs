@@ -1,4 +1,4 @@
-//! The authority signs what it is told to, rightly or wrongly.
+//! The operator's authority issues certificates that verify, and bad ones on request.
 
 use std::path::Path;
 
@@ -17,35 +17,41 @@ fn request(directory: &Path) -> Result<std::path::PathBuf> {
     Ok(path)
 }
 
-/// Whether a client's certificate holds against the authority, now.
-fn holds(authority: &Authority, directory: &Path, pem: &str) -> Result<bool> {
+/// Whether a client certificate verifies against the authority now.
+fn verifies(authority: &Authority, directory: &Path, pem: &str) -> Result<bool> {
     let path = directory.join("certificate.pem");
     std::fs::write(&path, pem)?;
     let mut verify = openssl::plain(&["verify", "-purpose", "sslclient", "-CAfile"]);
     verify.arg(authority.certificate_path());
-    // Intermediates are taken from the file itself.
+    // Intermediates come from the same file.
     verify.arg("-untrusted").arg(&path);
     Ok(finish(verify.arg(&path))?.code == 0)
 }
 
 #[test]
-fn certificates_hold_unless_asked_not_to() -> Result<()> {
+fn certificates_verify_unless_made_bad() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let authority = Authority::new()?;
     let request = request(directory.path())?;
-    let holds = |pem: &str| holds(&authority, directory.path(), pem);
+    let verifies = |pem: &str| verifies(&authority, directory.path(), pem);
 
     let good = authority.sign(&request)?;
-    assert!(holds(&good)?);
+    assert!(verifies(&good)?);
     assert_eq!(good.matches("BEGIN CERTIFICATE").count(), 1);
     let chain = authority.sign_by_intermediate(&request)?;
-    assert!(holds(&chain)?);
+    assert!(verifies(&chain)?);
     assert_eq!(chain.matches("BEGIN CERTIFICATE").count(), 2);
-    assert!(holds(&authority.certificate_of_another_key("gateway-1")?)?);
+    assert!(verifies(
+        &authority.certificate_of_another_key("gateway-1")?
+    )?);
 
-    assert!(!holds(&authority.sign_valid(&request, Validity::Expired)?)?);
-    assert!(!holds(&authority.sign_valid(&request, Validity::NotYet)?)?);
-    assert!(!holds(&Authority::new()?.sign(&request)?)?);
+    assert!(!verifies(
+        &authority.sign_valid(&request, Validity::Expired)?
+    )?);
+    assert!(!verifies(
+        &authority.sign_valid(&request, Validity::NotYet)?
+    )?);
+    assert!(!verifies(&Authority::new()?.sign(&request)?)?);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Every client uses a token and completes TLS with client authentication, or is refused where it should be.
+//! Every client uses a token and completes TLS with client authentication, or is refused if it should be.
 
 use anyhow::Result;
 use image_tests::clients::{KeyType, User, java, openssl, p11tool, pkcs11_tool};
@@ -52,7 +52,7 @@ fn java_completes_tls() -> Result<()> {
 }
 
 #[test]
-fn a_server_of_another_operator_takes_nobody() -> Result<()> {
+fn a_server_of_another_operator_accepts_nobody() -> Result<()> {
     let token = Token::new(KeyType::EccP256)?;
     token.certify()?;
     let other = Authority::new()?;
@@ -72,12 +72,9 @@ fn a_server_of_another_operator_takes_nobody() -> Result<()> {
 }
 
 #[test]
-fn a_user_who_may_read_completes_tls_and_another_does_not() -> Result<()> {
+fn only_a_user_with_read_access_completes_tls() -> Result<()> {
     let root = nix::unistd::getuid().is_root();
-    anyhow::ensure!(
-        root,
-        "only root can be somebody else: run this test as root"
-    );
+    anyhow::ensure!(root, "only root can change its user: run this test as root");
     let (owner, other) = (64_001, 64_003);
     let mut token = Token::new(KeyType::EccP256)?;
     token.certify()?;

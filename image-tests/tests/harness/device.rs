@@ -1,4 +1,4 @@
-//! The device's tree is laid out, and a snapshot sees every kind of change in it.
+//! A device's tree, and snapshots that see every kind of change in it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use image_tests::clients::KeyType;
 use image_tests::device::{Device, offline_settings};
 
 #[test]
-fn a_snapshot_tells_what_changed() -> Result<()> {
+fn a_snapshot_shows_what_changed() -> Result<()> {
     let device = Device::unprovisioned()?;
     device.settings(&offline_settings("nucleus-lite", KeyType::EccP256))?;
     let before = device.snapshot()?;
@@ -45,7 +45,7 @@ fn a_snapshot_tells_what_changed() -> Result<()> {
 }
 
 #[test]
-fn the_openssl_configuration_is_made_usable_on_this_machine() -> Result<()> {
+fn the_openssl_configuration_is_made_usable_on_this_host() -> Result<()> {
     let device = Device::unprovisioned()?;
     device.write("/var/lib/tpm2_pkcs11/pin", "0123")?;
     device.write(

@@ -1,4 +1,4 @@
-//! The harness itself, without firstboot: what fails here fails for a reason outside firstboot.
+//! The harness itself, without firstboot: a failure here is not firstboot's fault.
 
 mod authority;
 mod clients;

@@ -1,4 +1,4 @@
-//! The software TPM goes through power cuts and into the states that tests ask for.
+//! The software TPM survives power cuts, and can be put into the states that tests need.
 
 use anyhow::Result;
 use image_tests::doubles::software_tpm::SoftwareTpm;
@@ -6,7 +6,7 @@ use image_tests::doubles::software_tpm::SoftwareTpm;
 const STORAGE_ROOT_KEY: u32 = 0x8100_0001;
 
 #[test]
-fn what_is_persistent_outlives_a_power_cut() -> Result<()> {
+fn persistent_objects_survive_a_power_cut() -> Result<()> {
     let mut tpm = SoftwareTpm::start()?;
     assert!(tpm.persistent_handles()?.is_empty());
     tpm.occupy_with_systemd_root_key()?;
@@ -29,7 +29,7 @@ fn what_is_persistent_outlives_a_power_cut() -> Result<()> {
 }
 
 #[test]
-fn its_state_can_be_kept_by_the_test() -> Result<()> {
+fn its_state_can_be_kept_in_a_directory() -> Result<()> {
     let state = tempfile::tempdir()?;
     SoftwareTpm::start_in(state.path())?.occupy_with_signing_key()?;
     let again = SoftwareTpm::start_in(state.path())?;
@@ -38,7 +38,7 @@ fn its_state_can_be_kept_by_the_test() -> Result<()> {
 }
 
 #[test]
-fn wrong_auth_values_lead_to_lockout_and_power_does_not_end_it() -> Result<()> {
+fn wrong_auth_values_lead_to_a_lockout_that_survives_a_power_cycle() -> Result<()> {
     let mut tpm = SoftwareTpm::start()?;
     tpm.set_max_tries(5)?;
     assert_eq!(tpm.lockout_counter()?, 0);
@@ -54,14 +54,14 @@ fn wrong_auth_values_lead_to_lockout_and_power_does_not_end_it() -> Result<()> {
 }
 
 #[test]
-fn auth_values_are_asked_for_once_set() -> Result<()> {
+fn auth_values_are_required_once_set() -> Result<()> {
     let tpm = SoftwareTpm::start()?;
     tpm.set_owner_auth("owner")?;
     assert!(tpm.occupy_with_storage_key("").is_err());
     tpm.set_lockout_auth("lockout")?;
     assert!(tpm.set_max_tries(7).is_err());
 
-    // Clearing takes them away.
+    // Clearing resets them.
     tpm.clear()?;
     tpm.set_max_tries(7)?;
     assert_eq!(tpm.max_tries()?, 7);

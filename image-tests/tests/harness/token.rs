@@ -1,5 +1,5 @@
-//! A token made with pkcs11-tool, and its certificate: what `clients` are tried on.
-//! (tpm2_ptool needs a resource manager, so that it cannot work on a bare software TPM.)
+//! A token made with pkcs11-tool, and its certificate, for the tests of `clients`. (tpm2_ptool needs a resource
+//! manager, so it does not work on a bare software TPM.)
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -63,7 +63,7 @@ impl Token {
         ))
     }
 
-    /// A certificate for the key. Its request comes from OpenSSL, so that this proves the provider as well.
+    /// Puts a certificate for the key into the token. OpenSSL makes the request, which also tests the provider.
     pub fn certify(&self) -> Result<()> {
         let request = self.directory.path().join("request.pem");
         let mut make = self.identity.command("openssl");
@@ -88,7 +88,7 @@ impl Token {
         Ok(path)
     }
 
-    /// Gives the store to a user to read, as firstboot does for nucleus lite's daemons.
+    /// Gives a user read access to the store, as firstboot does for nucleus lite's daemons.
     pub fn hand_over(&mut self, user: User) -> Result<()> {
         let modes = [
             ("", 0o755),

@@ -1,5 +1,5 @@
-//! Starting over many times on an SLB 9670, which has room for seven persistent objects: the TPM does not
-//! fill up, the disk does not, and the last time costs what the first did.
+//! Starting over many times on an SLB 9670, which has room for seven persistent objects: neither the TPM nor the disk
+//! fills up, and the last time costs what the first did.
 
 use anyhow::Result;
 use image_tests::clients::KeyType;
@@ -38,7 +38,7 @@ fn reset_and_provision_again_and_again() -> Result<()> {
             assert_eq!(handles, [0x8100_0001], "cycle {cycle}");
             seen.push((commands, disk_use(&rig.device)?));
         }
-        // The first two cycles still add to the identities that are kept.
+        // The first two cycles still add identities that are kept.
         let (commands, disk) = seen[2];
         for (cycle, later) in seen.iter().enumerate().skip(2) {
             assert_eq!(later.0, commands, "TPM commands of cycle {cycle}");

@@ -1,5 +1,4 @@
-//! Hard power-offs after logins add up to a dictionary-attack lockout; firstboot at each start does not let
-//! them.
+//! Hard power-offs after logins add up to a dictionary-attack lockout; firstboot prevents that at each start.
 
 use anyhow::Result;
 use image_tests::clients::{KeyType, p11tool};
@@ -23,7 +22,7 @@ fn enrolled() -> Result<Device> {
     Ok(device)
 }
 
-/// At maxTries 1 a single try that counts is a lockout: nothing is forgiven.
+/// With a maximum of one try, a single failed one is a lockout.
 #[test]
 fn a_device_that_is_always_unplugged_after_a_login_never_locks() -> Result<()> {
     let mut device = enrolled()?;
@@ -41,12 +40,12 @@ fn a_device_that_is_always_unplugged_after_a_login_never_locks() -> Result<()> {
     }
     assert!(
         counted > 0,
-        "no power cut has counted: this TPM tests nothing"
+        "no power cut was counted: this TPM tests nothing"
     );
     Ok(())
 }
 
-/// The same without firstboot at the start: that is what the tutorial's device does.
+/// The same without firstboot at the start, as on the tutorial's device.
 #[test]
 fn without_firstboot_such_a_device_locks_its_own_key() -> Result<()> {
     let mut device = enrolled()?;
@@ -63,9 +62,9 @@ fn without_firstboot_such_a_device_locks_its_own_key() -> Result<()> {
     panic!("{most} power cuts after logins, and no lockout");
 }
 
-/// The counter is looked at on each start, in the one TPM command that also tells about lockoutAuth.
+/// Each start reads the counter, in the same TPM command as lockoutAuth's state.
 #[test]
-fn looking_at_the_counter_costs_one_command_and_resetting_it_one() -> Result<()> {
+fn reading_the_counter_costs_one_command_and_resetting_it_another() -> Result<()> {
     let mut device = enrolled()?;
     let options = Options {
         chip: Some(Slb9670::new(Firmware::V7_85)),

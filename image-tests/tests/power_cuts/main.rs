@@ -1,5 +1,4 @@
-//! Power may vanish at any instant. A seeded sample of what `make sweep` does in full, and that the means
-//! would notice what they are there to notice.
+//! Power cuts: a seeded sample of what `make sweep` does in full, and negative controls.
 
 mod hygiene;
 mod lockout;

@@ -4,10 +4,10 @@ use anyhow::Result;
 use image_tests::clients::KeyType;
 use image_tests::faults::power_cut::{self, Kind, SCENARIOS, Sample, Stage};
 
-/// Points of each row: the whole sample is to take a few minutes at most on two cores.
+/// Points of each row: in all, a few minutes on two cores.
 const EACH: usize = 5;
 
-/// Another seed each day would make a failure unrepeatable; `make sweep` tries all points anyway.
+/// Fixed, so that failures can be repeated; `make sweep` tries all points anyway.
 const SEED: u64 = 2026;
 
 #[test]
@@ -24,7 +24,7 @@ fn nothing_is_stuck_in_a_sample_of_every_row() -> Result<()> {
     Ok(())
 }
 
-/// Whether any point after a sync is stuck where firstboot leaves the sync out.
+/// Whether any point after a sync is stuck if firstboot leaves the sync out.
 fn is_noticed_without(path_end: &str, name: &str) -> Result<bool> {
     let mut stage = Stage::prepare(SCENARIOS[0], KeyType::EccP256)?;
     let calls = stage.recording().calls();
@@ -35,7 +35,7 @@ fn is_noticed_without(path_end: &str, name: &str) -> Result<bool> {
         anyhow::bail!("no {name} of {path_end} among: {calls:?}");
     };
     stage.recording().forget_sync(sync)?;
-    // From the end: the longer the sync is past, the more has come to rely on it.
+    // From the end: the later the cut, the more depends on the sync.
     for point in stage.points(Kind::Lost).into_iter().rev() {
         if point.after() > sync && !stage.attempt(point)?.is_empty() {
             return Ok(true);

@@ -1,4 +1,4 @@
-//! The documented API, and what is enforced.
+//! The documented API, and what the double enforces.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn a_certificate_is_active_only_once_its_thing_is_registered() -> Result<()> {
         assert!(token.as_str().is_some_and(|token| token.len() > 400));
         let pair = double.pair(key, &created)?;
         let thing = format!("core-{serial}");
-        assert!(!double.lets_in(&pair, &thing)?, "a pending one is let in");
+        assert!(!double.lets_in(&pair, &thing)?, "a pending one is accepted");
         assert!(!double.core.events().authenticated(&thing));
 
         let registered = double.register(token, serial)?;
@@ -44,7 +44,10 @@ fn a_certificate_is_active_only_once_its_thing_is_registered() -> Result<()> {
 
         let id = created["certificateId"].as_str().unwrap_or_default();
         double.core.set_status(id, Status::Inactive);
-        assert!(!double.lets_in(&pair, &thing)?, "an inactive one is let in");
+        assert!(
+            !double.lets_in(&pair, &thing)?,
+            "an inactive one is accepted"
+        );
         double.core.set_status(id, Status::Active);
     }
     let counts = double.core.counts();
@@ -53,9 +56,9 @@ fn a_certificate_is_active_only_once_its_thing_is_registered() -> Result<()> {
     Ok(())
 }
 
-/// The shape that AWS's certificates have, and that OpenSSL believes in them.
+/// They look like AWS's, and OpenSSL accepts them.
 #[test]
-fn its_certificates_are_as_those_of_aws() -> Result<()> {
+fn its_certificates_look_like_those_of_aws() -> Result<()> {
     for (subject, name) in [
         (Subject::Aws, "CN=AWS IoT Certificate"),
         (Subject::Requested, "CN=gateway-1"),
@@ -83,7 +86,7 @@ fn its_certificates_are_as_those_of_aws() -> Result<()> {
 }
 
 #[test]
-fn a_token_does_its_work_once() -> Result<()> {
+fn a_token_can_be_used_once() -> Result<()> {
     for repeated in [Repeated::Refused, Repeated::Idempotent] {
         let double = Double::with(Options {
             repeated,
@@ -137,7 +140,7 @@ fn requests_that_aws_refuses_are_refused() -> Result<()> {
     ])?;
     let edwards = double.request_for(&["-algorithm", "ED25519"])?;
     let good = double.ecc_request()?.1;
-    // One character of the signature, which is at the end.
+    // Changes one character of the signature, which is at the end.
     let mut forged = good.clone();
     let at = good.find("-----END").unwrap_or(0) - 12;
     let other = if &good[at..=at] == "A" { "B" } else { "A" };
@@ -151,7 +154,7 @@ fn requests_that_aws_refuses_are_refused() -> Result<()> {
 }
 
 #[test]
-fn parameters_are_those_of_the_template() -> Result<()> {
+fn parameters_have_to_match_the_template() -> Result<()> {
     let double = Double::new()?;
     let created = double.create(&double.ecc_request()?.1)?;
     let token = &created["certificateOwnershipToken"];
@@ -180,7 +183,7 @@ fn parameters_are_those_of_the_template() -> Result<()> {
     Ok(())
 }
 
-/// A template may leave the certificate inactive: the thing is there, and the device does not get in.
+/// If the template leaves the certificate inactive, the thing exists, but the device cannot connect.
 #[test]
 fn a_template_can_leave_the_certificate_inactive() -> Result<()> {
     let double = Double::with(Options {
@@ -197,9 +200,9 @@ fn a_template_can_leave_the_certificate_inactive() -> Result<()> {
     Ok(())
 }
 
-/// Just-in-time provisioning: the first connection makes the thing and is closed, the second is let in.
+/// Just-in-time provisioning: the first connection creates the thing and is closed, the second is accepted.
 #[test]
-fn a_registered_authoritys_device_is_let_in_the_second_time() -> Result<()> {
+fn a_registered_cas_device_connects_at_the_second_attempt() -> Result<()> {
     let operator = Authority::new()?;
     let double = Double::with(Options {
         registered: vec![operator.certificate_pem()?],

@@ -1,4 +1,4 @@
-//! mosquitto with the plugin: mutual TLS, policies, answers to whom they belong.
+//! mosquitto with the plugin: mutual TLS, policies, answers only to the client that asked.
 
 use anyhow::Result;
 use image_tests::doubles::iot_core::{Admission, Event, Options};
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{CREATE, Double, REGISTER};
 
-/// What mosquitto_pub's exit status says: 5 is CONNACK "not authorised", others that there was no CONNACK.
+/// mosquitto_pub's exit status: 5 for CONNACK "not authorised", other failures for no CONNACK.
 fn publish(double: &Double, who: &Pair, topic: &str) -> Result<i32> {
     let mut command = double.client("mosquitto_pub", who, "device", double.core.port());
     Ok(finish(command.args(["-t", topic, "-m", "{}"]))?.code)
@@ -48,7 +48,7 @@ fn a_claim_may_use_the_provisioning_topics_and_no_others() -> Result<()> {
 }
 
 #[test]
-fn nobody_else_is_let_in() -> Result<()> {
+fn nobody_else_can_connect() -> Result<()> {
     let double = Double::new()?;
     let stranger = Authority::new()?.claim()?;
     assert_ne!(publish(&double, &stranger, CREATE)?, 0);
@@ -83,7 +83,7 @@ fn nobody_else_is_let_in() -> Result<()> {
 }
 
 #[test]
-fn a_door_can_be_closed_in_two_ways() -> Result<()> {
+fn all_connections_can_be_refused_or_closed() -> Result<()> {
     let double = Double::new()?;
     double.core.set_admission(Admission::Refused);
     assert_eq!(publish(&double, &double.claim, CREATE)?, 5);
@@ -95,9 +95,9 @@ fn a_door_can_be_closed_in_two_ways() -> Result<()> {
     Ok(())
 }
 
-/// Two devices that ask at the same time hear their own answer each, and nothing of the other's.
+/// Devices that ask at the same time each get their own answer, and nobody else's.
 #[test]
-fn an_answer_goes_to_whoever_asked() -> Result<()> {
+fn an_answer_reaches_only_the_client_that_asked() -> Result<()> {
     let double = Double::new()?;
     let requests: Vec<String> = (0..8)
         .map(|_| Ok(double.ecc_request()?.1))
@@ -113,7 +113,7 @@ fn an_answer_goes_to_whoever_asked() -> Result<()> {
                     let mut command =
                         double.client("mosquitto_sub", &double.claim, &name, double.core.port());
                     let accepted = format!("{CREATE}/accepted");
-                    // Listens for as long as its neighbours ask.
+                    // Listens for as long as the others ask.
                     command.args(["-W", "3", "-t", &accepted]);
                     let payload = json!({ "certificateSigningRequest": request }).to_string();
                     let listening = std::thread::spawn(move || finish(&mut command));

@@ -1,4 +1,4 @@
-//! The double misbehaves as it is told, for as often as it is told.
+//! The double misbehaves as it is told, and as often.
 
 use anyhow::Result;
 use image_tests::doubles::iot_core::{Call, Misbehaviour, Rejection};
@@ -9,7 +9,7 @@ use super::{CREATE, Double};
 const ACCEPTED: &str = "$aws/certificates/create-from-csr/json/accepted";
 const REJECTED: &str = "$aws/certificates/create-from-csr/json/rejected";
 
-/// What a client hears at a topic, and how many certificates there are then.
+/// What a client receives at a topic, and how many certificates there are then.
 fn heard(misbehaviour: Misbehaviour, at: &str) -> Result<(String, usize)> {
     let double = Double::new()?;
     let payload = json!({ "certificateSigningRequest": double.ecc_request()?.1 }).to_string();
@@ -29,14 +29,14 @@ fn heard(misbehaviour: Misbehaviour, at: &str) -> Result<(String, usize)> {
         }
     };
     let created = double.core.counts().created;
-    // The next one is met as documented.
+    // The next request is handled as documented.
     let well = double.request(CREATE, ACCEPTED, &payload, double.core.port())?;
     assert!(well.stdout.contains("certificatePem"), "{well:?}");
     Ok((said, created))
 }
 
 #[test]
-fn it_loses_refuses_and_distorts() -> Result<()> {
+fn requests_and_answers_are_lost_refused_or_changed() -> Result<()> {
     assert_eq!(heard(Misbehaviour::Lost, ACCEPTED)?, (String::new(), 0));
     assert_eq!(heard(Misbehaviour::Silent, ACCEPTED)?, (String::new(), 1));
     assert_eq!(heard(Misbehaviour::HangsUp, ACCEPTED)?, (String::new(), 1));
@@ -65,7 +65,7 @@ fn it_loses_refuses_and_distorts() -> Result<()> {
 }
 
 #[test]
-fn a_certificate_of_another_key_is_whole_and_wrong() -> Result<()> {
+fn a_certificate_for_another_key_is_well_formed() -> Result<()> {
     let double = Double::new()?;
     double.core.misbehave(
         Call::CreateCertificate,
@@ -85,7 +85,7 @@ fn a_certificate_of_another_key_is_whole_and_wrong() -> Result<()> {
     Ok(())
 }
 
-/// A late answer comes when it is let go, and only to a connection that is still there.
+/// A late answer is sent when it is released, and only on a connection that still exists.
 #[test]
 fn a_late_answer_waits_to_be_released() -> Result<()> {
     let double = Double::new()?;

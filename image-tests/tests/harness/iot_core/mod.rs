@@ -1,4 +1,5 @@
-//! The double of AWS IoT Core, met by mosquitto's own clients: it does what it says, and refuses what AWS does.
+//! The double of AWS IoT Core, tested with mosquitto's clients: it does what AWS documents, and refuses what AWS
+//! refuses.
 
 mod api;
 mod broker;
@@ -48,7 +49,7 @@ impl Double {
         })
     }
 
-    /// One of mosquitto's clients, as somebody, at a port.
+    /// One of mosquitto's clients with this certificate, client ID and port.
     fn client(&self, program: &str, who: &Pair, id: &str, port: u16) -> Command {
         let mut command = bounded(program);
         command.args(["-h", "localhost", "-V", "mqttv311", "-q", "1", "-i", id]);
@@ -59,12 +60,12 @@ impl Double {
         command
     }
 
-    /// Publishes something and waits for one message at another topic, which is to come.
+    /// Publishes something, and waits for a message at another topic.
     fn request(&self, topic: &str, answer: &str, payload: &str, port: u16) -> Result<Finished> {
         self.ask(topic, answer, payload, port, "60")
     }
 
-    /// The same for one that is not to come.
+    /// The same for a message that must not come.
     fn in_vain(&self, topic: &str, answer: &str, payload: &str) -> Result<String> {
         let said = self.ask(topic, answer, payload, self.core.port(), "2")?;
         Ok(said.stdout)
@@ -106,14 +107,14 @@ impl Double {
         self.accepted(REGISTER, &registration(token, serial))
     }
 
-    /// Whether a device gets in with its own certificate and publishes something of its own.
+    /// Whether a device can connect with its own certificate and publish to its own topic.
     fn lets_in(&self, who: &Pair, thing: &str) -> Result<bool> {
         let mut command = self.client("mosquitto_pub", who, thing, self.core.port());
         command.args(["-t", &format!("devices/{thing}/hello"), "-m", "hello"]);
         Ok(finish(&mut command)?.code == 0)
     }
 
-    /// A key, by the arguments of `openssl genpkey`, and a request for it.
+    /// A new key, by these arguments of `openssl genpkey`, and a request for it.
     fn request_for(&self, key: &[&str]) -> Result<(PathBuf, String)> {
         let path = tempfile::NamedTempFile::new_in(&self.files)?
             .into_temp_path()
@@ -143,7 +144,7 @@ impl Double {
         self.request_for(&["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"])
     }
 
-    /// A certificate in a file beside its key.
+    /// Writes a certificate into a file beside its key.
     fn pair(&self, key: PathBuf, created: &Value) -> Result<Pair> {
         let certificate = key.with_extension("crt");
         let pem = created["certificatePem"]

@@ -1,4 +1,4 @@
-//! The relay counts, cuts where it is told, and lets the broker finish.
+//! The relay counts records, cuts where it is told, and waits for the broker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,7 @@ fn each_record_is_a_point_to_cut_at() -> Result<()> {
                 relay.cut_connection(Cut { direction, n, when });
                 let said = double.request(CREATE, ACCEPTED, &payload, relay.port())?;
                 relay.settle()?;
-                // Of the last packets nothing depends: the answer may have come, and the client have gone.
+                // Nothing depends on the last packets: the client may have its answer, and be gone.
                 let at = format!("{direction:?} {n} {when:?}: {said:?}");
                 assert!(relay.was_cut() || said.code == 0, "{at}");
                 made += double.core.counts().created - before;

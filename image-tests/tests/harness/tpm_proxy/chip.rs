@@ -91,7 +91,7 @@ fn what_the_chip_cannot_do_is_refused() -> Result<()> {
     }
     fail(&proxy, &format!("{create} ecc256"), "0x902")?;
     succeed(&proxy, "tpm2_flushcontext -t")?;
-    // an HMAC session, unbound, unsalted, SHA-256: Part 3, "TPM2_StartAuthSession"
+    // An HMAC session, unbound, unsalted, SHA-256: Part 3, "TPM2_StartAuthSession"
     let nothing = 0x4000_0007;
     let nonce = wire::tpm2b(&[1; 16]);
     let parameters = [&nonce[..], &[0, 0, 0, 0, 0x10, 0, 0x0B]].concat();
@@ -104,7 +104,7 @@ fn what_the_chip_cannot_do_is_refused() -> Result<()> {
         assert_eq!(start_session()?, Some(expected));
     }
     succeed(&proxy, "tpm2_flushcontext -l")?;
-    // old firmware
+    // The old firmware.
     proxy.set_options(chip(Firmware::V7_63))?;
     fail(&proxy, "tpm2_gettime -c 0x81000010 -q 00", "0x143")
 }
@@ -180,7 +180,7 @@ fn tpm2_pkcs11_takes_both_paths() -> Result<()> {
             Ok(())
         };
         library("--init-token --label t --so-pin s")?;
-        // nothing but the storage root key outlives a process on a device
+        // On a device, only the storage root key outlives a process.
         succeed(&proxy, "tpm2_flushcontext -t")?;
         library("--init-pin --token-label t --login --so-pin s --pin u")?;
         proxy.take_commands();

@@ -1,4 +1,4 @@
-//! Commands on their way, the power cut and the resource manager.
+//! Commands through the proxy, the power cut and the resource manager.
 
 use std::process::Command;
 
@@ -29,7 +29,7 @@ fn the_power_goes_before_or_after_a_command() -> Result<()> {
         let mut tpm = SoftwareTpm::start()?;
         let proxy = Proxy::start(tpm.upstream(), Options::default())?;
         let define = "tpm2_nvdefine 0x1500016 -s 8";
-        // its place among the commands of the tool
+        // Its index among the tool's commands.
         succeed(&proxy, "tpm2_nvdefine 0x1500015 -s 8")?;
         let names = proxy.take_commands().names();
         let place = names
@@ -56,7 +56,7 @@ fn programs_do_not_see_each_others_objects() -> Result<()> {
     let proxy = Proxy::start(tpm.upstream(), chip(Firmware::V7_63))?;
     let (one, two) = (proxy.open()?, proxy.open()?);
     let (first, second) = (client(&one.tcti())?, client(&two.tcti())?);
-    // an object in the null hierarchy, as the proxy itself makes one
+    // An object in the null hierarchy, as the proxy makes one.
     let create = slb9670::protected_object();
     let make = |tpm: &Upstream| -> Result<u32> {
         let created = tpm.run(codes::CREATE_PRIMARY, &create)?;
@@ -91,7 +91,7 @@ fn programs_do_not_see_each_others_objects() -> Result<()> {
 }
 
 #[test]
-fn a_session_outlives_the_turns_of_others() -> Result<()> {
+fn a_session_survives_commands_of_others() -> Result<()> {
     let tpm = SoftwareTpm::start()?;
     let proxy = Proxy::start(tpm.upstream(), chip(Firmware::V7_85))?;
     let opened = proxy.open()?;

@@ -1,4 +1,4 @@
-//! The proxy in front of a real swtpm, driven by the real tools.
+//! The proxy in front of a real swtpm, used by the real tools.
 
 use std::process::{Command, Output};
 
@@ -10,7 +10,7 @@ use image_tests::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670, Upstrea
 mod chip;
 mod commands;
 
-/// Upstream's methods, through the proxy.
+/// A client with [`Upstream`]'s methods, through the proxy.
 fn client(tcti: &str) -> Result<Upstream> {
     let port = tcti.rsplit('=').next().context("a port")?;
     Ok(Upstream::at(port.parse()?))
@@ -29,7 +29,7 @@ fn cut_and_restore_power(tpm: &mut SoftwareTpm, proxy: &Proxy) -> Result<()> {
     proxy.power_on()
 }
 
-/// One of the tools, by the words of its command line.
+/// Runs a tool, given its command line.
 fn tool(proxy: &Proxy, line: &str) -> Result<Output> {
     let mut words = line.split_whitespace();
     let name = words.next().context("a tool")?;

@@ -223,8 +223,7 @@ pub fn tpm(tpm: &mut Tpm) -> Result<Value> {
     });
     if identification.has_roca_flaw() {
         report["warning"] = json!(
-            "RSA keys made by this firmware can be factored (ROCA, CVE-2017-15361): use ECC keys, or have \
-             the firmware brought to 7.62 or later"
+            "RSA keys made by this firmware can be factored (ROCA, CVE-2017-15361): use ECC keys, or update the firmware to 7.62 or later"
         );
     }
     Ok(report)

@@ -1,6 +1,6 @@
 #!/usr/bin/env -S python3 -B
 """Checks the crates of all workspaces against deny.toml: licences, bans and sources, as `cargo deny check licenses
-bans sources` does. cargo-deny itself takes longer to build than all of firstboot. Advisories are left to it.
+bans sources` does. cargo-deny itself takes four minutes to build. Advisories are left to it.
 
     image-tests/dependencies/check.py
 """

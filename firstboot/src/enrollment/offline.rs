@@ -93,7 +93,7 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
         Ok(None) => {
             let [request, _] = boot.request_paths(wanted.thing_name);
             return Offer::Pending(format!(
-                "have {} signed and put the certificate to {}{}",
+                "have {} signed and save the certificate as {}{}",
                 request.display(),
                 boot.certificate_path(wanted.thing_name).display(),
                 match wanted.accepted {
@@ -135,7 +135,7 @@ fn instead(boot: &BootPartition, wanted: &Wanted<'_>) -> String {
             }
             _ => what_is(&content),
         },
-        _ => "no file that can be read",
+        _ => "not a readable file",
     };
     let mut shown: Vec<String> = names
         .iter()
@@ -149,7 +149,7 @@ fn instead(boot: &BootPartition, wanted: &Wanted<'_>) -> String {
     if shown.is_empty() {
         String::new()
     } else {
-        printable(format!("; what lies there now: {}", shown.join(", ")))
+        printable(format!("; found there instead: {}", shown.join(", ")))
     }
 }
 
@@ -157,13 +157,13 @@ fn instead(boot: &BootPartition, wanted: &Wanted<'_>) -> String {
 fn checked(text: &[u8], wanted: &Wanted<'_>) -> Result<Reply, String> {
     if wanted.issuers.is_empty() {
         return Err(
-            "no replies are accepted: the setting enrollment.issuers names nobody who may make them".into(),
+            "replies are not accepted: the setting enrollment.issuers names no CA that may sign them".into(),
         );
     }
     let reply = Reply::parse(text)?;
     let evidence = wanted
         .evidence
-        .ok_or("this device's request says nothing of its TPM")?;
+        .ok_or("this device's request has no evidence about its TPM")?;
     let ek_sha256 = evidence.ek_sha256().ok_or_else(|| {
         let why = evidence
             .unattested

@@ -32,7 +32,7 @@ pub(super) fn write(context: &Context, chain: &Chain) -> Result<()> {
         let verified = identity.verified();
         Some(
             verified
-                .ok_or_else(|| Error::other("the token changed meanwhile"))?
+                .ok_or_else(|| Error::other("the token has changed in the meantime"))?
                 .slot,
         )
     } else {

@@ -129,7 +129,7 @@ impl Places {
     pub(super) fn tcti(&self) -> Result<&str> {
         self.tcti
             .as_deref()
-            .ok_or_else(|| Error::other("nobody has said which TPM is meant"))
+            .ok_or_else(|| Error::other("no TPM was named"))
     }
 }
 

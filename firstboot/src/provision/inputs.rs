@@ -36,8 +36,8 @@ impl Inputs {
             None => Some(0),
             Some(name) => Some(layout.group(name).ok_or_else(|| {
                 Error::settings(format!(
-                    "there is no group {name}, as which this edition's daemons run: is the \
-                     edition in firstboot.json the one that is installed?"
+                    "there is no group {name}, which this edition's daemons run as: does firstboot.json name \
+                     the edition that is installed?"
                 ))
             })?),
         };

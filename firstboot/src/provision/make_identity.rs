@@ -17,7 +17,7 @@ pub(super) fn make(context: &mut Context, srk: &Srk, tpm: &Identification) -> Re
     };
     let ek = context.tpm()?.ek_certificate()?;
     if let Err(why) = &ek {
-        warn!("nothing will show that the key is in a TPM: {why}");
+        warn!("the request cannot prove that its key is in a TPM: {why}");
     }
     let entropy = Zeroizing::new(context.tpm()?.random(2 * secret::ENTROPY)?);
     let Context {

@@ -185,7 +185,7 @@ const MOST_REPEATS: usize = 2;
 fn goes_round(taken: &[Step], step: &Step) -> Option<String> {
     if taken.last() == Some(step) {
         return Some(format!(
-            "{}: done, but nothing has changed. This is a defect of firstboot or of the storage",
+            "{}: done, but nothing changed. This is a bug in firstboot, or faulty storage",
             step.describe()
         ));
     }
@@ -194,7 +194,7 @@ fn goes_round(taken: &[Step], step: &Step) -> Option<String> {
     (repeats >= MOST_REPEATS || taken.len() >= MOST_STEPS).then(|| {
         let way: Vec<_> = taken.iter().map(Step::describe).collect();
         format!(
-            "going round in circles: {}, and now again: {}. This is a defect of firstboot or of the storage",
+            "going in circles: {}, and now again: {}. This is a bug in firstboot, or faulty storage",
             way.join("; "),
             step.describe()
         )

@@ -50,7 +50,7 @@ fn certificate_in(context: &mut Context, wrapped: &WrappedReply, record: &Record
     let ek = endorsement_key(ek.ok_or_else(|| Error::other("this device has no EK certificate"))?)?;
     let what = match ek.key_type() {
         Some(KeyType::Rsa2048) => {
-            "opening the certificate with the TPM (half a minute on an SLB 9670 with an RSA EK, sometimes a minute)"
+            "opening the certificate with the TPM (about half a minute on an SLB 9670 with an RSA EK, sometimes a minute)"
         }
         _ => "opening the certificate with the TPM",
     };
@@ -59,7 +59,7 @@ fn certificate_in(context: &mut Context, wrapped: &WrappedReply, record: &Record
         .as_slice()
         .try_into()
         .context(ErrorKind::Other, || {
-            "what the TPM has made of it is no key".into()
+            "the TPM returned a credential of the wrong size".into()
         })?;
     let pem = wrapped.reply.open(credential).map_err(Error::other)?;
     let identity = &context.places.identity;
@@ -117,7 +117,7 @@ fn endorsement_key(certificate: &[u8]) -> Result<PublicKey> {
         .and_then(|certificate| certificate.public_key()?.public_key_to_der());
     Ok(PublicKey::from_spki(
         spki.context(ErrorKind::Other, || {
-            "the TPM's EK certificate cannot be read".into()
+            "cannot read the TPM's EK certificate".into()
         })?,
     ))
 }

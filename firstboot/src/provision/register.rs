@@ -53,7 +53,7 @@ pub(super) fn register_thing(context: &mut Context, record: &Record) -> Result<(
         return may_create_another(
             context,
             Error::other(
-                "the certificate that was kept for registration is damaged: another one is asked for",
+                "the certificate kept for registration is damaged: requesting another one",
             ),
         );
     };
@@ -101,8 +101,8 @@ fn keep(
     let wanted = &context.settings()?.thing_name;
     let thing_name = thing_name.unwrap_or_else(|| {
             warn!(
-                "certificate {} is registered, and the thing's name was not heard: it is taken to be {wanted}, \
-                 as the settings say",
+                "certificate {} is registered, but AWS IoT Core's answer with the thing's name was lost: assuming \
+                 {wanted}, from the settings",
                 ownership.certificate_id
             );
             wanted.clone()
@@ -118,7 +118,7 @@ fn keep(
 }
 
 fn is_active(context: &Context, chain: &Chain, record: &Record) -> Result<bool> {
-    info!("is the certificate active already? Trying it with the TPM's key");
+    info!("checking whether the certificate is already active");
     let key = context.places.identity.open_key()?;
     let Inputs {
         settings, root_ca, ..
@@ -136,7 +136,7 @@ fn kept(identity: &Identity) -> Result<Option<(Ownership, Chain)>> {
     }))
 }
 
-/// The open session, or a new one. Whoever is content with it puts it back.
+/// The open session, or a new one. Callers put it back after success.
 fn session(context: &mut Context) -> Result<Session> {
     match context.connections.session.take() {
         Some(session) => Ok(session),
@@ -153,14 +153,14 @@ fn session(context: &mut Context) -> Result<Session> {
 fn template_parameters(settings: &Settings, record: &Record) -> Result<BTreeMap<String, String>> {
     let evidence = record.evidence.clone().ok_or_else(|| {
         Error::other(
-            "the request's record says nothing of the TPM: another `firstboot provision` writes it",
+            "the request's record has no evidence about the TPM: run `firstboot provision` to write it again",
         )
     })?;
     let ek = || {
         evidence.ek_certificate.as_deref().ok_or_else(|| {
             let why = evidence.unattested.as_deref().unwrap_or_default();
             Error::settings(format!(
-                "enrollment.template_parameters uses the EK certificate, and there is none: {why}"
+                "enrollment.template_parameters uses the EK certificate, but there is none: {why}"
             ))
         })
     };

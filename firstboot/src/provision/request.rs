@@ -57,7 +57,7 @@ pub(super) fn withdraw(places: &Places) {
         .boot
         .withdraw_request(&thing_name, [&request, &record])
     {
-        warn!("the old request stays on the boot partition: {e}");
+        warn!("cannot remove the old request from the boot partition: {e}");
     }
 }
 

@@ -15,7 +15,7 @@ use crate::tpm::{Srk, Stored, Tpm};
 
 /// Finds out which storage root keys this TPM can make.
 pub(super) fn examine_primaries(context: &mut Context) -> Result<()> {
-    let what = "asking the TPM which storage root key it makes";
+    let what = "asking the TPM which storage root keys it can make";
     let names = progress::with_progress(what, || context.tpm()?.primary_names())?;
     context.memory.primaries = Some(names);
     Ok(())
@@ -45,13 +45,15 @@ pub(super) fn try_auth(context: &mut Context, srk: &Srk) -> Result<()> {
 /// Makes the storage root key; its Name.
 pub(super) fn make(context: &mut Context) -> Result<String> {
     forget_with_auth(&context.places.layout)?;
-    progress::with_progress("making the storage root key", || context.tpm()?.make_srk())
+    progress::with_progress("creating the storage root key", || {
+        context.tpm()?.make_srk()
+    })
 }
 
 /// Makes the storage root key of this Name again, and leaves it at 0x81000001.
 pub(super) fn restore(context: &mut Context, name: &str) -> Result<()> {
     forget_with_auth(&context.places.layout)?;
-    progress::with_progress("making the storage root key again", || {
+    progress::with_progress("recreating the storage root key", || {
         context.tpm()?.restore_srk(name)
     })
 }
@@ -79,9 +81,9 @@ pub(super) fn confirm_loss(context: &mut Context) -> Result<()> {
             let tpm = context.tpm()?;
             if loads_any(tpm, &stored.seal, &stored.key)? {
                 return Err(Error::other(
-                    "the TPM loads the identity's key, and yet says that it has another storage root key than the one \
-                         in srk.name: one of these is false. Is that file damaged, or does somebody meddle with the \
-                         SPI bus? Nothing was changed; `firstboot reset` starts over",
+                    "the TPM loads the identity's key, but reports another storage root key than srk.name has: one of the \
+                     two is wrong. Is that file damaged, or is somebody tampering with the SPI bus? Nothing was \
+                     changed; `firstboot reset` starts over",
                 ));
             }
         }

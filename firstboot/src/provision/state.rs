@@ -27,18 +27,18 @@ macro_rules! states {
 }
 
 states! {
-    Blank => "no identity yet: `firstboot provision` makes one, or says what prevents it",
-    Interrupted => "the making of an identity was cut short: the next start removes the remains and begins again",
-    AwaitingCertificate => "have the request signed; if the certificate was refused, or AWS IoT Core said no, the message says why",
+    Blank => "no identity yet: `firstboot provision` creates one, or says what prevents that",
+    Interrupted => "creating the identity was interrupted: the next start cleans up and tries again",
+    AwaitingCertificate => "have the request signed; if the certificate or the request was refused, the message says why",
     Unconfigured => "the certificate is accepted: `firstboot enroll` configures Greengrass with it",
     Done => "Greengrass is configured; the message may add a remark",
-    NoTpm => "no TPM answers: check the overlay, SPI, and the board on the header; each try asks the kernel's driver again",
-    LockedOut => "too many failed tries, and somebody else holds the TPM's lockout authorization: wait, or reset the lockout with it",
-    ForeignPrimary => "another program's object is in the storage root key's place: remove it if nobody needs it",
-    ForeignStore => "/var/lib/tpm2_pkcs11 holds another program's token, which is left alone: move that store elsewhere",
+    NoTpm => "no TPM responds: check the overlay, SPI, and how the board is seated; each try has the kernel probe again",
+    LockedOut => "too many failed tries, and somebody else has set the TPM's lockout authorization: wait, or reset the lockout with it",
+    ForeignPrimary => "another program's object is where the storage root key belongs: remove it if nothing needs it",
+    ForeignStore => "/var/lib/tpm2_pkcs11 holds another program's token, which firstboot leaves alone: move that store elsewhere",
     VolatileStorage => "the identity would not survive a power cut: the message says what to mount",
-    Orphaned => "the TPM does not have the identity's storage root key: the next start makes it again, takes back this TPM's own identity, or makes a new one; or the message says what prevents that",
-    StoreUpgradeCut => "an upgrade of the token store was cut short: the next start repairs it",
+    Orphaned => "the TPM does not have the identity's storage root key: the next start recreates it, restores this TPM's own identity, or creates a new one; or the message says what prevents that",
+    StoreUpgradeCut => "an upgrade of the token store was interrupted: the next start repairs it",
     Error => "the message says what is wrong and what to do: usually a mistake in firstboot.json, with line and column",
 }
 

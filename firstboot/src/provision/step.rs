@@ -11,13 +11,13 @@ use crate::error::ErrorKind;
 /// What to do next. One of these at a time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Stop: this cannot be put right here.
+    /// Stop: firstboot cannot fix this.
     Stop(State, ErrorKind, String),
-    /// Stop for now: this will be put right by somebody else, or by time.
+    /// Stop for now: somebody else, or time, will fix this.
     Wait(State, String),
-    /// Leave the device in service as it is, although something is wrong or awaited.
+    /// Leave the device in service as it is, although something is wrong or missing.
     Serve(State, String),
-    /// Remove an interrupted identity.
+    /// Remove an unfinished identity.
     RemoveStaging,
     /// Repair a store whose upgrade was interrupted.
     RepairStore,
@@ -25,43 +25,43 @@ pub enum Step {
     ResetLockout,
     /// Ask the TPM which storage root keys it can make.
     ExaminePrimaries,
-    /// Try whether the storage root key takes an empty authorization value.
+    /// Check whether the storage root key takes an empty authorization value.
     TryRootKey,
-    /// Make the storage root key of this Name again.
+    /// Recreate the storage root key of this Name.
     RestoreRootKey(String),
-    /// Ask again whether the identity's storage root key is gone.
+    /// Check once more whether the identity's storage root key is gone.
     ConfirmLoss,
-    /// Take an identity back that was set aside here.
+    /// Restore an identity that was set aside here.
     TakeBack(PathBuf),
-    /// Set an identity aside that this TPM cannot serve.
+    /// Set aside an identity that this TPM cannot serve.
     SetAside(String),
-    /// Take a configuration away that belongs to no identity.
+    /// Remove a configuration that belongs to no identity.
     RemoveConfiguration,
-    /// Make the identity, and the storage root key below it if there is none.
+    /// Create the identity, and the storage root key above it if there is none.
     MakeIdentity,
-    /// Put owner and modes right.
+    /// Fix owner and permissions.
     SetAccess,
     /// Sign another request with the same key.
     RenewRequest,
-    /// Put the request onto the boot partition.
+    /// Publish the request on the boot partition.
     PublishRequest,
     /// Have AWS IoT Core create a certificate, and keep it with its ownership token.
     CreateCertificate,
-    /// Have AWS IoT Core register the thing with the certificate that is kept.
+    /// Have AWS IoT Core register the thing with the kept certificate.
     RegisterThing,
-    /// Remove an ownership token that has done its service.
+    /// Remove an ownership token that has been used.
     ForgetOwnership,
     /// Have the TPM open a wrapped reply, and accept the certificate in it.
     OpenReply(Box<WrappedReply>),
     /// Accept the offered certificate.
     Accept(Box<Chain>, Option<String>),
-    /// Make the token hold the accepted certificate.
+    /// Store the accepted certificate in the token.
     FillToken(Box<Chain>),
     /// Write Greengrass's configuration.
     WriteConfiguration(Box<Chain>),
     /// Remove the fleet's claim certificate and key from the boot partition.
     RemoveClaim,
-    /// Nothing is left to do; with what the operator should know.
+    /// Nothing left to do; with what the operator should know.
     Done(Option<String>),
 }
 
@@ -120,34 +120,34 @@ impl Step {
     pub fn describe(&self) -> String {
         match self {
             Self::Stop(_, _, why) | Self::Wait(_, why) | Self::Serve(_, why) => why.clone(),
-            Self::RemoveStaging => "removing an identity whose making was interrupted".into(),
-            Self::RepairStore => "repairing a token store whose upgrade was interrupted".into(),
+            Self::RemoveStaging => "removing an unfinished identity".into(),
+            Self::RepairStore => "repairing a token store after an interrupted upgrade".into(),
             Self::ResetLockout => "resetting the TPM's count of failed tries".into(),
-            Self::ExaminePrimaries => "asking the TPM which storage root key it makes".into(),
+            Self::ExaminePrimaries => "asking the TPM which storage root keys it can make".into(),
             Self::TryRootKey => {
-                "trying whether the storage root key has an authorization value".into()
+                "checking whether the storage root key has an authorization value".into()
             }
-            Self::RestoreRootKey(_) => "making the identity's storage root key again".into(),
-            Self::ConfirmLoss => "asking the TPM again for the identity's storage root key".into(),
+            Self::RestoreRootKey(_) => "recreating the identity's storage root key".into(),
+            Self::ConfirmLoss => "checking once more for the identity's storage root key".into(),
             Self::TakeBack(path) => {
-                format!("taking back the identity of this TPM, {}", path.display())
+                format!("restoring this TPM's identity from {}", path.display())
             }
             Self::SetAside(why) => format!("setting the identity aside: {why}"),
             Self::RemoveConfiguration => "removing the configuration of an earlier identity".into(),
-            Self::MakeIdentity => "making the identity: token, key, request".into(),
-            Self::SetAccess => "putting the identity's owner and modes right".into(),
-            Self::RenewRequest => "writing the request anew, with the same key".into(),
-            Self::PublishRequest => "putting the request onto the boot partition".into(),
-            Self::CreateCertificate => "asking AWS IoT Core for the certificate".into(),
+            Self::MakeIdentity => "creating the identity: token, key, request".into(),
+            Self::SetAccess => "fixing the identity's owner and permissions".into(),
+            Self::RenewRequest => "signing a new request with the same key".into(),
+            Self::PublishRequest => "publishing the request on the boot partition".into(),
+            Self::CreateCertificate => "requesting a certificate from AWS IoT Core".into(),
             Self::RegisterThing => "registering the thing with AWS IoT Core".into(),
-            Self::ForgetOwnership => "removing the certificate's ownership token".into(),
+            Self::ForgetOwnership => "removing the used ownership token".into(),
             Self::OpenReply(_) => "opening the wrapped certificate with the TPM".into(),
             Self::Accept(..) => "accepting the certificate".into(),
-            Self::FillToken(_) => "putting the certificate into the token".into(),
+            Self::FillToken(_) => "storing the certificate in the token".into(),
             Self::WriteConfiguration(_) => "writing Greengrass's configuration".into(),
             Self::RemoveClaim => "removing the fleet's claim pair from the boot partition".into(),
-            Self::Done(None) => "everything is as it should be".into(),
-            Self::Done(Some(remark)) => format!("everything is as it should be, but: {remark}"),
+            Self::Done(None) => "nothing left to do".into(),
+            Self::Done(Some(remark)) => format!("nothing left to do, but: {remark}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Why there is no TPM to open, as far as the kernel's picture of the board tells it.
+//! Why there is no TPM to open, as far as the kernel's view of the board tells.
 //!
 //! The overlay adds a node to the device tree, below an SPI controller's (memory-mapped, as in QEMU, below a bus). The
 //! controller's driver makes a device of it, if its chip select is free; the TPM's driver starts the chip, and is then
@@ -20,7 +20,7 @@ const KNOWN: [&str; 3] = ["infineon,slb9670", "tcg,tpm_tis-spi", "tcg,tpm-tis-mm
 /// A Raspberry Pi 5's SPI controllers are six nodes deep.
 const DEEPEST: usize = 12;
 
-/// What the operator should look at first.
+/// What the operator should check first.
 pub fn advice(layout: &Layout) -> String {
     let spi = devices(layout, SPI_DEVICES);
     let platform = devices(layout, PLATFORM_DEVICES);
@@ -32,23 +32,23 @@ pub fn advice(layout: &Layout) -> String {
     // One that is switched on, if there is any.
     nodes.sort_by_key(|node| is_disabled(node));
     match nodes.first() {
-        None => "The device tree has no TPM: is the overlay in config.txt (dtoverlay=tpm-slb9670), and is SPI on?".into(),
+        None => "The device tree has no TPM: does config.txt load the overlay (dtoverlay=tpm-slb9670), and is SPI enabled?".into(),
         Some(node) => advice_on_node(layout, node, &spi, &platform),
     }
 }
 
-/// The kernel has made a device of the node.
+/// The kernel has created a device for the node.
 fn advice_on_device(layout: &Layout, device: &Device) -> String {
     let compatible = device.compatible.join(", ");
     if device.driver.is_some() {
         return if is_version_1(layout) {
             format!(
-                "The kernel takes it for a TPM 1.2 ({compatible}), and firstboot needs a TPM 2.0: is the chip one of \
-                 those? Where it is not, it answered wrongly when the driver started: switch the power off and on"
+                "The kernel identified it as a TPM 1.2 ({compatible}), but firstboot needs a TPM 2.0. If the chip is one, it \
+                 answered wrongly when the driver probed it: switch the power off and on"
             )
         } else {
             format!(
-                "The kernel's driver runs it ({compatible}): is there a /dev/tpmrm0, and who may open it?"
+                "The kernel's driver has started it ({compatible}): is there a /dev/tpmrm0, and may firstboot open it?"
             )
         };
     }
@@ -58,16 +58,16 @@ fn advice_on_device(layout: &Layout, device: &Device) -> String {
         .any(|name| KNOWN.contains(&name.as_str()))
     {
         return format!(
-            "The device tree has a TPM for which no driver is loaded ({compatible}): for an SLB, SLI or SLM 9670 the \
-             overlay in config.txt is tpm-slb9670"
+            "The device tree has a TPM without a driver ({compatible}): for an SLB, SLI or SLM 9670, use the overlay \
+             tpm-slb9670 in config.txt"
         );
     }
     format!(
-        "The overlay is loaded, and no driver has started the chip ({compatible}): does the board sit on the header, is \
-         the module loaded (modprobe tpm_tis_spi)? Then the chip did not answer: is it on the other chip select \
-         (tpm-slb9670 is CE1, tpm-slb9670-ce0 is CE0), too fast for the wiring (speed=10000000), or held in reset by a \
-         line that another overlay has? It may be in failure mode: switch the power off and on, a reboot does not \
-         reset it. `dmesg | grep -i tpm` has the driver's words"
+        "The overlay is loaded, but no driver has started the chip ({compatible}). Is the board seated on the header, and \
+         is the module loaded (modprobe tpm_tis_spi)? If so, the chip did not respond: is it on the other chip select \
+         (tpm-slb9670 is CE1, tpm-slb9670-ce0 is CE0), clocked too fast for the wiring (try speed=10000000), or held in \
+         reset by a pin that another overlay uses? It may be in failure mode: switch the power off and on; a reboot does \
+         not reset it. `dmesg | grep -i tpm` shows what the driver says"
     )
 }
 
@@ -76,12 +76,12 @@ fn advice_on_node(layout: &Layout, node: &Path, spi: &[Device], platform: &[Devi
     let name = node.strip_prefix(layout.at(TREE)).unwrap_or(node).display();
     if is_disabled(node) {
         return format!(
-            "The device tree's TPM is switched off (/{name} has status \"disabled\"): load the overlay after what \
-             does that, or take it out of config.txt"
+            "The device tree disables the TPM (/{name} has status \"disabled\"): load the overlay after whatever disables \
+             it, or remove that from config.txt"
         );
     }
     let Some(controller) = node.parent() else {
-        return format!("The kernel has made no device of the device tree's /{name}");
+        return format!("The kernel has created no device for /{name} of the device tree");
     };
     let select = number(&node.join("reg"));
     let is_neighbour = |device: &&Device| {
@@ -89,8 +89,8 @@ fn advice_on_node(layout: &Layout, node: &Path, spi: &[Device], platform: &[Devi
     };
     if let Some(holder) = spi.iter().find(is_neighbour) {
         return format!(
-            "The chip select of the TPM (CE{} of that SPI controller) is taken by another device, {} ({}): take its \
-             overlay out of config.txt, or move one of them to the other chip select (tpm-slb9670 is CE1, \
+            "The TPM's chip select (CE{} of its SPI controller) is used by another device, {} ({}): remove that \
+             device's overlay from config.txt, or move one of the two to the other chip select (tpm-slb9670 is CE1, \
              tpm-slb9670-ce0 is CE0)",
             select.unwrap_or_default(),
             holder.name,
@@ -100,12 +100,13 @@ fn advice_on_node(layout: &Layout, node: &Path, spi: &[Device], platform: &[Devi
     let file_name = controller.file_name().unwrap_or_default().to_string_lossy();
     if !file_name.starts_with("spi") {
         return format!(
-            "The device tree has the TPM (/{name}), and the kernel has made no device of it: `dmesg | grep -i tpm`"
+            "The device tree has the TPM (/{name}), but the kernel has created no device for it: `dmesg | grep -i tpm` may say \
+             why"
         );
     }
     if is_disabled(controller) {
         return format!(
-            "The SPI controller of the TPM ({file_name}) is switched off: dtparam=spi=on in config.txt"
+            "The TPM's SPI controller ({file_name}) is disabled: add dtparam=spi=on to config.txt"
         );
     }
     let its_device = platform.iter().find(|device| device.node == controller);
@@ -115,14 +116,14 @@ fn advice_on_node(layout: &Layout, node: &Path, spi: &[Device], platform: &[Devi
         || its_device.is_some_and(|device| device.driver.is_some());
     if has_bus {
         return format!(
-            "The SPI controller of the TPM ({file_name}) runs, and has made no device of the device tree's /{name}: \
+            "The TPM's SPI controller ({file_name}) is running, but has created no device for /{name} of the device tree: \
              `dmesg | grep -i spi` says why"
         );
     }
     format!(
-        "The device tree has the TPM, and its SPI controller ({file_name}) does not run: is its driver in the kernel \
-         (CONFIG_SPI_BCM2835; on a Pi 5 CONFIG_SPI_DW_MMIO), or are its pins taken by another overlay? `dmesg | grep \
-         -i -e spi -e pinctrl` says which"
+        "The device tree has the TPM, but its SPI controller ({file_name}) is not running: does the kernel have its driver \
+         (CONFIG_SPI_BCM2835; on a Pi 5 CONFIG_SPI_DW_MMIO), or does another overlay use its pins? `dmesg | grep -i \
+         -e spi -e pinctrl` says which"
     )
 }
 
@@ -209,7 +210,7 @@ fn number(property: &Path) -> Option<u32> {
     Some(u32::from_be_bytes(cells.get(..4)?.try_into().ok()?))
 }
 
-/// Whether the kernel has a TPM, and none of version 2.
+/// Whether the kernel has TPMs, but none of version 2.
 fn is_version_1(layout: &Layout) -> bool {
     let tpms = fs::read_dir(layout.at(TPM_CLASS)).into_iter().flatten();
     let versions: Vec<_> = tpms

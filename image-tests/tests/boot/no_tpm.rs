@@ -53,7 +53,7 @@ fn without_a_tpm_it_boots_and_says_so() -> Result<()> {
 
 #[test]
 fn with_the_wrong_overlay_it_boots_and_says_so() -> Result<()> {
-    let words = "a TPM for which no driver is loaded (atmel,attpm20p)";
+    let words = "a TPM without a driver (atmel,attpm20p)";
     without_device_node(|board| board.overlay = Overlay::Wrong, words)
 }
 

@@ -100,7 +100,7 @@ fn a_controller_that_does_not_run() -> Result<()> {
         node(&device, controller, "brcm,bcm2835-spi\0", 0)?;
         // The kernel knows the controller, and no driver has started it.
         make_device(&device, "platform", "spi", controller, None)?;
-        assert_explains(&device, &["SPI controller", "does not run", "pins"])?;
+        assert_explains(&device, &["SPI controller", "is not running", "pins"])?;
         switch_off(&device, controller)?;
         assert_explains(&device, &["SPI controller", "dtparam=spi=on"])?;
     }
@@ -114,7 +114,7 @@ fn a_controller_that_runs_and_has_made_no_device() -> Result<()> {
     node(&device, &format!("{controller}/tpm@1"), TPM, 1)?;
     node(&device, controller, "brcm,bcm2835-spi\0", 0)?;
     make_device(&device, "platform", "spi", controller, Some("spi-bcm2835"))?;
-    assert_explains(&device, &["runs, and has made no device", "dmesg"])
+    assert_explains(&device, &["is running, but has created no device", "dmesg"])
 }
 
 /// Of two nodes, the one that is switched on counts.
@@ -125,7 +125,7 @@ fn a_node_that_is_switched_off() -> Result<()> {
     let off = format!("{controller}/tpm@0");
     node(&device, &off, TPM, 0)?;
     switch_off(&device, &off)?;
-    assert_explains(&device, &["switched off", "tpm@0"])?;
+    assert_explains(&device, &["disables the TPM", "tpm@0"])?;
     node(&device, &format!("{controller}/tpm@1"), TPM, 1)?;
     node(&device, &format!("{controller}/touch@1"), "ti,ads7846\0", 1)?;
     make_device(
@@ -159,5 +159,5 @@ fn a_tpm_1_2_is_called_one() -> Result<()> {
     device.write("/sys/class/tpm/tpm0/tpm_version_major", "1\n")?;
     assert_explains(&device, &["TPM 1.2"])?;
     device.write("/sys/class/tpm/tpm0/tpm_version_major", "2\n")?;
-    assert_explains(&device, &["who may open it"])
+    assert_explains(&device, &["may firstboot open it"])
 }

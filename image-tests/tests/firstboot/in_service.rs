@@ -197,7 +197,7 @@ fn a_thing_that_is_renamed_waits_for_its_certificate() -> Result<()> {
     enrolled.set("thing_name", json!("pump-7"))?;
     for command in ["provision", "enroll", "enroll"] {
         let outcome = enrolled.device.run(&[command])?;
-        assert_ends(&outcome, exit::DONE, "the thing is to be called \"pump-7\"");
+        assert_ends(&outcome, exit::DONE, "thing_name is now \"pump-7\"");
         assert_ends(&outcome, exit::DONE, "certificates/pump-7.pem");
         before.assert_same(&enrolled.without_inputs()?.without("/var/lib/tpm2_pkcs11"));
     }

@@ -92,7 +92,7 @@ fn with_another_key_in_its_place_it_waits() -> Result<()> {
         device.tpm.occupy(&occupant)?;
         for command in ["provision", "enroll"] {
             let outcome = device.run(&[command])?;
-            assert_ends(&outcome, exit::OTHER, "Nothing is evicted unasked");
+            assert_ends(&outcome, exit::OTHER, "firstboot never evicts objects");
         }
         assert_eq!(device.status()?["state"], "ForeignPrimary");
         assert!(beside(&device)?.is_empty());
@@ -196,7 +196,7 @@ fn a_contradiction_gives_nothing_up() -> Result<()> {
         fs::remove_file(device.path(format!("{STORE}/srk.name")))?;
         device.write(format!("{STORE}/srk.name"), false_name)?;
         let outcome = device.run(&["provision"])?;
-        assert_ends(&outcome, exit::OTHER, "one of these is false");
+        assert_ends(&outcome, exit::OTHER, "one of the two is wrong");
         assert!(beside(&device)?.is_empty());
     }
     device.write(format!("{STORE}/srk.name"), name)?;

@@ -47,7 +47,7 @@ fn the_pin_stays_where_it_belongs() -> Result<()> {
         for command in ["enroll", "status", "tpm"] {
             said += &loud(command)?;
         }
-        assert!(said.contains("making the identity"), "{said}");
+        assert!(said.contains("creating the identity"), "{said}");
         let pin = device.identity(KeyType::EccP256)?.pin()?;
         assert_eq!(pin.len(), 30);
         assert!(!said.contains(&pin), "the PIN is in the log");

@@ -64,16 +64,16 @@ fn a_missing_device_node_is_explained() -> Result<()> {
         assert_ends(&outcome, exit::NO_TPM, words);
         Ok(())
     };
-    explains("the overlay in config.txt (dtoverlay=tpm-slb9670)")?;
+    explains("does config.txt load the overlay (dtoverlay=tpm-slb9670)")?;
     let compatible = format!("{CHIP}/of_node/compatible");
     device.write(&compatible, "spidev\0")?;
-    explains("the overlay in config.txt (dtoverlay=tpm-slb9670)")?;
+    explains("does config.txt load the overlay (dtoverlay=tpm-slb9670)")?;
     device.write(&compatible, "atmel,attpm20p\0")?;
-    explains("no driver is loaded (atmel,attpm20p)")?;
+    explains("a TPM without a driver (atmel,attpm20p)")?;
     device.write(&compatible, "infineon,slb9670\0tcg,tpm_tis-spi\0")?;
     explains("may be in failure mode")?;
     fs::create_dir(device.path(format!("{CHIP}/driver")))?;
-    explains("who may open it")
+    explains("may firstboot open it")
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn assert_refuses_foreign(device: &Device, what: &str) -> Result<()> {
     for _ in 0..2 {
         let outcome = device.run(&["provision"])?;
         assert_ends(&outcome, exit::OTHER, what);
-        assert_ends(&outcome, exit::OTHER, "Nothing is evicted unasked");
+        assert_ends(&outcome, exit::OTHER, "firstboot never evicts objects");
     }
     assert_eq!(device.status()?["state"], "ForeignPrimary");
     assert_eq!(

@@ -81,10 +81,10 @@ fn the_server_is_somebody_else() -> Result<()> {
     let memory = IotCore::start(&root, Options::default())?.memory();
     for (pair, words) in [
         (elsewhere, "for another name"),
-        (expired, "cannot be believed"),
-        (not_yet, "cannot be believed"),
-        (client, "cannot be believed"),
-        (foreign, "leads up to \"CN=Operator Root CA\""),
+        (expired, "cannot be trusted"),
+        (not_yet, "cannot be trusted"),
+        (client, "cannot be trusted"),
+        (foreign, "chains up to \"CN=Operator Root CA\""),
     ] {
         let core = IotCore::serve(&pair, memory.clone())?;
         let cloud = Cloud::before(Arc::clone(&root), core)?;

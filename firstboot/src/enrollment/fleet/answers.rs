@@ -67,7 +67,7 @@ impl Created {
         let created: Self = serde_json::from_slice(payload).map_err(|e| e.to_string())?;
         let id = &created.certificate_id;
         if id.is_empty() || id.len() > MAX_ID || !id.chars().all(|c| c.is_ascii_alphanumeric()) {
-            return Err("certificateId is none".into());
+            return Err("certificateId is not valid".into());
         }
         let token = &created.certificate_ownership_token;
         if token.is_empty() || token.len() > MAX_TOKEN {
@@ -99,7 +99,7 @@ impl Registered {
     /// Reads the payload.
     pub fn parse(payload: &[u8]) -> Result<Self, String> {
         if payload.len() > MAX_CONTENT {
-            return Err(format!("{} bytes are too many", payload.len()));
+            return Err(format!("{} bytes, which is too long", payload.len()));
         }
         let registered: Self = serde_json::from_slice(payload).map_err(|e| e.to_string())?;
         if let Some(name) = &registered.thing_name {

@@ -37,8 +37,8 @@ pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
     };
     if let Some(path) = boot.readable_claim_key() {
         warn!(
-            "every user of this device can read {}: mount the boot partition with umask=0077. It is used all \
-             the same, and removed after enrollment",
+            "every user of this device can read {}: mount the boot partition with umask=0077. firstboot uses the key \
+             anyway, and removes it after enrollment",
             path.display()
         );
     }
@@ -69,7 +69,7 @@ pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
 pub fn missing(boot: &BootPartition) -> String {
     let [certificate, key] = boot.claim_paths();
     format!(
-        "put the fleet's claim certificate and its key to {} and {}",
+        "save the fleet's claim certificate and its key as {} and {}",
         certificate.display(),
         key.display()
     )
@@ -80,8 +80,8 @@ fn private_key(content: &[u8]) -> std::result::Result<PKey<Private>, String> {
     let has = |marker: &[u8]| content.windows(marker.len()).any(|w| w == marker);
     if ENCRYPTED.iter().any(|marker| has(marker)) {
         return Err(
-            "the key is encrypted, and nobody is there to type its password. Put it there in clear \
-             (openssl pkey -in … -out claim.key.pem): it is removed after enrollment"
+            "the key is encrypted, and nobody is there to type its password: save it unencrypted (openssl pkey -in … \
+             -out claim.key.pem). firstboot removes it after enrollment"
                 .into(),
         );
     }

@@ -90,7 +90,7 @@ fn configuration(root_ca: &[u8], certificate: CertifiedKey, port: u16) -> Result
 /// Connects to the first of the name's addresses that answers.
 fn dial(host: &str, port: u16, deadline: Instant) -> Result<TcpStream> {
     let addresses = (host, port).to_socket_addrs().map_err(|e| {
-        waiting(format!("cannot find {host}: {e}. Is the network up?")).caused_by(e)
+        waiting(format!("cannot resolve {host}: {e}. Is the network up?")).caused_by(e)
     })?;
     let mut last = None;
     for address in addresses {
@@ -132,7 +132,7 @@ fn tunnel(proxy: &mut Timed, host: &str, port: u16) -> io::Result<()> {
     while !answer.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         if answer.len() == MAX_PROXY_ANSWER || proxy.read(&mut byte)? == 0 {
-            return Err(other("its answer has no end".into()));
+            return Err(other("its answer is incomplete or too long".into()));
         }
         answer.push(byte[0]);
     }
@@ -144,7 +144,10 @@ fn tunnel(proxy: &mut Timed, host: &str, port: u16) -> io::Result<()> {
     if is_http && code.len() == 3 && code.starts_with('2') {
         return Ok(());
     }
-    Err(other(format!("it answers {:?}", failure::truncate(status))))
+    Err(other(format!(
+        "it answered {:?}",
+        failure::truncate(status)
+    )))
 }
 
 impl Stream for Connection {

@@ -33,7 +33,7 @@ impl Rejection {
     /// Reads the payload; what cannot be read is a refusal, too.
     pub fn parse(payload: &[u8]) -> Self {
         serde_json::from_slice(payload).unwrap_or_else(|e| Self {
-            error_message: format!("a refusal that cannot be read ({e})"),
+            error_message: format!("a reason that cannot be read ({e})"),
             ..Self::default()
         })
     }
@@ -49,26 +49,24 @@ impl Rejection {
         let code = self.error_code.to_ascii_lowercase();
         let has = |word: &str| code.contains(word);
         let advice = match self.status_code {
-            _ if self.is_about_the_token() => "the certificate is asked for anew",
-            429 => "too many at once: it is tried again later",
-            _ if has("throttl") || has("limitexceeded") => {
-                "too many at once: it is tried again later"
-            }
+            _ if self.is_about_the_token() => "requesting a new certificate",
+            429 => TOO_MANY,
+            _ if has("throttl") || has("limitexceeded") => TOO_MANY,
             401 | 403 => REFUSED,
             _ if has("denied") || has("unauthorized") || has("forbidden") => REFUSED,
             404 => NO_TEMPLATE,
             _ if has("notfound") => NO_TEMPLATE,
-            409 => "somebody else changes the same thing: it is tried again",
-            500.. => "it is AWS's trouble: it is tried again later",
+            409 => "the same thing is being changed elsewhere: firstboot tries again",
+            500.. => "a problem at AWS: firstboot tries again later",
             _ if has("csr") || has("signingrequest") => {
-                "AWS IoT does not take this kind of request or key"
+                "AWS IoT does not accept this kind of request or key"
             }
             _ => {
-                "do enrollment.template_parameters and the template agree, and is the template enabled?"
+                "do enrollment.template_parameters match the template, and is the template enabled?"
             }
         };
         waiting(format!(
-            "{what}: AWS IoT Core refuses it ({} {}: {}); {advice}",
+            "{what}: refused ({} {}: {}); {advice}",
             self.status_code,
             truncate(&self.error_code),
             truncate(&self.error_message),
@@ -76,34 +74,34 @@ impl Rejection {
     }
 }
 
-const REFUSED: &str = "is the device allowed by the template's pre-provisioning hook, and does the template's role \
-     permit what the template does?";
-const NO_TEMPLATE: &str = "is there a provisioning template of the name enrollment.template_name in this account and region, and \
-     is it enabled?";
+const TOO_MANY: &str = "too many requests: firstboot tries again later";
+const REFUSED: &str = "does the template's pre-provisioning hook allow the device, and does the template's role permit what the \
+     template does?";
+const NO_TEMPLATE: &str = "does enrollment.template_name name a provisioning template of this account and region, and is it enabled?";
 
-/// The broker says no to CONNECT.
+/// The broker refused CONNECT.
 pub fn connection_refused(code: ConnectReturnCode) -> Error {
     waiting(format!(
-        "AWS IoT Core refuses the connection ({code:?}): is the certificate active, and does its policy allow \
+        "AWS IoT Core refused the connection ({code:?}): is the certificate active, and does its policy allow \
          iot:Connect for this client ID?"
     ))
 }
 
-/// The broker says "not now" to CONNECT.
+/// The broker answered CONNECT with "server unavailable".
 pub fn unavailable() -> Error {
-    waiting("AWS IoT Core is not available at the moment".into())
+    waiting("AWS IoT Core is currently unavailable".into())
 }
 
-/// The broker says no to SUBSCRIBE.
+/// The broker refused SUBSCRIBE.
 pub fn subscription_refused() -> Error {
     waiting(
-        "AWS IoT Core refuses the subscription to fleet provisioning's answers: does the claim certificate's \
+        "AWS IoT Core refused the subscription to fleet provisioning's answers: does the claim certificate's \
          policy allow iot:Subscribe and iot:Receive for them?"
             .into(),
     )
 }
 
-/// The transport fails.
+/// The transport failed.
 pub fn broken(what: &str, error: &io::Error) -> Error {
     match tls(error) {
         Some(tls) => refused(what, tls),
@@ -112,12 +110,12 @@ pub fn broken(what: &str, error: &io::Error) -> Error {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
         ) =>
         {
-            waiting(format!("{what}: no answer in time"))
+            waiting(format!("{what}: timed out waiting for an answer"))
         }
         // AWS IoT Core's way to say that a policy forbids something, too.
         None if is_closing(error) => waiting(format!(
-            "{what}: the connection was closed. The network, or the claim certificate: is it active, and \
-             does its policy allow fleet provisioning?"
+            "{what}: the connection was closed. Check the network and the claim certificate: is it active, and does its \
+             policy allow fleet provisioning?"
         )),
         None => waiting(format!("{what}: {error}. Is the network up?")),
     }
@@ -144,21 +142,21 @@ fn tls(error: &io::Error) -> Option<&TlsError> {
 fn refused(what: &str, error: &TlsError) -> Error {
     waiting(match error {
         TlsError::AlertReceived(alert) => format!(
-            "{what}: the other side refuses the TLS connection ({alert:?}): {}",
+            "{what}: the server refused the TLS connection ({alert:?}): {}",
             match alert {
                 AlertDescription::NoApplicationProtocol =>
-                    "it does not know ALPN x-amzn-mqtt-ca; is it the IoT data endpoint (…-ats.iot…)?",
+                    "it does not support ALPN x-amzn-mqtt-ca; is it the IoT data endpoint (…-ats.iot…)?",
                 _ => "is the certificate active in this AWS account?",
             }
         ),
         TlsError::InvalidCertificate(why) => format!(
-            "{what}: the server cannot be believed: {}",
+            "{what}: the server cannot be trusted: {}",
             match why {
                 CertificateError::Other(OtherError(why)) => match why.downcast_ref() {
                     Some(UnknownRoot { theirs, ours }) => format!(
-                        "its certificate leads up to {:?}, and the root certificates here (root-ca.pem on the boot \
-                         partition, or else the image's) are {:?}. Is greengrass.iot_data_endpoint the one of type \
-                         iot:Data-ATS, and is no proxy in between? Otherwise put the server's root into root-ca.pem",
+                        "its certificate chains up to {:?}, but the root certificates here (root-ca.pem on the boot partition, \
+                         or else the image's) are {:?}. Is greengrass.iot_data_endpoint the one of type iot:Data-ATS, \
+                         and does a proxy intercept TLS? If the server is the right one, save its root as root-ca.pem",
                         truncate(theirs),
                         truncate(&ours.join("; ")),
                     ),
@@ -211,11 +209,11 @@ mod tests {
             ),
             (
                 r#"{"statusCode":409,"errorCode":"ConflictingResourceUpdateException"}"#,
-                "tried again",
+                "tries again",
             ),
             (
                 r#"{"statusCode":500,"errorCode":"InternalFailure"}"#,
-                "AWS's trouble",
+                "problem at AWS",
             ),
             (
                 r#"{"statusCode":400,"errorCode":"InvalidCsr"}"#,

@@ -65,9 +65,8 @@ pub fn offer(
     }
     if !clock(settings).synchronised {
         return Offer::Pending(
-            "the clock is not synchronised yet, and whether AWS IoT Core's certificate is valid cannot be \
-             told without: is there a time server (timedatectl), and the network? A board with a \
-             battery-backed clock can have enrollment.trust_clock set"
+            "the clock is not synchronised yet, so AWS IoT Core's certificate cannot be checked: can the device reach \
+             a time server (timedatectl)? On a board with a battery-backed clock, set enrollment.trust_clock"
                 .into(),
         );
     }
@@ -130,7 +129,7 @@ impl Session {
         key: &PublicKey,
         asked_for: &str,
     ) -> Result<Created> {
-        let what = "asking AWS IoT Core for the certificate";
+        let what = "requesting a certificate from AWS IoT Core";
         let request = answers::create_request(csr_pem);
         let created = match self.client.request(answers::CREATE, &request, what)? {
             Answer::Rejected(payload) => return Err(Rejection::parse(&payload).error(what)),
@@ -176,7 +175,7 @@ impl Session {
         }
     }
 
-    /// Takes leave.
+    /// Disconnects, ignoring errors.
     pub fn close(self) {
         self.client.disconnect();
     }
@@ -212,7 +211,7 @@ pub fn is_active(
 }
 
 /// Waits a random part of `enrollment.spread_seconds`, at each try: devices that are powered on together,
-/// or lost the network together, do not arrive together.
+/// or lost the network together, do not connect together.
 fn spread(settings: &Settings) -> Result<()> {
     let most = Duration::from_secs(settings.enrollment.spread_seconds).as_millis() as u64;
     if most == 0 {
@@ -223,7 +222,7 @@ fn spread(settings: &Settings) -> Result<()> {
     })?;
     let wait = Duration::from_millis(random % most);
     let what = format!(
-        "waiting {:.1} s, so that a fleet that is powered on together does not arrive together",
+        "waiting {:.1} s, so that devices that are powered on together do not connect together",
         wait.as_secs_f64()
     );
     info!("{what}");
@@ -235,7 +234,7 @@ fn spread(settings: &Settings) -> Result<()> {
 /// An answer that cannot be used.
 fn answered(what: &str, why: &str) -> Error {
     Error::other(format!(
-        "{what}: its answer is refused: {}",
+        "{what}: the answer cannot be used: {}",
         failure::truncate(why)
     ))
 }

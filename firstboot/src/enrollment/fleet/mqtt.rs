@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// The largest message that AWS IoT Core sends is 128 KiB (AWS IoT Core quotas, "Maximum size of MQTT
 /// message payload"); topic and header come on top.
 pub const MAX_PACKET: usize = 129 * 1024;
-/// Seconds without a packet after which the broker may give us up.
+/// Seconds without a packet after which the broker may drop the connection.
 const KEEP_ALIVE: u16 = 120;
 /// How long the broker may take to accept the connection (CONNACK), the TLS handshake included.
 const CONNECTING: Duration = Duration::from_secs(20);
@@ -28,7 +28,7 @@ const SUBSCRIBING: Duration = Duration::from_secs(10);
 /// How long an answer may take: AWS IoT Core calls the account's own Lambda function before it registers a
 /// thing, and gives that 5 seconds.
 const ANSWERING: Duration = Duration::from_secs(30);
-/// How long it may take to say goodbye.
+/// How long DISCONNECT may take.
 const LEAVING: Duration = Duration::from_secs(2);
 
 /// A byte stream on which nothing may take longer than until a moment.
@@ -66,7 +66,7 @@ pub enum NotConnected {
 }
 
 impl<S: Stream> Client<S> {
-    /// Sends CONNECT, and waits for the broker's consent.
+    /// Sends CONNECT, and waits for CONNACK.
     pub fn connect(stream: S, client_id: &str) -> std::result::Result<Self, NotConnected> {
         let what = "connecting to AWS IoT Core";
         let mut client = Self {
@@ -159,11 +159,11 @@ impl<S: Stream> Client<S> {
         }
     }
 
-    /// Takes leave, as far as the broker still listens.
+    /// Sends DISCONNECT, ignoring errors.
     pub fn disconnect(mut self) {
         self.stream.until(Instant::now() + LEAVING);
         if let Err(trouble) = self.send(&Packet::Disconnect) {
-            debug!("{}", trouble.error("taking leave"));
+            debug!("{}", trouble.error("disconnecting"));
         }
     }
 
@@ -272,7 +272,7 @@ pub fn take_packet(received: &mut Vec<u8>) -> std::result::Result<Option<Packet>
 fn malformed(what: &str, why: &str) -> Error {
     Error::new(
         ErrorKind::Other,
-        format!("{what}: what came is not what MQTT or AWS IoT Core says: {why}"),
+        format!("{what}: the server violated the protocol: {why}"),
     )
 }
 

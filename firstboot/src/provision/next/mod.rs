@@ -42,8 +42,8 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
                 State::ForeignStore,
                 ErrorKind::Other,
                 format!(
-                    "{what}. Other programs' tokens are left alone, and firstboot needs that directory for itself: \
-                     move their store (and set TPM2_PKCS11_STORE for them), then start firstboot again"
+                    "{what}. firstboot leaves other programs' tokens alone and needs this directory for itself: move \
+                     their store, set TPM2_PKCS11_STORE for them, and start firstboot again"
                 ),
             );
         }
@@ -58,7 +58,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
     if let Err(why) = wanted {
         return Step::Serve(
             State::Error,
-            format!("{why}. Greengrass runs on with the configuration that it has"),
+            format!("{why}. Greengrass keeps running with its current configuration"),
         );
     }
     if !identity.access_is_right {
@@ -111,13 +111,13 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         let awaited = match &*offer {
             Offer::Refused(why) => format!("the one for the new name is refused: {why}"),
             Offer::Pending(what) => what.clone(),
-            _ => "one for the new name is awaited".into(),
+            _ => "there is none yet".into(),
         };
         return Step::Serve(
             State::AwaitingCertificate,
             format!(
-                "the certificate is for \"{named}\", and the thing is to be called \"{}\". Greengrass runs on \
-                 under the old name until a certificate for the new one is there: {awaited}",
+                "the certificate is for \"{named}\", but thing_name is now \"{}\". Greengrass keeps running under \
+                 the old name until there is a certificate for the new one: {awaited}",
                 identity.record.thing_name
             ),
         );
@@ -150,9 +150,9 @@ fn tpm_first(tpm: &TpmState) -> Option<Step> {
         return Some(Step::Wait(
             State::LockedOut,
             format!(
-                "the TPM is in dictionary-attack lockout ({} of {} tries) and its lockout authorization \
-                 is set, so that firstboot cannot end it: wait {} s for one try, or reset it with that \
-                 authorization (tpm2_dictionarylockout -c -p …)",
+                "the TPM is in dictionary-attack lockout ({} of {} tries), and its lockout authorization is set, so \
+                 firstboot cannot end that: wait {} s for one try, or reset the lockout with that authorization \
+                 (tpm2_dictionarylockout -c -p …)",
                 lockout.counter, lockout.max_tries, lockout.interval_seconds
             ),
         ));
@@ -194,8 +194,7 @@ fn from_blank(
             State::Blank,
             ErrorKind::Settings,
             format!(
-                "this TPM ({tpm}) makes RSA keys that can be factored (ROCA, CVE-2017-15361): set \
-                 \"key\": \"ecc-p256\", which is not affected, or have its firmware brought to 7.62 or later"
+                "this TPM ({tpm}) makes RSA keys that can be factored (ROCA, CVE-2017-15361): set \"key\": \"ecc-p256\", which is not affected, or update the firmware to 7.62 or later"
             ),
         );
     }
@@ -203,8 +202,8 @@ fn from_blank(
         return Step::Stop(
             State::Blank,
             ErrorKind::Other,
-            "the TPM's owner hierarchy has an authorization value and there is no storage root key at \
-             0x81000001: make one with that authorization, or clear the TPM (tpm2_clear)"
+            "the TPM's owner hierarchy has an authorization value, and there is no storage root key at \
+             0x81000001: create one with that authorization, or clear the TPM (tpm2_clear)"
                 .into(),
         );
     }

@@ -4,16 +4,16 @@
 use crate::error::ErrorKind;
 use crate::layout::ROOT_KEY_WITH_AUTH;
 use crate::provision::context::Memory;
-use crate::provision::survey::{Survey, TpmState};
 use crate::provision::state::State;
 use crate::provision::step::Step;
+use crate::provision::survey::{Survey, TpmState};
 use crate::tpm::Srk;
 
 /// What is said of an object that is in the storage root key's place.
 pub(super) fn foreign(what: &str) -> String {
     format!(
-        "the TPM has {what} at 0x81000001, where the storage root key belongs. Nothing is evicted unasked: if nobody \
-         needs it, `tpm2_evictcontrol -c 0x81000001` removes it"
+        "the TPM has {what} at 0x81000001, where the storage root key belongs. firstboot never evicts objects: if nothing \
+         needs it, remove it with `tpm2_evictcontrol -c 0x81000001`"
     )
 }
 
@@ -34,7 +34,7 @@ pub(super) fn missing(wanted: &str, survey: &Survey, tpm: &TpmState, memory: &Me
                 State::ForeignPrimary,
                 ErrorKind::Other,
                 format!(
-                    "{}; firstboot then puts the storage root key of this device's identity back",
+                    "{}; firstboot then restores the storage root key of this device's identity",
                     foreign("another storage key")
                 ),
             ),
@@ -49,7 +49,7 @@ pub(super) fn missing(wanted: &str, survey: &Survey, tpm: &TpmState, memory: &Me
                 State::Orphaned,
                 ErrorKind::Other,
                 "the identity's storage root key is gone from 0x81000001, and the TPM's owner hierarchy has an \
-                 authorization value, without which firstboot cannot make it again: make it with that authorization \
+                 authorization value, which it would take to recreate it: recreate it with that authorization \
                  (ECC P-256, AES-128-CFB, with the attribute noda), or start over with `firstboot reset`"
                     .into(),
             );
@@ -99,8 +99,8 @@ pub(super) fn usable(survey: &Survey, tpm: &TpmState, memory: &Memory) -> Option
             let mut why = foreign(what);
             if !no_da {
                 why += &format!(
-                    ". It was tried once; each try counts for the TPM's lockout. If it is another key now, remove \
-                     {ROOT_KEY_WITH_AUTH}"
+                    ". firstboot has tried it once; each failed try counts towards the TPM's lockout. If another key is \
+                     there now, remove {ROOT_KEY_WITH_AUTH}"
                 );
             }
             Some(Step::Stop(State::ForeignPrimary, ErrorKind::Other, why))
@@ -109,9 +109,9 @@ pub(super) fn usable(survey: &Survey, tpm: &TpmState, memory: &Memory) -> Option
         None => Some(Step::Wait(
             State::ForeignPrimary,
             format!(
-                "the TPM has a storage key at 0x81000001, and whether it has an authorization value takes a try to \
-                 find out, which is not made with {} of {} tries used up: wait {} s for each try to be forgotten, or \
-                 reset them with the lockout authorization (tpm2_dictionarylockout -c -p …)",
+                "the TPM has a storage key at 0x81000001. Whether it has an authorization value can only be tried, and \
+                 with {} of {} failed tries firstboot does not risk one more: wait {} s for each to be forgotten, or \
+                 reset the count with the lockout authorization (tpm2_dictionarylockout -c -p …)",
                 lockout.counter, lockout.max_tries, lockout.interval_seconds
             ),
         )),

@@ -116,7 +116,7 @@ fn without_an_ek_certificate_the_request_says_so() -> Result<()> {
     device.settings(&offline_settings("nucleus-lite", KeyType::EccP256))?;
     let said = device.run(&["provision"])?.stderr;
     assert!(
-        said.contains("nothing will show that the key is in a TPM"),
+        said.contains("the request cannot prove that its key is in a TPM"),
         "{said}"
     );
     let evidence = evidence(&device)?;

@@ -163,7 +163,7 @@ impl BootPartition {
             Ok(files::write(&path, text.as_bytes(), None)?)
         };
         if let Err(e) = attempt() {
-            warn!("the status could not be put on the boot partition: {e}");
+            warn!("cannot publish the status on the boot partition: {e}");
         }
     }
 }

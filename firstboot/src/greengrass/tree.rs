@@ -21,7 +21,7 @@ pub fn parse(content: &[u8]) -> Result<Value> {
     };
     match tree {
         Value::Null | Value::Object(_) => Ok(tree),
-        _ => Err(Error::other("it is no mapping")),
+        _ => Err(Error::other("it is not a mapping")),
     }
 }
 
@@ -63,7 +63,7 @@ fn tree(node: &Yaml<'_>) -> Result<Value> {
                 let key = match tree(key)? {
                     Value::String(s) => s,
                     Value::Object(_) | Value::Array(_) => {
-                        return Err(Error::other("it has a key that is no plain text"));
+                        return Err(Error::other("it has a key that is not plain text"));
                     }
                     plain => plain.to_string(),
                 };

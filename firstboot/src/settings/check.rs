@@ -49,7 +49,7 @@ impl Subject {
             .count();
         if !self.country.is_empty() && letters != 2 {
             return Err(Error::settings(format!(
-                "subject.C: {:?} is no country's two capital letters",
+                "subject.C: {:?} is not a country code of two capital letters",
                 self.country
             )));
         }

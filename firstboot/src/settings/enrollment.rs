@@ -102,11 +102,11 @@ impl Enrollment {
         let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
         if name.len() > MAX_TEMPLATE_NAME || !name.chars().all(plain) {
             return wrong(format!(
-                "template_name: {name:?} is none; AWS IoT allows {MAX_TEMPLATE_NAME} letters, digits, '_' and '-'"
+                "template_name: {name:?} is not valid; AWS IoT allows {MAX_TEMPLATE_NAME} letters, digits, '_' and '-'"
             ));
         }
         if self.port == 0 {
-            return wrong("port: 0 is none; 8883 and 443 are AWS IoT's".into());
+            return wrong("port: 0 is not valid; AWS IoT's are 8883 and 443".into());
         }
         if self.spread_seconds > MAX_SPREAD {
             return wrong(format!("spread_seconds: at most {MAX_SPREAD}"));
@@ -158,7 +158,7 @@ fn fingerprints<'de, D: Deserializer<'de>>(
     let read = |text: &String| {
         fingerprint(text).ok_or_else(|| {
             D::Error::custom(format!(
-                "{text:?} is no SHA-256 of a certificate (openssl x509 -noout -fingerprint -sha256 -in …)"
+                "{text:?} is not the SHA-256 of a certificate (openssl x509 -noout -fingerprint -sha256 -in …)"
             ))
         })
     };
@@ -251,7 +251,7 @@ mod tests {
             assert!(read(&bad).is_err(), "{bad}");
         }
         let error = read(r#"["5a"]"#).unwrap_err().to_string();
-        assert!(error.contains("\"5a\" is no SHA-256"), "{error}");
+        assert!(error.contains("\"5a\" is not the SHA-256"), "{error}");
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl Login {
                 PublicKey::from_p256_point(point).context(ErrorKind::Other, reading)
             }
             _ => Err(Error::other(format!(
-                "{}: CKA_EC_POINT is no point on P-256",
+                "{}: CKA_EC_POINT is not a point on P-256",
                 reading()
             ))),
         }

@@ -24,7 +24,7 @@ impl Tpm {
         match self.try_to_load(key, nothing, public) {
             Ok(()) => Err(Error::new(
                 ErrorKind::NoTpm,
-                "the TPM loaded an object that is none: it cannot be trusted with a key",
+                "the TPM loaded something that is not an object: it cannot be trusted with a key",
             )),
             Err(e) => match kind(&e) {
                 Some(Kind::AuthFail | Kind::BadAuth) => Ok(false),

@@ -30,7 +30,7 @@ impl AllowList {
             let Some(first) = words.next() else { continue };
             let wrong = || {
                 format!(
-                    "line {number}: it is no SHA-256 of an EK certificate, alone or with the name of its thing"
+                    "line {number}: it is not the SHA-256 of an EK certificate, alone or with the name of its thing"
                 )
             };
             let ek = fingerprint(first).ok_or_else(wrong)?;
@@ -55,7 +55,7 @@ impl AllowList {
     ) -> std::result::Result<(), String> {
         match self.0.get(ek) {
             None => {
-                Err("its EK certificate is not in the allow-list: it is none of our TPMs".into())
+                Err("its EK certificate is not in the allow-list: it is not one of our TPMs".into())
             }
             Some(Some(wanted)) if wanted != thing_name => Err(format!(
                 "by the allow-list, its TPM belongs to \"{wanted}\""

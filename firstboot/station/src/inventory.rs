@@ -96,7 +96,7 @@ impl Inventory {
         {
             return Err(Error::new(
                 Exit::CannotWrite,
-                format!("{}: it is no file", writing()),
+                format!("{}: it is not a regular file", writing()),
             ));
         }
         let mut text = String::new();

@@ -41,7 +41,7 @@ impl Request {
             Ok(None) => return Err("there is no such file".into()),
             Err(e) => return Err(e.to_string()),
         };
-        let no_record = |e| format!("it is no request's record: {e}");
+        let no_record = |e| format!("it is not a request's record: {e}");
         let parsed: Record = serde_json::from_slice(&text).map_err(no_record)?;
         check_thing_name(&parsed.thing_name)?;
         let evidence: Evidence = serde_json::from_slice(&text).map_err(|e| {

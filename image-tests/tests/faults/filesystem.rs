@@ -156,7 +156,7 @@ fn a_read_only_disk() -> Result<()> {
             change(&device)?;
             mount(&["-o", "remount,bind,ro", &root])?;
             let done = device.snapshot()?.without("/run");
-            let words = ["cannot write", "Read-only file system", "runs on"];
+            let words = ["cannot write", "Read-only file system", "keeps running"];
             assert_ends(&device.run(&["enroll"])?, &[0], &words)?;
             done.assert_same(&device.snapshot()?.without("/run"));
         }

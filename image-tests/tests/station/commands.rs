@@ -46,7 +46,7 @@ fn one_that_is_refused_does_not_stop_the_others() -> Result<()> {
         .collect();
     assert_eq!(refused.len(), 1, "{done:?}");
     assert!(
-        refused[0].contains("gw-2.json: it is no request's record"),
+        refused[0].contains("gw-2.json: it is not a request's record"),
         "{refused:?}"
     );
     assert!(

@@ -47,7 +47,7 @@ fn odd_things_among_the_requests() -> Result<()> {
         ("folder", "not a regular file"),
         ("a-link", "symbolic link"),
         ("dangling", "symbolic link"),
-        ("binary", "no request's record"),
+        ("binary", "not a request's record"),
     ] {
         let line = |l: &&str| l.contains(&format!("{name}.json: "));
         let said = done.stderr.lines().find(line).unwrap_or_default();

@@ -87,7 +87,7 @@ impl Reply {
         if text.len() > MAX_REPLY {
             return Err(format!("it has more than {MAX_REPLY} bytes"));
         }
-        let no_reply = |e: serde_json::Error| printable(format!("it is no wrapped reply: {e}"));
+        let no_reply = |e: serde_json::Error| printable(format!("it is not a wrapped reply: {e}"));
         let Versioned { version } = serde_json::from_slice(text).map_err(no_reply)?;
         if version != VERSION {
             return Err(format!(
@@ -113,7 +113,9 @@ impl Reply {
             ("ciphertext", reply.ciphertext.len() > TAG),
         ] {
             if !good {
-                return Err(format!("it is no wrapped reply: {field} has a wrong size"));
+                return Err(format!(
+                    "it is not a wrapped reply: {field} has a wrong size"
+                ));
             }
         }
         Ok(reply)
@@ -137,7 +139,7 @@ impl Reply {
         let issuer = sha256(&self.issuer);
         if !issuers.contains(&issuer) {
             return Err(format!(
-                "its issuer's certificate (SHA-256 {}) is none of those in the setting enrollment.issuers",
+                "its issuer's certificate (SHA-256 {}) is not one of those in the setting enrollment.issuers",
                 hexadecimal(&issuer)
             ));
         }

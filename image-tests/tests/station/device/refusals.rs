@@ -111,8 +111,8 @@ fn damaged_replies_never_reach_the_tpm() -> Result<()> {
     let whole = reply.to_string();
     for (damaged, words) in [
         (later.to_string(), "version 2"),
-        (whole[..whole.len() / 2].to_owned(), "no wrapped reply"),
-        (String::new(), "no wrapped reply"),
+        (whole[..whole.len() / 2].to_owned(), "not a wrapped reply"),
+        (String::new(), "not a wrapped reply"),
         (" ".repeat(65 * 1024), "more than 65536 bytes"),
     ] {
         drop_reply(&device, damaged)?;

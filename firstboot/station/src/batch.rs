@@ -28,7 +28,7 @@ pub(crate) enum Source {
 }
 
 /// Everything that answering a request needs.
-pub(crate) struct Bench {
+pub(crate) struct Batch {
     /// Whose TPMs are taken.
     pub(crate) policy: Policy,
     /// The CA, which signs every reply.
@@ -56,7 +56,7 @@ pub(crate) struct Outcome {
     pub(crate) failed: Option<Error>,
 }
 
-impl Bench {
+impl Batch {
     /// Answers these requests, as far as they can be answered.
     pub(crate) fn run(&mut self, records: &[PathBuf]) -> Outcome {
         let mut outcome = Outcome::default();

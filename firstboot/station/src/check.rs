@@ -12,14 +12,14 @@ use openssl::x509::X509Req;
 
 use crate::allow_list::AllowList;
 use crate::ek_certificate::EkCertificate;
-use crate::maker::Makers;
+use crate::manufacturers::Manufacturers;
 use crate::request::Request;
 use crate::roca;
 
 /// Whose TPMs are taken.
 pub(crate) struct Policy {
-    /// Their makers.
-    pub(crate) makers: Makers,
+    /// Their manufacturers.
+    pub(crate) manufacturers: Manufacturers,
     /// The TPMs that were bought, if only those are taken.
     pub(crate) allow_list: Option<AllowList>,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Attested {
     pub(crate) ek: EkPublic,
     /// SHA-256 of the EK's certificate.
     pub(crate) ek_sha256: Fingerprint,
-    /// The TPM, in its maker's words.
+    /// The TPM, in its manufacturer's words.
     pub(crate) ek_tpm: String,
 }
 
@@ -56,7 +56,7 @@ impl Policy {
             }
         };
         let certificate = EkCertificate::parse(der)?;
-        self.makers.check(&certificate.openssl)?;
+        self.manufacturers.check(&certificate.openssl)?;
         certificate.check_purpose()?;
         refuse_roca(&certificate.key.key().rsa().ok(), "endorsement key")?;
         let ek_sha256 = sha256(der);

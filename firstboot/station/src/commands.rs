@@ -8,12 +8,12 @@ use firstboot_formats::output;
 
 use crate::allow_list::AllowList;
 use crate::authority::Authority;
-use crate::batch::{Bench, Source};
+use crate::batch::{Batch, Source};
 use crate::check::Policy;
 use crate::error::{Error, Exit, Result};
 use crate::inspect;
 use crate::inventory::Inventory;
-use crate::maker::Makers;
+use crate::manufacturers::Manufacturers;
 use crate::options::{Answering, Tpms};
 use crate::replies::Replies;
 use crate::request::records;
@@ -69,7 +69,7 @@ fn answer(answering: &Answering, authority: Authority, source: Source) -> Result
         ));
     }
     let records = records(&answering.requests)?;
-    let mut bench = Bench {
+    let mut batch = Batch {
         policy: policy(&answering.tpms)?,
         authority,
         source,
@@ -81,8 +81,8 @@ fn answer(answering: &Answering, authority: Authority, source: Source) -> Result
             .transpose()?,
         force: answering.force,
     };
-    let issuer = sha256(&bench.authority.certificate()?);
-    let outcome = bench.run(&records);
+    let issuer = sha256(&batch.authority.certificate()?);
+    let outcome = batch.run(&records);
     for (path, reason) in &outcome.refused {
         output::say(&format!("refused: {}: {reason}", path.display()));
     }
@@ -121,7 +121,7 @@ fn refusal(refused: usize, of: usize) -> Result<()> {
 
 fn policy(tpms: &Tpms) -> Result<Policy> {
     Ok(Policy {
-        makers: Makers::read(&tpms.vendor_ca)?,
+        manufacturers: Manufacturers::read(&tpms.vendor_ca)?,
         allow_list: tpms
             .ek_allow_list
             .as_deref()

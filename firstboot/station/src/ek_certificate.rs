@@ -1,5 +1,5 @@
 //! The certificate of an endorsement key: what it has to be (TCG EK Credential Profile 2.6, §3.2), and which TPM it
-//! speaks of. Whether its issuer is a TPM maker, `maker` knows.
+//! speaks of. Whether its issuer is a TPM manufacturer, `manufacturers` knows.
 
 use firstboot_formats::attestation::EkPublic;
 use firstboot_formats::printable::printable;
@@ -29,7 +29,7 @@ pub(crate) struct EkCertificate {
 }
 
 impl EkCertificate {
-    /// Reads a DER certificate, also one that is not quite DER, as some makers' are not: its bytes are never written
+    /// Reads a DER certificate, also one that is not quite DER, as some manufacturers' are not: its bytes are never written
     /// anew. The error says what is wrong.
     pub(crate) fn parse(der: &[u8]) -> Result<Self, String> {
         let damaged = |e: String| format!("its EK certificate is damaged: {e}");
@@ -71,7 +71,7 @@ impl EkCertificate {
         }
     }
 
-    /// Which TPM it is for, in its maker's words: maker, model, version.
+    /// Which TPM it is for, in its manufacturer's words: manufacturer, model, version.
     pub(crate) fn tpm(&self) -> String {
         let names = self
             .certificate

@@ -30,7 +30,7 @@ fn request(path: &Path, policy: Option<&Policy>, lines: &mut Lines) -> Result<()
     let record = &request.record;
     lines.push(("request for", record.thing_name.clone()));
     lines.push(("board", record.serial.clone()));
-    lines.push(("TPM, it says", record.tpm.clone()));
+    lines.push(("TPM, as reported", record.tpm.clone()));
     if let Ok(area) = PublicArea::parse(&request.evidence.key_public) {
         let attributes = format!("{}, attributes {:#x}", area.key_type(), area.attributes());
         lines.push(("key", attributes));
@@ -41,7 +41,7 @@ fn request(path: &Path, policy: Option<&Policy>, lines: &mut Lines) -> Result<()
         lines.push(("EK certificate", hexadecimal(&sha256(der))));
         let certificate = EkCertificate::parse(der)?;
         lines.push(("", certificate.describe()));
-        lines.push(("TPM, its maker says", certificate.tpm()));
+        lines.push(("EK certificate's TPM", certificate.tpm()));
     }
     if let Some(reason) = &request.evidence.unattested {
         lines.push(("unattested", reason.clone()));

@@ -32,9 +32,9 @@ pub(crate) struct Line {
     pub(crate) thing_name: String,
     /// The board's serial number.
     pub(crate) serial: String,
-    /// Maker, model and firmware, as the device says.
+    /// Manufacturer, model and firmware, as the device says.
     pub(crate) tpm: String,
-    /// Maker, model and firmware at the time of its making, as the TPM's maker says.
+    /// Manufacturer, model and firmware when it was made, as its manufacturer says.
     pub(crate) ek_tpm: String,
     /// SHA-256 of the EK certificate.
     pub(crate) ek_sha256: String,

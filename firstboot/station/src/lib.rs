@@ -1,7 +1,7 @@
 //! firstboot-station: the operator's bench, where requests become certificates that only their TPMs can open.
 //!
 //! It is a crate of its own, so never in an image. Data flows one way: what a card brought
-//! (`request`), whether a TPM of a known maker stands behind it (`check`), a certificate (`authority`) or one that
+//! (`request`), whether a TPM of a known manufacturer stands behind it (`check`), a certificate (`authority`) or one that
 //! AWS IoT made (`wrapping`), wrapped by [`firstboot_formats::attestation`], written by `batch`.
 //!
 //! | module | what |
@@ -10,7 +10,7 @@
 //! | `batch`, `stop` | many requests: progress, what was refused and why |
 //! | `rivals`, `replies`, `lock` | requests that cannot both be right, names that are given away, runs that wait for one another |
 //! | `check` | every check of a request, each with its reason |
-//! | `ek_certificate`, `maker`, `allow_list`, `roca` | what the checks ask: about the EK's certificate, its issuers, whether it is one of ours, weak RSA keys |
+//! | `ek_certificate`, `manufacturers`, `allow_list`, `roca` | what the checks ask: about the EK's certificate, its issuers, whether it is one of ours, weak RSA keys |
 //! | `authority`, `certificate`, `signer`, `token_key`, `pkcs11_uri` | the operator's CA, what it makes, and its key, in a file or a token |
 //! | `request`, `inspect`, `inventory`, `progress` | what is read, said and written |
 //!
@@ -29,7 +29,7 @@ mod error;
 mod inspect;
 mod inventory;
 mod lock;
-mod maker;
+mod manufacturers;
 mod options;
 mod pkcs11_uri;
 mod progress;

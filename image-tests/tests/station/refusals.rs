@@ -132,7 +132,7 @@ fn endorsement_keys_of_others() -> Result<()> {
     // Another CA with the very same names.
     refused(
         with(&Manufacturer::new()?, usual),
-        "does not lead to a pinned TPM maker",
+        "does not lead to a pinned TPM manufacturer",
     )?;
     let mut flipped = counter.forged()?;
     *flipped

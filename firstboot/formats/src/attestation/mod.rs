@@ -1,6 +1,6 @@
 //! Proof that a device's key is in a TPM, in one trip of the card.
 //!
-//! The request carries [`Evidence`]: the endorsement key's (EK) certificate, by which the TPM's maker says
+//! The request carries [`Evidence`]: the endorsement key's (EK) certificate, by which the TPM's manufacturer says
 //! that the EK is in a TPM of theirs, and the public area of the device's key ([`PublicArea`]). Whoever issues
 //! the certificate encrypts it ([`Reply`]) under a credential that only the TPM with that EK gives out, and only
 //! while a key with that very Name is loaded in it: TPM2_MakeCredential and TPM2_ActivateCredential

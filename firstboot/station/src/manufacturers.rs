@@ -1,4 +1,4 @@
-//! The makers of TPMs that the operator trusts: their root and intermediate CA certificates, pinned on the station.
+//! The manufacturers of TPMs that the operator trusts: their root and intermediate CA certificates, pinned on the station.
 //! A TPM carries its own certificate only; nothing is fetched.
 
 use std::path::{Path, PathBuf};
@@ -16,19 +16,19 @@ use crate::request::{directory, file};
 
 /// What CA certificates are called, PEM or DER.
 const ENDS: [&str; 4] = [".pem", ".crt", ".cer", ".der"];
-/// A file with CA certificates has at most this many bytes: a bundle of all TPM makers has some 500 KiB.
+/// A file with CA certificates has at most this many bytes: a bundle of all TPM manufacturers has some 500 KiB.
 const MAX_FILE: usize = 8 * 1024 * 1024;
 /// No key and no hash in a chain below 112 bits of security: SHA-1 and RSA below 2048 bits are out
 /// (OpenSSL, SSL_CTX_set_security_level(3), level 2).
 const SECURITY_LEVEL: i32 = 2;
 
 /// The pinned certificates.
-pub(crate) struct Makers {
+pub(crate) struct Manufacturers {
     roots: X509Store,
     intermediates: Stack<X509>,
 }
 
-impl Makers {
+impl Manufacturers {
     /// Reads these files, and the certificates in these directories.
     pub(crate) fn read(paths: &[PathBuf]) -> Result<Self> {
         let mut certificates = Vec::new();
@@ -41,7 +41,7 @@ impl Makers {
                 certificates.append(&mut read(&path)?);
             }
         }
-        let unusable = || "cannot use the TPM makers' CA certificates".to_owned();
+        let unusable = || "cannot use the TPM manufacturers' CA certificates".to_owned();
         let is_root = |c: &X509| -> std::result::Result<bool, ErrorStack> {
             let own_name = c.issuer_name().try_cmp(c.subject_name())?.is_eq();
             Ok(own_name && c.verify(c.public_key()?.as_ref())?)
@@ -96,7 +96,7 @@ impl Makers {
         match verify {
             Ok(true) => Ok(()),
             Ok(false) => Err(printable(format!(
-                "its EK certificate does not lead to a pinned TPM maker (--vendor-ca): {why}"
+                "its EK certificate does not lead to a pinned TPM manufacturer (--vendor-ca): {why}"
             ))),
             Err(e) => Err(format!("its EK certificate cannot be verified: {e}")),
         }

@@ -70,7 +70,7 @@ pub fn make_credential(
             Id::RSA => rsa_seed(&ek.0)?,
             _ => ecc_seed(&ek.0, EcKey::generate(ek.0.ec_key()?.group())?)?,
         };
-        Ok((id_object(&seed, name, credential)?, sized(&secret)))
+        Ok((id_object(&seed, name, credential)?, tpm2b(&secret)))
     };
     attempt().map_err(|e| format!("cannot make a credential for this EK: {e}"))
 }
@@ -86,10 +86,10 @@ pub(super) fn id_object(
         Cipher::aes_128_cfb128(),
         &key[..AES_KEY],
         Some(&[0; 16]),
-        &sized(credential),
+        &tpm2b(credential),
     )?;
     let integrity = hmac(&integrity_key(seed)?[..], &[&encrypted, name])?;
-    Ok(sized(&[sized(&integrity[..]), encrypted].concat()))
+    Ok(tpm2b(&[tpm2b(&integrity[..]), encrypted].concat()))
 }
 
 /// The key that encrypts the credential: an AES key's bytes, and as many that are not used.
@@ -127,7 +127,7 @@ pub(super) fn ecc_seed(
     let ek_point = ek.ec_key()?;
     let [ek_x, _] = coordinates(&ek_point)?;
     let seed = kdfe(&agree(PKey::from_ec_key(ephemeral)?, ek)?, &x, &ek_x);
-    Ok((seed, [sized(&x), sized(&y)].concat()))
+    Ok((seed, [tpm2b(&x), tpm2b(&y)].concat()))
 }
 
 /// The x-coordinate of the point that both have in common, in 32 bytes.
@@ -178,7 +178,7 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> Result<Secret, ErrorStack> {
 }
 
 /// A TPM2B: the number of bytes in two bytes, then these. Nothing here is longer than an RSA modulus.
-pub(super) fn sized(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn tpm2b(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
 }
 

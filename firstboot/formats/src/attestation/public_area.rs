@@ -49,7 +49,7 @@ impl PublicArea {
             ));
         }
         let attributes = u32::from(rest.number()?) << 16 | u32::from(rest.number()?);
-        let auth_policy = rest.sized()?.to_vec();
+        let auth_policy = rest.tpm2b()?.to_vec();
         rest.expect(ALG_NULL, "symmetric algorithm")?;
         rest.expect(ALG_NULL, "scheme")?;
         let (key_type, public_key) = match kind {
@@ -123,7 +123,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A TPM2B: its size in two bytes, then its bytes.
-    fn sized(&mut self) -> Result<&'a [u8], String> {
+    fn tpm2b(&mut self) -> Result<&'a [u8], String> {
         let size = self.number()?;
         self.take(size.into())
     }
@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
         self.expect(ALG_NULL, "key derivation")?;
         let mut point = vec![4]; // uncompressed (SEC 1 §2.3.3)
         for _ in 0..2 {
-            let coordinate = self.sized()?;
+            let coordinate = self.tpm2b()?;
             let zeros = COORDINATE
                 .checked_sub(coordinate.len())
                 .ok_or("a coordinate has more than 32 bytes")?;
@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
             0 | USUAL_EXPONENT => USUAL_EXPONENT.to_be_bytes(),
             other => return Err(format!("its public exponent is {other}, not 65537")),
         };
-        let modulus = self.sized()?;
+        let modulus = self.tpm2b()?;
         if modulus.len() != MODULUS || modulus.first().is_none_or(|&b| b < 0x80) {
             return Err("its modulus does not have 2048 bits".into());
         }

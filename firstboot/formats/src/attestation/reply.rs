@@ -96,18 +96,18 @@ impl Reply {
             ));
         }
         let reply: Self = serde_json::from_slice(text).map_err(no_reply)?;
-        let is_sized = |bytes: &[u8]| {
+        let is_tpm2b = |bytes: &[u8]| {
             let size = (bytes.len().wrapping_sub(2) as u16).to_be_bytes();
             bytes.starts_with(&size)
         };
         for (field, good) in [
             (
                 "credential_blob",
-                reply.credential_blob.len() == CREDENTIAL_BLOB && is_sized(&reply.credential_blob),
+                reply.credential_blob.len() == CREDENTIAL_BLOB && is_tpm2b(&reply.credential_blob),
             ),
             (
                 "secret",
-                SECRETS.contains(&reply.secret.len()) && is_sized(&reply.secret),
+                SECRETS.contains(&reply.secret.len()) && is_tpm2b(&reply.secret),
             ),
             ("nonce", reply.nonce.len() == NONCE),
             ("ciphertext", reply.ciphertext.len() > TAG),

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::make_credential::tests::{activate, ek};
-use super::make_credential::{Secret, ecc_seed, id_object, integrity_key, sized, storage_key};
+use super::make_credential::{Secret, ecc_seed, id_object, integrity_key, storage_key, tpm2b};
 use super::{CREDENTIAL_SIZE, KEY_ATTRIBUTES, NAME_SIZE, PublicArea, Reply};
 use crate::digest::sha256;
 use crate::encoding::{from_base64, from_hexadecimal};
@@ -199,7 +199,7 @@ fn credentials_are_made_alike() {
         if ek_key.ec_key().is_ok() {
             let ephemeral = p256(&case.labels.ephemeral);
             let made = ecc_seed(ek(&ek_key).key(), ephemeral).unwrap();
-            assert_eq!((made.0, sized(&made.1)), (seed, secret.clone()));
+            assert_eq!((made.0, tpm2b(&made.1)), (seed, secret.clone()));
         }
         // RSA's seed comes in an encryption with randomness of its own: it is decrypted.
         let activated = activate(&ek_key, &name, &blob, &secret).unwrap();

@@ -7,7 +7,9 @@ const MAX_THING_NAME: usize = 128;
 /// says what is wrong.
 pub fn check_thing_name(name: &str) -> std::result::Result<(), String> {
     if name.is_empty() {
-        return Err("thing_name is missing or empty; \"gateway-${serial}\" is a good one".into());
+        return Err(
+            "thing_name is missing or empty; \"gateway-${serial}\" is a good choice".into(),
+        );
     }
     if name.len() > MAX_THING_NAME {
         return Err(format!(
@@ -21,7 +23,7 @@ pub fn check_thing_name(name: &str) -> std::result::Result<(), String> {
     {
         None => Ok(()),
         Some(odd) => Err(format!(
-            "thing_name {name:?} has {odd:?} in it; AWS IoT allows letters, digits, ':', '_' and '-'"
+            "thing_name {name:?} contains {odd:?}; AWS IoT allows letters, digits, ':', '_' and '-'"
         )),
     }
 }

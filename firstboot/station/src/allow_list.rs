@@ -30,7 +30,7 @@ impl AllowList {
             let Some(first) = words.next() else { continue };
             let wrong = || {
                 format!(
-                    "line {number}: it is not the SHA-256 of an EK certificate, alone or with the name of its thing"
+                    "line {number}: expected the SHA-256 of an EK certificate, alone or followed by a thing name"
                 )
             };
             let ek = fingerprint(first).ok_or_else(wrong)?;
@@ -40,7 +40,7 @@ impl AllowList {
             }
             if list.insert(ek, thing).is_some() {
                 return Err(format!(
-                    "line {number}: this EK certificate has a line already"
+                    "line {number}: this EK certificate is already listed"
                 ));
             }
         }

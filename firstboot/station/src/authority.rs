@@ -67,7 +67,7 @@ impl Authority {
             .map_err(|e| unusable(&e.to_string()))?;
         let certificate = stack
             .first()
-            .ok_or_else(|| unusable("there is no certificate in it"))?;
+            .ok_or_else(|| unusable("it contains no certificate"))?;
         let public = certificate
             .public_key()
             .map_err(|e| unusable(&e.to_string()))?;
@@ -88,7 +88,7 @@ impl Authority {
             let key = issuer.public_key().map_err(|e| unusable(&e.to_string()))?;
             if !issued.verify(&key).unwrap_or(false) {
                 return Err(unusable(
-                    "each certificate in it is to be issued by the next one",
+                    "each certificate in it must be issued by the next one",
                 ));
             }
         }

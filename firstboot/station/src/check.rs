@@ -50,8 +50,7 @@ impl Policy {
             (None, Some(reason)) => return Err(format!("it is unattested: {reason}")),
             _ => {
                 return Err(
-                    "its record is to have either ek_certificate or unattested, and not both"
-                        .into(),
+                    "its record must have either ek_certificate or unattested, and not both".into(),
                 );
             }
         };
@@ -79,7 +78,8 @@ pub(crate) fn key(request: &Request) -> Result<PublicArea, String> {
         .map_err(|e| format!("its key's public area is refused: {e}"))?;
     if area.attributes() != KEY_ATTRIBUTES {
         return Err(format!(
-            "its key's attributes are {:#x}, not {KEY_ATTRIBUTES:#x}: a TPM need not have made it, or may let it go",
+            "its key's attributes are {:#x}, not {KEY_ATTRIBUTES:#x}: it may have been made outside a TPM, or may \
+             leave it",
             area.attributes()
         ));
     }
@@ -91,7 +91,7 @@ pub(crate) fn key(request: &Request) -> Result<PublicArea, String> {
         return Err("its key_sha256 is not that of its key_public".into());
     }
     if record.csr_sha256 != hexadecimal(&sha256(&request.csr)) {
-        return Err("the CSR beside it is another than the record's (csr_sha256)".into());
+        return Err("the CSR beside it is not the record's (csr_sha256)".into());
     }
     let csr = X509Req::from_pem(&request.csr).map_err(|_| "its CSR is damaged")?;
     let csr_key = csr.public_key().map_err(|_| "its CSR has no key")?;
@@ -116,7 +116,7 @@ fn check_name(csr: &X509Req, thing_name: &str) -> Result<(), String> {
             "its CSR is for \"{}\", its record for \"{thing_name}\": one of them was changed",
             String::from_utf8_lossy(name.data().as_slice())
         )),
-        _ => Err("its CSR's subject has none or several common names".into()),
+        _ => Err("its CSR's subject does not have exactly one common name".into()),
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn inspect(files: &[PathBuf], tpms: &Tpms) -> Result<()> {
 fn answer(answering: &Answering, authority: Authority, source: Source) -> Result<()> {
     if answering.tpms.vendor_ca.is_empty() {
         return Err(Error::settings(
-            "--vendor-ca is missing: whose TPMs are to be taken?",
+            "--vendor-ca is missing: it says whose TPMs to accept",
         ));
     }
     let records = records(&answering.requests)?;
@@ -88,7 +88,7 @@ fn answer(answering: &Answering, authority: Authority, source: Source) -> Result
     }
     let refused = outcome.refused.len();
     let mut summary = format!(
-        "{} requests: {} replies written to {}, {} answered before, {refused} refused",
+        "{} requests: {} replies written to {}, {} already answered, {refused} refused",
         records.len(),
         outcome.written,
         answering.out.display(),
@@ -96,12 +96,12 @@ fn answer(answering: &Answering, authority: Authority, source: Source) -> Result
     );
     let left = records.len() - outcome.written - outcome.answered_before - refused;
     if left > 0 {
-        summary += &format!(", {left} left over: run it again for those");
+        summary += &format!(", {left} not tried: run the command again for those");
     }
     let issuer = hexadecimal(&issuer);
     output::print_lines([
         summary,
-        format!("signed by {issuer}, which devices want in enrollment.issuers"),
+        format!("signed by {issuer}, which devices need in enrollment.issuers"),
     ])?;
     match outcome.failed {
         Some(error) => Err(error),

@@ -76,7 +76,7 @@ impl Inventory {
             Some("jsonl") => false,
             _ => {
                 return Err(Error::settings(format!(
-                    "--inventory {}: its name has to end in .csv or .jsonl",
+                    "--inventory {}: its name must end in .csv or .jsonl",
                     path.display()
                 )));
             }
@@ -134,7 +134,7 @@ impl Inventory {
             return Ok(true);
         }
         output::say(&format!(
-            "{}: its last line was cut off, and is removed: {rest}",
+            "{}: removed the last line, which was cut off: {rest}",
             self.path.display()
         ));
         self.file

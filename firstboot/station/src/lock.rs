@@ -21,7 +21,7 @@ pub(crate) fn lock(file: &File, path: &Path) {
     // Some file systems have no such locks, of a directory NFS for one.
     if let Err(e) = locked {
         output::say(&format!(
-            "{path} cannot be locked ({e}): start no other firstboot-station meanwhile"
+            "cannot lock {path} ({e}): do not run another firstboot-station at the same time"
         ));
     }
 }

@@ -1,4 +1,4 @@
-//! The manufacturers of TPMs that the operator trusts: their root and intermediate CA certificates, pinned on the station.
+//! The TPM manufacturers that the operator trusts: their root and intermediate CA certificates, pinned on the station.
 //! A TPM carries its own certificate only; nothing is fetched.
 
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ impl Manufacturers {
         let (roots, intermediates, found) = sort().context(Exit::Settings, unusable)?;
         match found {
             0 => Err(Error::settings(
-                "--vendor-ca: there is no root certificate (one that has signed itself)",
+                "--vendor-ca: there is no root certificate (a self-signed one)",
             )),
             _ => Ok(Self {
                 roots,

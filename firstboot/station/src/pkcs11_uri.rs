@@ -46,7 +46,7 @@ impl Pkcs11Uri {
         for attribute in path.split(';').filter(|a| !a.is_empty()) {
             let (name, value) = parts(attribute)?;
             if known.contains(&name) {
-                return Err(format!("{name} is there twice"));
+                return Err(format!("{name} occurs twice"));
             }
             known.push(name);
             uri.path_attribute(name, value)?;
@@ -73,7 +73,7 @@ impl Pkcs11Uri {
             (_, "object") => self.object = Some(value),
             (_, "type") if value == "private" => {}
             (_, "type") => return Err(format!("type={value}: a private key is needed")),
-            _ => return Err(format!("{name}={value} is not known here")),
+            _ => return Err(format!("{name}={value} is not supported")),
         }
         Ok(())
     }
@@ -87,7 +87,7 @@ impl Pkcs11Uri {
                 self.pin_file = Some(source.strip_prefix("file:").unwrap_or(&source).into());
             }
             "pin-value" => {
-                return Err("pin-value would be seen by every user: use --pin-file".into());
+                return Err("pin-value would be visible to every user: use --pin-file".into());
             }
             _ => {}
         }

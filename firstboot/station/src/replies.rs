@@ -37,8 +37,8 @@ impl Replies {
             return Err(Error::new(
                 Exit::CannotWrite,
                 format!(
-                    "{}: it is a symbolic link, and who had the card may have made it. Name the folder that it \
-                     leads to, if that is the right one",
+                    "{}: it is a symbolic link, which anybody who had the card can have made. If it leads to the \
+                     right folder, name that folder",
                     using()
                 ),
             ));
@@ -100,7 +100,7 @@ impl Replies {
 /// Why a name's second device gets nothing: with two certificates for one name, the two would be one thing.
 pub(crate) fn taken(thing_name: &str, by: &str) -> String {
     format!(
-        "\"{thing_name}\" has been given to another TPM or key ({by}). Has this device a new one? Then revoke the \
-         certificate that it had, and use --force for this request alone"
+        "\"{thing_name}\" has been given to another TPM or key ({by}). If this device has a new one, revoke its old \
+         certificate, and use --force for this request alone"
     )
 }

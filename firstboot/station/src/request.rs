@@ -41,11 +41,11 @@ impl Request {
             Ok(None) => return Err("there is no such file".into()),
             Err(e) => return Err(e.to_string()),
         };
-        let no_record = |e| format!("it is not a request's record: {e}");
+        let no_record = |e| format!("it is not the record of a request: {e}");
         let parsed: Record = serde_json::from_slice(&text).map_err(no_record)?;
         check_thing_name(&parsed.thing_name)?;
         let evidence: Evidence = serde_json::from_slice(&text).map_err(|e| {
-            format!("it says nothing of its TPM (made by an older firstboot, or by none?): {e}")
+            format!("it says nothing about its TPM (was it made by an older firstboot, or by another program?): {e}")
         })?;
         let path = csr_path(record);
         let csr = match text::read(&path, MAX_FILE) {

@@ -29,7 +29,7 @@ pub(crate) fn objections(candidates: &[Candidate]) -> Vec<Option<String>> {
         let (thing, path) = (name(other), other.path.display());
         Some(match same_name {
             Some(_) if thing == name(one) => format!(
-                "another request in this run is for \"{thing}\", too: {path}. Leave the right one"
+                "another request in this run is for \"{thing}\", too: {path}. Keep only the right one"
             ),
             Some(_) => format!(
                 "another request in this run is for \"{thing}\", whose files have the same names on a card: {path}"

@@ -61,9 +61,9 @@ impl Signer {
                     format!("--key: {} is encrypted: --pin-file is missing", source.key)
                 }
                 (true, Some(_)) => {
-                    format!("--key: the pass phrase of {} is another one", source.key)
+                    format!("--key: the pass phrase does not open {}", source.key)
                 }
-                (false, _) => format!("--key: {} holds no private key (PEM)", source.key),
+                (false, _) => format!("--key: {} contains no private key (PEM)", source.key),
             })
         })
     }
@@ -74,7 +74,7 @@ impl Signer {
             Self::Token(key) => key.sign(family, message),
             Self::File(key) => OpenSslSigner::new(MessageDigest::sha256(), key)
                 .and_then(|mut signer| signer.sign_oneshot_to_vec(message))
-                .context(Exit::Settings, || "--key: the key does not sign".into()),
+                .context(Exit::Settings, || "--key: cannot sign with the key".into()),
         }
     }
 }

@@ -26,7 +26,7 @@ impl TokenKey {
     pub(crate) fn open(uri: &Pkcs11Uri, module: Option<&Path>, pin: Option<&str>) -> Result<Self> {
         let module = uri.module.as_deref().or(module).ok_or_else(|| {
             Error::settings(
-                "--key: which PKCS#11 library? --pkcs11-module, or module-path in the URI",
+                "--key: no PKCS#11 library is named: use --pkcs11-module, or module-path in the URI",
             )
         })?;
         let opening = || format!("--key: cannot open the token ({})", module.display());
@@ -61,7 +61,7 @@ impl TokenKey {
                 _library: library,
             }),
             _ => Err(Error::settings(format!(
-                "--key: {} private keys in the token fit the URI, not one",
+                "--key: {} private keys in the token match the URI, not one",
                 keys.len()
             ))),
         }
@@ -69,7 +69,7 @@ impl TokenKey {
 
     /// Has the token sign with SHA-256, as X.509 has signatures.
     pub(crate) fn sign(&self, family: KeyFamily, message: &[u8]) -> Result<Vec<u8>> {
-        let signing = || "the token does not sign".to_owned();
+        let signing = || "the token cannot sign".to_owned();
         let sign = |mechanism: &Mechanism<'_>, data: &[u8]| {
             self.session
                 .sign(mechanism, self.key, data)
@@ -105,7 +105,7 @@ fn slot(library: &Pkcs11, uri: &Pkcs11Uri) -> Result<Slot> {
     match found[..] {
         [slot] => Ok(slot),
         _ => Err(Error::settings(format!(
-            "--key: {} tokens fit the URI (token=…;serial=…), not one. There are: {}",
+            "--key: {} tokens match the URI (token=…;serial=…), not one. There are: {}",
             found.len(),
             match there.is_empty() {
                 true => "none".into(),

@@ -280,7 +280,7 @@ fn a_root_certificate_that_is_none() -> Result<()> {
     device.write("/boot/firstboot/root-ca.pem", "not a certificate")?;
     assert_refused(
         &device,
-        &["root-ca.pem: there is no certificate in it: it is text without PEM"],
+        &["root-ca.pem: it contains no certificate: it is text without PEM"],
     )
 }
 

@@ -77,7 +77,7 @@ fn the_issuers_certificate_tells_a_forgery() -> Result<()> {
     takes(&device, &chain)?;
     let mut der = X509::from_pem(authority.sign(&device.request()?)?.as_bytes())?.to_der()?;
     *der.last_mut().context("empty")? ^= 1;
-    keeps(&device, &der, "its signature is not by its issuer")?;
+    keeps(&device, &der, "did not sign it")?;
     // The accepted one without its issuer is no better than with it.
     let leaf = &chain[..chain.rfind("-----BEGIN").context("no chain")?];
     keeps(&device, leaf.as_bytes(), "with fewer of its issuers")?;
@@ -150,15 +150,15 @@ fn only_named_issuers_count_for_a_plain_certificate_too() -> Result<()> {
 
     let stranger = Authority::new()?;
     let theirs = stranger.sign(&request)?;
-    refuses(&theirs, "CA of the setting enrollment.issuers")?;
+    refuses(&theirs, "CA in the setting enrollment.issuers")?;
     refuses(
         &(theirs.clone() + &stranger.certificate_pem()?),
-        "CA of the setting enrollment.issuers",
+        "CA in the setting enrollment.issuers",
     )?;
     // The CA's certificate is no secret: beside a stranger's it proves nothing.
     refuses(
         &(theirs + &authority.certificate_pem()?),
-        "CA of the setting enrollment.issuers",
+        "CA in the setting enrollment.issuers",
     )?;
     // Another device of the same CA is no CA.
     let (neighbour, key) = neighbour(&authority)?;
@@ -166,11 +166,11 @@ fn only_named_issuers_count_for_a_plain_certificate_too() -> Result<()> {
     let between = String::from_utf8(neighbour.to_pem()?)?;
     refuses(
         &(forged + &between + &authority.certificate_pem()?),
-        "CA of the setting enrollment.issuers",
+        "CA in the setting enrollment.issuers",
     )?;
 
     let leaf = authority.sign(&request)?;
-    refuses(&leaf, "put the CA's certificate into the file, too")?;
+    refuses(&leaf, "add the CA's certificate to the file")?;
     takes(&device, &(leaf + &authority.certificate_pem()?))
 }
 

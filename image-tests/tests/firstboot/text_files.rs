@@ -141,7 +141,7 @@ fn an_operators_root_that_is_no_file_is_the_operators_mistake() -> Result<()> {
     for (content, words) in [
         (vec![b'\n'; 64 * 1024 + 1], "has more than 65536 bytes"),
         (Vec::new(), "it is empty"),
-        (request.into(), "there is a CERTIFICATE REQUEST in it"),
+        (request.into(), "it contains a CERTIFICATE REQUEST"),
         (b"<html>".to_vec(), "it is HTML"),
     ] {
         device.write(ROOT_CA, content)?;

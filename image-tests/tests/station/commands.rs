@@ -46,7 +46,7 @@ fn one_that_is_refused_does_not_stop_the_others() -> Result<()> {
         .collect();
     assert_eq!(refused.len(), 1, "{done:?}");
     assert!(
-        refused[0].contains("gw-2.json: it is not a request's record"),
+        refused[0].contains("gw-2.json: it is not the record of a request"),
         "{refused:?}"
     );
     assert!(
@@ -74,7 +74,7 @@ fn a_run_can_be_repeated() -> Result<()> {
     let first = fs::read(&reply)?;
     let again = station.issue(&requests)?;
     assert!(
-        again.stdout.contains("0 replies written") && again.stdout.contains("2 answered before")
+        again.stdout.contains("0 replies written") && again.stdout.contains("2 already answered")
     );
     assert_eq!(fs::read(&reply)?, first);
     // Its older name does the same.

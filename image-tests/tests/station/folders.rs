@@ -47,7 +47,7 @@ fn odd_things_among_the_requests() -> Result<()> {
         ("folder", "not a regular file"),
         ("a-link", "symbolic link"),
         ("dangling", "symbolic link"),
-        ("binary", "not a request's record"),
+        ("binary", "not the record of a request"),
     ] {
         let line = |l: &&str| l.contains(&format!("{name}.json: "));
         let said = done.stderr.lines().find(line).unwrap_or_default();
@@ -152,7 +152,7 @@ fn the_disk_is_full() -> Result<()> {
     fs::create_dir_all(blocked.join("x"))?;
     let done = finish(&mut issue()?)?;
     assert_eq!(done.code, exit::CANNOT_WRITE, "{done:?}");
-    let told = done.stdout.contains("2 replies written") && done.stdout.contains("2 left over");
+    let told = done.stdout.contains("2 replies written") && done.stdout.contains("2 not tried");
     assert!(told, "{done:?}");
     assert_eq!(replies(&station)?, 2);
     fs::remove_dir_all(&blocked)?;
@@ -168,11 +168,11 @@ fn the_disk_is_full() -> Result<()> {
     assert_eq!(done.code, exit::DONE, "{done:?}");
     assert!(
         done.stderr
-            .contains("its last line was cut off, and is removed: gw-3,"),
+            .contains("removed the last line, which was cut off: gw-3,"),
         "{done:?}"
     );
     let told =
-        done.stdout.contains("2 replies written") && done.stdout.contains("2 answered before");
+        done.stdout.contains("2 replies written") && done.stdout.contains("2 already answered");
     assert!(told, "{done:?}");
     let table = fs::read_to_string(&inventory)?;
     let columns: Vec<_> = table.lines().map(|l| l.split(',').count()).collect();

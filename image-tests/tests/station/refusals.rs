@@ -261,12 +261,12 @@ fn fields_that_are_cut_off_too_long_or_strange() -> Result<()> {
         |r| r["thing_name"] = json!(""),
         "thing_name is missing or empty",
     )?;
-    counter.refuses_record(|r| r["tpm"] = json!(7), "it is not a request's record")?;
+    counter.refuses_record(|r| r["tpm"] = json!(7), "it is not the record of a request")?;
     counter.refuses_record(
         |r| {
             r.as_object_mut().and_then(|r| r.remove("key_public"));
         },
-        "it says nothing of its TPM",
+        "it says nothing about its TPM",
     )?;
     // What steers a terminal is shown, not sent.
     let escape = counter.forged()?.write_changed(&counter.requests(), |r| {
@@ -275,7 +275,7 @@ fn fields_that_are_cut_off_too_long_or_strange() -> Result<()> {
     })?;
     counter.refuses(&escape, "unattested: \\u{1b}[2J")?;
     std::fs::write(&escape, "")?;
-    counter.refuses(&escape, "it is not a request's record")
+    counter.refuses(&escape, "it is not the record of a request")
 }
 
 /// An EK certificate of another TPM gets a reply from the station: that nobody can open.

@@ -54,7 +54,7 @@ fn what_is_missing_or_cannot_work_is_named() -> Result<()> {
     with_key(
         &station.operator.certificate_path(),
         &[],
-        "holds no private key",
+        "contains no private key",
     )?;
     let cipher = openssl::symm::Cipher::aes_128_cbc();
     let pem = fs::read(station.operator.key_path())?;
@@ -67,7 +67,7 @@ fn what_is_missing_or_cannot_work_is_named() -> Result<()> {
     let pin = station.path("pin");
     fs::write(&pin, "4321\n")?;
     let pin_text = pin.to_string_lossy();
-    with_key(&other, &["--pin-file", &pin_text], "another one")?;
+    with_key(&other, &["--pin-file", &pin_text], "does not open")?;
     fs::write(&pin, "1234\n")?;
     let mut issue = station.answering_with_another_key("issue", &requests)?;
     issue

@@ -59,7 +59,7 @@ fn a_certificate_that_the_device_would_refuse_is_refused_here() -> Result<()> {
             "expired",
         ),
         (authority.certificate_pem()?, "only CA certificates"),
-        (String::new(), "no certificate in it"),
+        (String::new(), "contains no certificate"),
     ] {
         let done = wrap(&pem)?;
         assert_eq!(done.code, exit::REFUSED, "{done:?}");

@@ -58,7 +58,7 @@ impl PublicArea {
             other => return Err(format!("a key of type {other:#06x} is neither ECC nor RSA")),
         };
         if !rest.0.is_empty() {
-            return Err(format!("{} bytes too many at its end", rest.0.len()));
+            return Err(format!("it has {} bytes too many at the end", rest.0.len()));
         }
         Ok(Self {
             bytes: bytes.to_vec(),

@@ -91,8 +91,8 @@ impl Reply {
         let Versioned { version } = serde_json::from_slice(text).map_err(no_reply)?;
         if version != VERSION {
             return Err(format!(
-                "it is of version {version}, and this firstboot knows version {VERSION}: use the \
-                 firstboot-station that belongs to it"
+                "it has version {version}, but this firstboot reads only version {VERSION}: use the \
+                 firstboot-station of its own release"
             ));
         }
         let reply: Self = serde_json::from_slice(text).map_err(no_reply)?;
@@ -139,7 +139,7 @@ impl Reply {
         let issuer = sha256(&self.issuer);
         if !issuers.contains(&issuer) {
             return Err(format!(
-                "its issuer's certificate (SHA-256 {}) is not one of those in the setting enrollment.issuers",
+                "its issuer's certificate (SHA-256 {}) is not in the setting enrollment.issuers",
                 hexadecimal(&issuer)
             ));
         }
@@ -151,7 +151,7 @@ impl Reply {
         }
         if self.thing_name != thing_name {
             return Err(printable(format!(
-                "it is for \"{}\", and this thing's name is \"{thing_name}\"",
+                "it is for \"{}\", but this thing's name is \"{thing_name}\"",
                 self.thing_name
             )));
         }
@@ -174,7 +174,7 @@ impl Reply {
     /// The PEM chain in it, by the credential that the TPM has given out for it.
     pub fn open(&self, credential: &[u8; CREDENTIAL_SIZE]) -> Result<Zeroizing<Vec<u8>>, String> {
         let damaged =
-            "it cannot be decrypted with what the TPM made of it: it was damaged or changed";
+            "it cannot be decrypted with the credential from the TPM: it was damaged or changed";
         let (ciphertext, tag) = self.ciphertext.split_last_chunk::<TAG>().ok_or(damaged)?;
         let additional = self.additional();
         decrypt_aead(

@@ -30,7 +30,7 @@ pub fn certificates(content: &[u8]) -> Result<Vec<Certificate>, String> {
     for block in pem::blocks(&text)? {
         if !LABELS.contains(&block.label.as_str()) {
             return Err(printable(format!(
-                "there is a {} in it; only certificates belong here",
+                "it contains a {}; only certificates belong here",
                 block.label
             )));
         }
@@ -40,7 +40,7 @@ pub fn certificates(content: &[u8]) -> Result<Vec<Certificate>, String> {
     }
     match found.is_empty() {
         true => Err(format!(
-            "there is no certificate in it: it is {}",
+            "it contains no certificate: it is {}",
             what_is(content)
         )),
         false => Ok(found),
@@ -68,7 +68,7 @@ pub fn what_is(content: &[u8]) -> &'static str {
             .into_iter()
             .map(|Block { label, .. }| label)
             .collect(),
-        Err(_) => return "a PEM file that is damaged",
+        Err(_) => return "a damaged PEM file",
     };
     let has = |part: &str| labels.iter().any(|label| label.contains(part));
     if has("PRIVATE KEY") {
@@ -94,7 +94,7 @@ pub fn what_is(content: &[u8]) -> &'static str {
         }
         Some(b'{') => match serde_json::from_slice::<Value>(&text) {
             Ok(_) => "JSON without a certificate",
-            Err(_) => "JSON that is damaged",
+            Err(_) => "damaged JSON",
         },
         Some(b'<') => "HTML or XML",
         _ if std::str::from_utf8(&text).is_err() || text.contains(&0) => "no text",
@@ -157,14 +157,14 @@ mod tests {
             (b"\r\n", "it is empty"),
             (b"-----BEGIN PRIVATE KEY-----\n", "PRIVATE KEY"),
             (answer.as_bytes(), "damaged"),
-            (&answer.as_bytes()[110..], "a RSA PRIVATE KEY in it"),
+            (&answer.as_bytes()[110..], "it contains a RSA PRIVATE KEY;"),
             (cut, "has no end"),
             (
                 b"-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n",
                 "damaged",
             ),
             (b"{\"certificateId\": \"0\"}", "JSON without"),
-            (b"{\"certificateId\": \"0", "JSON that is damaged"),
+            (b"{\"certificateId\": \"0", "damaged JSON"),
             (b"<!DOCTYPE html>", "HTML"),
             (b"hello", "text without PEM"),
             (b"\x30\x82\x01\xFF", "DER of another kind"),

@@ -127,7 +127,7 @@ impl Chain {
     pub fn remark(&self) -> Option<String> {
         (!self.left_out.is_empty()).then(|| {
             printable(format!(
-                "not in the certificate's chain, and left out: {}",
+                "ignored, not part of the certificate's chain: {}",
                 self.left_out.join("; ")
             ))
         })
@@ -142,7 +142,7 @@ impl Chain {
             && !self.is_of(thing_name)
         {
             return Verdict::Bad(printable(format!(
-                "it is for \"{name}\", and this thing's name is \"{thing_name}\""
+                "it is for \"{name}\", but this thing's name is \"{thing_name}\""
             )));
         }
         validity(self.leaf.not_before, self.leaf.not_after, clock)
@@ -234,7 +234,7 @@ fn leaf(found: &[Certificate], key: &PublicKey) -> std::result::Result<usize, St
     newest(&|c| c.key() == key.spki())
         .or_else(|| newest(&|c| path::is_for(c, key)))
         .ok_or_else(|| match found.iter().all(|c| c.is_authority) {
-            true => "there are only CA certificates in it, none for a device".into(),
+            true => "it contains only CA certificates, none for a device".into(),
             false => other_key(key),
         })
 }
@@ -271,8 +271,8 @@ fn validity(not_before: Duration, not_after: Duration, clock: Clock) -> Verdict 
             Verdict::Bad(format!("it is not valid before {ahead} days from now"))
         } else {
             Verdict::GoodBut(format!(
-                "the clock is not synchronised and at least {ahead} days behind the certificate's \
-                 beginning: no TLS connection will succeed before it is set"
+                "the clock is not synchronised and at least {ahead} days behind the start of the certificate's \
+                 validity: TLS connections fail until it is set"
             ))
         };
     }

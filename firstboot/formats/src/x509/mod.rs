@@ -1,4 +1,7 @@
 //! X.509: the request that goes out, the certificate that comes in. Every use of x509-cert on the device is here.
+//!
+//! Certificates have two readers. OpenSSL verifies them; `certificate` finds their fields, in whatever OpenSSL can verify
+//! and at no cost to a boot with nothing to do. x509-cert makes requests and names, and reads no certificate here.
 
 mod algorithm;
 mod bundle;

@@ -73,8 +73,8 @@ impl<'a> Graph<'a> {
         let named = |(_, c): &&(usize, X509)| c.issued(&leaf) == X509VerifyResult::OK;
         if let (true, Some((at, _))) = (reached.is_empty(), candidates.iter().find(named)) {
             return Err(printable(format!(
-                "its signature is not by {}, whose certificate is in the file and has its issuer's name: one of both is \
-                 damaged, or that CA has another key now",
+                "its issuer, {}, is in the file, but did not sign it: one of the two is damaged, or that CA has a \
+                 new key",
                 others[*at].subject()
             )));
         }
@@ -94,8 +94,8 @@ impl<'a> Graph<'a> {
     pub(super) fn leading_to(&self, issuers: &[Fingerprint]) -> Result<Vec<usize>, String> {
         let is_named = |r: &Reached| issuers.contains(&sha256(self.others[r.at].der()));
         let end = self.reached.iter().position(is_named).ok_or(
-            "it does not lead up to a CA of the setting enrollment.issuers: have one of these sign the request, and \
-             put the CA's certificate into the file, too",
+            "its chain does not lead to a CA in the setting enrollment.issuers: have one of these sign the request, \
+             and add the CA's certificate to the file",
         )?;
         let path = self.path(Some(end));
         match self.verify(&path) {

@@ -39,8 +39,8 @@ impl Chain {
         // No CA gives a serial number to two certificates, and no two signatures are alike: one of both has changed.
         if new.identifier() == old.identifier() || new.signature() == old.signature() {
             return Some(
-                "it is a damaged copy of the accepted certificate, whose issuer and serial number or signature it has: \
-                 copy it again"
+                "it is a damaged copy of the accepted certificate (same issuer and serial number, or same \
+                 signature): copy it again"
                     .into(),
             );
         }
@@ -49,15 +49,15 @@ impl Chain {
             && !path::is_issued_by(new, issuer)
         {
             return Some(format!(
-                "its signature is not by its issuer ({}), whose certificate came with the accepted one: it is damaged, \
-                 or the issuer has another key now. Then put the issuer's certificate into the file, too",
+                "its issuer, {}, whose certificate came with the accepted one, did not sign it: it is damaged, or \
+                 the issuer has a new key. If it has, add the issuer's certificate to the file",
                 new.issuer()
             ));
         }
         (still_good && new.not_before < old.not_before).then(|| {
             format!(
-                "it is older (valid from {}) than the accepted certificate (from {}), which stays: have this device's \
-                 request signed again",
+                "it is older (valid from {}) than the accepted certificate (from {}), which stays in use: have this \
+                 device's request signed again",
                 self.summary().not_before,
                 accepted.summary().not_before,
             )

@@ -142,7 +142,7 @@ fn what_cannot_be_opened_changes_nothing() -> Result<()> {
             "another key",
         ),
         (desk.operator.certificate_pem()?, "only CA certificates"),
-        ("nothing".to_owned(), "no certificate in it"),
+        ("nothing".to_owned(), "contains no certificate"),
         (
             desk.operator.sign_valid(
                 &device.request()?,

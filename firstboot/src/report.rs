@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::output;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -131,7 +131,7 @@ fn describe(context: &Context, survey: &Survey) -> Value {
     report["key_sha256"] = json!(record.key_sha256);
     if let Some(evidence) = &record.evidence {
         match evidence.ek_sha256() {
-            Some(ek) => report["ek_sha256"] = json!(hexadecimal(&ek)),
+            Some(ek) => report["ek_sha256"] = json!(to_hex(&ek)),
             None => report["unattested"] = json!(evidence.unattested),
         }
     }

@@ -2,7 +2,7 @@
 
 use openssl::sha::Sha256;
 
-use crate::encoding::from_hexadecimal;
+use crate::encoding::from_hex;
 
 /// SHA-256 of something: an EK certificate, an issuer's certificate.
 pub type Fingerprint = [u8; 32];
@@ -23,7 +23,7 @@ pub fn fingerprint(text: &str) -> Option<Fingerprint> {
         true => return None,
         false => text,
     };
-    from_hexadecimal(digits)?.try_into().ok()
+    from_hex(digits)?.try_into().ok()
 }
 
 #[cfg(test)]

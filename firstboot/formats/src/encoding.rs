@@ -16,12 +16,12 @@ pub fn from_base64(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Bytes as lower-case hexadecimal digits.
-pub fn hexadecimal(bytes: &[u8]) -> String {
+pub fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Pairs of hexadecimal digits, upper or lower case.
-pub fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
         return None;
     }
@@ -67,7 +67,7 @@ pub mod optional_base64 {
 }
 
 /// For `#[serde(with = …)]`: a fixed number of bytes as hexadecimal digits.
-pub mod hexadecimal_digits {
+pub mod hex {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -76,7 +76,7 @@ pub mod hexadecimal_digits {
         bytes: &[u8; N],
         to: S,
     ) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&super::hexadecimal(bytes))
+        to.serialize_str(&super::to_hex(bytes))
     }
 
     /// Reads them.
@@ -84,7 +84,7 @@ pub mod hexadecimal_digits {
         from: D,
     ) -> Result<[u8; N], D::Error> {
         let text = String::deserialize(from)?;
-        super::from_hexadecimal(&text)
+        super::from_hex(&text)
             .and_then(|bytes| bytes.try_into().ok())
             .ok_or_else(|| D::Error::custom(format!("it is not {} hexadecimal digits", 2 * N)))
     }
@@ -109,9 +109,9 @@ mod tests {
 
     #[test]
     fn hexadecimal_digits_come_in_pairs() {
-        assert_eq!(from_hexadecimal("00fF").unwrap(), [0x00, 0xFF]);
+        assert_eq!(from_hex("00fF").unwrap(), [0x00, 0xFF]);
         for bad in ["0", "0g", "+1", "ää", "0 "] {
-            assert_eq!(from_hexadecimal(bad), None, "{bad:?}");
+            assert_eq!(from_hex(bad), None, "{bad:?}");
         }
     }
 }

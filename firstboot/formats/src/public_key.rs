@@ -16,7 +16,7 @@ use openssl::sign::{RsaPssSaltlen, Verifier};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::sha256;
-use crate::encoding::hexadecimal;
+use crate::encoding::to_hex;
 
 /// What kind of key the device has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -102,7 +102,7 @@ impl PublicKey {
     /// SHA-256 of the SubjectPublicKeyInfo in hexadecimal: what `openssl pkey -pubin -outform DER
     /// | sha256sum` shows.
     pub fn fingerprint(&self) -> String {
-        hexadecimal(&sha256(&self.spki))
+        to_hex(&sha256(&self.spki))
     }
 
     /// RSA or ECC, if it is a key that this crate knows.

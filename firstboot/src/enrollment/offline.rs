@@ -5,7 +5,7 @@ use firstboot_formats::attestation::{Evidence, MAX_REPLY, PublicArea, Reply};
 use firstboot_formats::card::MAX_CERTIFICATE;
 use firstboot_formats::clock::Clock;
 use firstboot_formats::digest::{Fingerprint, sha256};
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::files;
 use firstboot_formats::printable::printable;
 use firstboot_formats::public_key::PublicKey;
@@ -105,7 +105,7 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
         }
         Err(e) => return refused(&e.to_string()),
     };
-    let sha256 = hexadecimal(&sha256(&text));
+    let sha256 = to_hex(&sha256(&text));
     if wanted.opened == Some(&sha256) {
         return nothing_new();
     }

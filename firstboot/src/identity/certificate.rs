@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::Read;
 
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::files;
 use firstboot_formats::x509::Chain;
 use openssl::sha::Sha256;
@@ -100,6 +100,6 @@ impl Identity {
         let digest = hash().context(ErrorKind::Other, || {
             format!("cannot read {}", path.display())
         })?;
-        Ok(hexadecimal(&digest))
+        Ok(to_hex(&digest))
     }
 }

@@ -6,7 +6,7 @@
 
 use firstboot_formats::attestation::Evidence;
 use firstboot_formats::digest::sha256;
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::files;
 use firstboot_formats::public_key::{KeyType, PublicKey, Scheme};
 use firstboot_formats::record::Record;
@@ -143,7 +143,7 @@ impl Identity {
         let record = Record {
             key: plan.key,
             key_sha256: key.fingerprint(),
-            csr_sha256: hexadecimal(&sha256(pem.as_bytes())),
+            csr_sha256: to_hex(&sha256(pem.as_bytes())),
             evidence: Some(Evidence {
                 key_public: login.tpm_public()?,
                 ek_certificate: plan.ek.clone().ok(),

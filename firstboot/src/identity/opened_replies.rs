@@ -1,7 +1,7 @@
 //! What is known of wrapped replies, so that the TPM need not open them again at each start: the one that the accepted
 //! certificate came in, and one whose certificate may not take its place.
 
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::files;
 use firstboot_formats::x509::Chain;
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ impl Identity {
     pub fn opened_replies(&self, accepted: &Chain) -> Result<OpenedReplies> {
         let text = files::read(&self.directory.join(OPENED), MAX_FILE)?;
         let noted: Option<OpenedReplies> = text.and_then(|text| serde_json::from_slice(&text).ok());
-        let certificate_sha256 = hexadecimal(&accepted.fingerprint());
+        let certificate_sha256 = to_hex(&accepted.fingerprint());
         Ok(noted
             .filter(|noted| noted.certificate_sha256 == certificate_sha256)
             .unwrap_or(OpenedReplies {

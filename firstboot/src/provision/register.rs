@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use firstboot_formats::digest::sha256;
-use firstboot_formats::encoding::hexadecimal;
 use firstboot_formats::encoding::to_base64;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::record::Record;
 use firstboot_formats::x509::{Chain, Request};
 use log::{info, warn};
@@ -174,7 +174,7 @@ fn template_parameters(settings: &Settings, record: &Record) -> Result<BTreeMap<
                     "tpm" => Some(record.tpm.clone()),
                     "key_sha256" => Some(record.key_sha256.clone()),
                     "key_public" => Some(to_base64(&evidence.key_public)),
-                    "ek_sha256" => Some(hexadecimal(&sha256(ek()?))),
+                    "ek_sha256" => Some(to_hex(&sha256(ek()?))),
                     "ek_certificate" => Some(to_base64(ek()?)),
                     _ => None,
                 })

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use firstboot_formats::clock::Clock;
 use firstboot_formats::digest::sha256;
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::record::Record;
 use firstboot_formats::x509::{Chain, Request};
@@ -280,7 +280,7 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
     let request_is_current = wanted.is_ok_and(|n| asked == Some(&n))
         && record.evidence.is_some()
         && record.thing_name == settings.thing_name
-        && record.csr_sha256 == hexadecimal(&sha256(&request_pem))
+        && record.csr_sha256 == to_hex(&sha256(&request_pem))
         && record.key_sha256 == key.fingerprint();
     let slot = verified.map(|verified| verified.slot);
     let configuration_is_written = match certificate {

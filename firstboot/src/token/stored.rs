@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use firstboot_formats::attestation::PublicArea;
-use firstboot_formats::encoding::{from_hexadecimal, hexadecimal};
+use firstboot_formats::encoding::{from_hex, to_hex};
 use firstboot_formats::public_key::PublicKey;
 use openssl::sha::Sha256;
 use openssl::symm::{Cipher, decrypt_aead};
@@ -103,7 +103,7 @@ impl StoredKey {
         hash.update(pin.expose().as_bytes());
         hash.update(self.salt.as_bytes());
         let digest = Zeroizing::new(hash.finish());
-        Zeroizing::new(hexadecimal(&digest[..PIN_HASH]).into_bytes())
+        Zeroizing::new(to_hex(&digest[..PIN_HASH]).into_bytes())
     }
 
     /// The key's authorization value, by what was unsealed.
@@ -112,11 +112,11 @@ impl StoredKey {
             || Error::other("the key's authorization value in the token's store is damaged");
         let wrapping_key = std::str::from_utf8(unsealed)
             .ok()
-            .and_then(from_hexadecimal)
+            .and_then(from_hex)
             .map(Zeroizing::new)
             .filter(|key| key.len() == WRAPPING_KEY)
             .ok_or_else(wrong)?;
-        let mut parts = self.wrapped_auth.split(':').map(from_hexadecimal);
+        let mut parts = self.wrapped_auth.split(':').map(from_hex);
         let (Some(Some(nonce)), Some(Some(tag)), Some(Some(wrapped)), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
@@ -164,7 +164,7 @@ impl Attributes {
 
     fn is_our_key(&self) -> bool {
         self.get(CLASS) == Some(PRIVATE_KEY)
-            && self.get(LABEL) == Some(&hexadecimal(OBJECT_LABEL.as_bytes()))
+            && self.get(LABEL) == Some(&to_hex(OBJECT_LABEL.as_bytes()))
     }
 
     fn get(&self, attribute: &str) -> Option<&str> {
@@ -174,7 +174,7 @@ impl Attributes {
 
     fn bytes(&self, attribute: u32) -> Result<Vec<u8>> {
         self.get(&attribute.to_string())
-            .and_then(from_hexadecimal)
+            .and_then(from_hex)
             .filter(|bytes| !bytes.is_empty())
             .ok_or_else(|| {
                 Error::other(format!(
@@ -213,14 +213,14 @@ mod tests {
         let (key, mut tag) = ([7; WRAPPING_KEY], [0; 16]);
         let cipher = Cipher::aes_256_gcm();
         let wrapped = encrypt_aead(cipher, &key, Some(&[1; 12]), &[], b"value", &mut tag).unwrap();
-        let [nonce, tag, wrapped] = [&[1; 12][..], &tag, &wrapped].map(hexadecimal);
+        let [nonce, tag, wrapped] = [&[1; 12][..], &tag, &wrapped].map(to_hex);
         let stored = |wrapped_auth: String| StoredKey {
             seal: Default::default(),
             key: Default::default(),
             salt: "00".into(),
             wrapped_auth,
         };
-        let unsealed = hexadecimal(&key).into_bytes();
+        let unsealed = to_hex(&key).into_bytes();
         let good = stored(format!("{nonce}:{tag}:{wrapped}"));
         assert_eq!(good.key_auth(&unsealed).unwrap()[..], *b"value");
         assert!(good.key_auth(&unsealed[2..]).is_err());

@@ -1,6 +1,6 @@
 //! What is persistent in the TPM, handle by handle, explained. Nothing is evicted here, ever.
 
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use serde::Serialize;
 use tss_esapi::constants::CapabilityType;
 use tss_esapi::constants::tss::TPM2_PERSISTENT_FIRST;
@@ -59,7 +59,7 @@ impl Tpm {
             handle: format!("{number:#010x}"),
             object: format!("{kind} {}{protection}", srk::purpose(attributes)),
             meaning: meaning(number),
-            name: hexadecimal(name.value()),
+            name: to_hex(name.value()),
         })
     }
 }

@@ -5,7 +5,7 @@
 //! where there is none; firstboot makes it first, with noDA set, so that neither its use nor a
 //! power cut after its use adds a dictionary-attack try.
 
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use tss_esapi::attributes::ObjectAttributes;
 use tss_esapi::constants::response_code::Tss2ResponseCodeKind as Kind;
 use tss_esapi::constants::tss::TPM2_PERSISTENT_FIRST;
@@ -71,7 +71,7 @@ impl Tpm {
         Ok(match objection(&public) {
             Some(objection) => Srk::Foreign(objection),
             None => Srk::Present {
-                name: hexadecimal(name.value()),
+                name: to_hex(name.value()),
                 no_da: describe(&public).1.no_da(),
             },
         })
@@ -83,7 +83,7 @@ impl Tpm {
             .context
             .tr_get_name(object)
             .map_err(|e| failed("cannot read the storage root key's Name", e))?;
-        Ok(hexadecimal(name.value()))
+        Ok(to_hex(name.value()))
     }
 
     /// The object, if there is one: one TPM command.

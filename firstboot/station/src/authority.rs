@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use der::{Decode, Encode};
 use firstboot_formats::clock::Clock;
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::public_key::{KeyFamily, PublicKey, Scheme};
 use firstboot_formats::{pem, x509};
 use openssl::asn1::Asn1Time;
@@ -158,7 +158,7 @@ impl Authority {
         let certificate = self
             .to_be_signed(key, thing_name, days)
             .map_err(|e| Stop::Refused(format!("{}: {e}", issuing())))?;
-        let serial = hexadecimal(certificate.serial_number());
+        let serial = to_hex(certificate.serial_number());
         let message = certificate.to_der().context(Exit::Other, issuing)?;
         let signature = self.sign(&message)?;
         let der = certificate.signed(&signature).map(Zeroizing::new);

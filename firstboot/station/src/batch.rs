@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use firstboot_formats::attestation::{Contents, Reply};
 use firstboot_formats::digest::sha256;
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::files;
 use zeroize::Zeroizing;
 
@@ -139,7 +139,7 @@ impl Batch {
         if let Some(inventory) = &self.inventory {
             inventory.check(
                 &request.record.thing_name,
-                &hexadecimal(&attested.ek_sha256),
+                &to_hex(&attested.ek_sha256),
                 &attested.key.fingerprint(),
             )?;
         }
@@ -197,7 +197,7 @@ fn line(request: &Request, attested: &Attested, certificate_serial: String) -> L
         serial: request.record.serial.clone(),
         tpm: request.record.tpm.clone(),
         ek_tpm: attested.ek_tpm.clone(),
-        ek_sha256: hexadecimal(&attested.ek_sha256),
+        ek_sha256: to_hex(&attested.ek_sha256),
         key_sha256: attested.key.fingerprint(),
         certificate_serial,
     }

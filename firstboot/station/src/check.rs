@@ -5,7 +5,7 @@
 
 use firstboot_formats::attestation::{EkPublic, KEY_ATTRIBUTES, NAME_SIZE, PublicArea};
 use firstboot_formats::digest::{Fingerprint, sha256};
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::public_key::PublicKey;
 use openssl::nid::Nid;
 use openssl::x509::X509Req;
@@ -90,7 +90,7 @@ pub(crate) fn key(request: &Request) -> Result<PublicArea, String> {
     if record.key_sha256 != area.public_key().fingerprint() {
         return Err("its key_sha256 is not that of its key_public".into());
     }
-    if record.csr_sha256 != hexadecimal(&sha256(&request.csr)) {
+    if record.csr_sha256 != to_hex(&sha256(&request.csr)) {
         return Err("the CSR beside it is not the record's (csr_sha256)".into());
     }
     let csr = X509Req::from_pem(&request.csr).map_err(|_| "its CSR is damaged")?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use firstboot_formats::digest::sha256;
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::output;
 
 use crate::allow_list::AllowList;
@@ -98,7 +98,7 @@ fn answer(answering: &Answering, authority: Authority, source: Source) -> Result
     if left > 0 {
         summary += &format!(", {left} not tried: run the command again for those");
     }
-    let issuer = hexadecimal(&issuer);
+    let issuer = to_hex(&issuer);
     output::print_lines([
         summary,
         format!("signed by {issuer}, which devices need in enrollment.issuers"),

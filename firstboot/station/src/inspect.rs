@@ -4,7 +4,7 @@ use std::path::Path;
 
 use firstboot_formats::attestation::{MAX_REPLY, PublicArea, Reply};
 use firstboot_formats::digest::sha256;
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::text;
 use openssl::x509::X509;
 
@@ -35,10 +35,10 @@ fn request(path: &Path, policy: Option<&Policy>, lines: &mut Lines) -> Result<()
         let attributes = format!("{}, attributes {:#x}", area.key_type(), area.attributes());
         lines.push(("key", attributes));
         lines.push(("key's SHA-256", area.public_key().fingerprint()));
-        lines.push(("key's Name", hexadecimal(&area.name())));
+        lines.push(("key's Name", to_hex(&area.name())));
     }
     if let Some(der) = &request.evidence.ek_certificate {
-        lines.push(("EK certificate", hexadecimal(&sha256(der))));
+        lines.push(("EK certificate", to_hex(&sha256(der))));
         let certificate = EkCertificate::parse(der)?;
         lines.push(("", certificate.describe()));
         lines.push(("EK certificate's TPM", certificate.tpm()));
@@ -61,9 +61,9 @@ fn reply(path: &Path, lines: &mut Lines) -> Result<(), String> {
     let reply = Reply::parse(&text)?;
     let issuer = sha256(&reply.issuer);
     lines.push(("reply for", reply.thing_name.clone()));
-    lines.push(("key's Name", hexadecimal(&reply.key_name)));
-    lines.push(("EK certificate", hexadecimal(&reply.ek_certificate_sha256)));
-    lines.push(("issuer", hexadecimal(&issuer)));
+    lines.push(("key's Name", to_hex(&reply.key_name)));
+    lines.push(("EK certificate", to_hex(&reply.ek_certificate_sha256)));
+    lines.push(("issuer", to_hex(&issuer)));
     let certificate =
         X509::from_der(&reply.issuer).map_err(|e| format!("its issuer is damaged: {e}"))?;
     lines.push(("", format!("{:?}", certificate.subject_name())));

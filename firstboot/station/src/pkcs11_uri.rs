@@ -114,7 +114,7 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = parts.next()?.as_bytes().to_vec();
     for part in parts {
         let (digits, rest) = part.split_at_checked(2)?;
-        bytes.extend(firstboot_formats::encoding::from_hexadecimal(digits)?);
+        bytes.extend(firstboot_formats::encoding::from_hex(digits)?);
         bytes.extend(rest.as_bytes());
     }
     Some(bytes)

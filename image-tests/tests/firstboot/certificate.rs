@@ -148,7 +148,11 @@ fn a_stray_authority_is_left_out_and_named() -> Result<()> {
         .device
         .drop_certificate(&format!("{intermediate}{leaf}"))?;
     let outcome = awaiting.device.run(&["enroll"])?;
-    assert_ends(&outcome, exit::DONE, "not part of the certificate's chain: CN=Operator Issuing CA");
+    assert_ends(
+        &outcome,
+        exit::DONE,
+        "not part of the certificate's chain: CN=Operator Issuing CA",
+    );
     assert_eq!(awaiting.kept()?, leaf);
     Ok(())
 }

@@ -60,7 +60,7 @@ fn a_hook_gets_the_ek_certificate_and_the_keys_public_area() -> Result<()> {
         let record = enrolling.device.read("/var/lib/tpm2_pkcs11/request.json")?;
         let evidence: Evidence = serde_json::from_str(&record)?;
         assert_eq!(encoding::from_base64(given[0]), evidence.ek_certificate);
-        let ek_sha256 = encoding::from_hexadecimal(given[1]).unwrap_or_default();
+        let ek_sha256 = encoding::from_hex(given[1]).unwrap_or_default();
         assert_eq!(
             evidence.ek_sha256().as_ref().map(|d| &d[..]),
             Some(&ek_sha256[..])

@@ -73,7 +73,7 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
         .replace(':', "")
         .to_lowercase();
     for issuer in &enrollment.issuers {
-        let digits = firstboot_formats::encoding::hexadecimal(issuer);
+        let digits = firstboot_formats::encoding::to_hex(issuer);
         prop_assert!(text.contains(&digits), "{}", digits);
     }
     if enrollment.is_fleet() {

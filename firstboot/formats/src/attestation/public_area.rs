@@ -200,7 +200,7 @@ mod tests {
     }
 
     fn digits(text: &str) -> Vec<u8> {
-        super::super::encoding::from_hexadecimal(&text.replace(' ', "")).unwrap()
+        super::super::encoding::from_hex(&text.replace(' ', "")).unwrap()
     }
 
     #[test]

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 use super::NAME_SIZE;
 use super::canonical::Canonical;
 use crate::digest::{Fingerprint, sha256};
-use crate::encoding::{base64, hexadecimal, hexadecimal_digits};
+use crate::encoding::{base64, hex, to_hex};
 use crate::printable::printable;
 use crate::public_key::{PublicKey, Scheme};
 
@@ -55,10 +55,10 @@ pub struct Reply {
     /// Whom it is for.
     pub thing_name: String,
     /// The Name of the key that it is for.
-    #[serde(with = "hexadecimal_digits")]
+    #[serde(with = "hex")]
     pub key_name: [u8; NAME_SIZE],
     /// SHA-256 of the EK certificate of the TPM that can open it.
-    #[serde(with = "hexadecimal_digits")]
+    #[serde(with = "hex")]
     pub ek_certificate_sha256: Fingerprint,
     /// TPM2B_ID_OBJECT, for TPM2_ActivateCredential; with its size.
     #[serde(with = "base64")]
@@ -140,7 +140,7 @@ impl Reply {
         if !issuers.contains(&issuer) {
             return Err(format!(
                 "its issuer's certificate (SHA-256 {}) is not in the setting enrollment.issuers",
-                hexadecimal(&issuer)
+                to_hex(&issuer)
             ));
         }
         if !self.is_signed() {
@@ -164,8 +164,8 @@ impl Reply {
         if &self.ek_certificate_sha256 != ek_sha256 {
             return Err(format!(
                 "it is for another TPM (EK certificate {}) than this device's ({})",
-                hexadecimal(&self.ek_certificate_sha256),
-                hexadecimal(ek_sha256)
+                to_hex(&self.ek_certificate_sha256),
+                to_hex(ek_sha256)
             ));
         }
         Ok(())

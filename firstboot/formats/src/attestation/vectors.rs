@@ -13,7 +13,7 @@ use super::make_credential::tests::{activate, ek};
 use super::make_credential::{Secret, ecc_seed, id_object, integrity_key, storage_key, tpm2b};
 use super::{CREDENTIAL_SIZE, KEY_ATTRIBUTES, NAME_SIZE, PublicArea, Reply};
 use crate::digest::sha256;
-use crate::encoding::{from_base64, from_hexadecimal};
+use crate::encoding::{from_base64, from_hex};
 use crate::public_key::KeyType;
 
 const VECTORS: &str = include_str!("../../vectors/reply-v1.json");
@@ -64,7 +64,7 @@ fn vectors() -> Vectors {
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
-    from_hexadecimal(hex).unwrap()
+    from_hex(hex).unwrap()
 }
 
 fn array<const N: usize>(hex: &str) -> [u8; N] {

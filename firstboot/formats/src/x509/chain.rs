@@ -10,7 +10,7 @@ use super::certificate::{Certificate, CertificateDer};
 use super::path::{self, Graph};
 use crate::clock::Clock;
 use crate::digest::{Fingerprint, sha256};
-use crate::encoding::hexadecimal;
+use crate::encoding::to_hex;
 use crate::pem;
 use crate::printable::printable;
 use crate::public_key::PublicKey;
@@ -185,7 +185,7 @@ impl Chain {
         Summary {
             subject: printable(self.leaf.subject()),
             issuer: printable(self.leaf.issuer()),
-            serial: hexadecimal(self.leaf.serial_number()),
+            serial: to_hex(self.leaf.serial_number()),
             not_before: date(self.leaf.not_before),
             not_after: date(self.leaf.not_after),
         }

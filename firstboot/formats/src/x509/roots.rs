@@ -15,7 +15,7 @@ pub fn roots(content: &[u8]) -> Result<String, String> {
 mod tests {
     use super::*;
     use crate::digest::sha256;
-    use crate::encoding::hexadecimal;
+    use crate::encoding::to_hex;
 
     const AMAZON: &[u8] = include_bytes!("../../../conf/AmazonTrustServices.pem");
 
@@ -38,10 +38,7 @@ mod tests {
             "568d6905a2c88708a4b3025190edcfedb1974a606a13c6e5290fcb2ae63edab5",
         ];
         let found = certificates(AMAZON).unwrap_or_default();
-        let found: Vec<String> = found
-            .iter()
-            .map(|c| hexadecimal(&sha256(c.der())))
-            .collect();
+        let found: Vec<String> = found.iter().map(|c| to_hex(&sha256(c.der()))).collect();
         assert_eq!(found, FINGERPRINTS);
     }
 

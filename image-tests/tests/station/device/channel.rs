@@ -7,7 +7,7 @@ use firstboot::secret::Pin;
 use firstboot::token::StoredKey;
 use firstboot::tpm::{Credential, Stored, Tpm};
 use firstboot_formats::attestation::{EkPublic, PublicArea, make_credential};
-use firstboot_formats::encoding::hexadecimal;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::public_key::PublicKey;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, STORE};
@@ -80,7 +80,7 @@ fn no_secret_crosses_the_bus_in_clear() -> Result<()> {
                 assert!(heard.is_empty(), "{key:?}, {ek:?}: {what} in {heard:?}");
             }
             let by_library = library_value(&device)?;
-            assert_eq!(by_library, hexadecimal(&secrets.key_auth));
+            assert_eq!(by_library, to_hex(&secrets.key_auth));
         }
     }
     Ok(())

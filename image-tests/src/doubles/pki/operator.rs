@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::extension::{
-    BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
+    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
+    SubjectKeyIdentifier,
 };
 use openssl::x509::{X509, X509Builder, X509Req};
 use tempfile::TempDir;
@@ -116,7 +117,7 @@ impl Authority {
         let key = p256()?;
         let name = named(common_name)?;
         let certificate = self.issuer.certify(&name, &key, validity, |builder| {
-            extend_leaf(builder, purpose)
+            extend_leaf(builder, purpose, &self.issuer)
         })?;
         let pair = pair_in(&tempfile::tempdir_in(self.directory.path())?.keep());
         write_pair(&pair, &certificate, &key)?;
@@ -124,7 +125,13 @@ impl Authority {
     }
 }
 
-fn extend_leaf(builder: &mut X509Builder, purpose: Purpose) -> Result<()> {
+fn extend_leaf(builder: &mut X509Builder, purpose: Purpose, issuer: &Issuer) -> Result<()> {
+    // By these, CAs of the same name are told apart.
+    let context = builder.x509v3_context(Some(&issuer.certificate), None);
+    let authority = AuthorityKeyIdentifier::new().keyid(true).build(&context)?;
+    let identifier = SubjectKeyIdentifier::new().build(&context)?;
+    builder.append_extension(authority)?;
+    builder.append_extension(identifier)?;
     builder.append_extension(BasicConstraints::new().critical().build()?)?;
     builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
     let mut names = SubjectAlternativeName::new();
@@ -160,7 +167,7 @@ fn sign_request(issuer: &Issuer, request: &Path, validity: Validity) -> Result<S
         "the request has no common name"
     );
     let certificate = issuer.certify(subject, &key, validity, |builder| {
-        extend_leaf(builder, Purpose::Client)
+        extend_leaf(builder, Purpose::Client, issuer)
     })?;
     pem(&certificate)
 }

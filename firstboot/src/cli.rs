@@ -12,7 +12,7 @@ use log::info;
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::exit::Exit;
 use crate::layout::{Layout, RUN};
-use crate::provision::{self, Context, Goal, State};
+use crate::provision::{self, Context, Goal, State, Step, Survey};
 use crate::report;
 use crate::tpm::Tpm;
 
@@ -62,6 +62,19 @@ Exits with status 75 while there is no certificate.
 Example:
   cp gateway-1.pem /boot/firstboot/certificates/ && firstboot enroll")]
     Enroll,
+    /// Take a new certificate while Greengrass runs
+    #[command(after_help = "\
+Leaves token and configuration alone. nucleus lite uses the certificate from its next connection on. For the
+other editions it has to go into the token: `systemctl restart firstboot-enroll`, which stops Greengrass and
+starts it again. firstboot-renew.service does all of this when a certificate is put onto the boot partition.
+
+Example:
+  firstboot renew && firstboot renew --due && systemctl restart firstboot-enroll")]
+    Renew {
+        /// Change nothing. Exit with 0 if the token does not hold the accepted certificate yet, with 75 if it does
+        #[arg(long)]
+        due: bool,
+    },
     /// Show the state and the next step. Changes nothing
     #[command(after_help = status_help())]
     Status {
@@ -148,7 +161,7 @@ fn is_this_machine(root: &Path) -> bool {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub fn run(arguments: &Arguments) -> Result<Exit> {
     let tcti = arguments.tcti();
     let root = std::path::absolute(&arguments.root).context(ErrorKind::Settings, || {
         format!("--root {}", arguments.root.display())
@@ -158,15 +171,22 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         None => Layout::of_card(root),
     };
     match arguments.command {
-        Command::Provision => advance(layout, tcti, Goal::Request),
-        Command::Enroll => advance(layout, tcti, Goal::Greengrass),
-        Command::Status { json } => report::print(&report::status(layout, tcti), json),
+        Command::Provision => advance(layout, tcti, Goal::Request)?,
+        Command::Enroll => advance(layout, tcti, Goal::Greengrass)?,
+        Command::Renew { due: false } => advance(layout, tcti, Goal::Renewal)?,
+        Command::Renew { due: true } => {
+            if !is_renewal_due(layout)? {
+                return Ok(Exit::Waiting);
+            }
+        }
+        Command::Status { json } => report::print(&report::status(layout, tcti), json)?,
         Command::Tpm { json } => {
             let mut tpm = Tpm::connect(tcti.unwrap_or(TPM), &layout)?;
-            report::print(&report::tpm(&mut tpm)?, json)
+            report::print(&report::tpm(&mut tpm)?, json)?;
         }
-        Command::Reset { keep } => reset(layout, tcti, keep),
+        Command::Reset { keep } => reset(layout, tcti, keep)?,
     }
+    Ok(Exit::Done)
 }
 
 fn advance(layout: Layout, tcti: Option<&str>, goal: Goal) -> Result<()> {
@@ -174,13 +194,26 @@ fn advance(layout: Layout, tcti: Option<&str>, goal: Goal) -> Result<()> {
     let _lock = lock(&layout)?;
     let mut context = Context::open(layout, tcti);
     let outcome = provision::run(&mut context, goal);
-    report::publish(
-        &context,
-        outcome.survey.as_ref(),
-        outcome.state,
-        &outcome.message,
-    );
+    // What a renewal leaves to be done is about to be done, or is of no interest beside it.
+    if goal != Goal::Renewal || outcome.is_end() {
+        report::publish(
+            &context,
+            outcome.survey.as_ref(),
+            outcome.state,
+            &outcome.message,
+        );
+    }
     outcome.conclude()
+}
+
+/// Whether the token does not hold the accepted certificate yet, so that Greengrass has to stop for that. The TPM is not
+/// asked.
+fn is_renewal_due(layout: Layout) -> Result<bool> {
+    let _lock = lock(&layout)?;
+    let mut context = Context::open(layout, None);
+    let survey = Survey::take(&mut context, None)?;
+    let step = provision::next(context.wanted(), &survey, &context.memory);
+    Ok(matches!(step, Step::FillToken(_)))
 }
 
 fn reset(layout: Layout, tcti: Option<&str>, keep_pin: bool) -> Result<()> {

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use firstboot::cli;
 use firstboot::error::ErrorKind;
-use firstboot::exit::Exit;
 use firstboot::output;
 use log::{LevelFilter, error, warn};
 use nix::sys::stat::{Mode, umask};
@@ -20,7 +19,7 @@ fn main() -> ExitCode {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
     start_log(arguments.verbose);
     let exit = match cli::run(&arguments) {
-        Ok(()) => Exit::Done,
+        Ok(exit) => exit,
         Err(e) => {
             match e.kind {
                 ErrorKind::Waiting => warn!("{e}"),

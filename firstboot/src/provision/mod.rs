@@ -49,6 +49,9 @@ pub enum Goal {
     Request,
     /// All the way.
     Greengrass,
+    /// A new certificate for a device in service, as far as token and configuration stay as they are: Greengrass may
+    /// be running.
+    Renewal,
 }
 
 /// How a walk has ended.
@@ -64,6 +67,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether nothing is left to do, or somebody else has to do it.
+    pub fn is_end(&self) -> bool {
+        self.last.as_ref().map_or(true, Step::is_end)
+    }
+
     /// Says in the log how the walk has ended; an error where something is awaited or wrong.
     pub fn conclude(self) -> Result<()> {
         let Self {
@@ -77,6 +85,10 @@ impl Outcome {
             Step::Stop(_, kind, why) => Err(Error::new(kind, why)),
             step if goal == Goal::Request && step.is_enrollment() => {
                 info!("provisioned; next: {message}");
+                Ok(())
+            }
+            step if !step.is_end() => {
+                info!("left to the next start of enrollment: {message}");
                 Ok(())
             }
             Step::Wait(_, what) => Err(Error::new(ErrorKind::Waiting, format!("waiting: {what}"))),
@@ -141,7 +153,11 @@ fn walk(context: &mut Context, goal: Goal) -> Result<(Step, Survey)> {
     loop {
         let survey = Survey::take(context, tpm.take())?;
         let step = next(context.wanted(), &survey, &context.memory);
-        let beyond = goal == Goal::Request && step.is_enrollment();
+        let beyond = match goal {
+            Goal::Request => step.is_enrollment(),
+            Goal::Greengrass => false,
+            Goal::Renewal => !(step.is_renewal() && survey.takes_renewals()),
+        };
         if beyond || step.is_end() {
             // Where it is done, that is among its remarks.
             if !matches!(step, Step::Done(_))

@@ -82,6 +82,11 @@ impl Step {
         }
     }
 
+    /// Whether the step takes a new certificate, and leaves token and configuration alone.
+    pub(super) fn is_renewal(&self) -> bool {
+        matches!(self, Self::OpenReply(_) | Self::Accept(..))
+    }
+
     /// Whether the walk ends here.
     pub(super) fn is_end(&self) -> bool {
         matches!(

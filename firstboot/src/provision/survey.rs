@@ -181,6 +181,13 @@ impl Survey {
             && identity.token_is_ready
             && identity.configuration_is_written)
     }
+
+    /// Whether a new certificate may take the accepted one's place while Greengrass runs: the device is in service, under
+    /// the name that it is to have.
+    pub(super) fn takes_renewals(&self) -> bool {
+        matches!(&self.identity, IdentityState::Complete(identity) if identity.is_for_another_name.is_none())
+            && self.is_enrolled()
+    }
 }
 
 impl TpmState {

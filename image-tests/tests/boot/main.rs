@@ -7,6 +7,7 @@ mod editions;
 mod first_boot;
 mod no_tpm;
 mod pulled_plugs;
+mod renewal;
 mod schedule;
 mod write_log;
 

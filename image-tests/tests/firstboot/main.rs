@@ -14,6 +14,7 @@ mod in_service;
 mod nothing_to_do;
 mod output;
 mod renamed;
+mod renew;
 mod renewal_cmp;
 mod reset;
 mod root_key;

@@ -22,6 +22,7 @@ const INSTALLED: &[&str] = &[
     "/usr/lib/systemd/system/firstboot-enroll.timer",
     "/usr/lib/systemd/system/firstboot-fsck@.service",
     "/usr/lib/systemd/system/firstboot-greengrass.target",
+    "/usr/lib/systemd/system/firstboot-renew.service",
     "/usr/lib/systemd/system/firstboot.service",
     "/usr/lib/systemd/system/ggl.aws.greengrass.TokenExchangeService.service.d/10-firstboot.conf",
     "/usr/lib/systemd/system/ggl.core.gg-fleet-statusd.service.d/10-firstboot.conf",
@@ -88,7 +89,7 @@ fn systemd_accepts_the_units() -> Result<()> {
     )?;
     // What units call by name.
     let firstboot = root.path().join("usr/bin/firstboot");
-    for name in ["sleep", "fsck.fat"] {
+    for name in ["sleep", "fsck.fat", "systemctl"] {
         fs::copy(&firstboot, firstboot.with_file_name(name))?;
     }
     let service = "[Service]\nExecStart=/usr/bin/firstboot status\n";
@@ -116,6 +117,7 @@ fn systemd_accepts_the_units() -> Result<()> {
         "firstboot-enroll.path",
         "firstboot-enroll.timer",
         "firstboot-again.service",
+        "firstboot-renew.service",
         "firstboot-bind.service",
         "firstboot-fsck@dev-mmcblk0p1.service",
     ]);
@@ -178,6 +180,7 @@ fn the_sandbox_stays() -> Result<()> {
         ("firstboot-fsck@dev-mmcblk0p1.service", 1.0),
         ("firstboot-bind.service", 1.0),
         ("firstboot-again.service", 1.0),
+        ("firstboot-renew.service", 1.8),
     ] {
         let mut analyze = Command::new("systemd-analyze");
         analyze.args(["security", "--offline=true", "--no-pager"]);

@@ -1,4 +1,4 @@
-//! The claim pair on the card: its forms, what is wrong with it, and that it goes.
+//! The claim pair on the card: the accepted forms, the errors, and its removal.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ const CERTIFICATE: &str = CLAIM[0];
 const KEY: &str = CLAIM[1];
 
 impl Enrolling {
-    /// The claim key as this openssl command writes it.
+    /// Writes the claim key in the form of this openssl command.
     fn rewrite_key(&self, arguments: &[&str]) -> Result<String> {
         let path = self.device.path(KEY);
         succeed(openssl::plain(arguments).arg("-in").arg(path))
@@ -27,14 +27,14 @@ impl Enrolling {
         let good = self.device.read(KEY)?;
         self.device.write(KEY, pem)?;
         self.ends(exit::SETTINGS, words)?;
-        assert_eq!(self.device.read(KEY)?, pem, "it was changed");
-        assert_eq!(self.cloud.core.events().0.len(), 0, "it was used");
+        assert_eq!(self.device.read(KEY)?, pem, "the key was changed");
+        assert_eq!(self.cloud.core.events().0.len(), 0, "the key was used");
         self.device.write(KEY, good)
     }
 }
 
 #[test]
-fn every_form_of_a_private_key_is_taken() -> Result<()> {
+fn every_form_of_a_private_key_is_accepted() -> Result<()> {
     let forms: [(ClaimKey, &str, &[&str]); 4] = [
         (ClaimKey::Ecc, "BEGIN EC PRIVATE KEY", &["ec"]),
         (ClaimKey::Ecc, "BEGIN PRIVATE KEY", &["pkey"]),
@@ -58,9 +58,9 @@ fn every_form_of_a_private_key_is_taken() -> Result<()> {
     Ok(())
 }
 
-/// As `openssl ecparam -genkey` writes it, with another block before the key; and as Windows writes lines.
+/// With the block that `openssl ecparam -genkey` writes before the key; and with Windows line endings.
 #[test]
-fn a_key_with_its_parameters_and_with_other_line_ends() -> Result<()> {
+fn a_key_with_its_parameters_and_with_other_line_endings() -> Result<()> {
     let enrolling = Enrolling::new()?;
     let parameters = succeed(&mut openssl::plain(&["ecparam", "-name", "prime256v1"]))?;
     assert!(parameters.contains("BEGIN EC PARAMETERS"));
@@ -116,7 +116,7 @@ fn certificates_that_cannot_be_used() -> Result<()> {
 }
 
 #[test]
-fn a_missing_one_is_waited_for() -> Result<()> {
+fn a_missing_pair_is_waited_for() -> Result<()> {
     for path in CLAIM {
         let enrolling = Enrolling::new()?;
         let content = enrolling.device.read(path)?;
@@ -129,9 +129,9 @@ fn a_missing_one_is_waited_for() -> Result<()> {
     Ok(())
 }
 
-/// The usual mount of a FAT partition lets everybody read it.
+/// By default, a mounted FAT partition is readable by everybody.
 #[test]
-fn a_key_that_everybody_can_read_is_warned_of() -> Result<()> {
+fn a_key_that_everybody_can_read_causes_a_warning() -> Result<()> {
     let enrolling = Enrolling::new()?;
     for path in ["/boot", "/boot/firstboot"] {
         fs::set_permissions(enrolling.device.path(path), Permissions::from_mode(0o755))?;
@@ -153,9 +153,9 @@ fn a_key_that_everybody_can_read_is_warned_of() -> Result<()> {
     Ok(())
 }
 
-/// A card that cannot be written to: enrolled, configured, and said that the key still lies there.
+/// On a read-only card the device enrolls and is configured, and says that the key is still there.
 #[test]
-fn a_card_that_is_read_only() -> Result<()> {
+fn a_read_only_card() -> Result<()> {
     assert!(
         nix::unistd::getuid().is_root(),
         "this test mounts: run it as root"
@@ -164,7 +164,7 @@ fn a_card_that_is_read_only() -> Result<()> {
     let boot = enrolling.device.path("/boot/firstboot");
     std::thread::scope(|scope| {
         let working = scope.spawn(|| -> Result<()> {
-            // Of this thread alone, and of what it starts (unshare(2)).
+            // For this thread and what it starts (unshare(2)).
             unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace")?;
             let mount = |arguments: &[&str]| {
                 succeed(Command::new("mount").args(arguments).arg(&boot)).map(drop)
@@ -187,13 +187,13 @@ fn a_card_that_is_read_only() -> Result<()> {
         });
         working.join().unwrap_or_else(|_| anyhow::bail!("a panic"))
     })?;
-    // Writable again, the next start removes it.
+    // Once the card is writable, the next start removes the key.
     enrolling.ends_done()
 }
 
-/// A claim pair that comes back onto the card of a device that is done is removed again, and not used.
+/// A claim pair that is put onto the card of an enrolled device is removed and not used.
 #[test]
-fn a_claim_that_comes_later_is_not_used() -> Result<()> {
+fn a_later_claim_is_not_used() -> Result<()> {
     let enrolling = Enrolling::new()?;
     enrolling.ends_done()?;
     enrolling.cloud.core.take_events();

@@ -1,5 +1,5 @@
-//! The power, or the network, goes at any packet of the conversation: at which of them a second certificate
-//! cannot be avoided, and that there is none at any other. `make sweep` has all kinds of cuts, and both keys.
+//! The power or the network fails at any packet of the conversation. A second certificate is issued only where it
+//! cannot be avoided. `make sweep` has all kinds of cuts, and both keys.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ fn stage() -> Result<Stage> {
     Stage::prepare(scenario.context("no such scenario")?, KeyType::EccP256)
 }
 
-/// Moments of one direction in their order: before the first packet, after it, before the second, …
+/// The cuts of one direction as moments, in order: before the first packet, after it, before the second, …
 fn moments(cuts: &[Cut], direction: Direction) -> Vec<usize> {
     let of_direction = cuts.iter().filter(|cut| cut.direction == direction);
     let mut moments: Vec<_> = of_direction
@@ -29,22 +29,22 @@ fn moments(cuts: &[Cut], direction: Direction) -> Vec<usize> {
     moments
 }
 
-/// A second one is issued where the power goes between AWS's receipt of the request and the moment at which its
-/// answer is durable, and nowhere else. In packets, to AWS: after the request; from AWS: around the acknowledgement
-/// of the request, and before the answer. Whether it becomes durable before the power goes after the answer, and
-/// around the acknowledgement of that, is up to the scheduler.
+/// A second certificate is issued only if the power fails after AWS has received the request, and before its answer is
+/// durable. In packets to AWS: after the request. In packets from AWS: around the request's acknowledgement, and before
+/// the answer. After the answer and around its acknowledgement, it depends on the scheduler whether the answer becomes
+/// durable in time.
 #[test]
-fn a_second_certificate_only_where_the_first_was_not_heard_of() -> Result<()> {
+fn a_second_certificate_only_if_the_answer_to_the_first_was_lost() -> Result<()> {
     let stage = stage()?;
     let points = stage.points(Kind::Packet);
-    let (next, seconds) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (next, doubled) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || -> Result<()> {
         while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
             let aftermath = stage.aftermath(*point)?;
             assert!(aftermath.wrong.is_empty(), "{point}: {:?}", aftermath.wrong);
             match aftermath.certificates {
                 1 => {}
-                2 => seconds
+                2 => doubled
                     .lock()
                     .map(|mut s| s.push(stage.packet(*point)))
                     .unwrap_or(()),
@@ -61,24 +61,25 @@ fn a_second_certificate_only_where_the_first_was_not_heard_of() -> Result<()> {
                 .unwrap_or_else(|_| anyhow::bail!("a point is wrong"))
         })
     })?;
-    let seconds = seconds.into_inner().unwrap_or_default();
+    let doubled = doubled.into_inner().unwrap_or_default();
     eprintln!(
-        "of {} points {} cost a second certificate: {seconds:?}",
+        "of {} points {} cost a second certificate: {doubled:?}",
         points.len(),
-        seconds.len()
+        doubled.len()
     );
     for (direction, certain, possible) in [(Direction::ToCloud, 1, 3), (Direction::ToDevice, 3, 4)]
     {
-        let moments = moments(&seconds, direction);
+        let moments = moments(&doubled, direction);
         let first = *moments.first().context("no point of this direction")?;
         let has_certain = (first..first + certain).all(|moment| moments.contains(&moment));
         let is_possible = moments.iter().all(|&moment| moment < first + possible);
-        assert!(has_certain && is_possible, "{seconds:?}");
+        assert!(has_certain && is_possible, "{doubled:?}");
     }
     Ok(())
 }
 
-/// Without the sync of the ownership token's name, a crash costs a second active certificate: the sweep sees it.
+/// The negative control: if the directory of the ownership token is not synced, a crash leads to a second active
+/// certificate, and the sweep sees it.
 #[test]
 fn a_missing_sync_of_the_token_is_noticed() -> Result<()> {
     let mut stage = stage()?;
@@ -102,7 +103,7 @@ fn a_missing_sync_of_the_token_is_noticed() -> Result<()> {
     panic!("no point after the missing sync is stuck");
 }
 
-/// The network goes at any packet, and comes back: a sample of the records, drawn once and for all.
+/// The network fails at any packet, and returns: a fixed sample of the records.
 #[test]
 fn the_connection_ends_at_any_packet() -> Result<()> {
     const SAMPLE: usize = 10;
@@ -122,7 +123,7 @@ fn the_connection_ends_at_any_packet() -> Result<()> {
         relay.cut_connection(cut);
         let outcome = enrolling.enroll()?;
         relay.settle()?;
-        // What is cut on the way out comes too late to do harm.
+        // A cut on the way out comes too late to do harm.
         let codes = [exit::DONE, exit::WAITING];
         assert!(codes.contains(&outcome.code), "{cut:?}: {}", outcome.stderr);
         let heard = outcome.code == exit::DONE

@@ -1,4 +1,4 @@
-//! From a claim pair on the card to the edition's own client, authenticated with the TPM's key.
+//! From a claim pair on the card to the edition's own client, which authenticates with the TPM's key.
 
 use anyhow::{Context, Result};
 use image_tests::clients::{KeyType, aws_crt, mosquitto, openssl, pkcs11_tool};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{Enrolling, exit, thing};
 
-/// Provisioned and enrolled in one go, as by both units at the first start.
+/// A device after its first start, in which both units ran.
 fn enrolled(edition: &str, key: KeyType, options: Options) -> Result<Enrolling> {
     let enrolling = Enrolling::at(Cloud::with(options)?, edition, key)?;
     assert_eq!(enrolling.device.status()?["state"], "AwaitingCertificate");
@@ -19,7 +19,7 @@ fn enrolled(edition: &str, key: KeyType, options: Options) -> Result<Enrolling> 
     enrolling.assert_own_key()?;
     assert!(!enrolling.device.exists("/boot/firstboot/claim.key.pem"));
     assert!(!enrolling.device.exists("/boot/firstboot/claim.cert.pem"));
-    // Nothing is asked for again.
+    // A later start asks for nothing.
     enrolling.cloud.core.take_events();
     enrolling.ends(exit::DONE, "")?;
     assert_eq!(enrolling.cloud.core.events().0.len(), 0);
@@ -30,7 +30,7 @@ fn config(device: &Device, path: &str) -> Result<Value> {
     serde_json::from_str(&device.read(path)?).with_context(|| path.to_owned())
 }
 
-/// The broker has seen the thing, with its own certificate.
+/// The thing has connected to the broker with its own certificate.
 #[track_caller]
 fn assert_authenticated(enrolling: &Enrolling) {
     let events = enrolling.cloud.core.events();
@@ -50,7 +50,7 @@ fn nucleus(key: KeyType) -> Result<()> {
     let slot = plugin["slot"].as_u64().context("no slot")?;
     let identity = device.identity(key)?;
     assert_eq!(plugin["userPin"], identity.pin()?);
-    // As the nucleus's plugin does: the certificate out of the token, the rest by the configuration.
+    // Like the nucleus's plugin: the certificate from the token, the rest from the configuration.
     let certificate = tempfile::NamedTempFile::new()?;
     pkcs11_tool::read_certificate(&identity, certificate.path())?;
     let root_ca = device.path(config["system"]["rootCaPath"].as_str().unwrap_or_default());
@@ -73,7 +73,7 @@ fn nucleus(key: KeyType) -> Result<()> {
 }
 
 fn nucleus_lite(key: KeyType) -> Result<()> {
-    // With the other kind of subject and of claim key, for a change.
+    // With the other kind of subject and of claim key.
     let options = Options {
         subject: Subject::Requested,
         claim: ClaimKey::Rsa,
@@ -129,9 +129,9 @@ image_tests::for_both_keys! {
     v1: v1_with_ecc, v1_with_rsa;
 }
 
-/// An unprovisioned device that starts with `enroll` gets as far.
+/// On an unprovisioned device, `enroll` provisions first.
 #[test]
-fn enroll_alone_does_all_of_it() -> Result<()> {
+fn enroll_alone_does_everything() -> Result<()> {
     let cloud = Cloud::new()?;
     let device = Device::unprovisioned()?;
     cloud.card(&device, "nucleus-lite", KeyType::EccP256)?;
@@ -146,7 +146,7 @@ fn enroll_alone_does_all_of_it() -> Result<()> {
     Ok(())
 }
 
-/// What the template sends beside the name is kept, and what the device was given goes back to it.
+/// The topics and payloads are those that AWS documents; the parameters have their placeholders filled in.
 #[test]
 fn the_conversation_is_the_documented_one() -> Result<()> {
     let enrolling = Enrolling::new()?;
@@ -179,17 +179,17 @@ fn the_conversation_is_the_documented_one() -> Result<()> {
     let asked: Value = serde_json::from_slice(&asked[0])?;
     let csr = std::fs::read_to_string(enrolling.device.request()?)?;
     assert_eq!(asked["certificateSigningRequest"], csr);
-    // Subscribed to all four answers before the first question.
+    // It subscribes to all four answers before it sends the first request.
     let subscribed = |event: &image_tests::doubles::iot_core::Event| {
         matches!(event, image_tests::doubles::iot_core::Event::Subscribed(_))
     };
-    let first_question = events.0.iter().position(|entry| {
+    let first_request = events.0.iter().position(|entry| {
         matches!(
             entry.event,
             image_tests::doubles::iot_core::Event::Published(..)
         )
     });
-    let before = &events.0[..first_question.unwrap_or(0)];
+    let before = &events.0[..first_request.unwrap_or(0)];
     assert_eq!(
         before
             .iter()
@@ -198,7 +198,7 @@ fn the_conversation_is_the_documented_one() -> Result<()> {
         4
     );
     assert_eq!(events.open(), 0, "a connection was left open");
-    // The server's name goes before everything else: AWS chooses the account's certificate by it.
+    // The server's name is sent first, as AWS chooses the account's certificate by it (SNI).
     let hellos = enrolling.cloud.relay.hellos();
     assert!(
         hellos

@@ -1,5 +1,4 @@
-//! What shows that the key is in a TPM goes to the template as parameters, so that a pre-provisioning hook can look
-//! at it.
+//! The evidence that the key is in a TPM is sent to the template as parameters, for a pre-provisioning hook to verify.
 
 use anyhow::Result;
 use firstboot_formats::attestation::{Evidence, PublicArea};
@@ -16,7 +15,7 @@ use crate::{Enrolling, exit, thing};
 
 const PARAMETERS: [&str; 3] = ["EkCertificate", "EkSha256", "KeyPublic"];
 
-/// A provisioned device with this EK, if any, whose template takes all that there is.
+/// A provisioned device with this EK, if any, whose template takes every parameter.
 fn enrolling(key: KeyType, ek: Option<Ek>) -> Result<Enrolling> {
     let mut options = Options::default();
     for template in &mut options.templates {
@@ -73,7 +72,7 @@ fn a_hook_gets_the_ek_certificate_and_the_keys_public_area() -> Result<()> {
 }
 
 #[test]
-fn without_an_ek_certificate_nobody_is_asked() -> Result<()> {
+fn without_an_ek_certificate_nothing_is_requested() -> Result<()> {
     let enrolling = enrolling(KeyType::EccP256, None)?;
     enrolling.ends(exit::SETTINGS, "this TPM has no EK certificate")?;
     assert_eq!(enrolling.cloud.core.events().0.len(), 0);

@@ -1,5 +1,5 @@
-//! Just-in-time provisioning with the operator's own registered CA, by the offline method: the chain goes onto
-//! the card, the client sends it, and the thing's name is the certificate's.
+//! Just-in-time provisioning with the operator's registered CA, by the offline method: the chain is put onto the card,
+//! the client sends it, and the certificate has the thing's name.
 
 use anyhow::{Context, Result};
 use image_tests::clients::{KeyType, aws_crt, mosquitto};
@@ -15,7 +15,7 @@ struct Signed {
     thing: String,
 }
 
-/// A device with a certificate of the operator's issuing CA; AWS knows that CA, and trusts the operator's root.
+/// A device with a certificate by the operator's issuing CA, which is registered with AWS under the operator's root.
 fn signed(edition: &str, key: KeyType) -> Result<Signed> {
     let device = Device::unprovisioned()?;
     let mut settings = offline_settings(edition, key);
@@ -46,8 +46,8 @@ fn signed(edition: &str, key: KeyType) -> Result<Signed> {
     })
 }
 
-/// The first connection makes the thing and is closed; the device comes again, as Greengrass does.
-fn comes_twice(signed: &Signed, connect: impl Fn() -> Result<()>) -> Result<()> {
+/// The first connection creates the thing and is closed; the device connects again, as Greengrass does.
+fn connects_twice(signed: &Signed, connect: impl Fn() -> Result<()>) -> Result<()> {
     assert!(connect().is_err(), "the first connection is closed");
     connect()?;
     let events = signed.cloud.core.events();
@@ -69,10 +69,10 @@ fn v1_sends_the_chain_from_its_file() -> Result<()> {
         let root_ca = device.path("/greengrass/certs/root.ca.pem");
         let identity = device.identity(key)?;
         let port = signed.cloud.core.port();
-        comes_twice(&signed, || {
+        connects_twice(&signed, || {
             mosquitto::publish(&identity, uri, &certificate, &root_ca, port, &signed.thing)
         })?;
-        // Without the chain there is no way from the device to what the broker trusts.
+        // Without the chain there is no path from the device's certificate to the root that the broker trusts.
         let leaf = tempfile::NamedTempFile::new()?;
         let chain = std::fs::read_to_string(&certificate)?;
         let end = chain
@@ -86,7 +86,7 @@ fn v1_sends_the_chain_from_its_file() -> Result<()> {
     Ok(())
 }
 
-/// The nucleus gives aws-crt the chain that the token has.
+/// The nucleus gives aws-crt the chain from the token.
 #[test]
 fn aws_crt_sends_the_chain() -> Result<()> {
     let key = KeyType::EccP256;
@@ -100,7 +100,7 @@ fn aws_crt_sends_the_chain() -> Result<()> {
     let chain = device.path("/var/lib/tpm2_pkcs11/certificate.pem");
     let identity = device.identity(key)?;
     let port = signed.cloud.core.port();
-    comes_twice(&signed, || {
+    connects_twice(&signed, || {
         aws_crt::publish_at_slot(&identity, slot, &chain, &root_ca, port, &signed.thing)
     })
 }

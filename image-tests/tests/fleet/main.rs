@@ -1,5 +1,5 @@
-//! Fleet provisioning by claim, end to end: a real swtpm, a real mosquitto behind the double of AWS IoT Core,
-//! the editions' own clients. `make fleet` runs it alone, with many more devices than `make test`.
+//! Fleet provisioning by claim, end to end: a real swtpm, a real mosquitto in the double of AWS IoT Core, and the
+//! editions' own clients. `make fleet` runs it alone, with many more devices than `make test`.
 
 mod claim;
 mod cuts;
@@ -28,11 +28,11 @@ mod exit {
     pub const SETTINGS: i32 = 78;
 }
 
-/// A provisioned device, and the place where it is to enroll.
+/// A provisioned device, and the cloud that it enrolls with.
 struct Enrolling {
     cloud: Cloud,
     device: Device,
-    /// The thing's name that the template makes.
+    /// The thing's name by the template.
     thing: String,
 }
 
@@ -45,7 +45,7 @@ impl Enrolling {
         Self::at(Cloud::with(options)?, "nucleus-lite", KeyType::EccP256)
     }
 
-    /// Where the template makes the very name that the settings have.
+    /// With the settings' thing name also made by the template.
     fn with_the_settings_name(mut options: Options) -> Result<Self> {
         for template in &mut options.templates {
             template.thing_prefix = "gateway-".into();
@@ -69,13 +69,13 @@ impl Enrolling {
 
     fn enroll(&self) -> Result<Outcome> {
         let outcome = self.device.run(&["enroll"])?;
-        // What others send reaches no terminal unchanged.
+        // Text from the network never reaches a terminal unescaped.
         let steering = |c: char| c.is_control() && c != '\n';
         assert!(!outcome.stderr.contains(steering), "{:?}", outcome.stderr);
         Ok(outcome)
     }
 
-    /// Enrolling ends so, for a reason that has these words.
+    /// Enrolls: expects this exit status, and a reason with these words.
     #[track_caller]
     fn ends(&self, code: i32, words: &str) -> Result<()> {
         let outcome = self.enroll()?;
@@ -83,7 +83,7 @@ impl Enrolling {
         Ok(())
     }
 
-    /// Enrolling ends well, with one certificate active, which is the device's, and its claim is gone.
+    /// Enrolls successfully: one certificate is active, which is the device's, and its claim pair is gone.
     #[track_caller]
     fn ends_done(&self) -> Result<()> {
         let outcome = self.enroll()?;
@@ -123,7 +123,7 @@ impl Enrolling {
         Ok(record["key_sha256"].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Certificates that were created and those that are active.
+    /// The numbers of certificates that were created and that are active.
     #[track_caller]
     fn assert_certificates(&self, created: usize, active: usize) {
         let counts = self.cloud.core.counts();
@@ -134,7 +134,7 @@ impl Enrolling {
         );
     }
 
-    /// All certificates, whatever has become of them, are for the device's key.
+    /// All certificates that were ever issued are for the device's key.
     fn assert_own_key(&self) -> Result<()> {
         let key = self.key()?;
         for certificate in self.cloud.core.registry().certificates() {
@@ -145,7 +145,7 @@ impl Enrolling {
     }
 }
 
-/// The thing that the double's template makes of the device, whose settings would have it otherwise.
+/// The device's thing name by the double's template, which differs from its settings.
 fn thing() -> String {
     format!("core-{SERIAL}")
 }

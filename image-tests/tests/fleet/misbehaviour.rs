@@ -1,5 +1,5 @@
-//! AWS, or somebody between, does not do as documented: nothing is lost, nothing doubled that need not be, the
-//! identity stays, and a later start ends well.
+//! AWS, or somebody in between, does not do what is documented: nothing is lost, nothing is doubled needlessly, the
+//! identity stays, and a later start succeeds.
 
 use anyhow::Result;
 use image_tests::doubles::iot_core::{Admission, Call, Misbehaviour, Options, Rejection};
@@ -11,14 +11,13 @@ use crate::{Enrolling, exit};
 const CREATE: &str = "$aws/certificates/create-from-csr/json";
 const REGISTER: &str = "$aws/provisioning-templates/gateways/provision/json";
 
-/// One way to misbehave, and what it comes to.
+/// One kind of misbehaviour, and its consequences.
 struct Case {
     call: Call,
     misbehaviour: Misbehaviour,
     code: i32,
     words: &'static str,
-    /// Certificates that there are in the end. More than one only where the first was issued and the device
-    /// could not hear of it.
+    /// The number of certificates at the end. More than one only if the answer with the first one was lost.
     created: usize,
 }
 
@@ -89,7 +88,7 @@ impl Case {
     }
 }
 
-/// Whatever waits for an answer in vain waits for half a minute: all of them at the same time.
+/// Each waits half a minute for an answer in vain, so they run at the same time.
 #[test]
 fn no_answer() -> Result<()> {
     let elsewhere = || Misbehaviour::At("devices/other/hello".into());
@@ -104,7 +103,7 @@ fn no_answer() -> Result<()> {
     std::thread::scope(|scope| {
         let mut waiting: Vec<_> = cases.map(|case| scope.spawn(move || case.holds())).into();
         waiting.push(scope.spawn(a_late_answer));
-        waiting.push(scope.spawn(a_server_that_says_nothing));
+        waiting.push(scope.spawn(a_silent_server));
         waiting.into_iter().try_for_each(|case| {
             case.join()
                 .unwrap_or_else(|_| anyhow::bail!("a case failed"))
@@ -112,7 +111,7 @@ fn no_answer() -> Result<()> {
     })
 }
 
-/// An answer that comes when the device has given up, and started again.
+/// The answer comes after the device has given up and started again.
 fn a_late_answer() -> Result<()> {
     let enrolling = Enrolling::with_the_settings_name(Options::default())?;
     let core = &enrolling.cloud.core;
@@ -120,8 +119,8 @@ fn a_late_answer() -> Result<()> {
     enrolling.ends(exit::WAITING, "timed out")?;
     std::thread::scope(|scope| {
         let again = scope.spawn(|| enrolling.ends_done());
-        // The answer to the first question comes after the second one has been asked, and before its own.
-        core.wait_until("the second question", |counts| counts.created == 2)?;
+        // The first request's answer comes after the second request, and before the second one's answer.
+        core.wait_until("the second request", |counts| counts.created == 2)?;
         core.release();
         again.join().unwrap_or_else(|_| anyhow::bail!("a panic"))
     })?;
@@ -130,7 +129,7 @@ fn a_late_answer() -> Result<()> {
     enrolling.assert_own_key()
 }
 
-fn a_server_that_says_nothing() -> Result<()> {
+fn a_silent_server() -> Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let enrolling = Enrolling::with_the_settings_name(Options::default())?;
     let mut settings = enrolling
@@ -185,7 +184,7 @@ fn refusals_of_the_registration() -> Result<()> {
         1,
     )
     .holds()?;
-    // A token that AWS does not know is worth nothing, and another certificate cannot be avoided.
+    // With a token that AWS does not know, a second certificate cannot be avoided …
     let refused = Rejection::invalid_token("no");
     register(
         Misbehaviour::Rejected(refused.clone()),
@@ -194,12 +193,12 @@ fn refusals_of_the_registration() -> Result<()> {
         2,
     )
     .holds()?;
-    // … unless it was the second try of one that had come through.
+    // … unless an earlier try with it had succeeded.
     register(Misbehaviour::RejectedAfterAll(refused), exit::DONE, "", 1).holds()
 }
 
 #[test]
-fn answers_about_the_certificate_that_cannot_be() -> Result<()> {
+fn invalid_answers_about_the_certificate() -> Result<()> {
     for misbehaviour in [
         Misbehaviour::Says(b"{".to_vec()),
         Misbehaviour::Says(Vec::new()),
@@ -223,7 +222,7 @@ fn answers_about_the_certificate_that_cannot_be() -> Result<()> {
 }
 
 #[test]
-fn answers_about_the_thing_that_cannot_be() -> Result<()> {
+fn invalid_answers_about_the_thing() -> Result<()> {
     for misbehaviour in [
         Misbehaviour::Says(b"{".to_vec()),
         Misbehaviour::Says(vec![b'x'; 1_000_000]),
@@ -234,12 +233,12 @@ fn answers_about_the_thing_that_cannot_be() -> Result<()> {
     ] {
         register(misbehaviour, exit::OTHER, "registering", 1).holds()?;
     }
-    // A template need not make a thing: then the settings' name is the one.
+    // A template need not create a thing: then the settings' name is used.
     register(Misbehaviour::With("thingName", None), exit::DONE, "", 1).holds()
 }
 
 #[test]
-fn more_answers_than_were_asked_for() -> Result<()> {
+fn unexpected_answers() -> Result<()> {
     let junk = || b"{\"thingName\": \"wrong\"}".to_vec();
     create(Misbehaviour::Twice, exit::DONE, "", 1).holds()?;
     register(Misbehaviour::Twice, exit::DONE, "", 1).holds()?;
@@ -249,19 +248,19 @@ fn more_answers_than_were_asked_for() -> Result<()> {
     register(again, exit::DONE, "", 1).holds()?;
     let foreign = Misbehaviour::After("devices/other/hello".into(), junk());
     register(foreign, exit::DONE, "", 1).holds()?;
-    // The right payload where refusals come.
+    // The right payload on the topic for refusals.
     let wrong = Misbehaviour::At(format!("{CREATE}/rejected"));
     create(wrong, exit::WAITING, "refused (", 2).holds()
 }
 
 #[test]
-fn the_connection_is_closed_in_place_of_an_answer() -> Result<()> {
+fn the_connection_is_closed_instead_of_an_answer() -> Result<()> {
     create(Misbehaviour::HangsUp, exit::WAITING, "closed", 2).holds()?;
     register(Misbehaviour::HangsUp, exit::WAITING, "closed", 1).holds()
 }
 
 #[test]
-fn a_claim_that_is_not_let_in() -> Result<()> {
+fn a_claim_that_is_refused() -> Result<()> {
     for (admission, words) in [
         (Admission::Refused, "refused the connection"),
         (Admission::Closed, "claim certificate"),

@@ -1,4 +1,4 @@
-//! The way to AWS IoT Core: nobody there, the wrong one there, somebody between.
+//! The connection to AWS IoT Core: no server, the wrong server, or somebody in between.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,14 +17,14 @@ use crate::{Enrolling, exit};
 const KEY: KeyType = KeyType::EccP256;
 
 impl Enrolling {
-    /// With something of its enrollment settings changed.
+    /// Changes the enrollment settings.
     fn change(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
         let mut settings = self.cloud.settings("nucleus-lite", KEY);
         change(&mut settings["enrollment"]);
         self.device.settings(&settings)
     }
 
-    /// Waits, for this reason; has asked for nothing; and ends well with the right settings.
+    /// Waits for this reason without a request; succeeds with the right settings.
     fn waits_and_recovers(&self, words: &str) -> Result<()> {
         self.ends(exit::WAITING, words)?;
         self.assert_certificates(0, 0);
@@ -45,7 +45,7 @@ fn nobody_listens() -> Result<()> {
     enrolling.waits_and_recovers("cannot reach localhost")
 }
 
-/// Waiting for the network writes nothing, however often it is tried.
+/// Waiting for the network writes nothing, however often the device tries.
 #[test]
 fn a_device_without_network_writes_nothing() -> Result<()> {
     let enrolling = Enrolling::new()?;
@@ -60,7 +60,7 @@ fn a_device_without_network_writes_nothing() -> Result<()> {
     Ok(())
 }
 
-/// A double whose server shows this certificate; the card trusts the root.
+/// A double whose server presents this certificate, and a device that trusts the root.
 fn server(root: Authority, pair: &Pair) -> Result<Enrolling> {
     let root = Arc::new(root);
     let memory = IotCore::start(&root, Options::default())?.memory();
@@ -69,7 +69,7 @@ fn server(root: Authority, pair: &Pair) -> Result<Enrolling> {
 }
 
 #[test]
-fn the_server_is_somebody_else() -> Result<()> {
+fn the_wrong_server() -> Result<()> {
     let root = Authority::new()?;
     let elsewhere = root.server_elsewhere()?;
     let expired = root.server_valid(Validity::Expired)?;
@@ -96,26 +96,26 @@ fn the_server_is_somebody_else() -> Result<()> {
     Ok(())
 }
 
-/// The root certificate of the image is Amazon's: without the operator's, this server is not believed.
+/// The image has Amazon's root certificate: without the operator's, this server is not trusted.
 #[test]
-fn without_the_operators_root_only_amazon_is_believed() -> Result<()> {
+fn without_the_operators_root_only_amazon_is_trusted() -> Result<()> {
     let enrolling = Enrolling::new()?;
     enrolling.device.remove("/boot/firstboot/root-ca.pem")?;
     enrolling.ends(exit::WAITING, "CN=Amazon Root CA 3,O=Amazon,C=US; ")
 }
 
 #[test]
-fn a_right_server_is_believed() -> Result<()> {
+fn a_good_server_is_trusted() -> Result<()> {
     let root = Authority::new()?;
     let pair = root.server()?;
     server(root, &pair)?.ends_done()
 }
 
-/// Port 443 wants ALPN; the double's port is another, so that a proxy leads there.
+/// Port 443 needs ALPN. The double has another port, so a proxy forwards to it.
 #[test]
 fn a_proxy_and_port_443() -> Result<()> {
     let enrolling = Enrolling::new()?;
-    let proxy = Proxy::start(
+    let proxy = HttpProxy::start(
         Some(enrolling.cloud.relay.port()),
         "HTTP/1.1 200 OK\r\n\r\n",
     )?;
@@ -137,10 +137,10 @@ fn a_proxy_and_port_443() -> Result<()> {
 }
 
 #[test]
-fn a_proxy_that_does_not_want() -> Result<()> {
+fn a_proxy_that_refuses() -> Result<()> {
     for (answer, words) in [
         (
-            "HTTP/1.1 407 Proxy \u{1b}[2J Authentication Required\r\n\r\n",
+            "HTTP/1.1 407 HttpProxy \u{1b}[2J Authentication Required\r\n\r\n",
             "407",
         ),
         ("SSH-2.0-OpenSSH\r\n\r\n", "the proxy"),
@@ -148,14 +148,14 @@ fn a_proxy_that_does_not_want() -> Result<()> {
         (&"x".repeat(20_000), "the proxy"),
     ] {
         let enrolling = Enrolling::new()?;
-        let proxy = Proxy::start(None, answer)?;
+        let proxy = HttpProxy::start(None, answer)?;
         enrolling.change(|enrollment| enrollment["http_proxy"] = json!(proxy.url()))?;
         enrolling.waits_and_recovers(words)?;
     }
     Ok(())
 }
 
-/// Somebody else's service at the port: it talks first, and no TLS.
+/// Another service at the port, which speaks first, and not TLS.
 #[test]
 fn no_tls_at_all() -> Result<()> {
     for answer in [
@@ -164,7 +164,7 @@ fn no_tls_at_all() -> Result<()> {
         "",
     ] {
         let enrolling = Enrolling::new()?;
-        let server = Proxy::start(None, answer)?;
+        let server = HttpProxy::start(None, answer)?;
         enrolling.change(|enrollment| enrollment["port"] = json!(server.port))?;
         let outcome = enrolling.enroll()?;
         assert_eq!(
@@ -181,16 +181,16 @@ fn no_tls_at_all() -> Result<()> {
     Ok(())
 }
 
-/// An HTTP proxy that knows CONNECT, or a server that only says something: each connection is given its answer
-/// once it has asked, and led to where the proxy leads.
-struct Proxy {
+/// An HTTP proxy with CONNECT, or a server with a fixed answer. Each connection gets the answer to its request, and is
+/// then forwarded.
+struct HttpProxy {
     port: u16,
     requests: Arc<std::sync::Mutex<Vec<String>>>,
 }
 
-impl Proxy {
-    /// Its thread ends with the test's program; it takes connections until then.
-    fn start(leads_to: Option<u16>, answer: &str) -> Result<Self> {
+impl HttpProxy {
+    /// Accepts connections until the test program ends.
+    fn start(forwards_to: Option<u16>, answer: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
         let requests = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -198,7 +198,7 @@ impl Proxy {
         let answer = answer.to_owned();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let _ = Self::serve(stream, leads_to, &answer, &heard);
+                let _ = Self::serve(stream, forwards_to, &answer, &heard);
             }
         });
         Ok(Self { port, requests })
@@ -206,11 +206,11 @@ impl Proxy {
 
     fn serve(
         mut stream: TcpStream,
-        leads_to: Option<u16>,
+        forwards_to: Option<u16>,
         answer: &str,
         heard: &std::sync::Mutex<Vec<String>>,
     ) -> Result<()> {
-        // All of a request to a proxy, in however many pieces; a TLS record is another thing.
+        // A whole request to a proxy, in however many pieces, or the first bytes of a TLS record.
         let (mut request, mut piece) = (Vec::new(), [0; 4096]);
         while !request.ends_with(b"\r\n\r\n") && request.first() != Some(&22) {
             match stream.read(&mut piece)? {
@@ -222,7 +222,7 @@ impl Proxy {
             heard.push(String::from_utf8_lossy(&request).into_owned());
         }
         stream.write_all(answer.as_bytes())?;
-        let Some(port) = leads_to else {
+        let Some(port) = forwards_to else {
             return Ok(());
         };
         let server = TcpStream::connect(("127.0.0.1", port))?;

@@ -1,5 +1,4 @@
-//! The identity's own records say something wrong: whatever is mended, AWS is asked for no more than one
-//! certificate in a run.
+//! The identity's records are wrong: whatever has to be repaired, a run requests at most one certificate from AWS.
 
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
@@ -17,7 +16,7 @@ fn edit(enrolling: &Enrolling, file: &str, change: impl FnOnce(&mut Value)) -> R
     enrolling.device.write(file, document.to_string())
 }
 
-/// A certificate is kept, and its registration was put off.
+/// Enrolls up to the registration, which is refused for now; the certificate is kept.
 fn kept(enrolling: &Enrolling) -> Result<()> {
     let later = Rejection::new(429, "Throttled", "later");
     let core = &enrolling.cloud.core;
@@ -41,7 +40,7 @@ fn a_record_of_another_key_costs_no_certificates() -> Result<()> {
     Ok(())
 }
 
-/// Nothing but the record is wrong: the certificate that is kept stays good, with an RSA key as well.
+/// Only the record is wrong: the kept certificate is used, also with an RSA key.
 #[test]
 fn a_kept_certificate_survives_a_record_of_another_key() -> Result<()> {
     let cloud = image_tests::faults::network::Cloud::with(Options::default())?;
@@ -57,7 +56,7 @@ fn a_kept_certificate_survives_a_record_of_another_key() -> Result<()> {
     Ok(())
 }
 
-/// What is kept is of no use: one more certificate is asked for, and no third.
+/// The kept certificate is useless: the device requests one more, and no third.
 #[test]
 fn a_kept_certificate_that_is_not_ours_costs_one_more() -> Result<()> {
     let others = Enrolling::new()?;
@@ -74,7 +73,7 @@ fn a_kept_certificate_that_is_not_ours_costs_one_more() -> Result<()> {
     Ok(())
 }
 
-/// A registration that goes on refusing the token of a certificate just made: one run asks once.
+/// The registration keeps refusing the tokens of new certificates: a run requests only one.
 #[test]
 fn a_token_that_is_always_refused_costs_one_certificate_a_run() -> Result<()> {
     let enrolling = Enrolling::new()?;

@@ -1,5 +1,5 @@
-//! A registration that is asked for twice, as after a cut: AWS does not document what it answers then, so that
-//! both answers have to lead to a device that works.
+//! A registration that is requested twice, as after a cut. AWS does not document its answer, so each of the two
+//! possible ones has to lead to a working device.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use image_tests::doubles::iot_core::{Call, Misbehaviour, Options, Repeated, Stat
 
 use crate::{Enrolling, exit};
 
-/// The thing is registered, and the device does not hear of it.
-fn registered_unheard(enrolling: &Enrolling) -> Result<()> {
+/// The thing is registered, but the answer is lost.
+fn registered_without_an_answer(enrolling: &Enrolling) -> Result<()> {
     enrolling
         .cloud
         .core
@@ -25,23 +25,23 @@ fn registered_unheard(enrolling: &Enrolling) -> Result<()> {
 }
 
 #[test]
-fn the_same_answer_again_is_taken() -> Result<()> {
+fn a_repeated_answer_is_accepted() -> Result<()> {
     let enrolling = Enrolling::with(Options {
         repeated: Repeated::Idempotent,
         ..Options::default()
     })?;
-    registered_unheard(&enrolling)?;
+    registered_without_an_answer(&enrolling)?;
     enrolling.ends_done()?;
     enrolling.assert_certificates(1, 1);
     assert_eq!(enrolling.cloud.core.counts().register_calls, 2);
     Ok(())
 }
 
-/// The certificate is tried with the TPM's key: it is active, so that it has been registered.
+/// The device tries its certificate with the TPM's key: it is active, so it has been registered.
 #[test]
-fn a_refused_token_is_no_loss_where_the_certificate_is_active() -> Result<()> {
+fn a_refused_token_does_not_matter_if_the_certificate_is_active() -> Result<()> {
     let enrolling = Enrolling::with_the_settings_name(Options::default())?;
-    registered_unheard(&enrolling)?;
+    registered_without_an_answer(&enrolling)?;
     enrolling.ends_done()?;
     enrolling.assert_certificates(1, 1);
     let events = enrolling.cloud.core.events();
@@ -49,19 +49,19 @@ fn a_refused_token_is_no_loss_where_the_certificate_is_active() -> Result<()> {
     Ok(())
 }
 
-/// Where template and settings name the thing differently and the policy ties the client ID to the name, the
-/// device cannot show that its certificate is active: the only case in which a second one becomes so.
+/// If template and settings give the thing different names, and the policy ties the client ID to the name, the device
+/// cannot find out that its certificate is active. Only then does a second one become active.
 #[test]
-fn an_unheard_name_that_the_settings_do_not_have_costs_a_second_certificate() -> Result<()> {
+fn a_lost_name_that_differs_from_the_settings_costs_a_second_certificate() -> Result<()> {
     let enrolling = Enrolling::new()?;
-    registered_unheard(&enrolling)?;
+    registered_without_an_answer(&enrolling)?;
     enrolling.ends_done()?;
     enrolling.assert_certificates(2, 2);
     assert_eq!(enrolling.cloud.core.counts().things, 1);
     enrolling.assert_own_key()
 }
 
-/// The device was off for longer than its token lives.
+/// The device was off until its token had expired.
 #[test]
 fn an_expired_token_leads_to_another_certificate() -> Result<()> {
     let enrolling = Enrolling::with_the_settings_name(Options::default())?;
@@ -77,7 +77,7 @@ fn an_expired_token_leads_to_another_certificate() -> Result<()> {
     Ok(())
 }
 
-/// The template leaves the certificate inactive until somebody looks: the device is done all the same.
+/// The template leaves the certificate inactive until somebody approves it: the device is done all the same.
 #[test]
 fn a_certificate_that_is_not_activated_yet_is_kept() -> Result<()> {
     let mut options = Options::default();
@@ -89,9 +89,9 @@ fn a_certificate_that_is_not_activated_yet_is_kept() -> Result<()> {
     Ok(())
 }
 
-/// A reset before the registration: another key, another certificate, and the token went with the old one.
+/// A reset before the registration leads to another key and another certificate, and discards the old token.
 #[test]
-fn a_reset_takes_the_token_along() -> Result<()> {
+fn a_reset_discards_the_token() -> Result<()> {
     let enrolling = Enrolling::with_the_settings_name(Options::default())?;
     enrolling.cloud.core.misbehave(
         Call::RegisterThing,
@@ -111,9 +111,9 @@ fn a_reset_takes_the_token_along() -> Result<()> {
     Ok(())
 }
 
-/// A certificate file that is damaged later needs neither the network nor a person.
+/// A damaged certificate file is repaired without the network or a person.
 #[test]
-fn a_damaged_certificate_is_taken_again_without_the_network() -> Result<()> {
+fn a_damaged_certificate_is_restored_without_the_network() -> Result<()> {
     let enrolling = Enrolling::new()?;
     enrolling.ends_done()?;
     let before = enrolling.certificate()?;
@@ -130,7 +130,7 @@ fn a_damaged_certificate_is_taken_again_without_the_network() -> Result<()> {
     Ok(())
 }
 
-/// What is kept for the registration may be damaged, too: the device ends well.
+/// If the token that is kept for the registration is damaged, the device still succeeds.
 #[test]
 fn a_damaged_token_leads_to_another_certificate() -> Result<()> {
     for damage in ["", "{}", "hello"] {

@@ -1,4 +1,4 @@
-//! Claim key, ownership token and PIN: in no log, no argument list, no environment, no status, nowhere that
+//! Claim key, ownership token and PIN never reach a log, an argument list, an environment, a status, or a file that
 //! others can read.
 
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use image_tests::process::finish;
 
 use crate::Enrolling;
 
-/// What must not be seen: each line of the claim key's PEM, the token, the PIN.
+/// The secrets: each line of the claim key's PEM, the token, the PIN.
 fn secrets(enrolling: &Enrolling) -> Result<Vec<(String, String)>> {
     let [_, key] = enrolling.cloud.core.claim();
     let lines = key
@@ -31,8 +31,9 @@ fn secrets(enrolling: &Enrolling) -> Result<Vec<(String, String)>> {
     Ok(secrets)
 }
 
-/// firstboot as loud as it gets, under strace: everything that it says, and everything that it starts.
-fn loud(enrolling: &Enrolling, arguments: &[&str]) -> Result<String> {
+/// Runs firstboot under strace with all its logging. Returns everything that it prints, and everything that it
+/// executes.
+fn verbose(enrolling: &Enrolling, arguments: &[&str]) -> Result<String> {
     let log = tempfile::NamedTempFile::new()?;
     let firstboot = enrolling.device.firstboot(arguments)?;
     let mut strace = Command::new("strace");
@@ -49,7 +50,7 @@ fn loud(enrolling: &Enrolling, arguments: &[&str]) -> Result<String> {
     let traced = std::fs::read_to_string(log.path())?;
     assert!(
         traced.contains("execve"),
-        "strace has seen nothing: {finished:?}"
+        "strace logged nothing: {finished:?}"
     );
     Ok(finished.stdout + &finished.stderr + &traced)
 }
@@ -63,8 +64,8 @@ fn they_stay_where_they_belong() -> Result<()> {
         .cloud
         .core
         .misbehave(Call::RegisterThing, 1, Misbehaviour::Rejected(refused));
-    let mut said = loud(&enrolling, &["--verbose", "enroll"])?;
-    // Between the two calls the token is on the disk, for root alone.
+    let mut said = verbose(&enrolling, &["--verbose", "enroll"])?;
+    // Between the two calls the token is on the disk, readable only by root.
     let [(_, token)] = &secrets(&enrolling)?
         .into_iter()
         .filter(|(what, _)| what == "ownership token")
@@ -87,7 +88,7 @@ fn they_stay_where_they_belong() -> Result<()> {
         &["status", "--json"],
         &["--verbose", "enroll"],
     ] {
-        said += &loud(&enrolling, arguments)?;
+        said += &verbose(&enrolling, arguments)?;
     }
     enrolling.ends_done()?;
     for arguments in [
@@ -95,7 +96,7 @@ fn they_stay_where_they_belong() -> Result<()> {
         &["status", "--json"],
         &["--verbose", "enroll"],
     ] {
-        said += &loud(&enrolling, arguments)?;
+        said += &verbose(&enrolling, arguments)?;
     }
     assert!(said.contains("registered as"), "{said}");
     for (what, secret) in secrets(&enrolling)? {

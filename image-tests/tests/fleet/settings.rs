@@ -1,4 +1,4 @@
-//! Settings of fleet provisioning that cannot work are refused with their path, before anybody is asked.
+//! Fleet provisioning settings that cannot work are refused with their path before anything is requested.
 
 use anyhow::Result;
 use image_tests::clients::KeyType;
@@ -57,15 +57,15 @@ fn mistakes_are_named() -> Result<()> {
     enrolling.ends_done()
 }
 
-/// Without a clock to believe nothing is asked for: a certificate could be taken that is not valid.
+/// Nothing is requested while the clock is not synchronised: the device might accept a certificate that is not valid.
 #[test]
-fn without_a_clock_nothing_is_asked_for() -> Result<()> {
+fn without_a_clock_nothing_is_requested() -> Result<()> {
     let enrolling = Enrolling::new()?;
     let mut settings = enrolling.cloud.settings("nucleus-lite", KeyType::EccP256);
     settings["enrollment"]["trust_clock"] = json!(false);
     enrolling.device.settings(&settings)?;
     let outcome = enrolling.enroll()?;
-    // Where this machine's clock is synchronised, it is believed.
+    // If this host's clock is synchronised, the device trusts it.
     if outcome.code == exit::DONE {
         return enrolling.ends_done();
     }

@@ -1,4 +1,4 @@
-//! Certificates on the boot partition: what is accepted is the device's, and goes on unchanged.
+//! Certificates on the boot partition: only the device's own are accepted, and they are kept unchanged.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -21,13 +21,13 @@ use crate::{Checked, Else, assert_printable, cases, damage, damaged};
 
 const THING: &str = "gateway-1";
 
-/// A device's key and what an authority has made of its request, PEM.
+/// A device's key, and certificates for it, in PEM.
 struct Fixture {
     key: PublicKey,
     leaf: String,
-    /// The leaf by an intermediate authority, then that.
+    /// The leaf, then the intermediate CA that issued it.
     chain: String,
-    /// Blocks that may turn up in a file: those above, an expired one, another key's, a root's, no certificates.
+    /// Blocks that a file may contain: the above, an expired one, another key's, a root, and other kinds of PEM.
     blocks: Vec<String>,
 }
 
@@ -63,13 +63,13 @@ fn fixture() -> Checked<&'static Fixture> {
     FIXTURE.as_ref().or_fail()
 }
 
-/// 2024: the authority's certificates are valid.
+/// In 2024, when the authority's certificates are valid.
 const CLOCK: Clock = Clock {
     now: Duration::from_secs(1_704_067_200),
     synchronised: true,
 };
 
-/// Reads this file: a chain, or a reason for an operator. Whether the device would accept it.
+/// Reads this file: a chain, or a reason for the operator. Returns whether the device would accept it.
 fn judge(fixture: &Fixture, pem: &[u8]) -> Checked<bool> {
     let chain = match Chain::parse(pem, &fixture.key, &[]) {
         Ok(chain) => chain,
@@ -97,7 +97,7 @@ fn judge(fixture: &Fixture, pem: &[u8]) -> Checked<bool> {
             Ok(false)
         }
         Verdict::Good | Verdict::GoodBut(_) => {
-            // The same key, in whatever form its point is written: as OpenSSL, which will use it, reads both.
+            // The same key, whatever the form of its point: as OpenSSL, which will use it, reads both.
             let key = PKey::public_key_from_der(fixture.key.spki()).or_fail()?;
             let certified = X509::from_der(&leaf.value).and_then(|leaf| leaf.public_key());
             let has_key = certified.or_fail()?.public_eq(&key);
@@ -182,7 +182,7 @@ fn damaged_text() -> Checked {
     Ok(())
 }
 
-/// Base64 digits changed into others: the damage is in the certificate, not around it.
+/// Changes base64 digits: the damage is in the certificate, not around it.
 #[test]
 fn damaged_certificates() -> Checked {
     let fixture = fixture()?;
@@ -201,7 +201,7 @@ fn damaged_certificates() -> Checked {
     Ok(())
 }
 
-/// What editors, shells and tools make of a text does not change what is in it.
+/// A text means the same in each form that editors, shells and tools write.
 #[test]
 fn each_form_is_judged_alike() -> Checked {
     let fixture = fixture()?;
@@ -239,7 +239,7 @@ fn spliced_certificates() -> Checked {
 
 /// As large as the limit allows.
 #[test]
-fn the_worst_files_that_fit() -> Checked {
+fn the_worst_files_within_the_limit() -> Checked {
     let fixture = fixture()?;
     let intermediate = &fixture.blocks[3];
     let many = intermediate.repeat(64 * 1024 / intermediate.len());

@@ -1,5 +1,5 @@
-//! Greengrass's configuration files in which others have written, too: what is theirs stays, and what cannot be
-//! read is kept beside.
+//! Greengrass's configuration files in which others have written: their values stay, and a file that cannot be read is
+//! kept beside the new one.
 
 use firstboot::error::ErrorKind;
 use firstboot::greengrass::{self, ConfigValues};
@@ -24,7 +24,7 @@ struct Configured {
     settings: Greengrass,
     platform: Platform,
     pin: Pin,
-    /// All that firstboot writes where there is nothing.
+    /// Everything that firstboot writes if there is no file.
     ours: Value,
 }
 
@@ -74,8 +74,7 @@ impl Configured {
         self.tree.read(&format!("{}.unreadable", self.path()))
     }
 
-    /// Puts a file there and lets firstboot write. Whether it did: a file that would become too large is
-    /// refused, and left alone.
+    /// Lets firstboot write over this file. Returns whether it did: a file that would become too large is left alone.
     fn write_over(&self, theirs: &[u8]) -> Checked<bool> {
         let layout = &self.tree.layout;
         let _ = std::fs::remove_file(layout.at(format!("{}.unreadable", self.path())));
@@ -90,7 +89,7 @@ impl Configured {
                 return Ok(false);
             }
         }
-        // What was written is what is wanted: another start would find nothing to do.
+        // The written configuration is the wanted one: another start would have nothing to do.
         prop_assert!(greengrass::is_written(layout, &values).or_fail()?);
         prop_assert!(greengrass::is_ours(layout, self.settings.edition));
         Ok(true)
@@ -114,7 +113,7 @@ impl Configured {
 }
 
 #[test]
-fn what_is_theirs_stays() -> Checked {
+fn the_values_of_others_stay() -> Checked {
     for edition in Edition::ALL {
         let configured = Configured::new(edition)?;
         proptest!(cases(150), |(theirs in theirs(), form in forms())| {
@@ -132,7 +131,7 @@ fn what_is_theirs_stays() -> Checked {
     Ok(())
 }
 
-/// A tree that another made, damaged: understood all the same, or kept as it is.
+/// Another program's tree, damaged: it is either understood or kept as it is.
 #[test]
 fn damaged_files_are_kept() -> Checked {
     let configured = Configured::new(Edition::Nucleus)?;
@@ -144,7 +143,7 @@ fn damaged_files_are_kept() -> Checked {
                 (None, Ok(theirs @ Value::Object(_))) => {
                     configured.assert_kept(&theirs, configured.written().as_ref())?;
                 }
-                // YAML that is not JSON.
+                // YAML, but not JSON.
                 (None, _) => {}
             }
         }
@@ -152,9 +151,9 @@ fn damaged_files_are_kept() -> Checked {
     Ok(())
 }
 
-/// None of these is a tree that ours could be merged into.
+/// None of these is a tree that firstboot's values could be merged into.
 #[test]
-fn what_is_no_tree_is_kept() -> Checked {
+fn files_that_are_no_trees_are_kept() -> Checked {
     let configured = Configured::new(Edition::Nucleus)?;
     for content in [
         "just a note",
@@ -171,9 +170,9 @@ fn what_is_no_tree_is_kept() -> Checked {
     Ok(())
 }
 
-/// Nobody's data goes because it is more, or something else, than firstboot reads.
+/// No data is lost because there is more of it than firstboot reads, or it is not a file.
 #[test]
-fn what_is_too_large_is_kept() -> Checked {
+fn files_that_are_too_large_are_kept() -> Checked {
     let configured = Configured::new(Edition::Nucleus)?;
     let large = format!("{{\"a\": \"{}\"}}", "x".repeat(2 * 1024 * 1024));
     configured.write_over(large.as_bytes())?;
@@ -181,11 +180,11 @@ fn what_is_too_large_is_kept() -> Checked {
     Ok(())
 }
 
-/// As large and as deep as the limit allows: refused or kept, but never the end of firstboot.
+/// As large and as deep as the limit allows: refused or kept, without a crash.
 #[test]
-fn the_worst_files_that_fit() -> Checked {
+fn the_worst_files_within_the_limit() -> Checked {
     let configured = Configured::new(Edition::Nucleus)?;
-    // Ten anchors that each name the one before ten times: 10^10 nodes, once written out.
+    // Ten anchors that each refer to the previous one ten times: 10^10 nodes when expanded.
     let laughs: String = (0..10)
         .map(|n| match n {
             0 => "a0: &a0 lol\n".to_owned(),

@@ -1,4 +1,4 @@
-//! Trees of settings as other programs write them, and what has to stay of them.
+//! Trees of settings as other programs write them, and the values that have to stay.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -7,8 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::{any_json, any_text};
 
-/// Numbers that a floating-point number may stand for, without the last of its digits: YAML has no others
-/// above 2^63, and nobody counts on them.
+/// With floating-point numbers rounded by their last digits. YAML has no others above 2^63.
 pub fn rounded(value: &Value) -> Value {
     match value {
         Value::Number(n) if !n.is_i64() => format!("{:.12e}", n.as_f64().unwrap_or(0.0)).into(),
@@ -21,7 +20,7 @@ pub fn rounded(value: &Value) -> Value {
     }
 }
 
-/// Everything in a tree that is not itself an object with something in it, with the way to it.
+/// The leaves of a tree, including empty objects, and their paths.
 pub fn leaves(tree: &Value) -> Vec<(Vec<&str>, &Value)> {
     match tree {
         Value::Object(object) if !object.is_empty() => object
@@ -79,13 +78,13 @@ pub fn theirs() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The ways in which programs write the same tree.
+/// The forms in which programs write the same tree.
 #[derive(Clone, Copy, Debug)]
 pub enum Form {
     Compact,
     Pretty,
     Tabs,
-    /// As Python's json module does by default.
+    /// Like Python's json module by default.
     Ascii,
     Yaml,
 }

@@ -1,4 +1,4 @@
-//! Fleet provisioning: what the network brings, the claim pair on the boot partition, and what is kept of both.
+//! Fleet provisioning: input from the network, the claim pair on the boot partition, and the files kept from both.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,7 +35,7 @@ fn rejection() -> Value {
     json!({ "statusCode": 400, "errorCode": "InvalidParameters", "errorMessage": "no \u{1b}[2J" })
 }
 
-/// Whatever a payload is, it is understood or refused in words.
+/// Any payload is either understood or refused with a reason.
 fn judge(payload: &[u8]) -> Checked {
     match Created::parse(payload) {
         Ok(created) => {
@@ -62,7 +62,7 @@ fn judge(payload: &[u8]) -> Checked {
     let refusal = Rejection::parse(payload).error("asking");
     prop_assert_eq!(refusal.kind, ErrorKind::Waiting);
     assert_printable(&refusal.to_string())?;
-    // 300 characters of each text, a control character shown as up to eight.
+    // At most 300 characters of each text, with a control character escaped as up to eight.
     prop_assert!(refusal.to_string().len() < 20_000);
     Ok(())
 }
@@ -93,7 +93,7 @@ fn payloads() -> Checked {
     Ok(())
 }
 
-/// Bytes from a broker: packets are taken from the front until there is none, or what comes is no MQTT.
+/// Takes packets off the front of a broker's bytes until there is no whole one, or they are not MQTT.
 fn take_all(mut received: Vec<u8>) -> Checked<usize> {
     let mut packets = 0;
     loop {
@@ -112,7 +112,7 @@ fn take_all(mut received: Vec<u8>) -> Checked<usize> {
 
 #[test]
 fn packets() -> Checked {
-    // CONNACK; SUBACK of four; PUBLISH with QoS 1 on a/b; PUBACK; PINGRESP (MQTT 3.1.1, §3).
+    // CONNACK; SUBACK with four codes; PUBLISH with QoS 1 on a/b; PUBACK; PINGRESP (MQTT 3.1.1, §3).
     let mut stream = vec![0x20, 2, 0, 0];
     stream.extend([0x90, 6, 0, 1, 1, 1, 1, 0x80]);
     stream.extend([0x32, 10, 0, 3, b'a', b'/', b'b', 0, 7, b'{', b'}', b' ']);
@@ -124,7 +124,7 @@ fn packets() -> Checked {
     proptest!(cases(1000), |(bytes in vec(any::<u8>(), 0..40))| {
         take_all(bytes)?;
     });
-    // Of each type, with each remaining length of one byte.
+    // Each type, with each remaining length of one byte.
     for first in 0..=255 {
         for length in 0..12 {
             take_all([&[first, length][..], &[0xFF; 12]].concat())?;
@@ -178,7 +178,7 @@ fn claim_pairs() -> Checked {
 }
 
 #[test]
-fn what_is_kept() -> Checked {
+fn kept_files() -> Checked {
     let tree = Tree::new()?;
     let identity = Identity::new(&tree.layout, PathBuf::from("/none"), "none", None);
     let kept = BTreeMap::from([

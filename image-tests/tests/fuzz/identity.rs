@@ -1,5 +1,5 @@
-//! The identity directory on a disk that gives back something else than was written: firstboot may give such
-//! an identity up by setting it aside, but it looks at all of it without falling, and makes none over it.
+//! The identity directory on a disk that returns other bytes than were written. firstboot may set such an identity
+//! aside, but it does not crash on it, and does not make another one over it.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::{Checked, Else, any_json, assert_printable, cases, damage, damaged};
 
-/// Without the first three there is no identity; the others can be had again.
+/// Without the first three there is no identity; the others can be restored.
 pub const ESSENTIAL: [&str; 3] = ["tpm2_pkcs11.sqlite3", "pin", "srk.name"];
 pub const REPLACEABLE: [&str; 5] = [
     "device.csr.pem",
@@ -27,7 +27,7 @@ pub const REPLACEABLE: [&str; 5] = [
     "opened.json",
 ];
 
-/// A device that is done; its real TPM is known and needed no more.
+/// An enrolled device. The state of its real TPM has been recorded.
 pub struct Enrolled {
     pub device: device::Device,
     srk_name: String,
@@ -38,14 +38,14 @@ impl Enrolled {
         let device = device::Device::unprovisioned()?;
         device.settings(&offline_settings("nucleus", KeyType::EccP256))?;
         device.enroll_with(&Authority::new()?)?;
-        // As if the certificate had come in a reply.
+        // As if the certificate had come in a wrapped reply.
         let note = json!({ "reply_sha256": "00".repeat(32) });
         device.write(format!("{STORE}/opened.json"), note.to_string())?;
         let srk_name = device.read(format!("{STORE}/srk.name"))?;
         Ok(Self { device, srk_name })
     }
 
-    /// Looks, and says what is next. Owner and modes are taken to be right: a test changes them.
+    /// Surveys the device and returns the next step, as if the owner and modes of the test's files were right.
     pub fn look(&self) -> std::result::Result<Step, Error> {
         let mut context = Context::open(Layout::new(self.device.root()), Some("none"));
         let tpm = TpmState {
@@ -71,7 +71,7 @@ impl Enrolled {
         Ok(next(context.wanted(), &survey, &context.memory))
     }
 
-    /// The same with other bytes in a file of the identity.
+    /// The same with this content in a file of the identity.
     fn look_with(&self, name: &str, content: &[u8]) -> Checked<Option<Step>> {
         let path = self.device.path(STORE).join(name);
         let aside = path.with_file_name("aside");
@@ -131,7 +131,7 @@ fn any_bytes() -> Checked {
     Ok(())
 }
 
-/// The key is read from a damaged store, or it is not.
+/// The key can be read from a damaged store, or not; nothing else happens.
 #[test]
 fn damaged_stores() -> Checked {
     let enrolled = Enrolled::new().or_fail()?;
@@ -152,7 +152,7 @@ fn damaged_stores() -> Checked {
     Ok(())
 }
 
-/// Records and notes with values of any kind in the places that are read.
+/// Records and notes with arbitrary values in the fields that are read.
 #[test]
 fn records_with_other_values() -> Checked {
     let enrolled = Enrolled::new().or_fail()?;
@@ -178,7 +178,7 @@ fn records_with_other_values() -> Checked {
     Ok(())
 }
 
-/// A name from a record is no path: it is compared, never used.
+/// A name from a record is not a path: it is compared, never used.
 #[test]
 fn a_record_of_another_thing_is_replaced() -> Checked {
     let enrolled = Enrolled::new().or_fail()?;

@@ -1,7 +1,7 @@
-//! Whatever lies on the boot partition, in another program's file or on a damaged disk: firstboot says yes or
-//! no to it, in words, and never falls. In this process, so that a panic or an overflow is seen.
+//! Whatever is on the boot partition, in another program's file or on a damaged disk, firstboot accepts it or refuses
+//! it with a reason, and never crashes. Its functions run in this process, so that a panic or an overflow is seen.
 //!
-//! `make test` draws the same inputs each time; with PROPTEST_CASES there are as many, and others each time.
+//! `make test` draws the same inputs each time. PROPTEST_CASES sets their number, and then they differ each time.
 
 mod certificates;
 mod configuration;
@@ -23,10 +23,10 @@ use proptest::test_runner::{Config, RngSeed};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// What a property ends with, and a test of several.
+/// The result of a property, and of a test of several.
 type Checked<T = ()> = Result<T, TestCaseError>;
 
-/// How many inputs a property is tried with.
+/// A property's number of inputs: this one, or that of PROPTEST_CASES.
 fn cases(usual: u32) -> Config {
     let config = Config {
         failure_persistence: None,
@@ -42,7 +42,7 @@ fn cases(usual: u32) -> Config {
     }
 }
 
-/// A device's file tree with nothing but what a test puts there.
+/// A device's file tree with only what a test puts there.
 struct Tree {
     root: TempDir,
     layout: Layout,
@@ -50,7 +50,7 @@ struct Tree {
 
 impl Tree {
     fn new() -> Checked<Self> {
-        // In memory, where there is such a place: firstboot syncs each file that it writes.
+        // In memory, if possible: firstboot syncs each file that it writes.
         let memory = Path::new("/dev/shm");
         let root = match memory.is_dir() {
             true => TempDir::new_in(memory)?,
@@ -83,14 +83,14 @@ impl Tree {
     }
 }
 
-/// The image's settings: libraries elsewhere than by default, which the boot partition must not change.
+/// The image's settings, with libraries in other places, which the boot partition must not change.
 const IMAGE: &str = r#"{
     "thing_name": "gateway-${serial}",
     "greengrass": { "aws_region": "eu-central-1" },
     "platform": { "pkcs11_module": "/opt/image/p11.so", "openssl_provider": "/opt/image/provider.so" }
 }"#;
 
-/// Text as people and attackers write it.
+/// Text such as people and attackers write.
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-zA-Z0-9:_.-]{0,20}",
@@ -102,7 +102,7 @@ fn any_text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Any JSON, a few levels deep.
+/// Any JSON value, a few levels deep.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -120,7 +120,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What happens to a file: bytes changed, taken out, put in, the end cut off.
+/// Damage to a file: bytes changed, removed or inserted, or the end cut off.
 fn damage() -> impl Strategy<Value = Vec<(prop::sample::Index, u8, u8)>> {
     vec((any::<prop::sample::Index>(), 0..5u8, any::<u8>()), 1..6)
 }
@@ -141,7 +141,7 @@ fn damaged(content: &[u8], damage: &[(prop::sample::Index, u8, u8)]) -> Vec<u8> 
     content
 }
 
-/// What firstboot says can be shown: it is something, and steers no terminal.
+/// A message that can be printed: it is not empty, and has no control characters.
 fn assert_printable(words: &str) -> Checked {
     prop_assert!(!words.is_empty());
     let odd = words.chars().find(|c| c.is_control());

@@ -1,4 +1,4 @@
-//! Thing names, which become parts of paths, of a certificate's subject and of Greengrass's configuration.
+//! Thing names, which become part of paths, of a certificate's subject and of Greengrass's configuration.
 
 use firstboot::boot_partition::BootPartition;
 use firstboot::settings::Settings;
@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::{Checked, Tree, any_text, cases};
 
-/// AWS IoT API reference, CreateThing, thingName; and what is named after it stays in its folder.
-pub fn assert_is_a_thing(tree: &Tree, name: &str) -> Checked {
+/// Valid by the AWS IoT API reference (CreateThing, thingName), and files named after it stay in their directory.
+pub fn assert_is_a_thing_name(tree: &Tree, name: &str) -> Checked {
     prop_assert!((1..=128).contains(&name.len()), "{:?}", name);
     let allowed = |c: char| c.is_ascii_alphanumeric() || ":_-".contains(c);
     prop_assert!(name.chars().all(allowed), "{:?}", name);
@@ -22,7 +22,7 @@ pub fn assert_is_a_thing(tree: &Tree, name: &str) -> Checked {
     ] {
         let folder = tree.boot().join(folder);
         prop_assert_eq!(path.parent(), Some(folder.as_path()));
-        // The Linux limit of a name, with room for the neighbour's ".new"; FAT takes no colon.
+        // Linux's limit of a file name, with room for ".new"; FAT has no colon.
         let file = path
             .file_name()
             .unwrap_or_default()
@@ -50,15 +50,15 @@ fn any_name() -> Checked {
     let tree = Tree::new()?;
     proptest!(cases(1000), |(name in any_text())| {
         if let Some(accepted) = read(&tree, &name)? {
-            assert_is_a_thing(&tree, &accepted)?;
+            assert_is_a_thing_name(&tree, &accepted)?;
         }
     });
     Ok(())
 }
 
-/// Those of AWS, all of them, and they stay what they are.
+/// All names that AWS allows are accepted unchanged.
 #[test]
-fn every_name_of_aws_is_accepted() -> Checked {
+fn every_name_that_aws_allows_is_accepted() -> Checked {
     let tree = Tree::new()?;
     proptest!(cases(300), |(name in "[a-zA-Z0-9:_-]{1,128}")| {
         prop_assert_eq!(read(&tree, &name)?, Some(name));
@@ -66,7 +66,7 @@ fn every_name_of_aws_is_accepted() -> Checked {
     Ok(())
 }
 
-/// The serial number comes from the device tree, and so from a file on the same FAT partition.
+/// The serial number comes from the device tree, which the same FAT partition may change.
 #[test]
 fn any_serial_number() -> Checked {
     let tree = Tree::new()?;
@@ -74,7 +74,7 @@ fn any_serial_number() -> Checked {
         let serial = [serial.as_bytes(), &tail].concat();
         tree.write("/sys/firmware/devicetree/base/serial-number", &serial)?;
         if let Some(accepted) = read(&tree, "gateway-${serial}-${machine_id}")? {
-            assert_is_a_thing(&tree, &accepted)?;
+            assert_is_a_thing_name(&tree, &accepted)?;
         }
     });
     Ok(())

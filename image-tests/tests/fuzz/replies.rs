@@ -1,4 +1,4 @@
-//! Wrapped replies on the boot partition: what may go to the TPM is what this operator has made for this device.
+//! Wrapped replies on the boot partition: only this operator's replies for this device reach the TPM.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -41,7 +41,7 @@ const FIELDS: [&str; 10] = [
     "signature",
 ];
 
-/// A device in software, and the reply that is for it.
+/// A device in software, and the reply for it.
 struct Fixture {
     evidence: Evidence,
     key: PublicKey,
@@ -57,7 +57,7 @@ static FIXTURE: LazyLock<Result<Fixture>> = LazyLock::new(|| {
         Ok(key.public_key().to_bytes(&group, form, context)?)
     };
     let point = point(&EcKey::generate(&group)?)?;
-    // TPMT_PUBLIC: ECC, SHA-256, attributes, no policy, no algorithm but the curve, the point.
+    // TPMT_PUBLIC: ECC, SHA-256, attributes, no policy, no algorithms, the curve, the point.
     let mut area = vec![0, 0x23, 0, 0x0B, 0, 6, 0, 0x72, 0, 0];
     area.extend([0, 0x10, 0, 0x10, 0, 3, 0, 0x10, 0, 32]);
     area.extend([&point[1..33], &[0, 32], &point[33..]].concat());
@@ -100,7 +100,7 @@ fn fixture() -> Checked<&'static Fixture> {
     FIXTURE.as_ref().or_fail()
 }
 
-/// Looks at this file on the boot partition. Whether it may go to the TPM.
+/// Looks at this file on the boot partition. Returns whether it may go to the TPM.
 fn judge(tree: &Tree, text: &[u8]) -> Checked<bool> {
     let fixture = fixture()?;
     let path = format!("/boot/firstboot/certificates/{THING}.reply.json");
@@ -120,7 +120,7 @@ fn judge(tree: &Tree, text: &[u8]) -> Checked<bool> {
     };
     match offer(&BootPartition::new(&tree.layout), &wanted, clock) {
         Offer::Reply(wrapped) => {
-            // All but the signature, which can be written otherwise, is what the operator has signed.
+            // All but the signature, which has more than one encoding, is what the operator signed.
             let mut taken = serde_json::to_value(&wrapped.reply).or_fail()?;
             taken["signature"] = fixture.reply["signature"].clone();
             prop_assert_eq!(&taken, &fixture.reply);
@@ -135,7 +135,7 @@ fn judge(tree: &Tree, text: &[u8]) -> Checked<bool> {
 }
 
 #[test]
-fn the_right_one_is_taken() -> Checked {
+fn the_right_one_is_accepted() -> Checked {
     let tree = Tree::new()?;
     assert!(judge(&tree, fixture()?.reply.to_string().as_bytes())?);
     Ok(())
@@ -160,7 +160,7 @@ fn damaged_files() -> Checked {
     Ok(())
 }
 
-/// Values of any kind, of another field, of another length, and none, in every field; and fields that are none.
+/// In every field: other values, other fields' values, other lengths, and none; and unknown fields.
 #[test]
 fn fields_with_other_values() -> Checked {
     let tree = Tree::new()?;
@@ -197,7 +197,7 @@ fn fields_with_other_values() -> Checked {
 
 /// As large and as deep as the limit allows.
 #[test]
-fn the_worst_files_that_fit() -> Checked {
+fn the_worst_files_within_the_limit() -> Checked {
     let tree = Tree::new()?;
     let reply = &fixture()?.reply;
     for unit in ["[", "{\"a\":", "{\"version\":1,", "\"", "A", "9"] {

@@ -37,7 +37,7 @@ fn valid() -> Value {
     })
 }
 
-/// Reads this file: either settings that can work, or a reason for an operator.
+/// Reads this file: either settings that can work, or a reason for the operator.
 fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
     tree.write(FILE, content)?;
     let settings = match Settings::read(&tree.layout) {
@@ -48,7 +48,7 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
             return Ok(None);
         }
     };
-    crate::names::assert_is_a_thing(tree, &settings.thing_name)?;
+    crate::names::assert_is_a_thing_name(tree, &settings.thing_name)?;
     let image = "/opt/image";
     prop_assert!(
         settings.platform.pkcs11_module.starts_with(image)
@@ -68,7 +68,7 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
         prop_assert!(value.chars().all(fine), "{:?}", value);
     }
     let enrollment = &settings.enrollment;
-    // Whoever is pinned stands there in full.
+    // Pinned issuers are there in full.
     let text = String::from_utf8_lossy(content)
         .replace(':', "")
         .to_lowercase();
@@ -77,7 +77,7 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
         prop_assert!(text.contains(&digits), "{}", digits);
     }
     if enrollment.is_fleet() {
-        // It stands in a topic, where '/', '+' and '#' mean something.
+        // It becomes part of a topic, in which '/', '+' and '#' have a meaning.
         let template = &enrollment.template_name;
         let fine = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
         prop_assert!((1..=36).contains(&template.len()), "{:?}", template);
@@ -91,13 +91,13 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
             prop_assert!(!value.contains("${serial}"), "{:?}", value);
         }
     }
-    // A request can be made with it.
+    // A request can be made with them.
     let name = settings.subject.with_common_name(&settings.thing_name);
     prop_assert!(firstboot_formats::x509::name(&name).is_ok(), "{:?}", name);
     Ok(Some(settings))
 }
 
-/// Every place of the settings, and some that are none.
+/// JSON pointers to every value of the settings, and to some that do not exist.
 fn places() -> impl Strategy<Value = String> {
     let mut known = vec![String::new(), "/unknown".into(), "/platform".into()];
     known.push("/platform/pkcs11_module".into());
@@ -110,7 +110,7 @@ fn places() -> impl Strategy<Value = String> {
     select(known)
 }
 
-/// Another value at a place; `None` takes it out.
+/// Sets the value at a place; `None` removes it.
 fn change(settings: &mut Value, place: &str, value: Option<Value>) {
     let (parent, key) = place.rsplit_once('/').unwrap_or_default();
     if key.is_empty() {
@@ -128,7 +128,7 @@ fn change(settings: &mut Value, place: &str, value: Option<Value>) {
     }
 }
 
-/// Values that are right somewhere.
+/// Values that are right in some place.
 fn values() -> impl Strategy<Value = Value> {
     let libraries = firstboot::settings::Platform::default();
     let library = json!({ "pkcs11_module": libraries.pkcs11_module });
@@ -205,7 +205,7 @@ fn damaged_files() -> Checked {
 
 /// As large and as deep as the limit allows.
 #[test]
-fn the_worst_files_that_fit() -> Checked {
+fn the_worst_files_within_the_limit() -> Checked {
     let tree = Tree::new()?;
     for unit in [
         "[",

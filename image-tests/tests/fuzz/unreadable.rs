@@ -1,4 +1,4 @@
-//! A disk from which something cannot be read: no reason to give up what is on it. The next start may see it.
+//! Something on the disk cannot be read: that is no reason to give it up, as the next start may succeed.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -14,14 +14,14 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 use crate::identity::{ESSENTIAL, Enrolled, REPLACEABLE};
 
-/// Looks at a device of which one path cannot be read: by permissions, which answers as a failing disk does but
-/// for the error's number.
+/// Looks at a device of which one path cannot be read, by its permissions. Except for the error number, that is the
+/// same as on a failing disk.
 fn look_without(enrolled: &Enrolled, path: &Path) -> Result<std::result::Result<Step, Error>> {
     let mode = fs::metadata(path)?.permissions();
     fs::set_permissions(path, Permissions::from_mode(0o000))?;
     let step = std::thread::scope(|scope| {
         let looking = scope.spawn(|| {
-            // Of this thread alone (setfsuid(2)): root may read everything, nobody may not.
+            // For this thread only (setfsuid(2)): root may read everything, nobody may not.
             setfsgid(Gid::from_raw(65_534));
             setfsuid(Uid::from_raw(65_534));
             enrolled.look()
@@ -44,7 +44,10 @@ fn assert_not_given_up(step: std::result::Result<Step, Error>, path: &str) {
         step,
         Ok(Step::SetAside(_) | Step::MakeIdentity | Step::RemoveConfiguration | Step::RepairStore)
     );
-    assert!(!given_up, "{path} cannot be read, and now: {step:?}");
+    assert!(
+        !given_up,
+        "{path} cannot be read, and the next step is {step:?}"
+    );
     if let Err(e) = step {
         let words = e.to_string();
         assert!(words.contains("Permission denied"), "{path}: {words}");
@@ -79,9 +82,9 @@ fn an_identity_is_not_given_up_for_a_directory() -> Result<()> {
     Ok(())
 }
 
-/// The accepted certificate may not be on the card any more: what was made of it stays.
+/// The accepted certificate may no longer be on the card: the configuration made with it stays.
 #[test]
-fn a_configuration_is_not_removed_for_a_certificate_that_cannot_be_read() -> Result<()> {
+fn a_configuration_is_not_removed_for_an_unreadable_certificate() -> Result<()> {
     let enrolled = readable()?;
     fs::remove_dir_all(enrolled.device.boot_file("certificates"))?;
     let path = format!("{STORE}/certificate.pem");

@@ -1,4 +1,4 @@
-//! firstboot-station as its operator meets it: many requests, allow-list, inventory, inspection, exit statuses.
+//! firstboot-station as its operator uses it: many requests, allow-list, inventory, inspection, exit statuses.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::exit;
 
-/// A station with so many requests, gw-1 and so on.
+/// A station and so many requests, named gw-1 and so on.
 pub fn with_requests(count: usize) -> Result<(Station, PathBuf)> {
     let station = Station::new()?;
     let requests = station.path("requests");
@@ -21,7 +21,7 @@ pub fn with_requests(count: usize) -> Result<(Station, PathBuf)> {
     Ok((station, requests))
 }
 
-/// SHA-256 of a request's EK certificate, as the station says it.
+/// SHA-256 of a request's EK certificate, as the station prints it.
 fn ek_of(station: &Station, record: &str) -> Result<String> {
     let path = station.path("requests").join(record);
     let mut inspect = station.command(&["inspect"])?;
@@ -33,7 +33,7 @@ fn ek_of(station: &Station, record: &str) -> Result<String> {
 }
 
 #[test]
-fn one_that_is_refused_does_not_stop_the_others() -> Result<()> {
+fn a_refused_request_does_not_stop_the_others() -> Result<()> {
     let (station, requests) = with_requests(4)?;
     let bad = requests.join("gw-2.json");
     fs::write(&bad, "{}")?;
@@ -58,7 +58,7 @@ fn one_that_is_refused_does_not_stop_the_others() -> Result<()> {
         let reply = station.out().join(format!("gw-{number}.reply.json"));
         assert_eq!(reply.exists(), there, "{number}");
     }
-    // Nothing for a terminal where there is none.
+    // No terminal sequences, as there is no terminal.
     assert!(
         !done.stderr.contains('\r') && !done.stderr.contains('['),
         "{done:?}"
@@ -77,7 +77,7 @@ fn a_run_can_be_repeated() -> Result<()> {
         again.stdout.contains("0 replies written") && again.stdout.contains("2 already answered")
     );
     assert_eq!(fs::read(&reply)?, first);
-    // Its older name does the same.
+    // Its older name works, too.
     for force in ["--force", "--again"] {
         let before = fs::read(&reply)?;
         let mut anew = station.issuing(&requests)?;
@@ -85,7 +85,7 @@ fn a_run_can_be_repeated() -> Result<()> {
         assert!(anew.stdout.contains("2 replies written"), "{anew:?}");
         assert_ne!(fs::read(&reply)?, before);
     }
-    // A damaged reply is nobody's.
+    // A damaged reply belongs to nobody.
     fs::write(station.out().join("gw-2.reply.json"), "{")?;
     let changed = station.issue(&requests)?;
     assert_eq!(changed.code, exit::DONE, "{changed:?}");
@@ -113,7 +113,7 @@ fn only_tpms_of_the_allow_list() -> Result<()> {
             .contains("gw-3.json: its EK certificate is not in the allow-list"),
         "{done:?}"
     );
-    // Editors and PowerShell put a byte order mark in front, and write UTF-16.
+    // Editors and PowerShell write a byte order mark, or UTF-16.
     let text = format!("{second} gw-2\r\n{first}");
     let units = || "\u{feff}".encode_utf16().chain(text.encode_utf16());
     for written in [
@@ -135,7 +135,7 @@ fn only_tpms_of_the_allow_list() -> Result<()> {
 }
 
 #[test]
-fn the_inventory_has_a_line_for_each() -> Result<()> {
+fn the_inventory_has_a_line_for_each_device() -> Result<()> {
     let (station, requests) = with_requests(2)?;
     let [csv, jsonl] = ["fleet.csv", "fleet.jsonl"].map(|name| station.path(name));
     let with = |inventory: &PathBuf| -> Result<_> {
@@ -187,7 +187,7 @@ fn the_inventory_has_a_line_for_each() -> Result<()> {
 }
 
 #[test]
-fn requests_and_replies_in_words() -> Result<()> {
+fn requests_and_replies_are_described() -> Result<()> {
     let (station, requests) = with_requests(1)?;
     station.issue(&requests)?;
     let record = requests.join("gw-1.json");
@@ -224,7 +224,7 @@ fn requests_and_replies_in_words() -> Result<()> {
 }
 
 #[test]
-fn a_terminal_sees_how_far_it_is() -> Result<()> {
+fn a_terminal_shows_progress() -> Result<()> {
     let (station, requests) = with_requests(3)?;
     let issue = station.issuing(&requests)?;
     let words: Vec<_> = std::iter::once(issue.get_program())

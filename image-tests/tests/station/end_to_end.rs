@@ -1,5 +1,5 @@
 //! Request, issue, reply, activation, import, TLS with the key: each kind of key with each endorsement key, on both
-//! firmwares of the SLB 9670, with the kernel's resource manager and without one.
+//! firmwares of the SLB 9670, with the kernel's resource manager and without it.
 
 use anyhow::Result;
 use image_tests::clients::{KeyType, openssl};
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::device::thing_name;
 
-/// A device on its way through this bench, never booted.
+/// A device that accepts this station's replies, and has never booted.
 pub fn device(station: &Station, key: KeyType, ek: Ek) -> Result<Device> {
     let device = Device::unprovisioned()?;
     station.manufacturer.equip(&device.tpm, ek)?;

@@ -1,4 +1,4 @@
-//! The folders that the station reads and writes: odd things in them, links, full disks, two runs at once.
+//! The folders that the station reads and writes: unexpected files, links, full disks, two runs at once.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -23,9 +23,9 @@ fn replies(station: &Station) -> Result<usize> {
 }
 
 #[test]
-fn odd_things_among_the_requests() -> Result<()> {
+fn unexpected_files_among_the_requests() -> Result<()> {
     let (station, requests) = with_requests(2)?;
-    // What macOS leaves on FAT, and what is not for the station.
+    // Files that macOS leaves on FAT, and others that are not for the station.
     for name in ["._gw-1.json", "gw-1.txt", "gw-9.reply.json"] {
         fs::write(requests.join(name), "x")?;
     }
@@ -56,9 +56,9 @@ fn odd_things_among_the_requests() -> Result<()> {
     Ok(())
 }
 
-/// What lies where one reply should go stops that one alone.
+/// Something in a reply's place stops only that reply.
 #[test]
-fn odd_things_among_the_replies() -> Result<()> {
+fn unexpected_files_among_the_replies() -> Result<()> {
     let (station, requests) = with_requests(3)?;
     let target = |number: u8| station.out().join(format!("gw-{number}.reply.json"));
     fs::create_dir_all(target(1).join("x"))?;
@@ -81,7 +81,7 @@ fn odd_things_among_the_replies() -> Result<()> {
 }
 
 #[test]
-fn a_link_in_place_of_the_folder() -> Result<()> {
+fn a_link_instead_of_the_folder() -> Result<()> {
     let (station, requests) = with_requests(1)?;
     let elsewhere = station.path("elsewhere");
     fs::create_dir(&elsewhere)?;
@@ -103,14 +103,14 @@ fn a_link_in_place_of_the_folder() -> Result<()> {
         assert!(done.stderr.contains("it is a symbolic link"), "{done:?}");
     }
     assert_eq!(elsewhere.read_dir()?.count(), 0);
-    // A link on the way is the operator's own.
+    // A link further up the path is the operator's own.
     let done = issue(format!("{link}/replies"))?;
     assert_eq!(done.code, exit::DONE, "{done:?}");
     assert_eq!(elsewhere.join("replies").read_dir()?.count(), 1);
     Ok(())
 }
 
-/// Whoever comes second waits, and then finds the replies there.
+/// The second one waits, and then finds the replies.
 #[test]
 fn two_runs_at_once() -> Result<()> {
     let (station, requests) = with_requests(2)?;
@@ -124,7 +124,7 @@ fn two_runs_at_once() -> Result<()> {
         .spawn()?;
     let said = BufReader::new(second.stderr.take().context("no standard error")?);
     let mut lines = said.lines();
-    let line = lines.next().context("it says nothing")??;
+    let line = lines.next().context("it printed nothing")??;
     assert!(
         line.contains("another firstboot-station is writing to"),
         "{line}"
@@ -137,8 +137,8 @@ fn two_runs_at_once() -> Result<()> {
     Ok(())
 }
 
-/// The third reply does not fit: what is there stays, is told, and the next run goes on. No line of the inventory is
-/// torn, and none is missing.
+/// The third reply does not fit: the others stay, and are reported, and the next run continues. No line of the
+/// inventory is torn or missing.
 #[test]
 fn the_disk_is_full() -> Result<()> {
     let (station, requests) = with_requests(4)?;
@@ -156,7 +156,7 @@ fn the_disk_is_full() -> Result<()> {
     assert!(told, "{done:?}");
     assert_eq!(replies(&station)?, 2);
     fs::remove_dir_all(&blocked)?;
-    // A file that may not grow is as good as a full disk, and needs no mount: the line is torn.
+    // A limit on the file's size works like a full disk, and needs no mount: the line is torn.
     let limit = format!("--fsize={}", fs::metadata(&inventory)?.len() + 100);
     let mut limited = bounded("env");
     limited.args(["--ignore-signal=XFSZ", "prlimit", &limit]);

@@ -1,5 +1,5 @@
-//! What the station cannot see, and the TPM does: keys that are not in the TPM that their request names. The station
-//! answers; nobody can open the answer. And replies and stores that are carried to another device.
+//! What only the TPM can find out: keys that are not in the TPM that their request names. The station replies, but
+//! nobody can open the reply. Also replies and stores that are copied to another device.
 
 use std::fs;
 use std::process::Command;
@@ -21,8 +21,8 @@ use crate::make_credential::activate;
 
 const ATTRIBUTES: &str = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|decrypt|sign";
 
-/// The station's answer to a key in a file, with the EK certificate of a TPM.
-fn answer_to_a_software_key(
+/// The station's reply to a request for a key in a file, with the EK certificate of a TPM.
+fn reply_to_a_software_key(
     station: &Station,
     tpm: &SoftwareTpm,
     ek: Ek,
@@ -40,10 +40,10 @@ fn a_software_key_that_lies_about_its_attributes() -> Result<()> {
     for ek in Ek::BOTH {
         let station = Station::new()?;
         let tpm = SoftwareTpm::start()?;
-        let (forged, reply) = answer_to_a_software_key(&station, &tpm, ek)?;
+        let (forged, reply) = reply_to_a_software_key(&station, &tpm, ek)?;
         fs::write(tpm.file("soft.pem"), forged.key.private_key_to_pem_pkcs8()?)?;
         fs::write(tpm.file("soft.pub"), forged.key.public_key_to_pem()?)?;
-        // With its private part, no TPM loads it: TPM_RC_ATTRIBUTES of parameter 2.
+        // With its private part, no TPM loads it: TPM_RC_ATTRIBUTES for parameter 2.
         let load = [
             "tpm2_loadexternal",
             "-G",
@@ -58,7 +58,7 @@ fn a_software_key_that_lies_about_its_attributes() -> Result<()> {
             whole.code != 0 && whole.stderr.contains("0x2C2"),
             "{whole:?}"
         );
-        // Without, the Name is right, and nobody can authorize its use: TPM_RC_AUTH_UNAVAILABLE.
+        // Without it, the Name is right, but nobody can authorize its use: TPM_RC_AUTH_UNAVAILABLE.
         tpm.run(&[&load[..], &["-C", "n", "-u", "soft.pub", "-n", "name"]].concat())?;
         tpm.flush()?;
         assert_eq!(fs::read(tpm.file("name"))?, reply.key_name);
@@ -70,7 +70,7 @@ fn a_software_key_that_lies_about_its_attributes() -> Result<()> {
 }
 
 #[test]
-fn a_key_that_was_imported() -> Result<()> {
+fn an_imported_key() -> Result<()> {
     let tpm = SoftwareTpm::start()?;
     fs::write(tpm.file("soft.pem"), p256()?.private_key_to_pem_pkcs8()?)?;
     tpm.run(&["tpm2_createprimary", "-C", "o", "-c", "parent.ctx"])?;
@@ -97,13 +97,13 @@ fn a_key_that_was_imported() -> Result<()> {
             "{refused:?}"
         );
     }
-    // It can be imported as what it is; then the station refuses its attributes (`refusals`).
+    // It can be imported with its true attributes, which the station refuses (`refusals`).
     assert_eq!(with("userwithauth|decrypt|sign")?.code, 0);
     Ok(())
 }
 
-/// The seed of an imported parent is known, and with it all below: the TPM has no key there that says fixedTPM, and
-/// the station takes no other.
+/// Whoever knows an imported parent's seed knows all its children: the TPM creates none there that says fixedTPM, and
+/// the station accepts no other.
 #[test]
 fn a_child_of_an_imported_parent() -> Result<()> {
     let tpm = SoftwareTpm::start()?;
@@ -142,7 +142,7 @@ fn a_child_of_an_imported_parent() -> Result<()> {
     Ok(())
 }
 
-/// The request of one device with the EK certificate of another: the station answers, neither device takes it.
+/// One device's request with the EK certificate of another: the station replies, but neither device accepts the reply.
 #[test]
 fn the_key_of_one_device_and_the_endorsement_key_of_another() -> Result<()> {
     let station = Station::new()?;
@@ -166,13 +166,13 @@ fn the_key_of_one_device_and_the_endorsement_key_of_another() -> Result<()> {
     assert_eq!(done.code, exit::DONE, "{done:?}");
     for (device, words) in [(&a, "another key"), (&b, "another TPM")] {
         station.put_replies(device)?;
-        takes_nothing(device, words)?;
+        accepts_nothing(device, words)?;
     }
     Ok(())
 }
 
 #[test]
-fn a_reply_on_another_device_s_card() -> Result<()> {
+fn a_reply_on_another_devices_card() -> Result<()> {
     for ek in Ek::BOTH {
         let station = Station::new()?;
         let a = device(&station, KeyType::EccP256, ek)?;
@@ -182,12 +182,12 @@ fn a_reply_on_another_device_s_card() -> Result<()> {
         let done = station.issue(&a.path("/boot/firstboot/requests"))?;
         assert_eq!(done.code, exit::DONE, "{done:?}");
         station.put_replies(&b)?;
-        takes_nothing(&b, "another key")?;
+        accepts_nothing(&b, "another key")?;
     }
     Ok(())
 }
 
-/// Everything of a device but its TPM: the other TPM's storage root key is another, and so is all below it.
+/// A device's whole card with another TPM, which has another storage root key and cannot load the card's keys.
 #[test]
 fn a_whole_card_in_another_device() -> Result<()> {
     let station = Station::new()?;
@@ -211,12 +211,12 @@ fn a_whole_card_in_another_device() -> Result<()> {
     Ok(())
 }
 
-/// EX_TEMPFAIL: the certificate is still awaited.
+/// EX_TEMPFAIL: the device still waits for the certificate.
 const WAITING: i32 = 75;
 
-/// The reply is refused for a reason with these words, and nothing has changed, neither file nor counter.
+/// The reply is refused for a reason with these words, and nothing has changed, neither a file nor a counter.
 #[track_caller]
-fn takes_nothing(device: &Device, words: &str) -> Result<()> {
+fn accepts_nothing(device: &Device, words: &str) -> Result<()> {
     let snapshot = || -> Result<_> {
         let all = device.snapshot()?.without("/run");
         Ok(all.without("/boot/firstboot/status.json"))

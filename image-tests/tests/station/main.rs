@@ -1,5 +1,4 @@
-//! firstboot-station, and devices that open what it makes: proof that a key is in a TPM. `make station` runs it
-//! alone.
+//! firstboot-station, and devices that open its replies: proof that a key is in a TPM. `make station` runs only these.
 
 mod commands;
 mod device;

@@ -1,10 +1,10 @@
-//! MakeCredential in software, against a TPM's TPM2_ActivateCredential as tpm2-tools call it.
+//! MakeCredential in software, opened by a TPM's TPM2_ActivateCredential through tpm2-tools.
 
 use anyhow::Result;
 use firstboot_formats::attestation::{EkPublic, make_credential};
 use image_tests::doubles::software_tpm::{Ek, SoftwareTpm};
 
-/// What tpm2-tools have before the two structures: a magic number and a version (tpm2-tools, lib/files.c).
+/// The header that tpm2-tools expect before the two structures: a magic number and a version (tpm2-tools, lib/files.c).
 const HEADER: [u8; 8] = [0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1];
 
 /// A key in the owner hierarchy, saved as `key.ctx`, and its Name.
@@ -18,7 +18,7 @@ fn key(tpm: &SoftwareTpm) -> Result<[u8; 34]> {
     Ok(name.try_into().expect("a Name with SHA-256"))
 }
 
-/// What the TPM gives out for the key in `key.ctx`, or why it does not.
+/// The credential that the TPM releases for the key in `key.ctx`, or why it does not.
 pub fn activate(
     tpm: &SoftwareTpm,
     ek: Ek,
@@ -43,12 +43,12 @@ pub fn activate(
 }
 
 #[test]
-fn a_tpm_gives_out_what_was_made_in_software() -> Result<()> {
+fn a_tpm_releases_a_credential_made_in_software() -> Result<()> {
     let tpm = SoftwareTpm::start()?;
     let name = key(&tpm)?;
     for ek in Ek::BOTH {
         let public = EkPublic::new(tpm.endorsement_key(ek)?).map_err(anyhow::Error::msg)?;
-        // Each has a seed of its own.
+        // Each has its own seed.
         for byte in 0..4 {
             let credential = [byte; 32];
             let (blob, secret) =
@@ -61,15 +61,15 @@ fn a_tpm_gives_out_what_was_made_in_software() -> Result<()> {
         let (blob, secret) =
             make_credential(&public, &other, &[7; 32]).map_err(anyhow::Error::msg)?;
         let refused = activate(&tpm, ek, &blob, &secret)?.unwrap_err();
-        // TPM_RC_INTEGRITY of parameter 1 (TPM 2.0 Library, Part 2 §6.6.3).
+        // TPM_RC_INTEGRITY for parameter 1 (TPM 2.0 Library, Part 2 §6.6.3).
         assert!(refused.contains("0x1DF"), "{ek:?}: {refused}");
     }
     Ok(())
 }
 
-/// What no device asks its TPM, as it looks at the EK certificate's hash before: another TPM's credential.
+/// Another TPM's credential. No device sends that to its TPM, as it compares the EK certificate's hash first.
 #[test]
-fn another_tpm_gives_nothing_out_and_goes_on() -> Result<()> {
+fn another_tpm_releases_nothing_and_keeps_working() -> Result<()> {
     let [own, other] = [SoftwareTpm::start()?, SoftwareTpm::start()?];
     let name = key(&own)?;
     for ek in Ek::BOTH {
@@ -79,7 +79,7 @@ fn another_tpm_gives_nothing_out_and_goes_on() -> Result<()> {
         };
         let (blob, secret) = make(&other)?;
         let refused = activate(&own, ek, &blob, &secret)?.unwrap_err();
-        // TPM_RC_INTEGRITY; for RSA, where OAEP fails before, libtpms says TPM_RC_FAILURE and goes on.
+        // TPM_RC_INTEGRITY; for RSA, OAEP fails first, for which libtpms returns TPM_RC_FAILURE and goes on.
         let codes = ["0x1DF", "0x101"];
         assert!(
             codes.iter().any(|code| refused.contains(code)),

@@ -1,5 +1,5 @@
-//! One name, one device: requests that cannot both be right, names that are given away, names with which there is no
-//! certificate. Each is a refusal of its own, and the others are done.
+//! One name, one device: requests that contradict each other, names that are taken, names that fit no certificate. Each
+//! is refused by itself, and the other requests are done.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::commands::with_requests;
 use crate::end_to_end::device;
 use crate::exit;
 
-fn answered(station: &Station, name: &str) -> bool {
+fn has_reply(station: &Station, name: &str) -> bool {
     station.out().join(format!("{name}.reply.json")).exists()
 }
 
@@ -32,7 +32,7 @@ fn refuses(done: &Finished, file: &str, words: &str) {
     );
 }
 
-/// 65 to 128 characters are a thing's name, and no common name.
+/// 65 to 128 characters are allowed in a thing's name, but not in a common name.
 #[test]
 fn a_name_that_is_too_long_for_a_certificate() -> Result<()> {
     let (station, _) = with_requests(1)?;
@@ -48,13 +48,13 @@ fn a_name_that_is_too_long_for_a_certificate() -> Result<()> {
         let mut issue = station.issuing(&record)?;
         let done = finish(issue.args(["--force".as_ref(), station.path("requests").as_os_str()]))?;
         assert_eq!(done.code, code, "{done:?}");
-        assert_eq!(answered(&station, &name), length <= 64);
-        assert!(answered(&station, "gw-1"));
+        assert_eq!(has_reply(&station, &name), length <= 64);
+        assert!(has_reply(&station, "gw-1"));
         if length > 64 {
             refuses(&done, &format!("{name}.json"), "at most 64");
         }
     }
-    // What others have issued all the same is wrapped.
+    // A certificate that somebody else issued all the same is wrapped.
     let name = "n".repeat(128);
     let request = |end: &str| device.path(format!("/boot/firstboot/requests/{name}.{end}"));
     let certificate = station.path("issued.pem");
@@ -63,13 +63,13 @@ fn a_name_that_is_too_long_for_a_certificate() -> Result<()> {
     let mut wrap = station.answering("wrap", &record)?;
     let done = finish(wrap.arg("--certificate").arg(certificate))?;
     assert_eq!(done.code, exit::DONE, "{done:?}");
-    assert!(answered(&station, &name));
+    assert!(has_reply(&station, &name));
     Ok(())
 }
 
-/// Whoever had the card can write another name into the record; into what the key has signed, nobody can.
+/// Whoever had the card can write another name into the record, but not into the CSR that the key signed.
 #[test]
-fn a_record_under_another_name_than_its_csr() -> Result<()> {
+fn a_record_with_another_name_than_its_csr() -> Result<()> {
     let (station, requests) = with_requests(2)?;
     ForgedRequest::new("gw-3", &station.manufacturer)?
         .write_changed(&requests, |record| record["thing_name"] = json!("gw-4"))?;
@@ -79,15 +79,15 @@ fn a_record_under_another_name_than_its_csr() -> Result<()> {
         "gw-3.json",
         "its CSR is for \"gw-3\", its record for \"gw-4\"",
     );
-    assert!(answered(&station, "gw-1") && answered(&station, "gw-2"));
-    assert!(!answered(&station, "gw-3") && !answered(&station, "gw-4"));
+    assert!(has_reply(&station, "gw-1") && has_reply(&station, "gw-2"));
+    assert!(!has_reply(&station, "gw-3") && !has_reply(&station, "gw-4"));
     let mut inspect = station.command(&["inspect"])?;
     let shown = finish(inspect.arg(requests.join("gw-3.json")))?;
     assert_eq!(shown.code, exit::REFUSED, "{shown:?}");
     Ok(())
 }
 
-/// None of them is answered, not even the one whose file comes first: which is right, nobody knows.
+/// None of them gets a reply, not even the first, as nobody knows which is right.
 #[test]
 fn requests_for_one_name() -> Result<()> {
     let (station, requests) = with_requests(1)?;
@@ -122,11 +122,11 @@ fn requests_for_one_name() -> Result<()> {
         "\"line:7\", whose files have the same names on a card",
     );
     assert!(done.stdout.contains("1 replies written") && done.stdout.contains("4 refused"));
-    assert!(answered(&station, "gw-1"), "{done:?}");
+    assert!(has_reply(&station, "gw-1"), "{done:?}");
     Ok(())
 }
 
-/// A record that is refused by itself stands in nobody's way: anybody can write one.
+/// A record that is refused by itself blocks no other, as anybody can write one.
 #[test]
 fn a_forged_request_does_not_block_a_name() -> Result<()> {
     let (station, requests) = with_requests(1)?;
@@ -137,11 +137,11 @@ fn a_forged_request_does_not_block_a_name() -> Result<()> {
     let mut issue = station.issuing(&requests)?;
     let done = finish(issue.arg(&others))?;
     refuses(&done, "others/gw-1.json", "unattested");
-    assert!(answered(&station, "gw-1"));
+    assert!(has_reply(&station, "gw-1"));
     Ok(())
 }
 
-/// What a renamed device has left on its card.
+/// A renamed device may have left both on its card.
 #[test]
 fn requests_of_one_key() -> Result<()> {
     let (station, requests) = with_requests(1)?;
@@ -152,15 +152,15 @@ fn requests_of_one_key() -> Result<()> {
     let done = station.issue(&requests)?;
     refuses(&done, "before.json", "has the same key, for \"after\"");
     refuses(&done, "after.json", "has the same key, for \"before\"");
-    assert!(answered(&station, "gw-1"));
+    assert!(has_reply(&station, "gw-1"));
     fs::remove_file(requests.join("before.json"))?;
     assert_eq!(station.issue(&requests)?.code, exit::DONE);
-    assert!(answered(&station, "after"));
+    assert!(has_reply(&station, "after"));
     Ok(())
 }
 
 #[test]
-fn one_request_that_is_named_twice() -> Result<()> {
+fn one_request_given_twice() -> Result<()> {
     let (station, requests) = with_requests(1)?;
     let mut issue = station.issuing(&requests)?;
     let done = finish(issue.args([requests.join("gw-1.json"), requests.join(".")]))?;
@@ -173,12 +173,12 @@ fn one_request_that_is_named_twice() -> Result<()> {
 }
 
 #[test]
-fn a_name_that_has_been_given_to_another_tpm() -> Result<()> {
+fn a_name_that_belongs_to_another_tpm() -> Result<()> {
     let (station, requests) = with_requests(1)?;
     assert_eq!(station.issue(&requests)?.code, exit::DONE);
     let reply = |name: &str| fs::read(station.out().join(format!("{name}.reply.json")));
     let first = reply("gw-1")?;
-    // The same name, and one that a card takes for the same.
+    // The same name, and one that is the same file on a card.
     for name in ["gw-1", "GW-1"] {
         let others = station.path(&format!("of-{name}"));
         ForgedRequest::new(name, &station.manufacturer)?.write(&others)?;
@@ -190,7 +190,7 @@ fn a_name_that_has_been_given_to_another_tpm() -> Result<()> {
             &format!("/{name}.json"),
             "has been given to another TPM or key",
         );
-        assert!(answered(&station, &beside));
+        assert!(has_reply(&station, &beside));
         assert_eq!(reply("gw-1")?, first);
     }
     let mut issue = station.issuing(&station.path("of-gw-1"))?;
@@ -199,9 +199,9 @@ fn a_name_that_has_been_given_to_another_tpm() -> Result<()> {
     Ok(())
 }
 
-/// Replies leave with their cards; the inventory stays on the bench.
+/// Replies leave with their cards; the inventory stays at the station.
 #[test]
-fn a_name_that_the_inventory_gives_to_another_tpm() -> Result<()> {
+fn a_name_that_belongs_to_another_tpm_by_the_inventory() -> Result<()> {
     for form in ["csv", "jsonl"] {
         let (station, requests) = with_requests(1)?;
         let inventory = station.path("fleet").with_extension(form);
@@ -220,7 +220,7 @@ fn a_name_that_the_inventory_gives_to_another_tpm() -> Result<()> {
         let done = issue(&others, &[])?;
         refuses(&done, "Gw-1.json", "has been given to another TPM or key");
         assert_eq!(issue(&others, &["--force"])?.code, exit::DONE);
-        // From now on it is the other one's.
+        // From now on it belongs to the other one.
         assert_eq!(issue(&others, &[])?.code, exit::DONE);
         refuses(
             &issue(&requests, &[])?,

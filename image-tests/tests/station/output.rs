@@ -1,4 +1,4 @@
-//! What the station says: readers that have gone away, names that steer terminals.
+//! The station's output: readers that have gone away, names with terminal sequences.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::commands::with_requests;
 use crate::exit;
 
 #[test]
-fn nobody_reads_and_everything_is_done() -> Result<()> {
+fn everything_is_done_without_a_reader() -> Result<()> {
     let (station, requests) = with_requests(3)?;
     fs::write(requests.join("gw-2.json"), "{}")?;
     assert_eq!(
@@ -34,7 +34,7 @@ fn nobody_reads_and_everything_is_done() -> Result<()> {
 }
 
 #[test]
-fn words_and_file_names_of_others_do_not_steer_the_terminal() -> Result<()> {
+fn foreign_text_and_file_names_do_not_control_the_terminal() -> Result<()> {
     let (station, requests) = with_requests(1)?;
     let odd = "\u{1b}[2J\u{202e}\u{2066}\u{2029}";
     let forged = ForgedRequest::new("gw-2", &station.manufacturer)?;

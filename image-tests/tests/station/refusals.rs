@@ -1,4 +1,5 @@
-//! Requests that the station refuses, each with its reason; and what it cannot see, which the TPM refuses then.
+//! Requests that the station refuses, each with its reason; and one that it cannot see through, whose reply no TPM
+//! opens.
 
 use std::path::Path;
 
@@ -11,12 +12,12 @@ use serde_json::{Value, json};
 
 use crate::exit;
 
-/// A station, and the requests that it is given.
-struct Counter {
+/// A station, and the requests given to it.
+struct Fixture {
     station: Station,
 }
 
-impl Counter {
+impl Fixture {
     fn new() -> Result<Self> {
         Ok(Self {
             station: Station::new()?,
@@ -31,7 +32,7 @@ impl Counter {
         self.station.path("requests")
     }
 
-    /// Refused for a reason with these words, and nothing is written.
+    /// The request is refused for a reason with these words, and nothing is written.
     #[track_caller]
     fn refuses(&self, record: &Path, words: &str) -> Result<()> {
         let done = self.station.issue(record)?;
@@ -58,49 +59,49 @@ impl Counter {
     }
 }
 
-/// Without this, all the others would prove nothing.
+/// Without this one, the others would prove nothing.
 #[test]
-fn a_good_one_is_taken() -> Result<()> {
-    let counter = Counter::new()?;
-    let mut rsa = counter.forged()?;
+fn a_good_request_is_accepted() -> Result<()> {
+    let fixture = Fixture::new()?;
+    let mut rsa = fixture.forged()?;
     rsa.thing = "gw:2".into();
     rsa.key = openssl::pkey::PKey::from_rsa(openssl::rsa::Rsa::generate(2048)?)?;
-    for forged in [counter.forged()?, rsa] {
-        let done = counter.station.issue(&forged.write(&counter.requests())?)?;
+    for forged in [fixture.forged()?, rsa] {
+        let done = fixture.station.issue(&forged.write(&fixture.requests())?)?;
         assert_eq!(done.code, exit::DONE, "{done:?}");
     }
-    assert!(counter.station.out().join("gw-1.reply.json").exists());
-    assert!(counter.station.out().join("gw_2.reply.json").exists());
+    assert!(fixture.station.out().join("gw-1.reply.json").exists());
+    assert!(fixture.station.out().join("gw_2.reply.json").exists());
     Ok(())
 }
 
 #[test]
-fn keys_that_a_tpm_may_let_go() -> Result<()> {
-    let counter = Counter::new()?;
+fn keys_that_can_leave_the_tpm() -> Result<()> {
+    let fixture = Fixture::new()?;
     // TPMA_OBJECT (TPM 2.0 Library, Part 2 §8.3): fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, sign; and
-    // bits that are to be clear: adminWithPolicy, noDA, encryptedDuplication, restricted.
+    // bits that have to be clear: adminWithPolicy, noDA, encryptedDuplication, restricted.
     for bit in [1, 4, 5, 6, 18, 7, 10, 11, 16] {
-        let mut forged = counter.forged()?;
+        let mut forged = fixture.forged()?;
         forged.attributes ^= 1 << bit;
-        counter.refuses_request(&forged, "its key's attributes are 0x")?;
+        fixture.refuses_request(&forged, "its key's attributes are 0x")?;
     }
-    let mut forged = counter.forged()?;
+    let mut forged = fixture.forged()?;
     forged.policy = vec![7; 32];
-    counter.refuses_request(&forged, "policy")
+    fixture.refuses_request(&forged, "policy")
 }
 
 #[test]
-fn csrs_that_do_not_fit() -> Result<()> {
-    let counter = Counter::new()?;
-    let requests = counter.requests();
-    // Another request's CSR under this one's name, with a hash that is true.
-    let record = counter.forged()?.write(&requests)?;
-    let mut other = counter.forged()?;
+fn csrs_that_do_not_match() -> Result<()> {
+    let fixture = Fixture::new()?;
+    let requests = fixture.requests();
+    // Another request's CSR under this one's name, with the right hash.
+    let record = fixture.forged()?.write(&requests)?;
+    let mut other = fixture.forged()?;
     other.thing = "gw-2".into();
     other.write(&requests)?;
     let csr = requests.join("gw-1.csr.pem");
     std::fs::copy(requests.join("gw-2.csr.pem"), &csr)?;
-    counter.refuses(&record, "csr_sha256")?;
+    fixture.refuses(&record, "csr_sha256")?;
     let mut changed: Value = serde_json::from_slice(&std::fs::read(&record)?)?;
     let hash = openssl::sha::sha256(&std::fs::read(&csr)?);
     changed["csr_sha256"] = hash
@@ -109,32 +110,32 @@ fn csrs_that_do_not_fit() -> Result<()> {
         .collect::<String>()
         .into();
     std::fs::write(&record, changed.to_string())?;
-    counter.refuses(&record, "for another key than the TPM's")?;
+    fixture.refuses(&record, "for another key than the TPM's")?;
     std::fs::remove_file(&csr)?;
-    counter.refuses(&record, "gw-1.csr.pem is missing")?;
+    fixture.refuses(&record, "gw-1.csr.pem is missing")?;
 
-    let mut forged = counter.forged()?;
+    let mut forged = fixture.forged()?;
     forged.csr_signer = Some(p256()?);
-    counter.refuses_request(&forged, "signature is wrong")
+    fixture.refuses_request(&forged, "signature is wrong")
 }
 
 #[test]
 fn endorsement_keys_of_others() -> Result<()> {
-    let counter = Counter::new()?;
-    let manufacturer = &counter.station.manufacturer;
+    let fixture = Fixture::new()?;
+    let manufacturer = &fixture.station.manufacturer;
     let with = |manufacturer: &Manufacturer, form: EkForm| {
         ForgedRequest::with("gw-1", manufacturer, p256()?, form)
     };
     let refused =
-        |forged: Result<ForgedRequest>, words: &str| counter.refuses_request(&forged?, words);
+        |forged: Result<ForgedRequest>, words: &str| fixture.refuses_request(&forged?, words);
     let usual = EkForm::default();
 
-    // Another CA with the very same names.
+    // Another CA with the same names.
     refused(
         with(&Manufacturer::new()?, usual),
         "does not lead to a pinned TPM manufacturer",
     )?;
-    let mut flipped = counter.forged()?;
+    let mut flipped = fixture.forged()?;
     *flipped
         .ek_certificate
         .as_mut()
@@ -157,7 +158,7 @@ fn endorsement_keys_of_others() -> Result<()> {
     };
     refused(with(manufacturer, authority), "CA's certificate")?;
     // The manufacturer's own CA certificate.
-    let mut own = counter.forged()?;
+    let mut own = fixture.forged()?;
     let pem = std::fs::read(manufacturer.certificates().join("intermediate.pem"))?;
     own.ek_certificate = Some(openssl::x509::X509::from_pem(&pem)?.to_der()?);
     refused(Ok(own), "CA's certificate")?;
@@ -177,7 +178,7 @@ fn endorsement_keys_of_others() -> Result<()> {
         "another curve",
     )?;
     refused(
-        counter.forged().map(|forged| ForgedRequest {
+        fixture.forged().map(|forged| ForgedRequest {
             ek_certificate: None,
             ..forged
         }),
@@ -186,7 +187,7 @@ fn endorsement_keys_of_others() -> Result<()> {
 }
 
 #[test]
-fn the_manufacturers_authorities_out_of_their_time_or_place() -> Result<()> {
+fn manufacturer_authorities_that_are_expired_or_out_of_place() -> Result<()> {
     for (manufacturer, words) in [
         (
             Manufacturer::with(Validity::Expired)?,
@@ -205,90 +206,90 @@ fn the_manufacturers_authorities_out_of_their_time_or_place() -> Result<()> {
             "invalid CA certificate, at its issuer no. 1",
         ),
     ] {
-        let mut counter = Counter::new()?;
-        counter.station.manufacturer = manufacturer;
-        counter.refuses_request(&counter.forged()?, words)?;
+        let mut fixture = Fixture::new()?;
+        fixture.station.manufacturer = manufacturer;
+        fixture.refuses_request(&fixture.forged()?, words)?;
     }
     Ok(())
 }
 
 #[test]
 fn a_weak_rsa_key() -> Result<()> {
-    let counter = Counter::new()?;
-    let mut forged = counter.forged()?;
+    let fixture = Fixture::new()?;
+    let mut forged = fixture.forged()?;
     forged.key = roca()?;
-    counter.refuses_request(
+    fixture.refuses_request(
         &forged,
         "its key is a weak RSA key that can be factored (ROCA",
     )
 }
 
 #[test]
-fn fields_that_are_cut_off_too_long_or_strange() -> Result<()> {
-    let counter = Counter::new()?;
+fn fields_that_are_cut_off_too_long_or_invalid() -> Result<()> {
+    let fixture = Fixture::new()?;
     let cut = |record: &mut Value, field: &str, characters: usize| {
         let text = record[field].as_str().unwrap_or_default()[..characters].to_owned();
         record[field] = json!(text);
     };
-    counter.refuses_record(
+    fixture.refuses_record(
         |r| cut(r, "key_public", 40),
         "public area is refused: it ends too early",
     )?;
-    counter.refuses_record(|r| cut(r, "key_public", 41), "not base64")?;
-    counter.refuses_record(
+    fixture.refuses_record(|r| cut(r, "key_public", 41), "not base64")?;
+    fixture.refuses_record(
         |r| cut(r, "ek_certificate", 400),
         "EK certificate is damaged",
     )?;
-    counter.refuses_record(
+    fixture.refuses_record(
         |r| r["ek_certificate"] = json!("A".repeat(70_000)),
         "more than 65536 bytes",
     )?;
-    counter.refuses_record(
+    fixture.refuses_record(
         |r| r["ek_certificate"] = json!("A".repeat(60_000)),
         "EK certificate is damaged",
     )?;
-    counter.refuses_record(|r| r["ek_certificate"] = Value::Null, "invalid type: null")?;
-    counter.refuses_record(|r| r["unattested"] = json!("lost"), "and not both")?;
-    counter.refuses_record(
+    fixture.refuses_record(|r| r["ek_certificate"] = Value::Null, "invalid type: null")?;
+    fixture.refuses_record(|r| r["unattested"] = json!("lost"), "and not both")?;
+    fixture.refuses_record(
         |r| r["key_sha256"] = json!("00"),
         "key_sha256 is not that of its key_public",
     )?;
-    counter.refuses_record(
+    fixture.refuses_record(
         |r| r["thing_name"] = json!("../../etc/passwd"),
         "AWS IoT allows",
     )?;
-    counter.refuses_record(
+    fixture.refuses_record(
         |r| r["thing_name"] = json!(""),
         "thing_name is missing or empty",
     )?;
-    counter.refuses_record(|r| r["tpm"] = json!(7), "it is not the record of a request")?;
-    counter.refuses_record(
+    fixture.refuses_record(|r| r["tpm"] = json!(7), "it is not the record of a request")?;
+    fixture.refuses_record(
         |r| {
             r.as_object_mut().and_then(|r| r.remove("key_public"));
         },
         "it says nothing about its TPM",
     )?;
-    // What steers a terminal is shown, not sent.
-    let escape = counter.forged()?.write_changed(&counter.requests(), |r| {
+    // Terminal sequences are escaped.
+    let escape = fixture.forged()?.write_changed(&fixture.requests(), |r| {
         r.as_object_mut().and_then(|r| r.remove("ek_certificate"));
         r["unattested"] = json!("\u{1b}[2J");
     })?;
-    counter.refuses(&escape, "unattested: \\u{1b}[2J")?;
+    fixture.refuses(&escape, "unattested: \\u{1b}[2J")?;
     std::fs::write(&escape, "")?;
-    counter.refuses(&escape, "it is not the record of a request")
+    fixture.refuses(&escape, "it is not the record of a request")
 }
 
-/// An EK certificate of another TPM gets a reply from the station: that nobody can open.
+/// A request with another TPM's EK certificate gets a reply that nobody can open.
 #[test]
-fn somebody_else_s_ek_certificate_is_not_seen_here() -> Result<()> {
-    let counter = Counter::new()?;
-    let mut forged = counter.forged()?;
-    let others = counter
+fn another_tpms_ek_certificate_is_not_noticed_here() -> Result<()> {
+    let fixture = Fixture::new()?;
+    let mut forged = fixture.forged()?;
+    let others = fixture
         .station
         .manufacturer
         .certify(&*public(&p256()?)?, EkForm::default())?;
     forged.ek_certificate = Some(others);
-    let done = counter.station.issue(&forged.write(&counter.requests())?)?;
+    let done = fixture.station.issue(&forged.write(&fixture.requests())?)?;
     assert_eq!(done.code, exit::DONE, "{done:?}");
     Ok(())
 }

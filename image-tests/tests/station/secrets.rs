@@ -1,5 +1,5 @@
-//! The certificate in clear is the secret: whoever has it can use it for a key that is in no TPM. It is in no file
-//! that the station writes, in nothing that it says, and in no system call of it at all.
+//! The unencrypted certificate is the secret: whoever has it could use it for a key that is in no TPM. It is in no
+//! file, no output and no system call of the station.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ use crate::device::thing_name;
 use crate::end_to_end::device;
 use crate::exit;
 
-/// Bytes that only the certificate has: its DER's serial number and signature, and its PEM's lines.
+/// Bytes that only this certificate has: the serial number and signature in DER, and the lines of the PEM.
 fn traces(pem: &str) -> Result<Vec<Vec<u8>>> {
     let leaf = X509::from_pem(pem.as_bytes())?;
     let der = leaf.to_der()?;
@@ -25,13 +25,13 @@ fn traces(pem: &str) -> Result<Vec<Vec<u8>>> {
         der[der.len() - 40..].to_vec(),
     ];
     let end = pem.find("-----END").unwrap_or(pem.len());
-    // The first line is the same for many certificates, the last may be short.
+    // Many certificates have the same first line, and the last one may be short.
     let lines = pem[..end].lines().skip(2).filter(|line| line.len() == 64);
     traces.extend(lines.map(|line| line.as_bytes().to_vec()));
     Ok(traces)
 }
 
-/// As strace -xx writes bytes.
+/// Bytes as strace -xx writes them.
 fn escaped(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect()
 }
@@ -54,9 +54,9 @@ fn the_certificate_is_nowhere_in_clear() -> Result<()> {
     let done = finish(&mut strace)?;
     assert_eq!(done.code, exit::DONE, "{done:?}");
     let traced = std::fs::read_to_string(&log)?;
-    // The log has what is written, in this form: the reply begins so.
+    // The log has the written bytes in this form, among them the start of the reply.
     let begins = escaped(b"{\n  \"version\": 1,\n  \"thing_name\": \"");
-    assert!(traced.contains(&begins), "strace has seen no reply written");
+    assert!(traced.contains(&begins), "strace logged no reply");
     std::fs::remove_file(&log)?;
 
     station.put_replies(&device)?;
@@ -89,15 +89,15 @@ fn the_certificate_is_nowhere_in_clear() -> Result<()> {
             "a system call has {trace:02x?}"
         );
     }
-    // What would be found: the CA's own certificate, which is read.
+    // The check finds something: the CA's own certificate, which the station reads.
     let ca = station.operator.certificate_pem()?;
     let line = ca.lines().nth(2).unwrap_or_default();
     assert!(traced.contains(&escaped(line.as_bytes())));
     Ok(())
 }
 
-/// Serial numbers cannot be guessed: there is nothing else in a certificate that somebody with the request and the
-/// CA's certificate does not know.
+/// Serial numbers cannot be guessed: everything else in a certificate can be known from the request and the CA's
+/// certificate.
 #[test]
 fn serial_numbers_are_random() -> Result<()> {
     let station = Station::new()?;

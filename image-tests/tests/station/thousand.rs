@@ -1,4 +1,4 @@
-//! A thousand requests in one run: that it works, and what it takes.
+//! A thousand requests in one run: that it works, and what it costs.
 
 use std::process::Command;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use image_tests::process::finish;
 use crate::exit;
 
 const REQUESTS: usize = 1000;
-/// Kilobytes that a run of any length may take: it holds the requests, some 10 KiB each.
+/// The memory limit of a run, in KiB: it holds the requests, some 10 KiB each.
 const MEMORY: u64 = 64 * 1024;
 
 #[test]

@@ -1,4 +1,4 @@
-//! The CA's key in a PKCS#11 token: SoftHSM stands for a smart card or an HSM.
+//! The CA's key in a PKCS#11 token, with SoftHSM for a smart card or an HSM.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use openssl::x509::{X509, X509Name};
 
 use crate::exit;
 
-/// Debian's place of the library, on any architecture.
+/// Where Debian has the library, on any architecture.
 fn module() -> Result<PathBuf> {
     let places = ["/usr/lib/softhsm/libsofthsm2.so"];
     let found = places.iter().map(PathBuf::from).find(|path| path.exists());
@@ -156,7 +156,7 @@ fn the_key_never_leaves_its_token() -> Result<()> {
             let done = hsm.issue(&requests, &uri, "1234\n")?;
             assert_eq!(done.code, exit::DONE, "{done:?}");
         }
-        // As p11tool prints it, and parts of that.
+        // The URI as p11tool prints it, and parts of it.
         let listed = hsm.listed()?;
         let done = hsm.issue(&requests, &listed, "1234")?;
         assert_eq!(done.code, exit::DONE, "{done:?}");
@@ -173,7 +173,7 @@ fn the_key_never_leaves_its_token() -> Result<()> {
                 "{done:?}"
             );
         }
-        // The station has looked at its own signatures; once more, by itself.
+        // The station verifies its own signatures; this is an independent check.
         let mut inspect = hsm.station.command(&["inspect"])?;
         inspect
             .arg(&record)
@@ -184,7 +184,7 @@ fn the_key_never_leaves_its_token() -> Result<()> {
     Ok(())
 }
 
-/// A name with what parts the attributes of a query, and what begins one.
+/// A name with the characters that separate a query's attributes, and that begin a query.
 #[test]
 fn a_token_with_an_odd_name() -> Result<()> {
     let hsm = Hsm::labelled(&p256()?, "R&D; CA?")?;

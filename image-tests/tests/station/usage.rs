@@ -1,4 +1,4 @@
-//! What firstboot-station says where something is missing or wrong on its own side, and its exit statuses.
+//! firstboot-station's messages and exit statuses if something is missing or wrong on its side.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::commands::with_requests;
 use crate::exit;
 
 #[test]
-fn what_is_missing_or_cannot_work_is_named() -> Result<()> {
+fn missing_or_wrong_arguments_are_named() -> Result<()> {
     let (station, requests) = with_requests(1)?;
     let ends = |arguments: &[&str], code: i32, words: &str| -> Result<()> {
         let mut issue = station.issuing(&requests)?;

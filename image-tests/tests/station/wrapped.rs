@@ -1,4 +1,4 @@
-//! `wrap`: a certificate that somebody else issued for the request, as AWS IoT does from a CSR.
+//! `wrap`: a certificate that somebody else issued for the request, such as AWS IoT from a CSR.
 
 use std::fs;
 use std::process::Stdio;
@@ -15,7 +15,7 @@ use crate::end_to_end::device;
 use crate::exit;
 
 #[test]
-fn a_certificate_of_others_comes_through_a_pipe_and_is_opened() -> Result<()> {
+fn somebody_elses_certificate_comes_through_a_pipe_and_is_opened() -> Result<()> {
     let station = Station::new()?;
     let device = device(&station, KeyType::EccP256, Ek::P256)?;
     device.succeed(&["provision"])?;

@@ -1,5 +1,5 @@
-//! The way of the secrets: what is on the bus while a reply is opened, and that what is read from the store is what
-//! the library itself makes of it.
+//! The secrets' path: what is on the bus while a reply is opened, and that the values read from the store are those
+//! that the library reads.
 
 use anyhow::{Context, Result};
 use firstboot::layout::Layout;
@@ -16,7 +16,7 @@ use image_tests::doubles::tpm_proxy::{Options, Proxy};
 
 use super::{Desk, evidence};
 
-/// Everything that must not be heard.
+/// Everything that must not be on the bus in clear.
 struct Secrets {
     seal_auth: Vec<u8>,
     wrapping_key: Vec<u8>,
@@ -27,7 +27,7 @@ fn stored([public, private]: &[Vec<u8>; 2]) -> Stored<'_> {
     Stored { public, private }
 }
 
-/// Opens a credential with the library as firstboot does; what it has used on the way.
+/// Opens a credential with the library as firstboot does. Returns the secrets that it used.
 fn activate(device: &Device, tcti: &str, ek: &PublicKey, credential: &[u8; 32]) -> Result<Secrets> {
     let store = StoredKey::read(&device.path(STORE))?;
     let pin = Pin::parse(device.read(format!("{STORE}/pin"))?.into_bytes()).context("a PIN")?;
@@ -86,7 +86,7 @@ fn no_secret_crosses_the_bus_in_clear() -> Result<()> {
     Ok(())
 }
 
-/// A key that was slipped in for the storage root key would hear all of it.
+/// The owner of a key that replaced the storage root key could decrypt everything.
 #[test]
 fn no_session_is_salted_with_another_key() -> Result<()> {
     let desk = Desk::new()?;
@@ -102,7 +102,7 @@ fn no_session_is_salted_with_another_key() -> Result<()> {
     Ok(())
 }
 
-/// The listening itself works: tpm2-tools have the same object unsealed without encryption.
+/// The negative control: tpm2-tools unseal the same object without encryption.
 #[test]
 fn a_secret_in_clear_is_noticed() -> Result<()> {
     let desk = Desk::new()?;
@@ -142,7 +142,7 @@ fn a_secret_in_clear_is_noticed() -> Result<()> {
     device.tpm.flush()
 }
 
-/// The key's authorization value as tpm2-pkcs11 unwraps it.
+/// The key's authorization value as tpm2-pkcs11 decrypts it.
 fn library_value(device: &Device) -> Result<String> {
     let identity = device.identity(KeyType::EccP256)?;
     let mut program = identity.command(env!("CARGO_BIN_EXE_unwrapped_auth"));

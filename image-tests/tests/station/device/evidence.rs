@@ -1,4 +1,4 @@
-//! What the request says of the TPM that its key is in.
+//! What the request says about the TPM that holds its key.
 
 use anyhow::Result;
 use firstboot_formats::attestation::{KEY_ATTRIBUTES, PublicArea};
@@ -35,7 +35,7 @@ fn the_record_has_the_ek_certificate_and_the_keys_public_area() -> Result<()> {
     Ok(())
 }
 
-/// A certificate of so many bytes, as far as its head tells.
+/// A certificate of so many bytes by its header.
 fn certificate_of(size: u16) -> Vec<u8> {
     let mut certificate = vec![0x30, 0x82];
     certificate.extend((size - 4).to_be_bytes());
@@ -71,7 +71,7 @@ fn the_p256_certificate_is_preferred_and_read_with_four_commands() -> Result<()>
     Ok(())
 }
 
-/// An index may be shorter than the first portion that is read, longer than the certificate, or hold none.
+/// An index may be shorter than the first chunk that is read, longer than the certificate, or hold none.
 #[test]
 fn indices_of_any_size_are_read() -> Result<()> {
     let desk = Desk::new()?;
@@ -98,7 +98,7 @@ fn indices_of_any_size_are_read() -> Result<()> {
     Ok(())
 }
 
-/// A certificate of fewer than 512 bytes, which no manufacturer's is, is read all the same.
+/// A certificate of fewer than 512 bytes is read, although no manufacturer has such.
 #[test]
 fn a_short_certificate_is_read() -> Result<()> {
     let device = Device::unprovisioned()?;
@@ -127,9 +127,9 @@ fn without_an_ek_certificate_the_request_says_so() -> Result<()> {
     Ok(())
 }
 
-/// Such an EK is made by another template than ours: the reply could not be opened after the trip.
+/// Such an EK is made from another template than ours, so the reply could not be opened.
 #[test]
-fn an_ek_with_a_template_of_its_own_is_left_alone() -> Result<()> {
+fn an_ek_with_its_own_template_is_left_alone() -> Result<()> {
     let desk = Desk::new()?;
     for (ek, special, other) in [
         (Ek::P256, "0x01C0000B", Ek::Rsa2048),
@@ -150,7 +150,7 @@ fn an_ek_with_a_template_of_its_own_is_left_alone() -> Result<()> {
     Ok(())
 }
 
-/// The owner's authorization does not keep the certificate from being read, once there is a storage root key.
+/// If there is a storage root key, the certificate can be read in spite of an owner authorization.
 #[test]
 fn an_owned_tpm_shows_its_ek_certificate() -> Result<()> {
     let desk = Desk::new()?;
@@ -162,7 +162,7 @@ fn an_owned_tpm_shows_its_ek_certificate() -> Result<()> {
     Ok(())
 }
 
-/// The identity of an older firstboot gets what its request lacks, with the same key.
+/// An older firstboot's request is completed, with the same key.
 #[test]
 fn an_older_request_is_completed() -> Result<()> {
     let desk = Desk::new()?;

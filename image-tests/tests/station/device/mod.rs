@@ -1,5 +1,5 @@
-//! The device's side of a wrapped reply: what its request says of its TPM, and what it takes as an answer. Replies
-//! are made in this process, so that each can be wrong in one way.
+//! The device's side of wrapped replies: what its request says about its TPM, and which replies it accepts. Replies are
+//! made in this process, so that each can be wrong in one way.
 
 mod channel;
 mod evidence;
@@ -21,7 +21,7 @@ use openssl::sign::Signer;
 use openssl::x509::X509;
 use serde_json::{Value, json};
 
-/// Certificates go to devices of this TPM manufacturer, from this operator.
+/// An operator, and the manufacturer of the TPMs that it issues certificates for.
 pub struct Desk {
     pub manufacturer: Manufacturer,
     pub operator: Authority,
@@ -35,7 +35,7 @@ impl Desk {
         })
     }
 
-    /// A device with an EK certificate that takes this operator's replies, never booted; and the certificate.
+    /// A device that accepts this operator's replies and has never booted, and its EK certificate.
     pub fn device(&self, key: KeyType, ek: Ek) -> Result<(Device, Vec<u8>)> {
         let device = Device::unprovisioned()?;
         let certificate = self.manufacturer.equip(&device.tpm, ek)?;
@@ -56,7 +56,7 @@ impl Desk {
         Ok(settings)
     }
 
-    /// As `openssl x509 -fingerprint -sha256` prints it.
+    /// The operator's fingerprint as `openssl x509 -fingerprint -sha256` prints it.
     pub fn fingerprint(&self) -> Result<String> {
         let digest = self.certificate()?.digest(MessageDigest::sha256())?;
         let bytes: Vec<_> = digest.iter().map(|b| format!("{b:02X}")).collect();
@@ -85,7 +85,7 @@ impl Desk {
         self.reply_for(device, X509::from_der(ek)?.public_key()?, chain, change)
     }
 
-    /// The same for another EK than the certificate's.
+    /// The same for an EK other than the certificate's.
     pub fn reply_for(
         &self,
         device: &Device,
@@ -123,7 +123,7 @@ pub fn thing_name() -> String {
     format!("gateway-{}", image_tests::device::SERIAL)
 }
 
-/// What the request on the boot partition says of the TPM.
+/// What the request on the boot partition says about the TPM.
 pub fn evidence(device: &Device) -> Result<Evidence> {
     Ok(serde_json::from_value(record(device)?)?)
 }
@@ -135,7 +135,7 @@ pub fn record(device: &Device) -> Result<Value> {
     Ok(serde_json::from_str(&published)?)
 }
 
-/// Puts a reply where the operator does.
+/// Puts a reply onto the boot partition.
 pub fn drop_reply(device: &Device, text: impl AsRef<[u8]>) -> Result<()> {
     device.write(reply_path(), text)
 }

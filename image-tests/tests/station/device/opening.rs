@@ -1,4 +1,4 @@
-//! A reply is opened, and what is in it goes the way of a plain certificate.
+//! A reply is opened, and the certificate in it is treated like a plain one.
 
 use anyhow::Result;
 use image_tests::clients::{KeyType, pkcs11_tool};
@@ -24,7 +24,7 @@ fn assert_done(device: &Device, key: KeyType) -> Result<()> {
 }
 
 #[test]
-fn each_key_is_enrolled_by_each_ek_on_each_firmware() -> Result<()> {
+fn each_key_is_enrolled_with_each_ek_on_each_firmware() -> Result<()> {
     let desk = Desk::new()?;
     for key in KeyType::BOTH {
         for (ek, firmware) in [(Ek::P256, Firmware::V7_63), (Ek::Rsa2048, Firmware::V7_85)] {
@@ -50,7 +50,7 @@ fn each_key_is_enrolled_by_each_ek_on_each_firmware() -> Result<()> {
     Ok(())
 }
 
-/// What it costs, and that nothing of it stays loaded on a TPM without a resource manager.
+/// The cost, and that nothing stays loaded in a TPM without a resource manager.
 #[test]
 fn opening_takes_fourteen_commands_and_leaves_nothing_loaded() -> Result<()> {
     let desk = Desk::new()?;
@@ -81,7 +81,7 @@ fn opening_takes_fourteen_commands_and_leaves_nothing_loaded() -> Result<()> {
     assert_done(&device, KeyType::EccP256)
 }
 
-/// Three slots, of which another program has one for itself.
+/// Three slots, one of which another program occupies.
 #[test]
 fn two_free_slots_are_enough() -> Result<()> {
     let desk = Desk::new()?;
@@ -100,7 +100,7 @@ fn two_free_slots_are_enough() -> Result<()> {
     Ok(())
 }
 
-/// The same reply costs later boots nothing, and is not opened again.
+/// Later boots do not open the same reply again, and it costs them nothing.
 #[test]
 fn a_reply_is_opened_once() -> Result<()> {
     let desk = Desk::new()?;
@@ -116,7 +116,7 @@ fn a_reply_is_opened_once() -> Result<()> {
         assert!(names.len() <= 3, "{command}: {names:?}");
     }
     before.assert_same(&device.snapshot()?);
-    // The card has no reply any more: nothing is taken away for that.
+    // The reply is no longer on the card: nothing is removed for that.
     device.remove(reply_path())?;
     let before = device.snapshot()?;
     device.succeed(&["enroll"])?;
@@ -124,9 +124,9 @@ fn a_reply_is_opened_once() -> Result<()> {
     Ok(())
 }
 
-/// As a power cut leaves it between the acceptance and the note, and as damage does.
+/// After a power cut between the acceptance and the note, and after damage.
 #[test]
-fn what_is_opened_again_is_not_there_twice() -> Result<()> {
+fn opening_again_adds_no_second_certificate() -> Result<()> {
     let desk = Desk::new()?;
     let device = desk.provisioned()?;
     drop_reply(&device, text(&desk.reply(&device)?)?)?;
@@ -142,7 +142,7 @@ fn what_is_opened_again_is_not_there_twice() -> Result<()> {
     device.remove(format!("{STORE}/certificate.pem"))?;
     device.succeed(&["enroll"])?;
     assert_done(&device, KeyType::EccP256)?;
-    // The note is right, and the certificate is gone.
+    // The note is there, but the certificate is gone.
     device.remove(format!("{STORE}/certificate.pem"))?;
     device.succeed(&["enroll"])?;
     assert_done(&device, KeyType::EccP256)
@@ -163,12 +163,12 @@ fn a_new_reply_replaces_the_certificate() -> Result<()> {
     Ok(())
 }
 
-/// A plain certificate beside it is what the operator put there by hand: it counts, and the reply does not.
+/// The operator has put a plain certificate beside the reply by hand: it wins.
 #[test]
 fn a_plain_certificate_comes_first() -> Result<()> {
     let desk = Desk::new()?;
     let mut device = desk.provisioned()?;
-    // With its issuer's: where the settings name issuers, it has to lead up to one of them.
+    // With its issuer's, as it has to lead to one of the issuers that the settings name.
     let plain = desk.operator.sign(&device.request()?)? + &desk.operator.certificate_pem()?;
     device.drop_certificate(&plain)?;
     drop_reply(&device, text(&desk.reply(&device)?)?)?;
@@ -197,7 +197,7 @@ fn only_enroll_opens_it() -> Result<()> {
     Ok(())
 }
 
-/// Whoever kept a copy of an older reply cannot bring its certificate back; in whatever form the newer one came.
+/// A copy of an older reply does not bring its certificate back, whatever the form of the newer one.
 #[test]
 fn a_superseded_reply_does_not_come_back() -> Result<()> {
     let desk = Desk::new()?;
@@ -221,7 +221,7 @@ fn a_superseded_reply_does_not_come_back() -> Result<()> {
     let outcome = device.run(&["enroll"])?;
     assert_ends(&outcome, 0, "it is older");
     assert_eq!(kept(&device)?, recent);
-    // The TPM has opened it once: later starts have it refused, and do not have it opened again.
+    // The TPM has opened it once: later starts refuse it without opening it again.
     let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
     let tcti = device.tcti.replace(proxy.tcti());
     let before = device.snapshot()?;
@@ -232,7 +232,7 @@ fn a_superseded_reply_does_not_come_back() -> Result<()> {
     }
     before.assert_same(&device.snapshot()?);
     device.tcti = tcti;
-    // Back again, the newer one is nothing new.
+    // With the newer reply back, nothing changes.
     drop_reply(&device, &newer)?;
     device.succeed(&["enroll"])?;
     assert_eq!(kept(&device)?, recent);

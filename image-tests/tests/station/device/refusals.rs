@@ -1,5 +1,5 @@
-//! Replies that a device does not take: nothing is written but the status, no try counts, and none that is wrong on
-//! its face reaches the TPM.
+//! Replies that a device refuses: only the status is written, no try counts, and a reply that can be seen to be wrong
+//! does not reach the TPM.
 
 use anyhow::Result;
 use firstboot_formats::attestation::Reply;
@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 
 use super::{Desk, drop_reply, record, reply_path, text, thing_name};
 
-/// EX_TEMPFAIL: the certificate is still awaited.
+/// EX_TEMPFAIL: the device still waits for the certificate.
 const WAITING: i32 = 75;
-/// The commands that a look takes.
+/// The number of TPM commands of a survey.
 const LOOK: [&str; 3] = ["GetCapability", "ReadPublic", "ReadPublic"];
 
-/// The device waits on, says these words, has changed nothing but what it says, and the TPM was asked so often to
-/// activate a credential.
+/// The device keeps waiting, reports these words, and has changed nothing but its status; the TPM has got so many
+/// ActivateCredential commands.
 #[track_caller]
 fn assert_refused(device: &mut Device, words: &str, activations: usize) -> Result<()> {
     let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
@@ -50,7 +50,7 @@ fn value(reply: &Reply) -> Result<Value> {
     Ok(serde_json::from_str(&text(reply)?)?)
 }
 
-/// What is between the quotes of a base64 field, one bit of it changed.
+/// Changes one bit of a base64 field.
 fn flip(reply: &mut Value, field: &str) {
     let text = reply[field].as_str().expect("a text");
     let mut bytes = encoding::from_base64(text).expect("base64");
@@ -81,7 +81,7 @@ fn replies_for_others_or_from_others_never_reach_the_tpm() -> Result<()> {
         drop_reply(&device, text(&reply)?)?;
         assert_refused(&mut device, words, 0)?;
     }
-    // The right one is still taken.
+    // The right one is still accepted.
     drop_reply(&device, text(&desk.reply(&device)?)?)?;
     device.succeed(&["enroll"])?;
     Ok(())
@@ -102,7 +102,7 @@ fn damaged_replies_never_reach_the_tpm() -> Result<()> {
     ] {
         let mut damaged = reply.clone();
         flip(&mut damaged, field);
-        // The sizes in front of the first two are in order: their middle was changed.
+        // The sizes at the start of the first two are right, as the change is in the middle.
         drop_reply(&device, damaged.to_string())?;
         assert_refused(&mut device, "not signed by the key of its issuer", 0)?;
     }
@@ -121,13 +121,13 @@ fn damaged_replies_never_reach_the_tpm() -> Result<()> {
     Ok(())
 }
 
-/// Signed by the operator, and yet of no use: the TPM says so, or what it gives out does.
+/// Replies that the operator signed, but that the TPM or the decrypted content shows to be useless.
 #[test]
-fn what_cannot_be_opened_changes_nothing() -> Result<()> {
+fn a_reply_that_cannot_be_opened_changes_nothing() -> Result<()> {
     let desk = Desk::new()?;
     let mut device = desk.provisioned()?;
     device.run(&["enroll"])?;
-    // Made for another TPM's EK, and it says otherwise.
+    // It was made for another TPM's EK, but says otherwise.
     let (other, _) = desk.device(KeyType::EccP256, Ek::P256)?;
     let other = other.tpm.endorsement_key(Ek::P256)?;
     let chain = desk.operator.sign(&device.request()?)?;
@@ -158,7 +158,7 @@ fn what_cannot_be_opened_changes_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The reply to a request of before the reset: that key is gone.
+/// The reply to a request from before the reset: that key is gone.
 #[test]
 fn an_older_reply_is_for_another_key() -> Result<()> {
     let desk = Desk::new()?;
@@ -180,9 +180,9 @@ fn a_copied_reply_is_for_another_device() -> Result<()> {
     assert_refused(&mut to, "another key", 0)
 }
 
-/// Who names no issuer takes no reply.
+/// Without named issuers, no reply is accepted.
 #[test]
-fn without_issuers_no_reply_is_taken() -> Result<()> {
+fn without_issuers_no_reply_is_accepted() -> Result<()> {
     let desk = Desk::new()?;
     let mut device = desk.provisioned()?;
     let reply = text(&desk.reply(&device)?)?;
@@ -194,9 +194,9 @@ fn without_issuers_no_reply_is_taken() -> Result<()> {
     assert_refused(&mut device, "enrollment.issuers", 0)
 }
 
-/// A device whose request says that nothing shows its TPM.
+/// A device whose request has no evidence of its TPM.
 #[test]
-fn an_unattested_device_takes_no_reply() -> Result<()> {
+fn an_unattested_device_accepts_no_reply() -> Result<()> {
     let desk = Desk::new()?;
     let mut device = desk.provisioned()?;
     let reply = text(&desk.reply(&device)?)?;
@@ -209,7 +209,7 @@ fn an_unattested_device_takes_no_reply() -> Result<()> {
     assert_refused(&mut device, "cannot open replies", 0)
 }
 
-/// Greengrass goes on with what it has.
+/// Greengrass keeps what it has.
 #[test]
 fn a_refused_reply_does_not_stop_a_configured_device() -> Result<()> {
     let (desk, rogue) = (Desk::new()?, Desk::new()?);
@@ -228,10 +228,11 @@ fn a_refused_reply_does_not_stop_a_configured_device() -> Result<()> {
     Ok(())
 }
 
-/// The certificate in the TPM is for another EK than the one that the TPM makes: a TPM whose endorsement seed was
-/// changed, or an index that somebody wrote.
+/// The certificate in the TPM is for another EK than the TPM's: its endorsement seed was changed, or somebody wrote the
+/// index.
 #[test]
-fn an_ek_that_is_not_its_certificates_is_noticed_before_the_credential_goes_in() -> Result<()> {
+fn an_ek_that_differs_from_its_certificate_is_noticed_before_the_credential_is_sent() -> Result<()>
+{
     let desk = Desk::new()?;
     for ek in Ek::BOTH {
         let (other, certificate) = desk.device(KeyType::EccP256, ek)?;
@@ -254,9 +255,9 @@ fn an_ek_that_is_not_its_certificates_is_noticed_before_the_credential_goes_in()
     Ok(())
 }
 
-/// An endorsement hierarchy that somebody owns (a chip that Windows has provisioned) keeps the EK to itself.
+/// Without its authorization, an endorsement hierarchy that somebody owns (such as Windows) does not create the EK.
 #[test]
-fn an_owned_endorsement_hierarchy_is_named() -> Result<()> {
+fn an_owned_endorsement_hierarchy_is_reported() -> Result<()> {
     let desk = Desk::new()?;
     let device = desk.provisioned()?;
     device

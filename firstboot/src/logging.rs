@@ -12,7 +12,7 @@ use nix::sys::stat::fstat;
 
 /// Starts the log on standard error, `LEVEL [target] message`; the journal adds the time. Where standard error is the
 /// journal's, each line begins with its priority, `<6>`, which the journal takes off (sd-daemon(3)).
-pub fn start_log(level: LevelFilter) {
+pub fn start(level: LevelFilter) {
     let log: &'static StandardError = if is_journal(stderr()) {
         &StandardError { prefix: priority }
     } else {

@@ -24,7 +24,7 @@ pub mod greengrass;
 pub mod identity;
 pub mod json;
 pub mod layout;
-pub mod output;
+pub mod logging;
 pub mod progress;
 pub mod provision;
 pub mod report;

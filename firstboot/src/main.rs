@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use firstboot::cli;
 use firstboot::error::ErrorKind;
-use firstboot::output;
+use firstboot::logging;
 use log::{LevelFilter, error, warn};
 use nix::sys::stat::{Mode, umask};
 
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 }
 
 fn start_log(verbose: bool) {
-    output::start_log(if verbose {
+    logging::start(if verbose {
         LevelFilter::Debug
     } else {
         LevelFilter::Info

@@ -54,7 +54,7 @@ pub enum KeyFamily {
 pub enum Scheme {
     /// What certificates and requests carry: ECDSA with SHA-256 (DER), or RSASSA-PKCS1-v1_5 with
     /// SHA-256.
-    Usual,
+    X509,
     /// RSASSA-PSS with SHA-256, MGF1 with SHA-256 and a salt of 32 bytes: the only form that
     /// TLS 1.3 takes from an RSA key (RFC 8446 §4.2.3, `rsa_pss_rsae_sha256`).
     Pss,

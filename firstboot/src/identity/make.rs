@@ -138,7 +138,7 @@ impl Identity {
 
     fn request(&self, plan: &Plan<'_>, key: &PublicKey, login: &Login) -> Result<(String, String)> {
         let name = firstboot_formats::x509::name(&plan.subject).map_err(Error::settings)?;
-        let request = Request::make(name, key, |message| login.sign(Scheme::Usual, message))?;
+        let request = Request::make(name, key, |message| login.sign(Scheme::X509, message))?;
         let pem = request.pem()?;
         let record = Record {
             key: plan.key,

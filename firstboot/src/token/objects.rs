@@ -90,7 +90,7 @@ impl Login {
         let signing = || "cannot sign with the TPM's key".to_owned();
         if self.is_rsa(key)? {
             let mechanism = match scheme {
-                Scheme::Usual => Mechanism::Sha256RsaPkcs,
+                Scheme::X509 => Mechanism::Sha256RsaPkcs,
                 Scheme::Pss => Mechanism::Sha256RsaPkcsPss(PkcsPssParams {
                     hash_alg: MechanismType::SHA256,
                     mgf: PkcsMgfType::MGF1_SHA256,

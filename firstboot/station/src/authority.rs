@@ -106,7 +106,7 @@ impl Authority {
         // No DER, and so nothing that is worth something with the CA's signature.
         const TRIAL: &[u8] = b"firstboot-station tries its key";
         let signature = authority.sign(TRIAL)?;
-        match public.verifies(Scheme::Usual, TRIAL, &signature) {
+        match public.verifies(Scheme::X509, TRIAL, &signature) {
             true => Ok(authority),
             false => Err(Error::settings(
                 "--key is not the key of --ca's certificate",

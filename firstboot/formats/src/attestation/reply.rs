@@ -220,7 +220,7 @@ impl Reply {
             key.public_key_to_der().ok()
         };
         key().is_some_and(|spki| {
-            PublicKey::from_spki(spki).verifies(Scheme::Usual, &self.signed(), &self.signature)
+            PublicKey::from_spki(spki).verifies(Scheme::X509, &self.signed(), &self.signature)
         })
     }
 }

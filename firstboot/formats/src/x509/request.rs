@@ -40,7 +40,7 @@ impl Request {
         let algorithm = signature_algorithm(key.family().ok_or_else(unknown)?);
         let message = info.to_der().context(Kind::Other, making)?;
         let signature = sign(&message)?;
-        if !key.verifies(Scheme::Usual, &message, &signature) {
+        if !key.verifies(Scheme::X509, &message, &signature) {
             return Err(Error::other(
                 "the TPM's signature does not verify with the key that it made: the key cannot be used",
             )

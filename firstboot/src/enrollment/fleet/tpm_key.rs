@@ -71,7 +71,7 @@ impl Signer for TpmSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, TlsError> {
         let scheme = match self.scheme {
             SignatureScheme::RSA_PSS_SHA256 => Scheme::Pss,
-            _ => Scheme::Usual,
+            _ => Scheme::X509,
         };
         let failed = |e: String| TlsError::General(e);
         let key = self.key.key.lock().map_err(|e| failed(e.to_string()))?;

@@ -47,7 +47,7 @@ fn without_device_node(change: impl FnOnce(&mut Hardware), words: &str) -> Resul
 
 #[test]
 fn without_a_tpm_it_boots_and_says_so() -> Result<()> {
-    let words = "is the overlay in config.txt";
+    let words = "does config.txt load the overlay";
     without_device_node(|board| board.tpm = Tpm::Absent, words)
 }
 

@@ -108,7 +108,7 @@ fn the_nucleus_is_started_again() -> Result<()> {
     };
     let stops = time_of(DAEMON, "Stopping")?;
     let stopped = time_of(DAEMON, "Stopped")?;
-    let filled = time_of("firstboot-enroll.service", "putting the certificate")?;
+    let filled = time_of("firstboot-enroll.service", "storing the certificate")?;
     let starts = time_of(DAEMON, "greengrass has started")?;
     let back = time_of(DAEMON, "is let in")?;
     assert!(stopped < filled && filled < starts, "{}", journal.text());

@@ -140,6 +140,7 @@ impl Card {
         if self.is_fat_marked()? {
             checks.push(("fsck.fat", &["-a"], fat.path(), 1));
             checks.push(("fsck.fat", &["-a"], fat.path(), 1));
+            checks.push(("fsck.fat", &["-a"], fat.path(), 1));
         }
         // Damage must not go unmarked.
         checks.push(("fsck.fat", &["-n"], fat.path(), 0));

@@ -1,4 +1,4 @@
-//! Settings that cannot work: a clear error, the documented exit status, and nothing touched.
+//! Settings that cannot work: a clear error, the documented exit status, and nothing changed.
 
 use std::fs;
 
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::{assert_ends, exit, usual};
 
-/// Runs both commands: refused, with these words, and neither the disk nor the TPM is touched. Only
-/// `status.json` may appear, as it is how an operator without a console is told, and the lock in /run.
+/// Runs both commands: they fail with these words, and change neither the disk nor the TPM. Only the lock in /run may
+/// appear, and `status.json`, which tells an operator without a console.
 #[track_caller]
 fn assert_refused(device: &Device, words: &[&str]) -> Result<()> {
     let snapshot = || -> Result<_> {
@@ -74,7 +74,7 @@ fn broken_json_has_line_and_column() -> Result<()> {
 }
 
 #[test]
-fn an_unknown_key_is_named_with_its_place() -> Result<()> {
+fn an_unknown_key_is_named_with_its_position() -> Result<()> {
     refuses_text(
         "{\n  \"thingname\": \"gw\"\n}\n",
         &["unknown field `thingname`", "line 2 column 13"],
@@ -82,7 +82,7 @@ fn an_unknown_key_is_named_with_its_place() -> Result<()> {
 }
 
 #[test]
-fn an_unknown_key_in_the_depth() -> Result<()> {
+fn an_unknown_nested_key() -> Result<()> {
     refuses(
         |s| s["greengrass"]["region"] = json!("eu-central-1"),
         &["unknown field `region`"],
@@ -98,7 +98,7 @@ fn a_wrong_type() -> Result<()> {
 }
 
 #[test]
-fn an_unknown_kind_of_key() -> Result<()> {
+fn an_unknown_key_type() -> Result<()> {
     refuses(
         |s| s["key"] = json!("rsa-1024"),
         &["unknown variant `rsa-1024`", "`ecc-p256`"],
@@ -122,16 +122,16 @@ fn an_empty_region() -> Result<()> {
 }
 
 #[test]
-fn an_endpoint_that_is_an_address_of_the_web() -> Result<()> {
+fn an_endpoint_that_is_a_url() -> Result<()> {
     refuses(
         |s| s["greengrass"]["iot_data_endpoint"] = json!("https://abc.example"),
         &["greengrass.iot_data_endpoint", "a host name alone"],
     )
 }
 
-/// Each is well-formed; together they lead nowhere.
+/// Each is well-formed, but they contradict each other.
 #[test]
-fn addresses_that_do_not_agree() -> Result<()> {
+fn addresses_that_contradict_each_other() -> Result<()> {
     type Change = fn(&mut Value);
     let cases: [(Change, [&str; 2]); 4] = [
         (
@@ -167,7 +167,7 @@ fn addresses_that_do_not_agree() -> Result<()> {
 }
 
 #[test]
-fn a_city_is_no_region() -> Result<()> {
+fn a_city_is_not_a_region() -> Result<()> {
     refuses(
         |s| s["greengrass"]["aws_region"] = json!("Frankfurt"),
         &["greengrass.aws_region", "eu-central-1"],
@@ -183,7 +183,7 @@ fn v1_without_an_account() -> Result<()> {
 }
 
 #[test]
-fn thing_names_that_are_none() -> Result<()> {
+fn invalid_thing_names() -> Result<()> {
     for (name, words) in [
         ("a/b", "'/'"),
         ("..", "'.'"),
@@ -203,7 +203,7 @@ fn thing_names_that_are_none() -> Result<()> {
 }
 
 #[test]
-fn a_thing_name_that_is_no_text() -> Result<()> {
+fn a_thing_name_that_is_not_a_string() -> Result<()> {
     refuses_text(
         b"{\"thing_name\": \"a\xFF\xFEb\"}",
         &["invalid unicode code point", "line 1"],
@@ -217,9 +217,9 @@ fn a_serial_number_that_the_board_does_not_have() -> Result<()> {
     assert_refused(&device, &["${serial}", "this board has none"])
 }
 
-/// The serial number comes from the device tree, and so from a file on the same FAT partition.
+/// The serial number comes from the device tree, which the same FAT partition may change.
 #[test]
-fn a_serial_number_with_a_path_in_it_is_none() -> Result<()> {
+fn a_serial_number_with_a_path_is_refused() -> Result<()> {
     let device = usual()?;
     device.write("/sys/firmware/devicetree/base/serial-number", "../../etc\0")?;
     assert_refused(&device, &["${serial}"])
@@ -231,7 +231,7 @@ fn ten_mebibytes() -> Result<()> {
 }
 
 #[test]
-fn a_directory_in_place_of_the_settings() -> Result<()> {
+fn a_directory_instead_of_the_settings() -> Result<()> {
     let device = Device::unprovisioned()?;
     fs::create_dir(device.boot_file("firstboot.json"))?;
     assert_refused(&device, &["is not a regular file"])
@@ -247,7 +247,7 @@ fn a_symbolic_link_is_not_followed() -> Result<()> {
 }
 
 #[test]
-fn a_pipe_does_not_hold_up_the_boot() -> Result<()> {
+fn a_pipe_does_not_block_the_boot() -> Result<()> {
     let device = Device::unprovisioned()?;
     nix::unistd::mkfifo(
         &device.boot_file("firstboot.json"),
@@ -256,7 +256,7 @@ fn a_pipe_does_not_hold_up_the_boot() -> Result<()> {
     assert_refused(&device, &["is not a regular file"])
 }
 
-/// A library named on the FAT partition would be loaded as root.
+/// Root would load a library that is named on the FAT partition.
 #[test]
 fn the_boot_partition_cannot_name_a_library() -> Result<()> {
     refuses(
@@ -266,7 +266,7 @@ fn the_boot_partition_cannot_name_a_library() -> Result<()> {
 }
 
 #[test]
-fn a_subject_that_is_none() -> Result<()> {
+fn an_invalid_subject() -> Result<()> {
     refuses(|s| s["subject"] = json!({ "C": "Germany" }), &["subject.C"])?;
     refuses(
         |s| s["subject"] = json!({ "O": "x".repeat(65) }),
@@ -275,7 +275,7 @@ fn a_subject_that_is_none() -> Result<()> {
 }
 
 #[test]
-fn a_root_certificate_that_is_none() -> Result<()> {
+fn an_invalid_root_certificate() -> Result<()> {
     let device = usual()?;
     device.write("/boot/firstboot/root-ca.pem", "not a certificate")?;
     assert_refused(
@@ -285,13 +285,13 @@ fn a_root_certificate_that_is_none() -> Result<()> {
 }
 
 #[test]
-fn an_edition_whose_group_is_not_there() -> Result<()> {
+fn an_edition_whose_group_does_not_exist() -> Result<()> {
     let device = usual()?;
     device.write("/etc/group", "root:x:0:\n")?;
     assert_refused(&device, &["there is no group ggcore"])
 }
 
-/// What Windows' Notepad writes is fine.
+/// Windows' Notepad writes them.
 #[test]
 fn byte_order_mark_and_crlf_are_read() -> Result<()> {
     let device = usual()?;

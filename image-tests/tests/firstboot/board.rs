@@ -1,4 +1,4 @@
-//! There is no /dev/tpmrm0: what the kernel made of the board tells why, and what to do about it.
+//! Without /dev/tpmrm0, the kernel's view of the board tells why, and what to do.
 
 use std::os::unix::fs::symlink;
 
@@ -25,12 +25,12 @@ fn node(device: &Device, path: &str, compatible: &str, reg: u8) -> Result<()> {
     device.write(format!("{TREE}/{path}/reg"), [0, 0, 0, reg])
 }
 
-fn switch_off(device: &Device, path: &str) -> Result<()> {
+fn disable(device: &Device, path: &str) -> Result<()> {
     device.write(format!("{TREE}/{path}/status"), "disabled\0")
 }
 
-/// The kernel makes a device of a node, and a driver may start it.
-fn make_device(
+/// Adds the kernel's device for a node, with a driver or without.
+fn add_device(
     device: &Device,
     bus: &str,
     name: &str,
@@ -72,11 +72,11 @@ fn a_chip_select_that_is_taken() -> Result<()> {
             let (name, beside) = (format!("spi10.{select}"), 1 - select);
             node(&device, &tpm, TPM, select)?;
             node(&device, &other, compatible, select)?;
-            make_device(&device, "spi", &name, &other, None)?;
-            // One at the other chip select is not in the way, nor one at the same of another controller.
+            add_device(&device, "spi", &name, &other, None)?;
+            // One at the other chip select does not matter, nor one at the same chip select of another controller.
             let neighbour = format!("{controller}/adc@{beside}");
             node(&device, &neighbour, "microchip,mcp3008\0", beside)?;
-            make_device(
+            add_device(
                 &device,
                 "spi",
                 &format!("spi10.{beside}"),
@@ -84,7 +84,7 @@ fn a_chip_select_that_is_taken() -> Result<()> {
                 Some("mcp320x"),
             )?;
             node(&device, "soc/spi@1/eeprom@0", "atmel,at25\0", select)?;
-            make_device(&device, "spi", "spi0.0", "soc/spi@1/eeprom@0", Some("at25"))?;
+            add_device(&device, "spi", "spi0.0", "soc/spi@1/eeprom@0", Some("at25"))?;
             let first = compatible.split('\0').next().unwrap_or_default();
             assert_explains(&device, &[&format!("CE{select}"), &name, first])?;
         }
@@ -98,37 +98,37 @@ fn a_controller_that_does_not_run() -> Result<()> {
         let device = without_a_tpm()?;
         node(&device, &format!("{controller}/tpm@1"), TPM, 1)?;
         node(&device, controller, "brcm,bcm2835-spi\0", 0)?;
-        // The kernel knows the controller, and no driver has started it.
-        make_device(&device, "platform", "spi", controller, None)?;
+        // The kernel knows the controller, but no driver has started it.
+        add_device(&device, "platform", "spi", controller, None)?;
         assert_explains(&device, &["SPI controller", "is not running", "pins"])?;
-        switch_off(&device, controller)?;
+        disable(&device, controller)?;
         assert_explains(&device, &["SPI controller", "dtparam=spi=on"])?;
     }
     Ok(())
 }
 
 #[test]
-fn a_controller_that_runs_and_has_made_no_device() -> Result<()> {
+fn a_controller_that_runs_without_a_device() -> Result<()> {
     let device = without_a_tpm()?;
     let [controller, _] = CONTROLLERS;
     node(&device, &format!("{controller}/tpm@1"), TPM, 1)?;
     node(&device, controller, "brcm,bcm2835-spi\0", 0)?;
-    make_device(&device, "platform", "spi", controller, Some("spi-bcm2835"))?;
+    add_device(&device, "platform", "spi", controller, Some("spi-bcm2835"))?;
     assert_explains(&device, &["is running, but has created no device", "dmesg"])
 }
 
-/// Of two nodes, the one that is switched on counts.
+/// Of two nodes, the enabled one counts.
 #[test]
-fn a_node_that_is_switched_off() -> Result<()> {
+fn a_disabled_node() -> Result<()> {
     let device = without_a_tpm()?;
     let [controller, _] = CONTROLLERS;
     let off = format!("{controller}/tpm@0");
     node(&device, &off, TPM, 0)?;
-    switch_off(&device, &off)?;
+    disable(&device, &off)?;
     assert_explains(&device, &["disables the TPM", "tpm@0"])?;
     node(&device, &format!("{controller}/tpm@1"), TPM, 1)?;
     node(&device, &format!("{controller}/touch@1"), "ti,ads7846\0", 1)?;
-    make_device(
+    add_device(
         &device,
         "spi",
         "spi0.1",
@@ -143,7 +143,7 @@ fn a_chip_that_did_not_answer() -> Result<()> {
     let device = without_a_tpm()?;
     let tpm = format!("{}/tpm@1", CONTROLLERS[1]);
     node(&device, &tpm, TPM, 1)?;
-    make_device(&device, "spi", "spi0.1", &tpm, None)?;
+    add_device(&device, "spi", "spi0.1", &tpm, None)?;
     assert_explains(
         &device,
         &["other chip select", "speed=", "reset", "power off and on"],
@@ -151,11 +151,11 @@ fn a_chip_that_did_not_answer() -> Result<()> {
 }
 
 #[test]
-fn a_tpm_1_2_is_called_one() -> Result<()> {
+fn a_tpm_1_2_is_reported() -> Result<()> {
     let device = without_a_tpm()?;
     let tpm = format!("{}/tpm@1", CONTROLLERS[0]);
     node(&device, &tpm, TPM, 1)?;
-    make_device(&device, "spi", "spi0.1", &tpm, Some("tpm_tis_spi"))?;
+    add_device(&device, "spi", "spi0.1", &tpm, Some("tpm_tis_spi"))?;
     device.write("/sys/class/tpm/tpm0/tpm_version_major", "1\n")?;
     assert_explains(&device, &["TPM 1.2"])?;
     device.write("/sys/class/tpm/tpm0/tpm_version_major", "2\n")?;

@@ -1,4 +1,4 @@
-//! Certificates that an operator may put onto the card, right and wrong ones.
+//! Certificates that an operator may put onto the card, good and bad.
 
 use std::fs;
 
@@ -32,7 +32,7 @@ impl Awaiting {
         self.authority.sign(&self.device.request()?)
     }
 
-    /// Refused, with the reason in the log and on the card; nothing else has changed.
+    /// The device refuses this, with the reason in the log and on the card, and changes nothing else.
     #[track_caller]
     fn refuses(&self, pem: &str, why: &str) -> Result<()> {
         self.device.drop_certificate(pem)?;
@@ -75,7 +75,7 @@ impl Awaiting {
 }
 
 #[test]
-fn none_is_waited_for_and_said_where() -> Result<()> {
+fn a_missing_one_is_waited_for_and_its_path_is_named() -> Result<()> {
     let awaiting = Awaiting::new()?;
     let outcome = awaiting.device.run(&["enroll"])?;
     assert_ends(
@@ -88,7 +88,7 @@ fn none_is_waited_for_and_said_where() -> Result<()> {
 }
 
 #[test]
-fn another_keys() -> Result<()> {
+fn one_for_another_key() -> Result<()> {
     let awaiting = Awaiting::new()?;
     let pem = awaiting
         .authority
@@ -117,9 +117,9 @@ fn garbage() -> Result<()> {
     awaiting.refuses(&cut.replace("CERTIFICATE", "PRIVATE KEY"), "PRIVATE KEY")
 }
 
-/// The old one with the new one below it, as who keeps a file of all of them has it.
+/// The new one below the old one, for an operator who collects them in one file.
 #[test]
-fn of_two_of_this_device_the_newer_is_taken() -> Result<()> {
+fn the_newer_of_two_for_this_device_is_accepted() -> Result<()> {
     let awaiting = Awaiting::new()?;
     let request = awaiting.device.request()?;
     let old = awaiting.authority.sign_valid(&request, Validity::Expired)?;
@@ -130,18 +130,18 @@ fn of_two_of_this_device_the_newer_is_taken() -> Result<()> {
 }
 
 #[test]
-fn only_the_authoritys_own() -> Result<()> {
+fn only_the_cas_own() -> Result<()> {
     let awaiting = Awaiting::new()?;
     let pem = awaiting.authority.certificate_pem()?;
     awaiting.refuses(&pem, "only CA certificates")
 }
 
 #[test]
-fn a_stray_authority_is_left_out_and_named() -> Result<()> {
+fn an_unrelated_ca_certificate_is_left_out_and_named() -> Result<()> {
     let awaiting = Awaiting::new()?;
     let request = awaiting.device.request()?;
     let chain = awaiting.authority.sign_by_intermediate(&request)?;
-    // The leaf of one chain with the intermediate of another.
+    // One chain's leaf with another chain's intermediate.
     let intermediate = &chain[chain.rfind("-----BEGIN").unwrap_or(0)..];
     let leaf = awaiting.signed()?;
     awaiting
@@ -158,7 +158,7 @@ fn a_stray_authority_is_left_out_and_named() -> Result<()> {
 }
 
 #[test]
-fn another_things() -> Result<()> {
+fn one_for_another_thing() -> Result<()> {
     let awaiting = Awaiting::new()?;
     let request = awaiting.device.request()?;
     let certificate = awaiting.authority.sign(&request)?;
@@ -166,11 +166,11 @@ fn another_things() -> Result<()> {
         serde_json::from_str(&awaiting.device.read("/boot/firstboot/firstboot.json")?)?;
     settings["thing_name"] = json!("another-name");
     awaiting.device.settings(&settings)?;
-    // The new name is asked for with the same key …
+    // The new name is requested with the same key …
     awaiting.device.succeed(&["provision"])?;
     let path = awaiting.device.boot_file("requests/another-name.csr.pem");
     let again = awaiting.authority.sign(&path)?;
-    // … so that the old name's certificate has the right key, but not the right name.
+    // … so the old name's certificate has the right key, but the wrong name.
     let drop = |pem: &str| {
         fs::write(
             awaiting.device.boot_file("certificates/another-name.pem"),
@@ -196,7 +196,7 @@ fn another_things() -> Result<()> {
 }
 
 #[test]
-fn crlf_and_text_around_it_are_fine() -> Result<()> {
+fn crlf_and_text_around_it_are_accepted() -> Result<()> {
     let awaiting = Awaiting::new()?;
     let pem = format!(
         "Subject: someone\r\n{}",
@@ -232,10 +232,10 @@ fn a_newer_one_replaces_the_old_one() -> Result<()> {
     Ok(())
 }
 
-/// The token stays as it was made, and its library is not even loaded: the TPM is asked no more than at a boot with
+/// The token is unchanged, its library is not even loaded, and the TPM gets no more commands than at a boot with
 /// nothing to do.
 #[test]
-fn for_nucleus_lite_a_newer_one_changes_the_file_alone() -> Result<()> {
+fn for_nucleus_lite_a_newer_one_changes_only_the_file() -> Result<()> {
     let mut awaiting = Awaiting::new()?;
     let proxy = Proxy::start(awaiting.device.tpm.upstream(), Options::default())?;
     awaiting.device.tcti = Some(proxy.tcti());
@@ -261,7 +261,7 @@ fn for_nucleus_lite_a_newer_one_changes_the_file_alone() -> Result<()> {
     Ok(())
 }
 
-/// A bad successor is named, and the good certificate stays in use.
+/// A bad successor is reported, and the good certificate stays in use.
 #[test]
 fn a_bad_successor_leaves_the_good_one() -> Result<()> {
     let awaiting = Awaiting::new()?;
@@ -287,7 +287,7 @@ fn a_chain_is_kept_in_order_and_put_into_the_token() -> Result<()> {
     let chain = awaiting.authority.sign_by_intermediate(&request)?;
     let split = chain.rfind("-----BEGIN").unwrap_or(0);
     let (leaf, intermediate) = chain.split_at(split);
-    // In the wrong order, as some authorities deliver it.
+    // In the wrong order, as some CAs deliver it.
     awaiting.accepts(&format!("{intermediate}{leaf}"))?;
     let kept = awaiting
         .device

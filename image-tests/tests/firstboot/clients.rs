@@ -1,4 +1,4 @@
-//! The promise itself: every kind of client uses the key, and a verifying server believes it.
+//! The purpose of it all: every kind of client uses the key, and a server verifies it.
 
 use anyhow::Result;
 use image_tests::clients::{KeyType, java, openssl, p11tool, pkcs11_tool};
@@ -15,7 +15,7 @@ fn enrolled(edition: &str, key: KeyType) -> Result<(Device, Authority)> {
     Ok((device, authority))
 }
 
-/// nucleus lite's way: OpenSSL with pkcs11-provider, the configuration that firstboot wrote, its user.
+/// Like nucleus lite: OpenSSL with pkcs11-provider, the configuration that firstboot wrote, and its user.
 fn openssl_authenticates(key: KeyType) -> Result<()> {
     let (device, authority) = enrolled("nucleus-lite", key)?;
     let identity = device.identity_of_greengrass(key)?;
@@ -29,7 +29,7 @@ fn openssl_authenticates(key: KeyType) -> Result<()> {
     Ok(())
 }
 
-/// The nucleus's way: SunPKCS11 with the slot that the configuration names.
+/// Like the nucleus: SunPKCS11 with the slot that the configuration names.
 fn java_authenticates(key: KeyType) -> Result<()> {
     let (device, authority) = enrolled("nucleus", key)?;
     let config: serde_json::Value =
@@ -56,7 +56,7 @@ fn p11tool_lists_and_signs(key: KeyType) -> Result<()> {
         let first = found.next().cloned().unwrap_or_default();
         assert!(found.next().is_none(), "more than one {kind}: {urls:?}");
         assert!(first.contains("object=greenkey"), "{urls:?}");
-        // id=%30…: the same CKA_ID for all of them is what SunPKCS11 joins them by.
+        // id=%30…: SunPKCS11 matches them by their common CKA_ID.
         let id = first.split(';').find(|part| part.starts_with("id="));
         id.map(str::to_owned)
     };
@@ -112,7 +112,7 @@ image_tests::for_both_keys! {
     openssl_accepts_the_request: openssl_accepts_the_ecc_request, openssl_accepts_the_rsa_request;
 }
 
-/// The server knows only the root: the client has to send the intermediate, from the token.
+/// The server knows only the root, so the client has to send the intermediate from the token.
 #[test]
 fn java_sends_the_intermediate_certificate() -> Result<()> {
     let key = KeyType::EccP256;
@@ -127,8 +127,8 @@ fn java_sends_the_intermediate_certificate() -> Result<()> {
     Ok(())
 }
 
-/// docs/operator.md's way for a program that wants nucleus lite's certificate by its URI: it is put into the token, and
-/// firstboot leaves it there.
+/// docs/operator.md, for a program that needs nucleus lite's certificate by its URI: the operator puts it into the
+/// token, and firstboot leaves it there.
 #[test]
 fn another_program_can_have_the_certificate_in_the_token() -> Result<()> {
     let key = KeyType::EccP256;

@@ -74,9 +74,9 @@ fn status_describes_each_stage() -> Result<()> {
     Ok(())
 }
 
-/// One list of states: what `status` can say is what help and docs/status.md explain, in the same words.
+/// Help and docs/status.md explain all the states of `status`, in the same words.
 #[test]
-fn help_and_page_explain_every_state() -> Result<()> {
+fn help_and_docs_explain_every_state() -> Result<()> {
     let help = Device::unprovisioned()?.succeed(&["status", "--help"])?;
     let page = include_str!("../../../docs/status.md");
     let explained: Vec<_> = page
@@ -104,9 +104,9 @@ fn help_and_page_explain_every_state() -> Result<()> {
     Ok(())
 }
 
-/// For programs: numbers as numbers, times in RFC 3339, nothing that has to be taken apart.
+/// For programs: numbers as numbers, times in RFC 3339, nothing that has to be parsed further.
 #[test]
-fn status_is_for_programs() -> Result<()> {
+fn status_can_be_read_by_programs() -> Result<()> {
     let device = usual()?;
     let authority = Authority::new()?;
     device.enroll_with(&authority)?;
@@ -139,7 +139,7 @@ fn status_is_for_programs() -> Result<()> {
         status["set_aside"],
         json!([device.path("/etc/greengrass/config.yaml.unreadable")])
     );
-    // The file on the card has the same names.
+    // The file on the card has the same fields.
     device.succeed(&["enroll"])?;
     let on_card = device.status()?;
     for name in [
@@ -160,9 +160,9 @@ fn status_is_for_programs() -> Result<()> {
     Ok(())
 }
 
-/// The record of an older firstboot has no version: it is read, and not asked for anew.
+/// An older firstboot's record has no version: it is read, and not made again.
 #[test]
-fn a_record_without_a_version_stays() -> Result<()> {
+fn a_record_without_a_version_is_kept() -> Result<()> {
     let device = usual()?;
     device.succeed(&["provision"])?;
     let path = "/var/lib/tpm2_pkcs11/request.json";
@@ -188,13 +188,13 @@ fn of_card(device: &Device, arguments: &[&str], tcti: Option<String>) -> Result<
     finish(&mut command)
 }
 
-/// A card in a reader has no TPM, and this machine's is not its own: it is looked at, and left as it is.
+/// A card in a reader has no TPM, and this host's is another's: the card can be inspected, and is not changed.
 #[test]
-fn a_card_in_a_reader_can_only_be_looked_at() -> Result<()> {
+fn a_card_in_a_reader_can_only_be_inspected() -> Result<()> {
     let device = usual()?;
     device.enroll_with(&Authority::new()?)?;
     std::fs::remove_dir_all(device.path("/sys"))?;
-    // The libraries are the card's own.
+    // The card has its own libraries.
     for line in device.read("/etc/greengrass/openssl.cnf")?.lines() {
         if let Some((_, path)) = line
             .split_once("= ")
@@ -223,9 +223,9 @@ fn a_card_in_a_reader_can_only_be_looked_at() -> Result<()> {
     Ok(())
 }
 
-/// Where somebody says which TPM belongs to the card, it is a device like any other; also by the environment.
+/// With its TPM named, by an argument or in the environment, a card is a device like any other.
 #[test]
-fn a_card_with_a_tpm_that_is_named_is_a_device() -> Result<()> {
+fn a_card_with_a_named_tpm_is_a_device() -> Result<()> {
     let device = usual()?;
     let ended = of_card(&device, &["provision"], Some(device.tpm.tcti()))?;
     assert_eq!(ended.code, exit::DONE, "{}", ended.stderr);
@@ -252,16 +252,16 @@ fn tpm_explains_every_handle() -> Result<()> {
     );
     assert_eq!(report["limits"]["persistent"], 1);
     assert_eq!(report["lockout"]["counter"], 0);
-    // The same as tpm2-tools says.
+    // The same as by tpm2-tools.
     let shown = device.tpm.run(&["tpm2_getcap", "properties-fixed"])?;
     let manufacturer = report["manufacturer"].as_str().unwrap_or("?");
     assert!(shown.contains(manufacturer), "{manufacturer}: {shown}");
     Ok(())
 }
 
-/// `systemctl status` shows what takes so long.
+/// `systemctl status` shows the current step.
 #[test]
-fn systemd_is_told_what_is_going_on() -> Result<()> {
+fn systemd_is_told_the_current_step() -> Result<()> {
     let device = usual()?;
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("notify");
@@ -280,7 +280,7 @@ fn systemd_is_told_what_is_going_on() -> Result<()> {
         told.contains("STATUS=making the ECC P-256 key in the TPM"),
         "{told}"
     );
-    // The same is said in the log before it starts, and how long it took afterwards.
+    // The log has the same before the step, and its duration after it.
     let line = |text: &str| outcome.stderr.lines().position(|line| line.contains(text));
     let before = line("making the ECC P-256 key in the TPM …");
     let after = line("making the ECC P-256 key in the TPM: done in");
@@ -289,7 +289,7 @@ fn systemd_is_told_what_is_going_on() -> Result<()> {
 }
 
 #[test]
-fn the_subject_can_have_more_than_the_things_name() -> Result<()> {
+fn the_subject_can_have_more_than_the_thing_name() -> Result<()> {
     let device = usual()?;
     let mut settings: Value =
         serde_json::from_str(&device.read("/boot/firstboot/firstboot.json")?)?;
@@ -303,7 +303,7 @@ fn the_subject_can_have_more_than_the_things_name() -> Result<()> {
     let wanted = format!("CN={},OU=Gateways,O=Example\\, Inc.,C=DE", thing_name());
     assert!(subject()?.contains(&wanted), "{}", subject()?);
 
-    // Changed afterwards, the request is made again, with the same key.
+    // If it changes later, the request is made again, with the same key.
     let key = || -> Result<Value> {
         let status: Value = serde_json::from_str(&device.succeed(&["status", "--json"])?)?;
         Ok(status["key_sha256"].clone())
@@ -317,9 +317,9 @@ fn the_subject_can_have_more_than_the_things_name() -> Result<()> {
     Ok(())
 }
 
-/// What the record says can be compared with the request by anybody.
+/// Anybody can compare the record with the request.
 #[test]
-fn the_record_beside_the_request_is_true() -> Result<()> {
+fn the_record_matches_the_request() -> Result<()> {
     let device = usual()?;
     device.succeed(&["provision"])?;
     let request = device.request()?;
@@ -344,9 +344,9 @@ fn the_record_beside_the_request_is_true() -> Result<()> {
     Ok(())
 }
 
-/// A card that cannot be written: the request has nowhere to go.
+/// The card cannot be written, so the request cannot be published.
 #[test]
-fn what_cannot_be_written_is_named() -> Result<()> {
+fn a_file_that_cannot_be_written_is_named() -> Result<()> {
     let device = usual()?;
     device.write(
         "/boot/firstboot/requests",

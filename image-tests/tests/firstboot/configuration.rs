@@ -1,4 +1,4 @@
-//! What is written for each edition, beside what others have in the same files.
+//! Each edition's configuration, in files that others write, too.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -77,7 +77,7 @@ fn nucleus_lite() -> Result<()> {
     let openssl = device.read("/etc/greengrass/openssl.cnf")?;
     assert!(openssl.contains("pkcs11-module-token-pin = file:/var/lib/tpm2_pkcs11/pin"));
     assert!(openssl.contains("default = default_sect"));
-    // ggconfigd reads only regular files, and hidden ones, too: there is nothing else.
+    // ggconfigd reads all regular files, even hidden ones: there is no other.
     for entry in fs::read_dir(device.path("/etc/greengrass"))? {
         let entry = entry?;
         assert!(entry.file_type()?.is_file());
@@ -112,7 +112,7 @@ fn v1() -> Result<()> {
     Ok(())
 }
 
-/// GovCloud and China: other ARNs, other domains, and Beijing's endpoint has its own form.
+/// GovCloud and China have other ARNs and other domains, and Beijing's endpoint has its own form.
 #[test]
 fn v1_in_other_partitions() -> Result<()> {
     for (region, arn, host, data) in [
@@ -157,7 +157,7 @@ fn amazons_root_is_the_default() -> Result<()> {
     Ok(())
 }
 
-/// V1 cannot take intermediates from anywhere but this file.
+/// V1 takes intermediates only from this file.
 #[test]
 fn v1_gets_the_whole_chain() -> Result<()> {
     let device = device("v1", KeyType::EccP256)?;
@@ -170,9 +170,9 @@ fn v1_gets_the_whole_chain() -> Result<()> {
     Ok(())
 }
 
-/// meta-aws's file, in YAML: its version stays, its empty placeholders go.
+/// meta-aws's YAML file: its version stays, its empty placeholders are replaced.
 #[test]
-fn what_the_image_has_configured_stays() -> Result<()> {
+fn the_images_configuration_stays() -> Result<()> {
     let device = device("nucleus", KeyType::EccP256)?;
     device.write(
         NUCLEUS,
@@ -207,9 +207,9 @@ fn what_the_image_has_configured_stays() -> Result<()> {
     Ok(())
 }
 
-/// Each of these would win over the new configuration.
+/// Each of these would override the new configuration.
 #[test]
-fn what_an_unknown_identity_left_does_not_win() -> Result<()> {
+fn the_state_of_an_unknown_identity_does_not_win() -> Result<()> {
     for (edition, directory, derived, stays) in [
         (
             "nucleus",
@@ -240,7 +240,7 @@ fn what_an_unknown_identity_left_does_not_win() -> Result<()> {
             assert_eq!(device.read(format!("{directory}/{name}.earlier"))?, "old");
         }
         assert!(device.exists(format!("{directory}/{stays}")));
-        // What Greengrass makes of the new configuration is left alone.
+        // The state that Greengrass derives from the new configuration is left alone.
         let made = format!("{directory}/{}", derived[0]);
         device.write(&made, "new")?;
         device.succeed(&["enroll"])?;
@@ -274,9 +274,9 @@ fn a_file_that_cannot_be_read_is_kept_beside_the_new_one() -> Result<()> {
     Ok(())
 }
 
-/// ggconfigd would cut it without a word.
+/// ggconfigd would truncate it silently.
 #[test]
-fn more_than_lite_can_read_is_refused() -> Result<()> {
+fn a_value_too_long_for_lite_is_refused() -> Result<()> {
     let device = usual()?;
     let large = json!({ "services": { "com.example": { "note": "x".repeat(8000) } } }).to_string();
     device.write(LITE, &large)?;
@@ -288,7 +288,7 @@ fn more_than_lite_can_read_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// Another edition on the same device: its configuration, and its group on the identity.
+/// Another edition on the same device gets its configuration, and its group gets the identity.
 #[test]
 fn the_edition_can_be_changed() -> Result<()> {
     let device = enrolled("nucleus")?;
@@ -305,7 +305,7 @@ fn the_edition_can_be_changed() -> Result<()> {
     Ok(())
 }
 
-/// The token is made to hold the certificate as soon as an edition reads it there.
+/// The certificate is put into the token as soon as an edition reads it there.
 #[test]
 fn from_nucleus_lite_to_the_nucleus() -> Result<()> {
     let device = enrolled("nucleus-lite")?;

@@ -1,5 +1,5 @@
-//! What Greengrass has made of its configuration, such as all that the cloud has deployed: there after every change but
-//! that of the identity.
+//! Greengrass's own state, such as everything that the cloud has deployed: it survives every change but that of the
+//! identity.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -41,8 +41,7 @@ fn change(device: &Device, edition: &str, change: impl FnOnce(&mut Value)) -> Re
     device.settings(&settings)
 }
 
-/// The log as the nucleus writes it from the configuration that it has read (`ConfigurationWriter.dump`), and a
-/// deployment after that.
+/// Writes the nucleus's log: first the configuration that it has read (`ConfigurationWriter.dump`), then a deployment.
 fn start_nucleus(device: &Device) -> Result<()> {
     let config: Value = serde_json::from_str(&device.read(NUCLEUS)?)?;
     let mut log = String::new();
@@ -91,7 +90,7 @@ fn write_leaves(tree: &Value, path: &mut Vec<String>, timestamp: i64, log: &mut 
     }
 }
 
-/// What the nucleus would have at a path after reading the log: the last value that is not older than another.
+/// The nucleus's value at a path after it has read the log: the last one that is not older than another.
 fn in_log(device: &Device, path: &[&str]) -> Result<Option<Value>> {
     let mut newest = i64::MIN;
     let mut found = None;
@@ -147,7 +146,7 @@ fn sqlite(path: &std::path::Path, sql: &str) -> Result<String> {
     Ok(finished.stdout)
 }
 
-/// What lite would report to the cloud.
+/// The deployed components that lite would report to the cloud.
 fn deployed(device: &Device) -> Result<String> {
     sqlite(
         &device.path(DATABASE),
@@ -157,7 +156,7 @@ fn deployed(device: &Device) -> Result<String> {
 }
 
 #[test]
-fn a_nucleus_keeps_its_deployments_and_learns_what_has_changed() -> Result<()> {
+fn a_nucleus_keeps_its_deployments_and_gets_the_changes() -> Result<()> {
     let (device, authority) = enrolled("nucleus")?;
     start_nucleus(&device)?;
     let before = device.read(TLOG)?;
@@ -211,9 +210,9 @@ fn a_nucleus_keeps_its_deployments_and_learns_what_has_changed() -> Result<()> {
     Ok(())
 }
 
-/// The cloud moves a device to another endpoint by a deployment: the settings have not changed, and do not undo it.
+/// A deployment has moved the device to another endpoint: the settings have not changed, and do not undo it.
 #[test]
-fn what_a_deployment_has_set_stays() -> Result<()> {
+fn a_value_set_by_a_deployment_stays() -> Result<()> {
     let (device, _) = enrolled("nucleus")?;
     start_nucleus(&device)?;
     let moved = line(
@@ -232,9 +231,9 @@ fn what_a_deployment_has_set_stays() -> Result<()> {
     Ok(())
 }
 
-/// The nucleus falls back to its copies by itself, and reads the main file over them.
+/// The nucleus itself falls back to its copies, and reads the main file after them.
 #[test]
-fn a_damaged_log_is_left_to_the_nucleus() -> Result<()> {
+fn a_damaged_log_is_left_for_the_nucleus() -> Result<()> {
     let (device, _) = enrolled("nucleus")?;
     start_nucleus(&device)?;
     let log = device.read(TLOG)?;
@@ -272,7 +271,7 @@ fn a_nucleus_lite_keeps_its_deployments() -> Result<()> {
     })?;
     boot(&device)?;
     assert!(device.read(LITE)?.contains("Another"));
-    // An update with an /etc of its own: nothing of the configuration is left.
+    // An update with its own /etc: nothing of the configuration is left.
     fs::remove_dir_all(device.path("/etc/greengrass"))?;
     boot(&device)?;
     // The same, and the image brings a file with placeholders.
@@ -284,7 +283,7 @@ fn a_nucleus_lite_keeps_its_deployments() -> Result<()> {
     Ok(())
 }
 
-/// A configuration of an older firstboot, which kept no mark: its main file tells.
+/// An older firstboot kept no mark: the main file tells whose configuration it is.
 #[test]
 fn an_older_firstboot_left_no_mark() -> Result<()> {
     let (device, _) = enrolled("nucleus-lite")?;
@@ -314,9 +313,9 @@ fn a_nucleus_lite_that_read_the_token_keeps_its_deployments() -> Result<()> {
     Ok(())
 }
 
-/// A wrong mode costs a chmod, and the file is not even written again.
+/// A wrong mode leads to a chmod; the file is not written again.
 #[test]
-fn a_wrong_mode_or_owner_is_put_right_and_nothing_else() -> Result<()> {
+fn only_a_wrong_mode_or_owner_is_repaired() -> Result<()> {
     let (device, _) = enrolled("nucleus")?;
     start_nucleus(&device)?;
     let snapshot =
@@ -336,9 +335,9 @@ fn a_wrong_mode_or_owner_is_put_right_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
-/// What a link leads to is another's: that is said, and the device stays in service.
+/// A link's target belongs to somebody else: firstboot reports it, and the device stays in service.
 #[test]
-fn the_mode_of_what_a_link_leads_to_is_left_alone() -> Result<()> {
+fn the_mode_of_a_links_target_is_left_alone() -> Result<()> {
     let (device, _) = enrolled("nucleus")?;
     let store = device.path("/var/lib/tpm2_pkcs11/tpm2_pkcs11.sqlite3");
     let elsewhere = device.path("/var/lib/elsewhere");
@@ -355,7 +354,7 @@ fn the_mode_of_what_a_link_leads_to_is_left_alone() -> Result<()> {
     Ok(())
 }
 
-/// Another thing: nothing of the old one may win, and no copy of its log is left.
+/// Another thing name: nothing of the old one may win, and no copy of its log is left.
 fn renamed(device: &Device, authority: &Authority) -> Result<()> {
     change(device, "nucleus", |s| s["thing_name"] = json!("pump-7"))?;
     device.succeed(&["provision"])?;
@@ -394,7 +393,7 @@ fn another_thing_starts_afresh_wherever_the_power_is_cut() -> Result<()> {
         let tpm = &mut device.tpm;
         let outcome = run_with_cut(program, &root, n, When::After, || tpm.pull_the_plug())?;
         assert_eq!(outcome.ending, Ending::Cut, "{n}");
-        // Greengrass must not find the new name with the old state, even if it were started now.
+        // Greengrass must not find the new name with the old state, even if it started now.
         let is_new = device.read(NUCLEUS)?.contains("pump-7");
         assert!(!(is_new && device.exists(TLOG)), "after call {n}");
         device.tpm.power_on()?;
@@ -404,7 +403,7 @@ fn another_thing_starts_afresh_wherever_the_power_is_cut() -> Result<()> {
             !device.exists(TLOG) && !device.exists(ongoing),
             "after call {n}"
         );
-        // What is made of the new configuration stays.
+        // The state of the new configuration stays.
         start_nucleus(&device)?;
         boot(&device)?;
         assert_eq!(in_log(&device, &APP)?, Some(json!("1.0.0")));
@@ -412,7 +411,7 @@ fn another_thing_starts_afresh_wherever_the_power_is_cut() -> Result<()> {
     Ok(())
 }
 
-/// The log first, then the file: a cut in between leaves something to do.
+/// firstboot changes the log first, then the file, so that a cut in between leaves something to do.
 #[test]
 fn a_changed_setting_reaches_the_log_wherever_the_power_is_cut() -> Result<()> {
     let (device, _) = enrolled("nucleus")?;
@@ -452,9 +451,9 @@ fn a_changed_setting_reaches_the_log_wherever_the_power_is_cut() -> Result<()> {
     Ok(())
 }
 
-/// Set up by another program before: that is not firstboot's to delete.
+/// Another program set Greengrass up before: firstboot must not delete that.
 #[test]
-fn the_state_of_somebody_else_is_set_aside() -> Result<()> {
+fn somebody_elses_state_is_set_aside() -> Result<()> {
     let device = usual()?;
     start_lite(&device)?;
     device.write(
@@ -472,9 +471,9 @@ fn the_state_of_somebody_else_is_set_aside() -> Result<()> {
     Ok(())
 }
 
-/// The directory is ggcore's, who can put anything there.
+/// ggcore owns the directory, and can put anything there.
 #[test]
-fn what_the_daemons_user_puts_there_does_not_stop_root() -> Result<()> {
+fn unexpected_files_of_the_daemons_user_do_not_stop_root() -> Result<()> {
     let (device, _) = enrolled("nucleus-lite")?;
     let directory = device.path("/var/lib/greengrass");
     let prepare = || -> Result<()> {
@@ -495,18 +494,21 @@ fn what_the_daemons_user_puts_there_does_not_stop_root() -> Result<()> {
     for gone in ["config.db", "config.db-wal", "config.db-journal"] {
         assert!(directory.join(gone).symlink_metadata().is_err(), "{gone}");
     }
-    assert!(directory.join("config.db-old").exists(), "it is not lite's");
+    assert!(
+        directory.join("config.db-old").exists(),
+        "a file that is not lite's was removed"
+    );
     assert!(device.exists("/etc/passwd"));
-    assert!(!device.exists(LITE), "the reset went to its end");
+    assert!(!device.exists(LITE), "the reset did not finish");
     prepare()?;
     device.enroll_with(&Authority::new()?)?;
     assert!(device.exists("/etc/passwd"));
     Ok(())
 }
 
-/// What the image has set stays, also where firstboot has a default for the same place.
+/// The image's value stays, even if firstboot has a default for it.
 #[test]
-fn a_value_of_the_images_survives_a_reset() -> Result<()> {
+fn the_images_value_survives_a_reset() -> Result<()> {
     let device = device("nucleus", KeyType::EccP256)?;
     device.write(
         NUCLEUS,
@@ -518,11 +520,11 @@ fn a_value_of_the_images_survives_a_reset() -> Result<()> {
     let rest: Value = serde_json::from_str(&device.read(NUCLEUS)?)?;
     let only = json!({"services": {"aws.greengrass.Nucleus": {"configuration":
         {"runWithDefault": {"posixUser": "svc:svc"}}}}});
-    assert_eq!(rest, only, "and of firstboot's defaults nothing");
+    assert_eq!(rest, only, "firstboot's defaults are still there");
     Ok(())
 }
 
-/// A nucleus keeps copies of its configuration, with the PIN in clear.
+/// A nucleus keeps copies of its configuration, which have the PIN in clear.
 #[test]
 fn a_reset_leaves_no_copy_of_the_pin_with_greengrass() -> Result<()> {
     let (device, _) = enrolled("nucleus")?;
@@ -537,7 +539,7 @@ fn a_reset_leaves_no_copy_of_the_pin_with_greengrass() -> Result<()> {
     }
     device.write("/greengrass/v2/deployments/d0/rollback_snapshot.tlog", &log)?;
     device.write("/greengrass/v2/work/com.example.App/data", "theirs")?;
-    // A bad cell in the main file: the next start keeps it aside.
+    // The main file is damaged: the next start sets it aside.
     device.write(NUCLEUS, format!("{}\u{0}{{", &config[..config.len() - 3]))?;
     boot(&device)?;
     assert!(device.exists(format!("{NUCLEUS}.unreadable")));
@@ -554,9 +556,9 @@ fn a_reset_leaves_no_copy_of_the_pin_with_greengrass() -> Result<()> {
     Ok(())
 }
 
-/// A file of the integrator's that is no YAML is not ours to remove.
+/// firstboot must not remove the integrator's file, even if it is not YAML.
 #[test]
-fn a_reset_leaves_what_was_unreadable_before() -> Result<()> {
+fn a_reset_leaves_a_file_that_was_unreadable_before() -> Result<()> {
     let device = device("nucleus", KeyType::EccP256)?;
     device.write(NUCLEUS, "system: [unfinished")?;
     device.enroll_with(&Authority::new()?)?;
@@ -568,9 +570,9 @@ fn a_reset_leaves_what_was_unreadable_before() -> Result<()> {
     Ok(())
 }
 
-/// Only the certificate is damaged: the identity is the same, and so is what belongs to it.
+/// Only the certificate is damaged: the identity is the same, so everything that belongs to it stays.
 #[test]
-fn a_bad_cell_in_the_certificate_costs_no_deployment() -> Result<()> {
+fn a_damaged_certificate_costs_no_deployment() -> Result<()> {
     for edition in ["nucleus", "nucleus-lite"] {
         let (device, authority) = enrolled(edition)?;
         let state = match edition {

@@ -1,5 +1,5 @@
-//! Certificates that are not DER to the last bit, or have a name in an old kind of string: OpenSSL verifies them, and
-//! the very bytes reach the token.
+//! Certificates that are not strictly DER, or whose name is in an old string type: OpenSSL verifies them, and they
+//! reach the token byte for byte.
 
 use anyhow::{Context, Result};
 use image_tests::device::Device;
@@ -35,7 +35,7 @@ impl Issuing {
         })
     }
 
-    /// A certificate for the device, its common name these octets in this kind of string.
+    /// A certificate for the device, whose common name is these octets in a string of this type.
     fn issue(&self, kind: Asn1Type, common_name: &str) -> Result<X509> {
         let request = X509Req::from_pem(&std::fs::read(self.device.request()?)?)?;
         let issuer = X509::from_pem(self.authority.certificate_pem()?.as_bytes())?;
@@ -55,7 +55,7 @@ impl Issuing {
         Ok(builder.build())
     }
 
-    /// The usual one with other bytes in what is signed, and signed again.
+    /// The usual one with other signed bytes, and a new signature.
     fn issue_as(&self, change: impl FnOnce(Vec<u8>) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
         let der = self.issue(Asn1Type::UTF8STRING, &thing_name())?.to_der()?;
         let (tbs, after) = element(content(&der)?)?;
@@ -67,7 +67,7 @@ impl Issuing {
         Ok(encode(0x30, &[&tbs, algorithm, &signature].concat()))
     }
 
-    /// Accepted, and kept byte for byte.
+    /// The device accepts this and keeps it byte for byte.
     #[track_caller]
     fn accepts(&self, der: &[u8]) -> Result<()> {
         let verifies = X509::from_der(der)?.verify(&self.key)?;
@@ -82,7 +82,7 @@ impl Issuing {
     }
 }
 
-/// A DER element's encoding, and what is after it; lengths of up to two octets.
+/// Splits a DER element from what follows it. Lengths have up to two octets.
 fn element(der: &[u8]) -> Result<(&[u8], &[u8])> {
     anyhow::ensure!(der.len() > 4, "it ends");
     let length = match der[1] {
@@ -119,7 +119,7 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Result<Vec<u8>> {
 }
 
 #[test]
-fn a_name_in_each_kind_of_string() -> Result<()> {
+fn a_name_in_each_string_type() -> Result<()> {
     let wide: String = thing_name().chars().map(|c| format!("\0{c}")).collect();
     for (kind, name) in [
         (Asn1Type::PRINTABLESTRING, thing_name()),
@@ -132,9 +132,9 @@ fn a_name_in_each_kind_of_string() -> Result<()> {
     Ok(())
 }
 
-/// The kind of string does not make another name right.
+/// The string type does not make a wrong name right.
 #[test]
-fn another_name_stays_refused_in_each() -> Result<()> {
+fn another_name_is_refused_in_each_string_type() -> Result<()> {
     let issuing = Issuing::new()?;
     let wide: String = "another".chars().map(|c| format!("\0{c}")).collect();
     for (kind, name) in [
@@ -151,7 +151,7 @@ fn another_name_stays_refused_in_each() -> Result<()> {
 }
 
 #[test]
-fn a_boolean_that_is_one() -> Result<()> {
+fn a_boolean_encoded_as_one() -> Result<()> {
     let issuing = Issuing::new()?;
     let critical = [0x06, 0x03, 0x55, 0x1D, 0x13, 0x01, 0x01];
     let der = issuing.issue_as(|tbs| {
@@ -162,14 +162,14 @@ fn a_boolean_that_is_one() -> Result<()> {
 }
 
 #[test]
-fn a_serial_number_below_zero() -> Result<()> {
+fn a_negative_serial_number() -> Result<()> {
     let issuing = Issuing::new()?;
     let der = issuing.issue_as(|tbs| replace(&tbs, &[2, 4, 0x12, 0x34], &[2, 4, 0x92, 0x34]))?;
     issuing.accepts(&der)
 }
 
 #[test]
-fn a_long_form_of_a_short_length() -> Result<()> {
+fn a_short_length_in_the_long_form() -> Result<()> {
     let issuing = Issuing::new()?;
     let der = issuing.issue_as(|tbs| {
         let changed = replace(
@@ -182,9 +182,9 @@ fn a_long_form_of_a_short_length() -> Result<()> {
     issuing.accepts(&der)
 }
 
-/// What no signature covers any more is refused where the issuer's certificate tells.
+/// A certificate whose signature no longer matches is refused if the issuer's certificate is there.
 #[test]
-fn a_chain_that_openssl_does_not_verify_stays_out() -> Result<()> {
+fn a_chain_that_openssl_does_not_verify_is_refused() -> Result<()> {
     let issuing = Issuing::new()?;
     let mut der = issuing
         .issue(Asn1Type::UTF8STRING, &thing_name())?

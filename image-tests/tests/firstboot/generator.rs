@@ -1,4 +1,4 @@
-//! The boot partition's check is pulled in, and skipped only where that partition was unmounted cleanly.
+//! The boot partition's check is pulled in, and skipped only if the partition was unmounted cleanly.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -10,11 +10,11 @@ use image_tests::device::firstboot;
 use image_tests::process::{finish, succeed};
 use tempfile::TempDir;
 
-/// A FAT partition in a file, an fstab, and where systemd has a generator write.
+/// A FAT partition in a file, an fstab, and the directory for a generator's units.
 struct Card(TempDir);
 
-/// How mkfs.vfat makes FAT32 and FAT16, and where these have BS_Reserved1, in which Linux and fsck.fat keep "is mounted"
-/// (bit 0).
+/// mkfs.vfat's arguments for FAT32 and FAT16, and the offset of BS_Reserved1, whose bit 0 means "is mounted" to Linux
+/// and fsck.fat.
 const KINDS: [([&str; 4], u64); 2] = [(["-F", "32", "-s", "1"], 65), (["-F", "16", "-s", "4"], 37)];
 
 impl Card {
@@ -33,7 +33,7 @@ impl Card {
         self.0.path().join("units")
     }
 
-    /// Runs the generator: how its check is called, if there is to be one, and whether it is to be skipped.
+    /// Runs the generator. Returns the name of the check's unit, if there is one, and whether it will be skipped.
     fn generate(&self, fstab: &str) -> Result<(Option<String>, bool)> {
         let path = self.0.path().join("fstab");
         fs::write(&path, fstab)?;
@@ -78,7 +78,7 @@ fn a_partition_is_checked_unless_it_was_unmounted() -> Result<()> {
 }
 
 #[test]
-fn a_partition_that_is_not_there_yet_is_checked() -> Result<()> {
+fn a_partition_that_does_not_exist_yet_is_checked() -> Result<()> {
     let card = Card::new(KINDS[0].0)?;
     let check = |name: &str| Some(format!("firstboot-fsck@{name}.service"));
     let path = card.generate("/dev/nowhere /boot vfat defaults\n")?;

@@ -1,4 +1,4 @@
-//! An enrolled device stays in service, whatever is wrong with what it is given: it says so, and changes nothing.
+//! An enrolled device stays in service, whatever is wrong with its input: it reports that, and changes nothing.
 
 use std::fs;
 
@@ -43,7 +43,7 @@ impl Enrolled {
         .fold(all, |all, path| all.without(path)))
     }
 
-    /// Both commands end well and say these words, in the log and on the card; nothing else changes.
+    /// Both commands succeed and print these words, in the log and on the card; nothing else changes.
     #[track_caller]
     fn stays(
         &self,
@@ -67,7 +67,7 @@ impl Enrolled {
         Ok(())
     }
 
-    /// Put right again, it is as if nothing had been.
+    /// With the file put right, everything is as if nothing had happened.
     #[track_caller]
     fn recovers(&self, file: &str, content: &str) -> Result<()> {
         let before = self.without_inputs()?;
@@ -97,7 +97,7 @@ impl Enrolled {
 }
 
 #[test]
-fn with_settings_that_cannot_be_read() -> Result<()> {
+fn settings_that_cannot_be_read() -> Result<()> {
     for edition in ["nucleus", "nucleus-lite"] {
         let enrolled = Enrolled::new(edition)?;
         let good = enrolled.device.read(SETTINGS)?;
@@ -124,7 +124,7 @@ fn with_settings_that_cannot_be_read() -> Result<()> {
 }
 
 #[test]
-fn with_an_image_that_lost_its_own_files() -> Result<()> {
+fn an_image_that_lost_its_own_files() -> Result<()> {
     let enrolled = Enrolled::new("nucleus-lite")?;
     let good = enrolled.device.read(IMAGE)?;
     enrolled.stays("the image's settings", IMAGE, |device| {
@@ -137,7 +137,7 @@ fn with_an_image_that_lost_its_own_files() -> Result<()> {
 }
 
 #[test]
-fn with_an_edition_that_is_not_installed() -> Result<()> {
+fn an_edition_that_is_not_installed() -> Result<()> {
     let enrolled = Enrolled::new("nucleus")?;
     enrolled.stays("no group", "there is no group ggcore", |device| {
         device.write("/etc/group", "root:x:0:\n")?;
@@ -148,16 +148,16 @@ fn with_an_edition_that_is_not_installed() -> Result<()> {
 }
 
 #[test]
-fn with_a_template_that_is_missing() -> Result<()> {
+fn a_missing_template() -> Result<()> {
     let enrolled = Enrolled::new("nucleus-lite")?;
     enrolled.stays("no template", "enrollment.template_name is missing", |_| {
         enrolled.set("enrollment", json!({ "method": "fleet-provisioning" }))
     })
 }
 
-/// The settings can be read, and only writing the configuration shows that they do not work.
+/// Only writing the configuration shows that the settings do not work.
 #[test]
-fn with_settings_that_turn_out_not_to_fit() -> Result<()> {
+fn settings_that_turn_out_not_to_work() -> Result<()> {
     let enrolled = Enrolled::new("nucleus-lite")?;
     let mut settings: Value = serde_json::from_str(&enrolled.device.read(SETTINGS)?)?;
     settings["greengrass"]["iot_role_alias"] = json!("AnotherAlias");
@@ -175,9 +175,9 @@ fn with_settings_that_turn_out_not_to_fit() -> Result<()> {
     Ok(())
 }
 
-/// What stays as it was: a device that is not in service gets the exit status of its settings.
+/// A device that is not in service still ends with the exit status for wrong settings.
 #[test]
-fn without_a_configuration_wrong_settings_end_it() -> Result<()> {
+fn without_a_configuration_wrong_settings_are_an_error() -> Result<()> {
     let enrolled = Enrolled::new("nucleus-lite")?;
     enrolled.device.write(SETTINGS, "{")?;
     enrolled.device.remove("/etc/greengrass/openssl.cnf")?;
@@ -189,9 +189,9 @@ fn without_a_configuration_wrong_settings_end_it() -> Result<()> {
     Ok(())
 }
 
-/// Until a certificate for the new name has come, the old name is configured; then both change.
+/// Until there is a certificate for the new name, the old name stays configured; then both change.
 #[test]
-fn a_thing_that_is_renamed_waits_for_its_certificate() -> Result<()> {
+fn a_renamed_thing_waits_for_its_certificate() -> Result<()> {
     let enrolled = Enrolled::new("nucleus-lite")?;
     let before = enrolled.without_inputs()?.without("/var/lib/tpm2_pkcs11");
     enrolled.set("thing_name", json!("pump-7"))?;
@@ -207,7 +207,7 @@ fn a_thing_that_is_renamed_waits_for_its_certificate() -> Result<()> {
     assert_eq!(status["thing_name"], thing_name());
     assert_eq!(status["wanted_thing_name"], "pump-7");
 
-    // The configuration, lost meanwhile, comes back under the name that the certificate has.
+    // The configuration is lost, and written again with the certificate's name.
     enrolled.device.remove("/etc/greengrass/config.yaml")?;
     assert_ends(&enrolled.enroll()?, exit::DONE, "pump-7");
     assert_eq!(enrolled.configured_thing()?, thing_name());
@@ -224,9 +224,9 @@ fn a_thing_that_is_renamed_waits_for_its_certificate() -> Result<()> {
     Ok(())
 }
 
-/// A second look at the same kind: nobody has edited anything, but /etc was reset.
+/// The same, but without an edit: /etc was reset.
 #[test]
-fn another_machine_id_renames_nothing_that_is_in_service() -> Result<()> {
+fn another_machine_id_renames_no_device_in_service() -> Result<()> {
     let device = device("nucleus-lite", KeyType::EccP256)?;
     let mut settings: Value = serde_json::from_str(&device.read(SETTINGS)?)?;
     settings["thing_name"] = json!("gw-${machine_id}");
@@ -242,7 +242,7 @@ fn another_machine_id_renames_nothing_that_is_in_service() -> Result<()> {
         "gw-ffffffffffffffffffffffffffffffff",
     );
     assert_eq!(enrolled.configured_thing()?, format!("gw-{MACHINE_ID}"));
-    // Put back, the old certificate is the right one again.
+    // With the old ID back, the old certificate is the right one again.
     enrolled
         .device
         .write("/etc/machine-id", format!("{MACHINE_ID}\n"))?;
@@ -253,7 +253,7 @@ fn another_machine_id_renames_nothing_that_is_in_service() -> Result<()> {
 }
 
 #[test]
-fn what_is_no_lasting_machine_id_names_nothing() -> Result<()> {
+fn a_transient_machine_id_names_nothing() -> Result<()> {
     let device = device("nucleus-lite", KeyType::EccP256)?;
     let mut settings: Value = serde_json::from_str(&device.read(SETTINGS)?)?;
     settings["thing_name"] = json!("gw-${machine_id}");
@@ -297,7 +297,7 @@ fn key(device: &Device) -> Result<String> {
     Ok(key.to_owned())
 }
 
-/// A bad cell of the card in the request or in its record: both are signed anew with the same key.
+/// The request or its record is damaged: both are made again with the same key.
 #[test]
 fn a_damaged_request_costs_no_identity() -> Result<()> {
     type Damage = fn(&Device, &str) -> Result<()>;
@@ -337,15 +337,15 @@ fn a_damaged_request_costs_no_identity() -> Result<()> {
             }
         }
     }
-    // … which is what the certificate is for that comes now.
+    // … which the next certificate is for.
     awaiting.enroll_with(&Authority::new()?)?;
     assert_eq!(awaiting.status()?["state"], "Done");
     Ok(())
 }
 
-/// Nothing says any more whose key it was: that identity is kept for who looks at it, and is not taken back.
+/// Nothing tells any more whose key it was: the identity is kept for inspection, and never restored.
 #[test]
-fn an_identity_that_is_beyond_repair_makes_room_for_another() -> Result<()> {
+fn an_identity_beyond_repair_is_replaced() -> Result<()> {
     let device = device("nucleus-lite", KeyType::EccP256)?;
     device.succeed(&["provision"])?;
     let before = key(&device)?;

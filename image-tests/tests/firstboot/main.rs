@@ -1,5 +1,5 @@
-//! firstboot as its users meet it: a real software TPM, the real PKCS#11 library, the real clients.
-//! One file a subject; each test has a device, and so a TPM, of its own.
+//! firstboot as its users see it, with a software TPM, the real PKCS#11 library and the real clients. One file per
+//! subject; each test has its own device, and so its own TPM.
 
 mod bad_input;
 mod board;

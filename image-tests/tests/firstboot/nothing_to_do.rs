@@ -8,9 +8,9 @@ use image_tests::faults::storage::{Kind, trace};
 
 use crate::usual;
 
-/// The aim for a boot with nothing to do, which other programs on the device must not spoil.
+/// The limit for a boot with nothing to do.
 const MOST_COMMANDS: usize = 4;
-/// Five files of the identity, two of the request, the status; and the directories that they and the identity are in,
+/// Five files of the identity, two of the request, the status; and the directories that hold them and the identity,
 /// some of which are new.
 const MOST_SYNCS: usize = 18;
 
@@ -45,7 +45,7 @@ fn assert_is_idle(device: &mut Device, command: &str) -> Result<()> {
         !opened.contains("libtpm2_pkcs11"),
         "{command} loaded the PKCS#11 library"
     );
-    // Each is a good part of all the processor time that such a boot takes.
+    // Each would be a good part of such a boot's processor time.
     assert!(!opened.contains("libssl"), "{command} loaded libssl");
     let has_own_configuration = |line: &str| {
         line.contains("openssl.cnf") && !line.contains(&device.root().display().to_string())
@@ -57,7 +57,7 @@ fn assert_is_idle(device: &mut Device, command: &str) -> Result<()> {
     Ok(())
 }
 
-/// A card takes its time for each sync: tpm2-pkcs11's 48 of a token that is not there yet are not made on it.
+/// Each sync of a card is slow: tpm2-pkcs11's 48, for a token that is not in place yet, are not made on it.
 #[test]
 fn a_first_boot_syncs_each_file_once() -> Result<()> {
     let device = usual()?;
@@ -75,23 +75,23 @@ fn a_first_boot_syncs_each_file_once() -> Result<()> {
 }
 
 #[test]
-fn while_the_certificate_is_awaited() -> Result<()> {
+fn while_waiting_for_the_certificate() -> Result<()> {
     let mut device = usual()?;
     device.succeed(&["provision"])?;
     assert_is_idle(&mut device, "provision")
 }
 
 #[test]
-fn when_all_is_done() -> Result<()> {
+fn when_enrolled() -> Result<()> {
     let mut device = usual()?;
     device.enroll_with(&Authority::new()?)?;
     assert_is_idle(&mut device, "provision")?;
     assert_is_idle(&mut device, "enroll")
 }
 
-/// What does not belong to the certificate's chain is left out once, not looked into at each boot.
+/// An unrelated certificate is left out once, not parsed at each boot.
 #[test]
-fn when_all_is_done_and_a_stray_certificate_is_there() -> Result<()> {
+fn when_enrolled_with_an_unrelated_certificate() -> Result<()> {
     let mut device = usual()?;
     let authority = Authority::new()?;
     device.enroll_with(&authority)?;
@@ -101,7 +101,7 @@ fn when_all_is_done_and_a_stray_certificate_is_there() -> Result<()> {
     assert_is_idle(&mut device, "enroll")
 }
 
-/// The FAT partition of an unattended device is not written at each boot while it waits.
+/// A waiting device does not write its FAT partition at each boot.
 #[test]
 fn waiting_writes_nothing_either() -> Result<()> {
     let device = usual()?;

@@ -1,4 +1,4 @@
-//! What firstboot says, and to whom: readers that have gone away, disks that are full, words that steer terminals.
+//! firstboot's output: readers that have gone away, full disks, terminal sequences.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -14,9 +14,9 @@ use serde_json::Value;
 
 use crate::{exit, usual};
 
-/// `firstboot provision 2>&1 | head` must not leave half an identity, nor any other command half its work.
+/// `firstboot provision 2>&1 | head` must not leave half an identity, and no other command half its work.
 #[test]
-fn nobody_reads_and_everything_is_done() -> Result<()> {
+fn everything_is_done_without_a_reader() -> Result<()> {
     let device = usual()?;
     let unread = |arguments: &[&str]| finish_unread(&mut device.firstboot(arguments)?);
     assert_eq!(unread(&["--verbose", "provision"])?, exit::DONE);
@@ -41,9 +41,9 @@ fn nobody_reads_and_everything_is_done() -> Result<()> {
     Ok(())
 }
 
-/// A reader that has gone is no failure; a report that a full disk has swallowed is one.
+/// A reader that went away is not an error; a report that did not fit onto a full disk is one.
 #[test]
-fn a_report_that_is_lost_is_a_failure() -> Result<()> {
+fn a_lost_report_is_an_error() -> Result<()> {
     let device = usual()?;
     let mut status = device.firstboot(&["status", "--json"])?;
     let full = File::options().write(true).open("/dev/full")?;
@@ -53,10 +53,10 @@ fn a_report_that_is_lost_is_a_failure() -> Result<()> {
 }
 
 #[test]
-fn words_of_others_do_not_steer_the_terminal() -> Result<()> {
+fn foreign_text_does_not_control_the_terminal() -> Result<()> {
     let device = usual()?;
     device.succeed(&["provision"])?;
-    // A key of the settings that turns the line round, blanks it, and is invisible.
+    // A key of the settings that reverses the line, erases it, and is invisible.
     let odd = "a\u{202e}b\u{9b}2J\u{2028}\u{e0041}";
     let settings = serde_json::json!({ odd: 1 });
     fs::write(device.boot_file("firstboot.json"), settings.to_string())?;
@@ -74,8 +74,8 @@ fn words_of_others_do_not_steer_the_terminal() -> Result<()> {
     Ok(())
 }
 
-/// What `firstboot enroll` says of a device without a certificate, to a stream like the journal's, a Unix socket, if
-/// JOURNAL_STREAM has what `variable` makes of the socket's device and inode.
+/// The output of `firstboot enroll` on a device without a certificate, to a Unix socket like the journal's. `variable`
+/// makes JOURNAL_STREAM from the socket's device and inode.
 fn said(variable: impl Fn(u64, u64) -> Option<String>) -> Result<String> {
     let device = usual()?;
     let (mut reader, writer) = UnixStream::pair()?;
@@ -88,14 +88,14 @@ fn said(variable: impl Fn(u64, u64) -> Option<String>) -> Result<String> {
     };
     let status = firstboot.stderr(stream).status()?;
     assert_eq!(status.code(), Some(exit::WAITING));
-    // It keeps the socket's other end open.
+    // The command holds the socket's other end open.
     drop(firstboot);
     let mut text = String::new();
     reader.read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// sd-daemon(3): a number before each line, from which `journalctl -p` knows what matters.
+/// sd-daemon(3): a number before each line, by which `journalctl -p` filters.
 #[test]
 fn the_journal_gets_the_priority_of_each_line() -> Result<()> {
     let text = said(|device, inode| Some(format!("{device}:{inode}")))?;
@@ -119,7 +119,7 @@ fn the_journal_gets_the_priority_of_each_line() -> Result<()> {
     Ok(())
 }
 
-/// A shell in a service, or a person: the variable is inherited, or is not there.
+/// A shell in a service, or a person: the variable is inherited, or not set.
 #[test]
 fn everybody_else_gets_lines_without_priorities() -> Result<()> {
     type Variable = fn(u64, u64) -> Option<String>;

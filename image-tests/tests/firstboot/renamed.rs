@@ -1,4 +1,4 @@
-//! The thing gets another name: what was published under the old one is taken back.
+//! The thing gets another name: the request under the old name is removed.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn requests(device: &Device) -> Result<Vec<String>> {
 }
 
 #[test]
-fn the_old_request_goes_and_other_files_stay() -> Result<()> {
+fn the_old_request_is_removed_and_other_files_stay() -> Result<()> {
     let device = usual()?;
     device.succeed(&["provision"])?;
     device.write("/boot/firstboot/requests/another.csr.pem", "theirs")?;
@@ -43,9 +43,9 @@ fn the_old_request_goes_and_other_files_stay() -> Result<()> {
     Ok(())
 }
 
-/// The operator has put something of his own under the old name: it is not what was published.
+/// The operator has changed the file under the old name: it is no longer the published one.
 #[test]
-fn what_was_changed_since_stays() -> Result<()> {
+fn a_changed_request_stays() -> Result<()> {
     let device = usual()?;
     rename(&device, "pump-1")?;
     device.succeed(&["provision"])?;
@@ -57,9 +57,9 @@ fn what_was_changed_since_stays() -> Result<()> {
     Ok(())
 }
 
-/// Nobody is to certify a key that is given up.
+/// Nobody should certify a key that is given up.
 #[test]
-fn a_reset_takes_the_request_back() -> Result<()> {
+fn a_reset_removes_the_request() -> Result<()> {
     let device = usual()?;
     device.succeed(&["provision"])?;
     device.succeed(&["reset"])?;
@@ -70,8 +70,8 @@ fn a_reset_takes_the_request_back() -> Result<()> {
     Ok(())
 }
 
-/// The power goes after the new request is published, or after the old one is gone: the identity still has the old
-/// record, and all is done once more.
+/// The power fails after the new request is published, or after the old one is removed: the identity still has the old
+/// record, and everything is done again.
 #[test]
 fn a_power_cut_in_between_leaves_no_old_request() -> Result<()> {
     let device = usual()?;

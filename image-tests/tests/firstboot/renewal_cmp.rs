@@ -1,5 +1,5 @@
-//! docs/renewal-cmp.md as it stands: its configuration and commands renew a device's certificate at OpenSSL's own CMP
-//! server. Only names, paths and addresses are changed to those of the test.
+//! The configuration and commands of docs/renewal-cmp.md renew a device's certificate at OpenSSL's CMP server. Only
+//! names, paths and addresses are changed to the test's.
 
 use std::fs;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ const REQUEST: &str = "openssl cmp -cmd p10cr";
 const COPY: &str = "cp /run/renewed.pem";
 const WHETHER: &str = "openssl x509 -noout -checkend";
 
-/// The page's one block of code of that language that begins like this.
+/// The page's only code block in this language with this start.
 fn block(language: &str, start: &str) -> Result<&'static str> {
     let blocks = PAGE.split("```").skip(1).step_by(2);
     let mut found = blocks
@@ -42,7 +42,7 @@ fn block(language: &str, start: &str) -> Result<&'static str> {
     Ok(block)
 }
 
-/// A device in service with the first certificate, and the one that the CA has for it next.
+/// A device in service with its first certificate, and the CA.
 struct Renewal {
     device: Device,
     authority: Authority,
@@ -65,13 +65,13 @@ impl Renewal {
         })
     }
 
-    /// A later certificate of the CA's.
+    /// A later certificate by the CA.
     fn next(&self) -> Result<String> {
         self.authority
             .sign_valid(&self.device.request()?, Validity::Recent)
     }
 
-    /// A later certificate with the number of the old one: what OpenSSL 3.0's server answers updates with.
+    /// A later certificate with the old one's serial number: OpenSSL 3.0's server answers updates with such.
     fn next_with_the_same_number(&self) -> Result<String> {
         let old = X509::from_pem(self.old.as_bytes())?;
         let key = PKey::private_key_from_pem(&fs::read(self.authority.key_path())?)?;
@@ -88,8 +88,8 @@ impl Renewal {
         Ok(String::from_utf8(builder.build().to_pem()?)?)
     }
 
-    /// A text of the page with what this device and its CA have in the places of the page's examples.
-    fn here(&self, text: &str, server: &CmpServer) -> Result<String> {
+    /// A text of the page, with the values of this device and its CA for those of the page's examples.
+    fn adapted(&self, text: &str, server: &CmpServer) -> Result<String> {
         let path = |of_device: &str| self.device.path(of_device).display().to_string();
         let examples = [
             ("gateway-1", thing_name()),
@@ -116,16 +116,16 @@ impl Renewal {
         Ok(text)
     }
 
-    /// Runs these commands of the page, one after another in one shell.
+    /// Runs these commands of the page in one shell.
     fn run(&self, server: &CmpServer, commands: &[&str]) -> Result<Finished> {
         let configuration = block("ini", "openssl_conf")?;
         self.device
-            .write(CONFIGURATION, self.here(configuration, server)?)?;
+            .write(CONFIGURATION, self.adapted(configuration, server)?)?;
         let blocks = commands.iter().map(|start| block("sh", start));
         let script = blocks.collect::<Result<String>>()?;
         let mut shell = bounded("sh");
         shell.env_clear().envs(basic_environment());
-        finish(shell.args(["-euc", &self.here(&script, server)?]))
+        finish(shell.args(["-euc", &self.adapted(&script, server)?]))
     }
 
     /// The CA's own CMP server.
@@ -133,7 +133,7 @@ impl Renewal {
         CmpServer::start(&self.authority.server()?, &self.authority, issues)
     }
 
-    /// What nucleus lite's client shows a TLS server: this one of the two, and not the other.
+    /// nucleus lite's client presents a TLS server this certificate, and not the other.
     fn shows(&self, this: &str, other: &str) -> Result<()> {
         let server = TlsServer::start(&self.authority, Version::Tls13)?;
         let identity = self.device.identity_of_greengrass(self.key)?;
@@ -175,7 +175,7 @@ fn a_request_renews(key: KeyType) -> Result<()> {
     renewal.shows(&renewal.old, &new)?;
 
     let server = renewal.server(&new)?;
-    // It has years left.
+    // The certificate has years left.
     let whether = renewal.run(&server, &[ENVIRONMENT, WHETHER])?;
     assert_eq!(whether.code, 0, "{whether:?}");
     let finished = renewal.run(&server, &[ENVIRONMENT, REQUEST, COPY])?;
@@ -189,7 +189,7 @@ fn a_request_renews(key: KeyType) -> Result<()> {
     Ok(())
 }
 
-/// Names the certificate to be updated, which OpenSSL's server checks, and gets one.
+/// The update names the certificate that it replaces, which OpenSSL's server checks.
 fn an_update_brings_a_certificate(key: KeyType) -> Result<()> {
     let renewal = Renewal::new(key)?;
     let new = renewal.next_with_the_same_number()?;
@@ -205,9 +205,9 @@ image_tests::for_both_keys! {
     an_update_brings_a_certificate: an_update_brings_a_certificate_with_ecc, an_update_brings_a_certificate_with_rsa;
 }
 
-/// Neither somebody else who answers, nor a certificate by somebody else, whoever answers.
+/// Neither an answer by somebody else, nor a certificate by somebody else in the CA's answer.
 #[test]
-fn nothing_of_a_strangers_is_kept() -> Result<()> {
+fn nothing_from_a_stranger_is_kept() -> Result<()> {
     let renewal = Renewal::new(KeyType::EccP256)?;
     let stranger = Authority::new()?;
     let refuses = |signer: &Pair, issues: &str| -> Result<()> {

@@ -1,4 +1,4 @@
-//! Starting over, again and again: the TPM does not fill up, and neither does the disk.
+//! Starting over, again and again: neither the TPM nor the disk fills up.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -38,7 +38,7 @@ fn twenty_times_reset_and_provision_leave_one_handle_and_two_old_identities() ->
 }
 
 #[test]
-fn reset_takes_the_configuration_away() -> Result<()> {
+fn reset_removes_the_configuration() -> Result<()> {
     let device = usual()?;
     device.enroll_with(&Authority::new()?)?;
     device.succeed(&["reset"])?;
@@ -46,7 +46,7 @@ fn reset_takes_the_configuration_away() -> Result<()> {
         assert!(!device.exists(format!("/etc/greengrass/{gone}")), "{gone}");
     }
     assert_eq!(device.status()?["state"], "Blank");
-    // The old certificate still lies on the card: it is another key's now.
+    // The old certificate is still on the card, but for another key now.
     device.succeed(&["provision"])?;
     assert_ends(
         &device.run(&["enroll"])?,
@@ -57,7 +57,7 @@ fn reset_takes_the_configuration_away() -> Result<()> {
 }
 
 #[test]
-fn reset_of_a_blank_device_is_fine() -> Result<()> {
+fn a_blank_device_can_be_reset() -> Result<()> {
     let device = usual()?;
     device.succeed(&["reset"])?;
     device.succeed(&["reset"])?;
@@ -75,9 +75,9 @@ fn reset_needs_no_tpm() -> Result<()> {
     Ok(())
 }
 
-/// Without its PIN nobody uses the key any more, and nobody but root sees what is left.
+/// Without its PIN nobody can use the key, and only root sees what is left.
 #[test]
-fn reset_destroys_the_pin_and_keeps_the_rest_for_root() -> Result<()> {
+fn reset_destroys_the_pin_and_leaves_the_rest_to_root() -> Result<()> {
     const ORPHAN: &str = "/var/lib/tpm2_pkcs11.orphan-1";
     let device = usual()?;
     device.enroll_with(&Authority::new()?)?;
@@ -106,7 +106,7 @@ fn reset_keep_leaves_a_key_that_root_can_use() -> Result<()> {
     Ok(())
 }
 
-/// What was given up does not come back, though it fits the TPM.
+/// An identity that was given up does not come back, even if it fits the TPM.
 #[test]
 fn after_a_reset_there_is_another_key() -> Result<()> {
     for reset in [&["reset"][..], &["reset", "--keep"]] {
@@ -120,9 +120,9 @@ fn after_a_reset_there_is_another_key() -> Result<()> {
     Ok(())
 }
 
-/// The power went when nothing but the mark was there: the next start does what is left.
+/// The power failed when only the mark was there: the next start does the rest.
 #[test]
-fn an_interrupted_reset_is_ended() -> Result<()> {
+fn an_interrupted_reset_is_finished() -> Result<()> {
     for (mark, keeps) in [("reset", false), ("reset-keep", true)] {
         let device = usual()?;
         device.enroll_with(&Authority::new()?)?;

@@ -1,4 +1,4 @@
-//! The storage root key goes and comes back: an identity stays with its TPM.
+//! The storage root key is removed and made again: an identity stays with its TPM.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -25,7 +25,7 @@ fn enrolled() -> Result<Device> {
     Ok(device)
 }
 
-/// The key's fingerprint in the record: which identity it is.
+/// The key's fingerprint in the record, which tells identities apart.
 fn key_of(device: &Device, directory: &str) -> Result<String> {
     let record: serde_json::Value =
         serde_json::from_str(&device.read(format!("{directory}/request.json"))?)?;
@@ -33,7 +33,7 @@ fn key_of(device: &Device, directory: &str) -> Result<String> {
     Ok(key.to_owned())
 }
 
-/// All that lies beside the identity.
+/// Everything beside the identity.
 fn beside(device: &Device) -> Result<Vec<String>> {
     let mut names: Vec<_> = fs::read_dir(device.path("/var/lib"))?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
@@ -54,7 +54,7 @@ fn assert_kept(device: &Device, key: &str) -> Result<()> {
 }
 
 #[test]
-fn evicted_it_is_made_again_and_the_identity_stays() -> Result<()> {
+fn an_evicted_one_is_made_again_and_the_identity_stays() -> Result<()> {
     let device = enrolled()?;
     let key = key_of(&device, STORE)?;
     evict(&device)?;
@@ -69,7 +69,7 @@ fn evicted_it_is_made_again_and_the_identity_stays() -> Result<()> {
     assert_kept(&device, &key)
 }
 
-/// Below the key that tpm2-pkcs11 makes for itself, which is of another template.
+/// The same for the key that tpm2-pkcs11 creates, from another template.
 #[test]
 fn the_librarys_own_is_made_again_too() -> Result<()> {
     let device = usual()?;
@@ -82,7 +82,7 @@ fn the_librarys_own_is_made_again_too() -> Result<()> {
     Ok(())
 }
 
-/// Nothing is evicted: whoever put it there has to, and then the identity is as it was.
+/// firstboot evicts nothing: once the key's owner has evicted it, the identity works again.
 #[test]
 fn with_another_key_in_its_place_it_waits() -> Result<()> {
     let device = enrolled()?;
@@ -123,7 +123,7 @@ fn with_an_owner_authorization_it_waits_for_the_owner() -> Result<()> {
     assert_kept(&device, &key)
 }
 
-/// However often the boards change places, each finds its own identity.
+/// However often the TPMs are swapped, each finds its own identity.
 #[test]
 fn with_its_tpm_the_identity_comes_back() -> Result<()> {
     let mut device = enrolled()?;
@@ -148,15 +148,15 @@ fn with_its_tpm_the_identity_comes_back() -> Result<()> {
     }
     device.tcti = None;
     assert_kept(&device, &first)?;
-    // Owner and modes are put right again: nucleus lite's daemons can use it.
+    // Owner and modes are restored: nucleus lite's daemons can use it.
     let objects = pkcs11_tool::list(&device.identity_of_greengrass(KeyType::EccP256)?)?;
     assert!(objects.contains("greenkey"), "{objects}");
     Ok(())
 }
 
-/// The TPM comes back without its storage root key, into a device whose other identity was lost.
+/// The TPM comes back without its storage root key, to a device that lost its other identity.
 #[test]
-fn it_comes_back_also_where_there_is_none_and_no_storage_root_key() -> Result<()> {
+fn it_comes_back_even_without_a_storage_root_key() -> Result<()> {
     let mut device = enrolled()?;
     let key = key_of(&device, STORE)?;
     let other = usual()?;
@@ -170,9 +170,9 @@ fn it_comes_back_also_where_there_is_none_and_no_storage_root_key() -> Result<()
     Ok(())
 }
 
-/// One with a certificate outlives any number without.
+/// An identity with a certificate outlives any number without.
 #[test]
-fn an_enrolled_identity_is_not_forgotten_for_newer_ones() -> Result<()> {
+fn an_enrolled_identity_is_not_dropped_for_newer_ones() -> Result<()> {
     let mut device = enrolled()?;
     let key = key_of(&device, STORE)?;
     for _ in 0..4 {
@@ -186,7 +186,7 @@ fn an_enrolled_identity_is_not_forgotten_for_newer_ones() -> Result<()> {
     assert_kept(&device, &key)
 }
 
-/// What the TPM says of its key and what it loads do not agree: neither is believed.
+/// The TPM's answers about its key and the loaded key contradict each other: neither is trusted.
 #[test]
 fn a_contradiction_gives_nothing_up() -> Result<()> {
     let device = enrolled()?;
@@ -204,7 +204,7 @@ fn a_contradiction_gives_nothing_up() -> Result<()> {
     Ok(())
 }
 
-/// Somebody's key with a password and no noDA: looking costs nothing, and provisioning one try in all.
+/// Somebody's key with a password and without noDA: a survey costs no try, and provisioning one in all.
 #[test]
 fn a_key_with_a_password_costs_one_try_in_all() -> Result<()> {
     let device = usual()?;
@@ -220,7 +220,7 @@ fn a_key_with_a_password_costs_one_try_in_all() -> Result<()> {
         assert_eq!(device.status()?["state"], "ForeignPrimary");
         assert_eq!(device.tpm.lockout_counter()?, 1);
     }
-    // Another key is another matter.
+    // Another key is tried again.
     evict(&device)?;
     device.tpm.occupy(&["-G", "rsa2048:aes256cfb"])?;
     device.succeed(&["provision"])?;
@@ -228,9 +228,9 @@ fn a_key_with_a_password_costs_one_try_in_all() -> Result<()> {
     Ok(())
 }
 
-/// Once it is gone, a key of the same Name, which may have another password, is tried again.
+/// Once it is gone, a key with the same Name, which may have another password, is tried again.
 #[test]
-fn what_was_noted_of_a_key_goes_with_it() -> Result<()> {
+fn the_note_about_a_key_is_removed_with_it() -> Result<()> {
     let device = usual()?;
     device.tpm.occupy_with_storage_key("theirs")?;
     assert_eq!(device.run(&["provision"])?.code, exit::OTHER);
@@ -248,7 +248,7 @@ fn what_was_noted_of_a_key_goes_with_it() -> Result<()> {
     Ok(())
 }
 
-/// With lockoutAuth set by somebody, a try that could be the last but one is not made.
+/// If somebody has set lockoutAuth, a try that could be the last but one is not made.
 #[test]
 fn the_last_tries_are_left_to_their_owner() -> Result<()> {
     let device = usual()?;
@@ -263,9 +263,10 @@ fn the_last_tries_are_left_to_their_owner() -> Result<()> {
     Ok(())
 }
 
-/// Tries that firstboot cannot reset are told of before they are used up; what waits for a certificate hears of it, too.
+/// Tries that firstboot cannot reset are reported before they are used up, also while the device waits for a
+/// certificate.
 #[test]
-fn tries_that_somebody_else_has_to_reset_are_told() -> Result<()> {
+fn tries_that_somebody_else_has_to_reset_are_reported() -> Result<()> {
     let device = usual()?;
     device.succeed(&["provision"])?;
     device.tpm.set_max_tries(8)?;

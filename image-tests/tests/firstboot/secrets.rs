@@ -1,4 +1,4 @@
-//! The PIN: in no log, no argument list, no file that others can read, not on the boot partition.
+//! The PIN never reaches a log, an argument list, a file that others can read, or the boot partition.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -25,7 +25,7 @@ fn the_pin_stays_where_it_belongs() -> Result<()> {
         ),
     ] {
         let device = device(edition, KeyType::EccP256)?;
-        // As loud as it gets: the log, the TPM stack, the PKCS#11 library, and every system call.
+        // Everything at its most verbose: the log, the TPM stack, the PKCS#11 library, and every system call.
         let log = tempfile::NamedTempFile::new()?;
         let loud = |command: &str| -> Result<String> {
             let firstboot = device.firstboot(&["--verbose", command])?;
@@ -68,7 +68,7 @@ fn the_pin_stays_where_it_belongs() -> Result<()> {
             let mode = std::fs::metadata(device.path(path))?.permissions().mode();
             assert_eq!(mode & 0o007, 0, "{path} is readable by everybody");
         }
-        // Nor the store, with the keys' wrapped private parts.
+        // The same for the store, which has the keys' encrypted private parts.
         for (path, entry) in snapshot.entries() {
             if path.starts_with("/var/lib") && path.to_string_lossy().contains("tpm2_pkcs11") {
                 assert_eq!(entry.mode & 0o007, 0, "{}", path.display());
@@ -78,10 +78,10 @@ fn the_pin_stays_where_it_belongs() -> Result<()> {
     Ok(())
 }
 
-/// Whoever has the card has the claim key: where nothing uses it, it is not to lie there unnoticed. It is the
-/// operator's, and stays.
+/// Whoever has the card has the claim key, so it must not be there unnoticed if nothing uses it. It belongs to the
+/// operator, and stays.
 #[test]
-fn a_claim_pair_that_nothing_uses_is_told() -> Result<()> {
+fn an_unused_claim_pair_is_reported() -> Result<()> {
     let device = usual()?;
     let words = "enrollment.method is offline: nothing uses it";
     let said = |command: &str, code: i32| -> Result<String> {

@@ -1,4 +1,4 @@
-//! Settings that can be worked with: taken as they are, or with a warning.
+//! Settings that work: they are accepted, some with a warning.
 
 use anyhow::Result;
 use image_tests::clients::KeyType;
@@ -21,7 +21,7 @@ fn warnings(log: &str) -> Vec<&str> {
 }
 
 #[test]
-fn what_works_not_everywhere_is_warned_about() -> Result<()> {
+fn settings_that_do_not_work_everywhere_cause_a_warning() -> Result<()> {
     let log = provisioned(|s| {
         s["thing_name"] = json!("x".repeat(65));
         s["greengrass"]["iot_data_endpoint"] = json!("abc123.iot.eu-central-1.amazonaws.com");
@@ -34,7 +34,7 @@ fn what_works_not_everywhere_is_warned_about() -> Result<()> {
 }
 
 #[test]
-fn the_endpoints_of_every_partition_are_taken() -> Result<()> {
+fn the_endpoints_of_every_partition_are_accepted() -> Result<()> {
     for (region, data, credentials) in [
         (
             "us-gov-west-1",

@@ -1,4 +1,4 @@
-//! The states that status.json names: each test starts from one, and ends Done or stops as it should.
+//! The states that status.json names: each test starts in one, and ends in Done or stops as it should.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::{assert_ends, device, exit, usual};
 
 const SRK: u32 = 0x8100_0001;
 
-/// Provisions from whatever is there, has the request signed and enrolls: Done, one handle, key usable.
+/// Provisions from the current state, has the request signed and enrolls: Done, with one handle and a usable key.
 #[track_caller]
 fn assert_becomes_done(device: &Device) -> Result<()> {
     device.enroll_with(&Authority::new()?)?;
@@ -27,7 +27,7 @@ fn blank_becomes_done() -> Result<()> {
 }
 
 #[test]
-fn without_a_tpm_it_says_so_and_changes_nothing() -> Result<()> {
+fn a_missing_tpm_is_reported_and_nothing_changes() -> Result<()> {
     let mut device = usual()?;
     device.tpm.pull_the_plug();
     let before = device.snapshot()?.without("/boot").without("/run");
@@ -42,7 +42,7 @@ fn without_a_tpm_it_says_so_and_changes_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_tpm_whose_self_test_failed_is_no_tpm() -> Result<()> {
+fn a_tpm_whose_self_test_failed_counts_as_missing() -> Result<()> {
     let device = usual()?;
     device.tpm.fail()?;
     let outcome = device.run(&["provision"])?;
@@ -52,7 +52,7 @@ fn a_tpm_whose_self_test_failed_is_no_tpm() -> Result<()> {
     Ok(())
 }
 
-/// Without a device node, what the kernel made of the device tree tells what to look at.
+/// Without a device node, the kernel's view of the device tree tells what to check.
 #[test]
 fn a_missing_device_node_is_explained() -> Result<()> {
     const CHIP: &str = "/sys/bus/spi/devices/spi0.1";
@@ -87,7 +87,7 @@ fn a_lockout_with_empty_lockout_auth_is_ended() -> Result<()> {
 }
 
 #[test]
-fn a_lockout_of_somebody_else_is_reported_and_waited_for() -> Result<()> {
+fn somebody_elses_lockout_is_reported_and_waited_for() -> Result<()> {
     let device = usual()?;
     device.tpm.set_lockout_auth("theirs")?;
     device.tpm.use_up_tries()?;
@@ -99,7 +99,7 @@ fn a_lockout_of_somebody_else_is_reported_and_waited_for() -> Result<()> {
 }
 
 #[test]
-fn tries_that_count_are_taken_back_also_when_done() -> Result<()> {
+fn failed_tries_are_reset_also_when_done() -> Result<()> {
     let device = usual()?;
     assert_becomes_done(&device)?;
     device.tpm.use_up_tries()?;
@@ -119,8 +119,8 @@ fn an_interrupted_identity_is_removed() -> Result<()> {
     assert_becomes_done(&device)
 }
 
-/// What tpm2-pkcs11 1.10 leaves where its upgrade of the store is cut: with the copy it refuses to run,
-/// and between the renames the store is not there at all.
+/// tpm2-pkcs11 1.10's upgrade of the store, cut by a power failure: while the copy exists the library refuses to run,
+/// and between the renames there is no store at all.
 #[test]
 fn a_torn_upgrade_of_the_store_is_repaired() -> Result<()> {
     let device = usual()?;
@@ -146,7 +146,7 @@ fn a_torn_upgrade_of_the_store_is_repaired() -> Result<()> {
 }
 
 #[track_caller]
-fn assert_refuses_foreign(device: &Device, what: &str) -> Result<()> {
+fn assert_refuses_somebody_elses(device: &Device, what: &str) -> Result<()> {
     let tried = device.tpm.lockout_counter()?;
     for _ in 0..2 {
         let outcome = device.run(&["provision"])?;
@@ -168,14 +168,14 @@ fn assert_refuses_foreign(device: &Device, what: &str) -> Result<()> {
 fn a_signing_key_in_the_srks_place_is_refused() -> Result<()> {
     let device = usual()?;
     device.tpm.occupy_with_signing_key()?;
-    assert_refuses_foreign(&device, "signing key")
+    assert_refuses_somebody_elses(&device, "signing key")
 }
 
 #[test]
 fn an_srk_with_an_auth_value_is_refused() -> Result<()> {
     let device = usual()?;
     device.tpm.occupy_with_storage_key("theirs")?;
-    assert_refuses_foreign(&device, "a storage key with an authorization value")
+    assert_refuses_somebody_elses(&device, "a storage key with an authorization value")
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn the_librarys_own_srk_is_used() -> Result<()> {
     assert_becomes_done(&device)
 }
 
-/// systemd's template and ours are one: whoever comes first, the key is the same.
+/// systemd's template and ours are the same: whoever creates the key, it is the same.
 #[test]
 fn our_srk_is_systemds() -> Result<()> {
     let name = |device: &Device| device.tpm.run(&["tpm2_readpublic", "-c", "0x81000001"]);
@@ -256,9 +256,9 @@ fn a_lost_pin_costs_the_identity_but_not_the_device() -> Result<()> {
     Ok(())
 }
 
-/// The token lost its certificate, or has a second one: it is made right from the accepted one.
+/// The token lost its certificate, or has a second one: it is restored from the accepted one.
 #[test]
-fn a_certificate_missing_from_the_token_comes_back() -> Result<()> {
+fn a_certificate_missing_from_the_token_is_restored() -> Result<()> {
     let device = device("nucleus", KeyType::EccP256)?;
     device.enroll_with(&Authority::new()?)?;
     let identity = device.identity(KeyType::EccP256)?;
@@ -274,8 +274,8 @@ fn a_certificate_missing_from_the_token_comes_back() -> Result<()> {
     Ok(())
 }
 
-/// A rollback journal that came back with the power may take the certificate out of the token again: the
-/// store is looked at, and a void one does not stay.
+/// A rollback journal that a power cut brought back may remove the certificate from the token: the store is read again,
+/// and an empty one does not stay.
 #[test]
 fn a_rollback_journal_is_not_overlooked() -> Result<()> {
     let device = device("nucleus", KeyType::EccP256)?;
@@ -291,7 +291,7 @@ fn a_rollback_journal_is_not_overlooked() -> Result<()> {
 }
 
 #[test]
-fn the_accepted_certificate_lost_is_taken_from_the_boot_partition_again() -> Result<()> {
+fn a_lost_certificate_is_restored_from_the_boot_partition() -> Result<()> {
     let device = usual()?;
     assert_becomes_done(&device)?;
     device.remove("/var/lib/tpm2_pkcs11/certificate.pem")?;
@@ -301,7 +301,7 @@ fn the_accepted_certificate_lost_is_taken_from_the_boot_partition_again() -> Res
 }
 
 #[test]
-fn a_configuration_that_was_edited_or_deleted_is_written_again() -> Result<()> {
+fn an_edited_or_deleted_configuration_is_written_again() -> Result<()> {
     let device = usual()?;
     assert_becomes_done(&device)?;
     let config = "/etc/greengrass/config.yaml";

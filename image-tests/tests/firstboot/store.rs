@@ -1,4 +1,4 @@
-//! Other programs' tokens, before and beside ours: tpm2-pkcs11 knows one store for a whole system.
+//! Other programs' tokens, before and beside ours: tpm2-pkcs11 has one store for a whole system.
 
 use std::fs;
 
@@ -9,13 +9,13 @@ use image_tests::doubles::pki::Authority;
 
 use crate::{assert_ends, exit, usual};
 
-/// Has another program make a token of this label in the store, as it would without firstboot.
+/// Another program creates a token with this label in the store, as it would without firstboot.
 fn make_token(device: &Device, label: &str) -> Result<()> {
     fs::create_dir_all(device.path(STORE))?;
     pkcs11_tool::make_token(&store(device, STORE)?, label)
 }
 
-/// A store as another program sees it.
+/// A store in this directory, as another program uses it.
 fn store(device: &Device, directory: &str) -> Result<Identity> {
     let mut identity = device.identity(KeyType::EccP256)?;
     identity.store = device.path(directory);
@@ -33,7 +33,7 @@ fn assert_stops(device: &Device, words: &str) -> Result<()> {
     Ok(())
 }
 
-/// Also where it has our label: AWS's own tutorial makes one of that name.
+/// Even if it has our label: AWS's tutorial creates one with that name.
 #[test]
 fn a_store_that_was_there_before_is_left_alone() -> Result<()> {
     for label in ["disk", "greengrass"] {
@@ -46,7 +46,7 @@ fn a_store_that_was_there_before_is_left_alone() -> Result<()> {
         }
         let labels = pkcs11_tool::token_labels(&store(&device, STORE)?)?;
         assert_eq!(labels, [label]);
-        // What the message says helps.
+        // The message's advice helps.
         fs::rename(device.path(STORE), device.path("/var/lib/other"))?;
         device.enroll_with(&Authority::new()?)?;
         let labels = pkcs11_tool::token_labels(&store(&device, "/var/lib/other")?)?;
@@ -56,13 +56,13 @@ fn a_store_that_was_there_before_is_left_alone() -> Result<()> {
 }
 
 #[test]
-fn files_of_nobody_we_know_are_left_alone() -> Result<()> {
+fn unknown_files_are_left_alone() -> Result<()> {
     let device = usual()?;
     device.write(format!("{STORE}/vpn.key"), "theirs")?;
     assert_stops(&device, "files of another program")
 }
 
-/// A package's empty directory, and the store that the library makes as soon as anybody looks, are nobody's.
+/// A package's empty directory, and the store that the library creates at any use, belong to nobody.
 #[test]
 fn an_empty_directory_and_a_store_without_tokens_are_no_obstacle() -> Result<()> {
     let device = usual()?;
@@ -95,9 +95,9 @@ fn a_token_beside_ours_is_left_alone() -> Result<()> {
     Ok(())
 }
 
-/// A TPM that is changed for another one serves no token of the old one: the store is set aside whole, and stays.
+/// Another TPM cannot use the old one's tokens: the whole store is set aside, and stays.
 #[test]
-fn what_holds_a_token_of_others_is_never_removed() -> Result<()> {
+fn a_store_with_somebody_elses_token_is_never_removed() -> Result<()> {
     let mut device = usual()?;
     device.succeed(&["provision"])?;
     make_token(&device, "disk")?;

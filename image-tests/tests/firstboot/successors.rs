@@ -1,4 +1,4 @@
-//! What takes an accepted certificate's place, and whom `enrollment.issuers` lets issue one at all.
+//! Which certificates replace an accepted one, and which issuers `enrollment.issuers` allows.
 
 use anyhow::{Context, Result};
 use image_tests::device::Device;
@@ -16,25 +16,25 @@ use crate::{assert_ends, exit, thing_name, usual};
 
 const KEPT: &str = "/var/lib/tpm2_pkcs11/certificate.pem";
 
-/// A device with its request, and an authority.
+/// A device with its request, and an operator's CA.
 fn requested() -> Result<(Device, Authority)> {
     let device = usual()?;
     device.succeed(&["provision"])?;
     Ok((device, Authority::new()?))
 }
 
-/// Taken, and the only thing in the store.
+/// The device accepts this, and keeps only it.
 #[track_caller]
-fn takes(device: &Device, pem: &str) -> Result<()> {
+fn accepts(device: &Device, pem: &str) -> Result<()> {
     device.drop_certificate(pem)?;
     assert_ends(&device.run(&["enroll"])?, exit::DONE, "");
     assert_eq!(device.read(KEPT)?, pem);
     Ok(())
 }
 
-/// Refused and said; the accepted one stays, with all that hangs on it.
+/// The device refuses this with these words, and keeps the accepted one.
 #[track_caller]
-fn keeps(device: &Device, content: &[u8], words: &str) -> Result<()> {
+fn refuses(device: &Device, content: &[u8], words: &str) -> Result<()> {
     let before = device.snapshot()?.without("/boot");
     let path = format!("/boot/firstboot/certificates/{}.pem", thing_name());
     device.write(path, content)?;
@@ -45,43 +45,43 @@ fn keeps(device: &Device, content: &[u8], words: &str) -> Result<()> {
     Ok(())
 }
 
-/// A bad cell of the card: a bit here and there, all over the certificate.
+/// Damage on the card: single bits all over the certificate.
 #[test]
-fn no_damaged_copy_takes_the_certificates_place() -> Result<()> {
+fn a_damaged_copy_never_replaces_the_certificate() -> Result<()> {
     let (device, authority) = requested()?;
     let pem = authority.sign(&device.request()?)?;
-    takes(&device, &pem)?;
+    accepts(&device, &pem)?;
     let der = X509::from_pem(pem.as_bytes())?.to_der()?;
     for at in (1..der.len()).step_by(9) {
         let mut damaged = der.clone();
         damaged[at] ^= 0x04;
-        keeps(&device, &damaged, "")?;
+        refuses(&device, &damaged, "")?;
     }
-    // In the last octet of the signature, and in the end of its validity.
+    // In the signature's last octet, and in the end of the validity.
     let mut damaged = der.clone();
     *damaged.last_mut().context("empty")? ^= 1;
-    keeps(
+    refuses(
         &device,
         &damaged,
         "a damaged copy of the accepted certificate",
     )?;
-    takes(&device, &pem)
+    accepts(&device, &pem)
 }
 
-/// With the issuer's certificate there, damage in two places shows, too.
+/// If the issuer's certificate is there, a forgery is found, too.
 #[test]
-fn the_issuers_certificate_tells_a_forgery() -> Result<()> {
+fn the_issuers_certificate_reveals_a_forgery() -> Result<()> {
     let (device, authority) = requested()?;
     let ca = authority.certificate_pem()?;
     let chain = authority.sign(&device.request()?)? + &ca;
-    takes(&device, &chain)?;
+    accepts(&device, &chain)?;
     let mut der = X509::from_pem(authority.sign(&device.request()?)?.as_bytes())?.to_der()?;
     *der.last_mut().context("empty")? ^= 1;
-    keeps(&device, &der, "did not sign it")?;
-    // The accepted one without its issuer is no better than with it.
+    refuses(&device, &der, "did not sign it")?;
+    // The accepted one without its issuer is not better than with it.
     let leaf = &chain[..chain.rfind("-----BEGIN").context("no chain")?];
-    keeps(&device, leaf.as_bytes(), "with fewer of its issuers")?;
-    takes(&device, &(authority.sign(&device.request()?)? + &ca))
+    refuses(&device, leaf.as_bytes(), "with fewer of its issuers")?;
+    accepts(&device, &(authority.sign(&device.request()?)? + &ca))
 }
 
 #[test]
@@ -89,14 +89,14 @@ fn an_older_one_is_refused_while_the_accepted_one_is_good() -> Result<()> {
     let (device, authority) = requested()?;
     let old = authority.sign(&device.request()?)?;
     let new = authority.sign_valid(&device.request()?, Validity::Recent)?;
-    takes(&device, &new)?;
-    keeps(
+    accepts(&device, &new)?;
+    refuses(
         &device,
         old.as_bytes(),
         "it is older (valid from 2020-01-01T00:00:00Z)",
     )?;
 
-    // For another name the accepted one is not good any more, and whoever signs may be as old as he likes.
+    // For another name the accepted one is no longer good, and its successor may be older.
     let mut settings: serde_json::Value =
         serde_json::from_str(&device.read("/boot/firstboot/firstboot.json")?)?;
     settings["thing_name"] = json!("renamed");
@@ -113,13 +113,13 @@ fn an_older_one_is_refused_while_the_accepted_one_is_good() -> Result<()> {
 fn the_issuers_certificate_may_come_later() -> Result<()> {
     let (device, authority) = requested()?;
     let leaf = authority.sign(&device.request()?)?;
-    takes(&device, &leaf)?;
-    takes(&device, &(leaf + &authority.certificate_pem()?))
+    accepts(&device, &leaf)?;
+    accepts(&device, &(leaf + &authority.certificate_pem()?))
 }
 
-/// Duplicates, and a second certificate of the same CA: one path is taken.
+/// Of duplicates and a second certificate of the same CA, one path is chosen.
 #[test]
-fn of_a_bundle_one_path_is_taken() -> Result<()> {
+fn one_path_of_a_bundle_is_chosen() -> Result<()> {
     let (device, authority) = requested()?;
     let chain = authority.sign_by_intermediate(&device.request()?)?;
     let root = authority.certificate_pem()?;
@@ -129,7 +129,7 @@ fn of_a_bundle_one_path_is_taken() -> Result<()> {
     Ok(())
 }
 
-/// The image names the CA: a plain certificate has to lead up to it.
+/// The image names the CA: a plain certificate has to lead to it.
 #[test]
 fn only_named_issuers_count_for_a_plain_certificate_too() -> Result<()> {
     let (device, authority) = requested()?;
@@ -155,12 +155,12 @@ fn only_named_issuers_count_for_a_plain_certificate_too() -> Result<()> {
         &(theirs.clone() + &stranger.certificate_pem()?),
         "CA in the setting enrollment.issuers",
     )?;
-    // The CA's certificate is no secret: beside a stranger's it proves nothing.
+    // The CA's certificate is public: next to a stranger's certificate it proves nothing.
     refuses(
         &(theirs + &authority.certificate_pem()?),
         "CA in the setting enrollment.issuers",
     )?;
-    // Another device of the same CA is no CA.
+    // Another device of the same CA is not a CA.
     let (neighbour, key) = neighbour(&authority)?;
     let forged = issued_by(&neighbour, &key, &std::fs::read(&request)?)?;
     let between = String::from_utf8(neighbour.to_pem()?)?;
@@ -171,10 +171,10 @@ fn only_named_issuers_count_for_a_plain_certificate_too() -> Result<()> {
 
     let leaf = authority.sign(&request)?;
     refuses(&leaf, "add the CA's certificate to the file")?;
-    takes(&device, &(leaf + &authority.certificate_pem()?))
+    accepts(&device, &(leaf + &authority.certificate_pem()?))
 }
 
-/// A device's certificate by this CA, and its key.
+/// A device certificate by this CA, and its key.
 fn neighbour(authority: &Authority) -> Result<(X509, PKey<Private>)> {
     let curve = openssl::ec::EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
     let key = PKey::from_ec_key(openssl::ec::EcKey::generate(&curve)?)?;

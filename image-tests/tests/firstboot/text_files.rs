@@ -1,4 +1,4 @@
-//! What people put onto the card, in the forms in which their editors, shells and tools write it.
+//! Files that people put onto the card, in the forms in which editors, shells and tools write them.
 
 use std::fs;
 
@@ -44,13 +44,13 @@ fn a_certificate_in_each_form() -> Result<()> {
     let authority = Authority::new()?;
     let request = device.request()?;
     for nth in 0..11 {
-        // Each is a new one, so that taking it shows.
+        // Each is a new one, so that its acceptance shows.
         let pem = authority.sign(&request)?;
         let escaped = pem.replace('\n', "\\n");
         let content = match nth {
             0..4 => unicode(&pem).swap_remove(nth),
             4 => der(&pem)?,
-            // System.Text.Json and PHP escape these; a CA with its certificate before it, joined.
+            // System.Text.Json and PHP escape these characters; and a joined chain has its CA first.
             5 => format!(
                 "{{\"pem\": \"{}\"}}",
                 escaped.replace('/', "\\/").replace('+', "\\u002B")
@@ -69,7 +69,7 @@ fn a_certificate_in_each_form() -> Result<()> {
             device.read(KEPT)?.starts_with(&pem),
             "form {nth}: {outcome:?}"
         );
-        // The same in another form is nothing new.
+        // The same one in another form changes nothing.
         let before = device.snapshot()?.without("/boot");
         put(&device, pem.as_bytes())?;
         device.succeed(&["enroll"])?;
@@ -91,9 +91,9 @@ fn settings_in_each_form_of_unicode() -> Result<()> {
     Ok(())
 }
 
-/// What is no Unicode is refused, not guessed: a guess would be in the certificate's subject for years.
+/// Text that is not Unicode is refused, not guessed: a wrong guess would be in the certificate's subject for years.
 #[test]
-fn settings_in_an_old_encoding_stay_refused() -> Result<()> {
+fn settings_in_a_legacy_encoding_are_refused() -> Result<()> {
     let device = usual()?;
     device.write(SETTINGS, b"{\"subject\": {\"O\": \"M\xFCller\"}}")?;
     let outcome = device.run(&["provision"])?;
@@ -101,7 +101,7 @@ fn settings_in_an_old_encoding_stay_refused() -> Result<()> {
     Ok(())
 }
 
-/// Greengrass gets what every reader takes, whatever lay on the card.
+/// Whatever the form on the card, Greengrass gets one that every reader accepts.
 #[test]
 fn roots_in_each_form_reach_greengrass_as_plain_pem() -> Result<()> {
     let device = usual()?;
@@ -125,7 +125,7 @@ fn roots_in_each_form_reach_greengrass_as_plain_pem() -> Result<()> {
 }
 
 #[test]
-fn an_operators_root_that_is_no_file_is_the_operators_mistake() -> Result<()> {
+fn a_root_path_that_is_not_a_file_is_a_settings_error() -> Result<()> {
     let device = usual()?;
     let path = device.path(ROOT_CA);
     fs::create_dir(&path)?;
@@ -152,9 +152,9 @@ fn an_operators_root_that_is_no_file_is_the_operators_mistake() -> Result<()> {
     Ok(())
 }
 
-/// What lies where the certificate is awaited is named: three at most, this thing's first.
+/// Files where the certificate is expected are named: at most three, this thing's first.
 #[test]
-fn what_lies_in_the_certificates_place_is_named() -> Result<()> {
+fn files_in_the_certificates_place_are_named() -> Result<()> {
     let device = usual()?;
     device.succeed(&["provision"])?;
     let authority = Authority::new()?;
@@ -185,7 +185,7 @@ fn what_lies_in_the_certificates_place_is_named() -> Result<()> {
     assert_ends(&outcome, exit::WAITING, &names.join(", "));
     let message = device.status()?["message"].to_string();
     assert!(message.contains(&names[2]), "{message}");
-    // Said once: what has not changed is not written again.
+    // It is reported once: an unchanged report is not written again.
     let before = device.snapshot()?;
     device.run(&["enroll"])?;
     before.assert_same(&device.snapshot()?);
@@ -199,7 +199,7 @@ fn what_lies_in_the_certificates_place_is_named() -> Result<()> {
     Ok(())
 }
 
-/// The folder is not even looked at where nothing is awaited.
+/// The folder is not even read if no certificate is expected.
 #[test]
 fn a_device_that_is_done_does_not_look_around() -> Result<()> {
     let device = usual()?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use image_tests::process::{finish, succeed};
 use tempfile::TempDir;
 
-/// Everything that `make -C firstboot install` lays down, and nothing else.
+/// Everything that `make -C firstboot install` installs, and nothing else.
 const INSTALLED: &[&str] = &[
     "/usr/bin/firstboot",
     "/usr/lib/firstboot/AmazonTrustServices.pem",
@@ -60,7 +60,7 @@ fn installed() -> Result<TempDir> {
 }
 
 #[test]
-fn the_install_rule_lays_down_what_is_listed() -> Result<()> {
+fn the_install_rule_installs_what_is_listed() -> Result<()> {
     let root = installed()?;
     let snapshot = image_tests::device::Snapshot::of(root.path())?;
     let files: Vec<String> = snapshot
@@ -73,7 +73,7 @@ fn the_install_rule_lays_down_what_is_listed() -> Result<()> {
     Ok(())
 }
 
-/// With systemd's own units, and a Greengrass of each kind for the drop-ins to hang on.
+/// With systemd's own units, and each edition's units for the drop-ins.
 #[test]
 fn systemd_accepts_the_units() -> Result<()> {
     let root = installed()?;
@@ -87,7 +87,7 @@ fn systemd_accepts_the_units() -> Result<()> {
             .args(["-an", &format!("{own}/.")])
             .arg(&units),
     )?;
-    // What units call by name.
+    // Programs that the units name without a path.
     let firstboot = root.path().join("usr/bin/firstboot");
     for name in ["sleep", "fsck.fat", "systemctl"] {
         fs::copy(&firstboot, firstboot.with_file_name(name))?;
@@ -131,7 +131,7 @@ fn systemd_accepts_the_units() -> Result<()> {
     ]);
     let finished = finish(&mut verify)?;
     assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
-    // It would have complained.
+    // A mistake is found.
     fs::write(
         units.join("firstboot.service"),
         "[Service]\nExecStart=/nowhere\nNoSuch=1\n",
@@ -140,7 +140,7 @@ fn systemd_accepts_the_units() -> Result<()> {
     Ok(())
 }
 
-/// A boot partition that does not come, or is unmounted, takes no device out of service; one that comes is waited for.
+/// A boot partition that is missing or unmounted takes no device out of service; one that appears is waited for.
 #[test]
 fn no_service_requires_the_boot_partition() -> Result<()> {
     let root = installed()?;
@@ -169,10 +169,10 @@ fn no_service_requires_the_boot_partition() -> Result<()> {
     Ok(())
 }
 
-/// `systemd-analyze security`: at most this much exposure, of 10. It may only go down. 0.7 of enrollment's
-/// are the network, for fleet provisioning.
+/// `systemd-analyze security`: at most this exposure, of 10. It may only go down. 0.7 of enrollment's is the network,
+/// for fleet provisioning.
 #[test]
-fn the_sandbox_stays() -> Result<()> {
+fn the_sandbox_gets_no_weaker() -> Result<()> {
     let root = installed()?;
     for (unit, most) in [
         ("firstboot.service", 2.0),

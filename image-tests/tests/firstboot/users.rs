@@ -1,4 +1,4 @@
-//! Who may use the identity: nucleus lite's user, and nobody else, not even of the group tss.
+//! Only nucleus lite's user can use the identity: nobody else, not even in the group tss.
 
 use anyhow::Result;
 use image_tests::clients::{KeyType, User, openssl};
@@ -8,7 +8,7 @@ use image_tests::process::finish;
 
 use crate::usual;
 
-/// Nothing of these runs without the right to be somebody else.
+/// These tests have to run as other users.
 #[track_caller]
 fn assert_root() {
     assert!(
@@ -45,16 +45,16 @@ fn others_can_neither_read_the_pin_nor_use_the_key() -> Result<()> {
     Ok(())
 }
 
-/// OpenSSL says "No such file or directory" of the URI; status says what is really wrong.
+/// OpenSSL reports "No such file or directory" for the URI; `status` reports the real cause.
 #[test]
-fn status_tells_a_user_what_is_in_the_way() -> Result<()> {
+fn status_tells_a_user_what_is_wrong() -> Result<()> {
     assert_root();
     let device = usual()?;
     device.enroll_with(&Authority::new()?)?;
     let firstboot = device.firstboot(&["status"])?;
     let mut identity = device.identity_of_greengrass(KeyType::EccP256)?;
     let status = |identity: &image_tests::clients::Identity| {
-        // A copy that everybody may execute, wherever the build lies.
+        // A copy that everybody may execute, wherever the build is.
         let copy = tempfile::Builder::new()
             .prefix("firstboot-")
             .tempdir_in("/tmp")?;

@@ -39,13 +39,13 @@ def wildcard_objections(package):
 
 
 def is_named(name, version, entry):
-    """Whether an entry of bans, "name" or "name@version", means this one; version 2 means all 2.x."""
+    """Whether an entry of bans, "name" or "name@version", matches this package; version 2 matches all 2.x."""
     wanted, _, prefix = entry["crate"].partition("@")
     return name == wanted and (version + ".").startswith(prefix + "." if prefix else "")
 
 
 def objections(found, deny):
-    """What is wrong with these packages, a line each."""
+    """The problems of these packages, one line each."""
     wrong = []
     versions = collections.defaultdict(list)
     for (name, version), package in sorted(found.items()):

@@ -9,7 +9,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
 def rules():
-    """deny.toml."""
+    """The content of deny.toml."""
     return tomllib.loads((REPOSITORY / "deny.toml").read_text())
 
 
@@ -19,19 +19,19 @@ def cargo(*arguments):
 
 
 def platforms(option):
-    """deny.toml's targets, as this option of cargo's wants them."""
+    """deny.toml's targets as arguments of this option of cargo."""
     return [f"--{option}={target}" for target in rules()["graph"]["targets"]]
 
 
 def packages(manifest):
-    """What Cargo.lock names, by name and version, as `cargo metadata` describes it."""
+    """The packages of Cargo.lock by name and version, as `cargo metadata` describes them."""
     form = ["--format-version=1", "--locked", f"--manifest-path={manifest}"]
     metadata = json.loads(cargo("metadata", *form, *platforms("filter-platform")))
     return {(p["name"], p["version"]): p for p in metadata["packages"]}
 
 
 def used(manifest, *arguments):
-    """The names and versions that are really built; Cargo.lock also has what optional features would bring."""
+    """The names and versions that are built; Cargo.lock also has those of optional features."""
     form = ["--locked", "--prefix=none", "--format={p}", f"--manifest-path={manifest}"]
     tree = cargo("tree", *form, *platforms("target"), *arguments)
     words = (line.split() for line in tree.splitlines() if line)

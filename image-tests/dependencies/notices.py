@@ -13,7 +13,7 @@ import tomllib
 from crates import REPOSITORY, packages, rules, used
 from spdx import alternatives
 
-# A sentence of each licence: a file without it is not that licence's text.
+# A sentence of each licence: a file without it does not have the licence's text.
 SENTENCES = {
     "MIT": "Permission is hereby granted, free of charge",
     "BSD-3-Clause": "Redistributions in binary form must reproduce",
@@ -23,7 +23,7 @@ SENTENCES = {
     "Unicode-DFS-2016": "UNICODE, INC. LICENSE AGREEMENT - DATA FILES AND SOFTWARE",
     "Unlicense": "free and unencumbered software released into the public domain",
 }
-# Crates without a text of their own, and the crate of the same authors that has theirs.
+# Crates without a licence text, and a crate by the same authors that has it.
 TEXTS_OF = {"embassy-futures": "embedded-io"}
 
 HEAD = """\
@@ -49,15 +49,15 @@ def linked(folder):
 
 
 def chosen(choice):
-    """The alternative that comes first in the order of deny.toml."""
+    """The first alternative in deny.toml's order."""
     allow = rules()["licenses"]["allow"]
     allowed = [licences for licences in choice if licences <= set(allow)]
     return min(allowed, key=lambda licences: sorted(allow.index(licence) for licence in licences))
 
 
 def texts_of(folder, licences, declared):
-    """The texts of these licences in a crate's files, its notices, and the licences and texts of what it took over from
-    others and does not declare."""
+    """From a crate's files: the texts of these licences, its notices, and the licences and texts of code by others that
+    it does not declare."""
     texts = []
     found = set()
     for path in sorted(folder.rglob("*")):
@@ -67,7 +67,7 @@ def texts_of(folder, licences, declared):
         text = path.read_text()
         flat = " ".join(text.split())
         kinds = {licence for licence, sentence in SENTENCES.items() if sentence in flat}
-        # A file of no kind says who has the copyright, or which licence is whose.
+        # Any other file names the copyright holders, or says which licence applies to what.
         if not kinds or kinds & licences or kinds - declared:
             texts.append(text)
             found |= kinds & licences | kinds - declared
@@ -95,7 +95,7 @@ def notices(folder):
 
 
 def tidy(text):
-    """Without what differs between copies of one text: spaces at the ends of lines, blank lines around it."""
+    """Without the differences between copies of one text: spaces at line ends, blank lines around it."""
     return "\n".join(line.rstrip() for line in text.expandtabs().splitlines()).strip("\n")
 
 

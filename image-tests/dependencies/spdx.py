@@ -1,9 +1,9 @@
-"""Licence expressions (SPDX specification, annex D), as far as crates write them."""
+"""Licence expressions (SPDX specification, annex D), in the forms that crates use."""
 import re
 
 
 def alternatives(expression):
-    """What to choose from: each alternative is the set of licences that then apply together."""
+    """The alternatives to choose from: each is a set of licences that apply together."""
     # Cargo's older form of OR.
     words = re.findall(r"[()]|[^\s()]+", expression.replace("/", " OR "))
     found = _either(words)

@@ -10,7 +10,7 @@ def package(licence="MIT", source=REGISTRY, dependencies=()):
 
 
 def found(**packages):
-    """What is said of packages that are named name_1_0."""
+    """The problems reported for packages named name_1_0."""
     named = {}
     for key, value in packages.items():
         name, version = key.split("_", 1)
@@ -37,7 +37,7 @@ def test_crates_from_elsewhere_are_found():
 def test_banned_and_repeated_crates_are_found():
     assert found(ring_0_17_1=package()) == ["ring 0.17.1: deny.toml bans it"]
     assert found(a_1_0=package(), a_2_0=package()) == ["a: more than one version (1.0, 2.0)"]
-    # of these, one is skipped: syn 2, but not syn 20
+    # one of these is skipped: syn 2, but not syn 20
     assert found(syn_2_0_1=package(), syn_3_0=package()) == []
     assert found(syn_20_0=package(), syn_3_0=package()) == ["syn: more than one version (20.0, 3.0)"]
 

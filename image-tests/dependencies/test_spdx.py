@@ -1,4 +1,4 @@
-"""Licence expressions are read as SPDX means them."""
+"""Licence expressions are read as SPDX defines them."""
 import pytest
 from spdx import alternatives
 

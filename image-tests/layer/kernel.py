@@ -11,8 +11,8 @@ PARTS = ["arch/arm/boot/dts/broadcom", "arch/arm64/boot/dts/broadcom", "include/
          "scripts/dtc/include-prefixes", "Documentation/devicetree/bindings"]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", layer.REPOSITORY / "target")) / "layer"
 
-# What Raspberry Pi's own device trees have and mainline's do not: these labels and nodes. The
-# overlay's README.md says what follows for what the checks prove.
+# The labels and nodes that Raspberry Pi's device trees have and mainline's do not. The overlays' README.md says how
+# this limits the checks.
 PI_LABELS = """
 spi0: &%s {
     status = "okay";
@@ -23,7 +23,7 @@ spi0: &%s {
 
 
 def source():
-    """The kernel's folder, downloaded and unpacked (as far as needed) at the first call."""
+    """The kernel's source folder. The first call downloads it and unpacks the part that is needed."""
     folder = TARGET / PACKAGE
     if not folder.exists():
         TARGET.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def source():
 
 
 def device_tree(board, spi_label, output):
-    """Compiles mainline's device tree of `board`, with symbols and the labels that a Pi's has."""
+    """Compiles mainline's device tree of `board`, with symbols and a Pi's labels."""
     kernel = source()
     prefixes = kernel / "scripts/dtc/include-prefixes"
     dts = output.with_suffix(".dts")
@@ -52,7 +52,7 @@ def device_tree(board, spi_label, output):
 
 
 def run(command, **options):
-    """Runs it; where it fails, the exception shows what it said."""
+    """Runs a command. If it fails, the exception has its output."""
     result = subprocess.run(command, capture_output=True, text=True, **options)
     assert result.returncode == 0, f"{command}:\n{result.stdout}{result.stderr}"
     return result.stdout + result.stderr

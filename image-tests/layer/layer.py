@@ -1,5 +1,5 @@
-"""Parses a file of the layer with bitbake's own parser, outside of any build: classes of other layers
-are empty, and variables of theirs are only set where a check needs them."""
+"""Parses a file of the layer with bitbake's parser, outside a build: other layers' classes are empty, and their
+variables are only set if a check needs them."""
 import pathlib
 import re
 import sys
@@ -19,7 +19,7 @@ import bb.siggen  # noqa: E402
 
 bb.parse.siggen = bb.siggen.init(bb.data.init())
 
-# What the release's bitbake.conf says, as far as the layer's files use it.
+# From the release's bitbake.conf, what the layer's files use.
 RELEASE = {
     "BBFILE_COLLECTIONS": "core openembedded-layer tpm-layer raspberrypi meta-aws",
     "COMMON_LICENSE_DIR": "/licenses",
@@ -47,13 +47,13 @@ RELEASE = {
 
 
 def files(*patterns):
-    """The layer's files that match."""
+    """The layer's files that match a pattern."""
     return sorted(path for pattern in patterns for path in LAYER.rglob(pattern))
 
 
-# Classes of the release of which more counts than that they can be inherited.
+# The release's classes that need content; the others only have to be inheritable.
 CLASSES = {
-    # openembedded-core, meta/classes-recipe/packagegroup.bbclass: what it makes of PACKAGE_ARCH
+    # openembedded-core, meta/classes-recipe/packagegroup.bbclass: its PACKAGE_ARCH
     "packagegroup": """
 PACKAGE_ARCH ?= "all"
 PACKAGE_ARCH_EXPANDED := "${PACKAGE_ARCH}"
@@ -69,7 +69,7 @@ FILES:${PN}-bash-completion = "${datadir}/bash-completion ${sysconfdir}/bash_com
 
 
 def stub_classes(folder):
-    """Empty classes, or those of CLASSES, for those that the layer inherits and does not have."""
+    """Creates the classes that the layer inherits and does not have, empty or from CLASSES."""
     (folder / "classes").mkdir(exist_ok=True)
     inherited = set(CLASSES)
     for path in files("*.bb", "*.bbclass", "*.inc"):
@@ -81,7 +81,7 @@ def stub_classes(folder):
 
 
 def parse(path, stubs, overrides="", recipe="", **variables):
-    """The datastore after `path` is parsed; for a bbappend, on a recipe with the text `recipe`."""
+    """The datastore after parsing `path`, which for a bbappend is applied to a recipe with the text `recipe`."""
     stub_classes(stubs)
     d = bb.data.init()
     for name, value in {**RELEASE, **variables}.items():
@@ -106,7 +106,7 @@ def parse(path, stubs, overrides="", recipe="", **variables):
 
 
 def function(d, name):
-    """A Python task or function of a parsed file, as bitbake compiles it: a callable that takes `d`."""
+    """A Python task or function of a parsed file, compiled as by bitbake: a callable that takes `d`."""
     context = dict(bb.utils.get_context())
     exec(bb.utils.better_compile(f"def {name}(d):\n{d.getVar(name, False)}\n", name, d.getVar("FILE")), context)
     return context[name]

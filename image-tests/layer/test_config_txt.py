@@ -1,5 +1,5 @@
-"""config.txt loads the overlay on every board whatever the image adds to it, and nothing else that
-meta-raspberrypi's rpi-config offers is where the TPM is."""
+"""config.txt loads the overlay on every board, whatever the image adds to it, and nothing else that meta-raspberrypi's
+rpi-config offers uses the TPM's chip select."""
 import subprocess
 
 import pytest
@@ -13,12 +13,12 @@ BOARDS = ["pi3", "pi3+", "pi4", "cm4", "pi5"]
 
 @pytest.fixture
 def recipe(parse):
-    """recipe(VARIABLE=value, ...): rpi-config with the feature."""
+    """recipe(VARIABLE=value, ...) returns rpi-config with the feature."""
     return lambda **variables: parse(RECIPE, **ON, **variables)
 
 
 def lines_for(board, text):
-    """The lines of config.txt that count on a board, by the filters that its documentation describes."""
+    """The lines of config.txt that apply to a board, by the filters in its documentation."""
     counts = True
     for line in text.splitlines():
         if line.startswith("["):
@@ -54,7 +54,7 @@ def test_what_the_image_adds_stays_as_it_is(parse, recipe):
 
 
 def test_the_overlays_scope_ends(recipe):
-    """What do_deploy writes after RPI_EXTRA_CONFIG (raspberrypi3-64: dtparam=audio=on) is no parameter of ours."""
+    """Lines that do_deploy writes after RPI_EXTRA_CONFIG (such as dtparam=audio=on) set no parameter of ours."""
     overlays = [line for line in written(recipe()).splitlines() if line.startswith("dtoverlay=")]
     assert overlays == ["dtoverlay=tpm-slb9670", "dtoverlay="]
 
@@ -99,7 +99,7 @@ def test_what_is_where_the_tpm_is_is_said(recipe, variables, says):
     {"ENABLE_GPIO_SHUTDOWN": "1", "GPIO_SHUTDOWN_PIN": "26"},
     # a LetsTrust beside one-wire
     {"ENABLE_W1": "1", "TPM_SLB9670_PINS": "24 25"},
-    # an overlay of the image's own, with the TPM on another bus
+    # the image's own overlay, with the TPM on another bus
     {"ENABLE_DUAL_CAN": "1", "TPM_SLB9670_OVERLAY": "tpm-on-spi3", "TPM_SLB9670_PINS": ""},
 ])
 def test_what_is_elsewhere_is_left_alone(recipe, variables):
@@ -107,7 +107,7 @@ def test_what_is_elsewhere_is_left_alone(recipe, variables):
 
 
 def test_a_clash_ends_the_build(recipe):
-    """do_deploy runs the check before anything else; without a clash it says nothing."""
+    """do_deploy runs the check before anything else; without a conflict it prints nothing."""
     for variables, ends in [({}, False), ({"ENABLE_W1": "1"}, True)]:
         d = recipe(**variables)
         assert d.getVarFlag("do_deploy", "prefuncs").split() == ["tpm_slb9670_check_pins"]

@@ -1,5 +1,4 @@
-"""The recipe fetches the device's crates, all of them and nothing else: those of this repository, and those that the
-workspace's Cargo.lock names."""
+"""The recipe fetches exactly the device's crates: those of this repository, and those in the workspace's Cargo.lock."""
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -52,7 +51,7 @@ def fetched(d):
 
 
 def packages(sources, folder, manifest=None):
-    """The names of the packages in a copy of these sources, as cargo sees them."""
+    """The names of the packages that cargo finds in a copy of these sources."""
     for source in sources:
         (folder / source).parent.mkdir(parents=True, exist_ok=True)
         if (layer.REPOSITORY / source).is_dir():
@@ -88,13 +87,13 @@ def test_a_crate_too_many_or_too_few_is_noticed(parse, tmp_path):
 
 
 def test_the_lock_file_has_the_devices_crates_alone():
-    """What the station or the tests alone need is in a lock file of their own."""
+    """Crates that only the station or the tests need are in their own lock files."""
     lock = tomllib.loads((layer.REPOSITORY / "Cargo.lock").read_text())
     assert {package["name"] for package in lock["package"] if "source" not in package} == DEVICE
 
 
 def test_station_and_device_have_the_same_versions():
-    """The formats are built with either's crates, and have to come out the same."""
+    """The formats are built with the crates of both lock files, and have to behave the same."""
     def versions(path):
         lock = tomllib.loads((layer.REPOSITORY / path).read_text())
         return {(p["name"], p["version"]) for p in lock["package"] if p["name"] in names}

@@ -1,4 +1,4 @@
-"""What `make -C firstboot install` lays down, the recipe fetches, packages and enables."""
+"""The recipe fetches, packages and enables everything that `make -C firstboot install` installs."""
 import fnmatch
 import pathlib
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 import layer
 
 FIRSTBOOT = "recipes-tpm-greengrass/firstboot/firstboot_0.1.0.bb"
-# bitbake.conf's FILES, as far as it covers something here: of the package, and of its -doc.
+# The part of bitbake.conf's FILES that matters here, for the package and its -doc.
 DEFAULT_FILES = ["/usr/bin/*", "/usr/share/man"]
 
 
@@ -40,7 +40,7 @@ def test_every_pattern_of_the_package_has_a_file(parse, installed):
 
 
 def test_the_licences_are_in_the_package_that_is_in_the_image(parse, installed):
-    """Not in -doc, which no image has: the licences want to come along with the program."""
+    """Not in -doc, which no image has: the licences require that their texts come with the program."""
     licences = [f for f in installed if f.startswith("/usr/share/licenses/")]
     assert [pathlib.Path(f).name for f in licences] == ["LICENSE", "THIRD-PARTY.txt"]
     own = patterns(parse(FIRSTBOOT), "firstboot")
@@ -68,7 +68,7 @@ def test_every_unit_with_an_install_section_is_enabled(parse):
 
 
 def test_no_name_is_made_of_a_machine_id_that_is_not_on_disk_yet():
-    """oe-core's images have an empty /etc/machine-id, and the Raspberry Pi's kernel mounts their root read-only."""
+    """oe-core's images have an empty /etc/machine-id, and the Raspberry Pi's kernel mounts the root read-only."""
     unit = (layer.REPOSITORY / "firstboot/systemd/firstboot.service").read_text()
     after = [name for line in unit.splitlines() if line.startswith("After=") for name in line[6:].split()]
     assert "systemd-machine-id-commit.service" in after

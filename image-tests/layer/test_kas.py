@@ -1,4 +1,4 @@
-"""The kas files: valid by kas's own schema, pinned, and each machine complete with what it includes."""
+"""The kas files are valid by kas's schema, pinned, and each machine's is complete with its includes."""
 import pathlib
 
 import jsonschema
@@ -17,7 +17,7 @@ def read(name):
 
 
 def with_includes(name):
-    """The file's configuration laid over those that it includes, and their lock files."""
+    """The file's configuration, merged over its includes and their lock files."""
     whole = {"repos": {}, "local_conf_header": {}, "commits": {}}
     content = read(name)
     for include in content["header"].get("includes", []):

@@ -1,5 +1,5 @@
-"""oelint-adv finds nothing for the release. What is switched off, and why, stands here; a suppression
-of a single line stands in that line."""
+"""oelint-adv finds nothing for the release. Rules that are switched off are listed here with the reason; a line's
+suppression is in that line."""
 import pathlib
 import re
 import subprocess
@@ -33,7 +33,7 @@ def test_the_layer_is_clean():
 
 
 def test_nobody_is_told_to_write_to_an_address_that_cannot_exist():
-    """RFC 2606 keeps these names for examples: nobody ever gets a report that is sent there."""
+    """RFC 2606 reserves these names for examples: a report sent there reaches nobody."""
     root = layer.REPOSITORY
     for page in (*root.glob("*.md"), *root.glob("docs/**/*.md"), *layer.LAYER.glob("**/*.md")):
         assert re.findall(r"\S+@\S+\.(?:example|invalid|test)\b", page.read_text()) == [], page

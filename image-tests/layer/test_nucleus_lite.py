@@ -1,4 +1,4 @@
-"""Nucleus lite's components do not run as its daemons, which may read the token's PIN."""
+"""nucleus lite's components do not run as its daemons' user, who may read the token's PIN."""
 import re
 
 import pytest
@@ -10,7 +10,7 @@ RECIPE = "dynamic-layers/meta-aws/recipes-iot/aws-iot-greengrass/greengrass-lite
 ON = {"DISTRO_FEATURES": "systemd tpm-greengrass"}
 OURS = "gg_component:gg_component"
 
-# What meta-aws installs as config.d/greengrass-lite.yaml (wrynose), and the same in other words.
+# meta-aws's config.d/greengrass-lite.yaml (wrynose), and an equivalent one.
 META_AWS = """---
 system:
   rootPath: "/var/lib/greengrass"
@@ -30,7 +30,7 @@ def in_other_words(value):
 
 
 def installed(parse, root, files):
-    """config.d after the append's part of do_install has run on `files`."""
+    """config.d after the append's do_install has run on `files`."""
     folder = root / "image/etc/greengrass/config.d"
     folder.mkdir(parents=True)
     for name, text in files.items():
@@ -42,7 +42,7 @@ def installed(parse, root, files):
 
 
 def merged(documents):
-    """What ggconfigd makes of its files: each laid over those before it."""
+    """ggconfigd's configuration: each file merged over those before it."""
     def lay(over, under):
         for key, value in over.items():
             under[key] = lay(value, under.get(key, {})) if isinstance(value, dict) else value
@@ -54,7 +54,7 @@ def merged(documents):
 
 
 def firstboots():
-    """The part of config.yaml that says as whom components run, as firstboot writes it."""
+    """The part of config.yaml that sets the components' user, as firstboot writes it."""
     source = (layer.REPOSITORY / "firstboot/src/greengrass/nucleus_lite.rs").read_text()
     [user] = re.findall(r'"posixUser": "(.*?)"', source)
     return in_other_words(f'"{user}"')

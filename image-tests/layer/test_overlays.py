@@ -1,5 +1,5 @@
-"""The overlays compile without a warning, apply to boards' device trees, and leave there what the
-kernel's binding asks for. What this does not prove stands in dts-overlays/README.md."""
+"""The overlays compile without a warning and apply to boards' device trees, and the result conforms to the kernel's
+binding. dts-overlays/README.md says what this does not prove."""
 import pathlib
 import re
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 import kernel
 import layer
 
-# Mainline's device trees of the Pi 3B+ and the Pi 4, and its label of the header's SPI controller.
+# Mainline's device trees of the Pi 3B+ and the Pi 4, and its label for the header's SPI controller.
 BOARDS = {"bcm2837-rpi-3-b-plus": "spi", "bcm2711-rpi-4-b": "spi"}
 VARIANTS = {"tpm-slb9670": 1, "tpm-slb9670-ce0": 0}
 SPI = "/soc/spi@7e204000"
@@ -19,7 +19,7 @@ SPI = "/soc/spi@7e204000"
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """The folder with the overlays, and what make and dtc said."""
+    """The folder with the overlays, and the output of make and dtc."""
     out = tmp_path_factory.mktemp("overlays")
     return out, kernel.run(["make", "-s", "--no-print-directory", "-C", layer.REPOSITORY / "dts-overlays", f"O={out}"])
 
@@ -32,7 +32,7 @@ def board(request, tmp_path_factory):
 
 @pytest.fixture(params=VARIANTS)
 def merged(request, built, board, tmp_path):
-    """(chip select, device tree file, parsed): a board with a variant applied."""
+    """(chip select, device tree file, parsed tree) of a board with a variant applied."""
     out = tmp_path / "merged.dtb"
     kernel.run(["fdtoverlay", "-i", board, "-o", out, built[0] / f"{request.param}.dtbo"])
     return VARIANTS[request.param], out, libfdt.Fdt(out.read_bytes())
@@ -40,7 +40,7 @@ def merged(request, built, board, tmp_path):
 
 @pytest.fixture(scope="session")
 def validate(tmp_path_factory):
-    """validate(device tree file): what dt-validate says of its TPMs, by the kernel's bindings."""
+    """validate(device tree file) returns dt-validate's output about its TPMs, by the kernel's bindings."""
     tools = pathlib.Path(sys.executable).parent
     bindings = kernel.source() / "Documentation/devicetree/bindings"
     schema = tmp_path_factory.mktemp("schema") / "tpm.json"
@@ -89,7 +89,7 @@ def test_the_binding_has_no_complaint(merged, validate):
 
 
 def test_the_binding_does_complain_of_a_wrong_node(board, validate, tmp_path):
-    """The check above would pass as well if dt-validate did not know the binding."""
+    """The check above would also pass if dt-validate did not know the binding."""
     source = (layer.REPOSITORY / "dts-overlays/tpm-slb9670.dts").read_text()
     (tmp_path / "bad.dts").write_text(source.replace(', "tcg,tpm_tis-spi"', "").replace("tpm@1", "slb9670@1"))
     kernel.run(["dtc", "-@", "-I", "dts", "-O", "dtb", "-o", tmp_path / "bad.dtbo", tmp_path / "bad.dts"])
@@ -99,7 +99,7 @@ def test_the_binding_does_complain_of_a_wrong_node(board, validate, tmp_path):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_speed_parameter_names_the_tpm_and_its_property(built, variant):
-    """fdtoverlay leaves parameters to Raspberry Pi's firmware; what it will read is looked at here."""
+    """fdtoverlay leaves parameters to Raspberry Pi's firmware; this checks what the firmware will read."""
     fdt = libfdt.Fdt((built[0] / f"{variant}.dtbo").read_bytes())
     parameter = bytes(value(fdt, "/__overrides__", "speed"))
     target = fdt.node_offset_by_phandle(int.from_bytes(parameter[:4], "big"))

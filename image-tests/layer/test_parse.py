@@ -1,5 +1,5 @@
-"""Every file of the layer parses and expands, with each feature on and off and for each edition; what
-a feature brings is there with it and absent without."""
+"""Every file of the layer parses and expands, with each feature on and off and for each edition. A feature's content is
+only there with the feature."""
 import pytest
 
 import layer
@@ -19,7 +19,7 @@ def names(paths):
 
 
 def own(d):
-    """The expanded variables that the layer's files set, without what every datastore has."""
+    """The expanded variables that the layer's files set, without those of every datastore."""
     return {key: d.getVar(key) for key in d if not key.startswith(("_", "bb", "FILE", "BBINCLUDED"))}
 
 
@@ -58,7 +58,7 @@ def test_a_feature_adds_its_classes_to_images(parse, variable, feature, inherite
 
 
 KERNELS = names(layer.files("linux-raspberrypi*.bbappend"))
-# OVERRIDES of meta-raspberrypi's machines, as far as they count here: architecture, machine.
+# The OVERRIDES of meta-raspberrypi's machines that matter here: architecture, machine.
 MACHINES = {"aarch64:raspberrypi3-64": True, "aarch64:raspberrypi5": True, "aarch64:raspberrypi-armv8": True,
             "arm:raspberrypi-armv7": False, "arm:raspberrypi4": False}
 

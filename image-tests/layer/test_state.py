@@ -1,9 +1,9 @@
-"""An image whose identity, configuration or deployments would be gone at the next boot is not built."""
+"""An image that would lose its identity, configuration or deployments at the next boot is not built."""
 import pytest
 
 import layer
 
-# openembedded-core's base-files, and what read-only-rootfs makes of its first line.
+# From openembedded-core's base-files, with the first line as read-only-rootfs changes it.
 FSTAB = """# stock fstab
 /dev/root            /                    auto       defaults              1  1
 tmpfs                /run                 tmpfs      mode=0755,nodev,nosuid,strictatime 0  0
@@ -14,7 +14,7 @@ DATA = "/dev/mmcblk0p3\t/data\text4\tdefaults\t0\t2\n"
 
 
 def volatile_bind(what, where):
-    """openembedded-core's volatile-binds.service.in, as far as it says what goes where."""
+    """The part of openembedded-core's volatile-binds.service.in with the paths."""
     return f"[Service]\nType=oneshot\nExecStart=/sbin/mount-copybind {what} {where}\nExecStop=/bin/umount {where}\n"
 
 
@@ -39,7 +39,7 @@ def test_a_change_of_what_the_check_reads_runs_it_again(parse, tmp_path):
 
 @pytest.fixture
 def image(parse, tmp_path):
-    """image(fstab, files, folders, links, VARIABLE=value): runs the check on an image that has these."""
+    """image(fstab, files, folders, links, VARIABLE=value) runs the check on an image with these."""
     def run(fstab=FSTAB, files=None, folders=(), links=None, program=True, **variables):
         root = tmp_path / "rootfs"
         for folder in ("etc", "usr/bin", "var/lib", *folders):
@@ -64,11 +64,11 @@ RO = {"fstab": READ_ONLY, "IMAGE_FEATURES": "read-only-rootfs"}
 
 
 @pytest.mark.parametrize("made", [
-    # as openembedded-core makes a read-only image: /var/lib is bound from memory
+    # openembedded-core's read-only image: /var/lib is bound from memory
     {**RO, "files": BINDS},
     # without volatile-binds
     RO,
-    # a tmpfs of the image's own, in fstab and as a unit
+    # the image's own tmpfs, in fstab and as a unit
     {"fstab": FSTAB + "tmpfs /var/lib tmpfs size=16m 0 0\n"},
     {"files": {"etc/systemd/system/var.mount": "[Mount]\nWhat=ramfs\nWhere=/var\nType=ramfs\n"}},
     # an overlay whose upper directory is in memory, and a bind to memory
@@ -79,12 +79,12 @@ RO = {"fstab": READ_ONLY, "IMAGE_FEATURES": "read-only-rootfs"}
     # the kernel's arguments
     {"APPEND": "console=ttyS0 systemd.volatile=state"},
     {"APPEND": "systemd.volatile=overlay"},
-    # the identity lasts, Greengrass's directories do not
+    # the identity is durable, Greengrass's directories are not
     {**RO, "fstab": READ_ONLY + "/dev/mmcblk0p3 /var/lib ext4 defaults 0 2\n", "folders": LITE},
     {**RO, "fstab": READ_ONLY + "/dev/mmcblk0p3 /var/lib ext4 defaults 0 2\n", "folders": NUCLEUS},
-    # a partition that is there, and cannot be written
+    # a partition that is read-only
     {"fstab": FSTAB + "/dev/mmcblk0p3 /var/lib squashfs ro 0 0\n"},
-    # a bind to itself stays where it was, and two that meet go nowhere
+    # a bind to itself changes nothing, and two to each other lead nowhere
     {**RO, "fstab": READ_ONLY + "/var/lib /var/lib none bind 0 0\n"},
     {**RO, "fstab": READ_ONLY + "/a /var/lib none bind 0 0\n/var/lib /a none bind 0 0\n"},
 ])

@@ -1,4 +1,4 @@
-"""The test vectors of the wrapped reply are what a second implementation makes of docs/attestation.md."""
+"""The test vectors of the wrapped reply are those of a second implementation of docs/attestation.md."""
 import subprocess
 import sys
 

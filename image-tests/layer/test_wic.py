@@ -1,5 +1,5 @@
-"""The card's layout: /boot is found on whatever medium the board has booted from, and the system comes up
-without it. systemd's own generator reads the line of fstab."""
+"""The card's layout: /boot is found on the medium that the board has booted from, and the system boots without it.
+systemd's own generator reads the line of fstab."""
 import os
 import shlex
 import subprocess
@@ -46,7 +46,7 @@ def test_file_names_are_utf_8_whatever_the_kernels_default_is():
 
 @pytest.fixture
 def units(tmp_path):
-    """units(device, options): the folder of what systemd makes of that line of fstab."""
+    """units(device, options) returns the folder of the units that systemd generates from that line of fstab."""
     def generate(device, options):
         (tmp_path / "fstab").write_text(f"{device}\t/boot\tvfat\t{options}\t0\t0\n")
         folders = [tmp_path / name for name in ("normal", "early", "late")]

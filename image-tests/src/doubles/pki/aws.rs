@@ -8,9 +8,6 @@ use std::sync::OnceLock;
 use anyhow::{Result, anyhow};
 use openssl::nid::Nid;
 use openssl::pkey::{HasPublic, PKey, PKeyRef, Private};
-use openssl::x509::extension::{
-    AuthorityKeyIdentifier, BasicConstraints, KeyUsage, SubjectKeyIdentifier,
-};
 use openssl::x509::{X509, X509NameRef, X509Req};
 
 use super::{Issuer, Validity, name_of, named, p256, rsa_2048};
@@ -84,14 +81,7 @@ impl AwsCa {
     fn certify<K: HasPublic>(&self, subject: &X509NameRef, key: &PKeyRef<K>) -> Result<X509> {
         let issuer = &self.0;
         issuer.certify(subject, key, Validity::Now, |builder| {
-            let context = builder.x509v3_context(Some(&issuer.certificate), None);
-            let authority = AuthorityKeyIdentifier::new().keyid(true).build(&context)?;
-            let identifier = SubjectKeyIdentifier::new().build(&context)?;
-            builder.append_extension(authority)?;
-            builder.append_extension(identifier)?;
-            builder.append_extension(BasicConstraints::new().critical().build()?)?;
-            let usage = KeyUsage::new().critical().digital_signature().build()?;
-            Ok(builder.append_extension(usage)?)
+            issuer.extend_leaf(builder)
         })
     }
 }

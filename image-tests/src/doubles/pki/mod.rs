@@ -16,7 +16,9 @@ use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{HasPublic, PKey, PKeyRef, Private};
 use openssl::rsa::Rsa;
-use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectKeyIdentifier};
+use openssl::x509::extension::{
+    AuthorityKeyIdentifier, BasicConstraints, KeyUsage, SubjectKeyIdentifier,
+};
 use openssl::x509::{X509, X509Builder, X509Name, X509NameRef};
 
 /// When a certificate is valid.
@@ -84,6 +86,18 @@ impl Issuer {
     ) -> Result<X509> {
         let issuer = (self.certificate.subject_name(), &*self.key);
         sign(subject, key, issuer, validity, extend)
+    }
+
+    /// What each certificate of a device has: the key identifiers, by which CAs of the same name are told apart, and
+    /// that it is not a CA's and signs.
+    fn extend_leaf(&self, builder: &mut X509Builder) -> Result<()> {
+        let context = builder.x509v3_context(Some(&self.certificate), None);
+        let authority = AuthorityKeyIdentifier::new().keyid(true).build(&context)?;
+        let identifier = SubjectKeyIdentifier::new().build(&context)?;
+        builder.append_extension(authority)?;
+        builder.append_extension(identifier)?;
+        builder.append_extension(BasicConstraints::new().critical().build()?)?;
+        Ok(builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?)
     }
 }
 

@@ -8,10 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
-use openssl::x509::extension::{
-    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
-    SubjectKeyIdentifier,
-};
+use openssl::x509::extension::{ExtendedKeyUsage, SubjectAlternativeName};
 use openssl::x509::{X509, X509Builder, X509Req};
 use tempfile::TempDir;
 
@@ -117,7 +114,7 @@ impl Authority {
         let key = p256()?;
         let name = named(common_name)?;
         let certificate = self.issuer.certify(&name, &key, validity, |builder| {
-            extend_leaf(builder, purpose, &self.issuer)
+            extend_for(builder, purpose, &self.issuer)
         })?;
         let pair = pair_in(&tempfile::tempdir_in(self.directory.path())?.keep());
         write_pair(&pair, &certificate, &key)?;
@@ -125,15 +122,8 @@ impl Authority {
     }
 }
 
-fn extend_leaf(builder: &mut X509Builder, purpose: Purpose, issuer: &Issuer) -> Result<()> {
-    // By these, CAs of the same name are told apart.
-    let context = builder.x509v3_context(Some(&issuer.certificate), None);
-    let authority = AuthorityKeyIdentifier::new().keyid(true).build(&context)?;
-    let identifier = SubjectKeyIdentifier::new().build(&context)?;
-    builder.append_extension(authority)?;
-    builder.append_extension(identifier)?;
-    builder.append_extension(BasicConstraints::new().critical().build()?)?;
-    builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
+fn extend_for(builder: &mut X509Builder, purpose: Purpose, issuer: &Issuer) -> Result<()> {
+    issuer.extend_leaf(builder)?;
     let mut names = SubjectAlternativeName::new();
     match purpose {
         Purpose::Client => {
@@ -167,7 +157,7 @@ fn sign_request(issuer: &Issuer, request: &Path, validity: Validity) -> Result<S
         "the request has no common name"
     );
     let certificate = issuer.certify(subject, &key, validity, |builder| {
-        extend_leaf(builder, Purpose::Client, issuer)
+        extend_for(builder, Purpose::Client, issuer)
     })?;
     pem(&certificate)
 }

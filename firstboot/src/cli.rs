@@ -26,7 +26,7 @@ Exit status: 0 done; 64 usage; 69 no TPM; 70 any other failure; 73 cannot write;
 75 waiting (certificate, network, clock, lockout); 78 settings or claim pair missing or invalid.
 
 Examples:
-  firstboot provision && firstboot enroll       what the two systemd services run at each boot
+  firstboot provision && firstboot enroll       what the two systemd services run
   firstboot status                              show the state and the next step
   firstboot --root /mnt/card status --json      the same for a card in a reader"
 )]

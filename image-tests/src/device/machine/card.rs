@@ -138,8 +138,7 @@ impl Card {
             ("e2fsck", &["-f", "-n"], ext4.path(), 0),
         ];
         if self.is_fat_marked()? {
-            checks.push(("fsck.fat", &["-a"], fat.path(), 1));
-            checks.push(("fsck.fat", &["-a"], fat.path(), 1));
+            checks.push(("fsck.fat", &["-a", "-V"], fat.path(), 1));
             checks.push(("fsck.fat", &["-a"], fat.path(), 1));
         }
         // Damage must not go unmarked.

@@ -10,7 +10,7 @@ import sys
 from crates import REPOSITORY, packages, rules, used
 from spdx import alternatives
 
-WORKSPACES = ["Cargo.toml", "firstboot/station/Cargo.toml", "image-tests/Cargo.toml"]
+WORKSPACES = ["Cargo.toml", "firstboot/formats/fuzz/Cargo.toml", "firstboot/station/Cargo.toml", "image-tests/Cargo.toml"]
 
 
 def licence_objections(package, allow):

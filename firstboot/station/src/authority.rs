@@ -3,19 +3,19 @@
 use std::path::Path;
 use std::time::Duration;
 
-use der::{Decode, Encode};
+use der::Encode;
 use firstboot_formats::clock::Clock;
 use firstboot_formats::encoding::to_hex;
 use firstboot_formats::public_key::{KeyFamily, PublicKey, Scheme};
 use firstboot_formats::{pem, x509};
-use openssl::asn1::Asn1Time;
 use openssl::rand::rand_bytes;
 use openssl::x509::X509;
-use x509_cert::Certificate;
+use x509_cert::ext::pkix::KeyUsage;
 use zeroize::Zeroizing;
 
 use crate::certificate::{Terms, ToBeSigned};
 use crate::error::{Context, Error, Exit, Result};
+use crate::extension::extension;
 use crate::request::file;
 use crate::signer::{KeySource, Signer};
 use crate::stop::Stop;
@@ -34,11 +34,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The CA.
 pub(crate) struct Authority {
-    certificate: X509,
+    certificate: x509::Certificate,
     /// Its certificate and those of its issuers, as the operator gave them.
     chain: Vec<u8>,
-    /// The same, for what it issues.
-    issuer: Certificate,
     family: KeyFamily,
     signer: Signer,
 }
@@ -59,32 +57,24 @@ impl Authority {
             |why: &str| Error::settings(format!("--ca: {}: {why}", certificates.display()));
         let pem = file(certificates, MAX_CHAIN)?;
         let found = x509::certificates(&pem).map_err(|why| unusable(&why))?;
-        let parse = |c: &x509::Certificate| X509::from_der(c.der());
-        let stack: Vec<X509> = found
-            .iter()
-            .map(parse)
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|e| unusable(&e.to_string()))?;
-        let certificate = stack
+        let certificate = found
             .first()
             .ok_or_else(|| unusable("it contains no certificate"))?;
-        let public = certificate
-            .public_key()
-            .map_err(|e| unusable(&e.to_string()))?;
-        let spki = public
-            .public_key_to_der()
-            .map_err(|e| unusable(&e.to_string()))?;
-        let public = PublicKey::from_spki(spki);
+        let public = PublicKey::from_spki(certificate.key().to_vec());
         let family = public
             .family()
             .ok_or_else(|| unusable("its key is neither ECDSA nor RSA"))?;
-        let issuer = Certificate::from_der(&encoded(certificate)?)
-            .ok()
-            .filter(is_issuer)
-            .ok_or_else(|| {
-                unusable("it is not the certificate of a CA that may issue certificates")
-            })?;
-        for (issued, issuer) in stack.iter().zip(stack.iter().skip(1)) {
+        if !is_issuer(certificate) {
+            return Err(unusable(
+                "it is not the certificate of a CA that may issue certificates",
+            ));
+        }
+        let verifiable: Vec<X509> = found
+            .iter()
+            .map(|c| X509::from_der(c.der()))
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|e| unusable(&e.to_string()))?;
+        for (issued, issuer) in verifiable.iter().zip(verifiable.iter().skip(1)) {
             let key = issuer.public_key().map_err(|e| unusable(&e.to_string()))?;
             if !issued.verify(&key).unwrap_or(false) {
                 return Err(unusable(
@@ -92,14 +82,13 @@ impl Authority {
                 ));
             }
         }
-        let mut chain = Vec::new();
-        for certificate in &stack {
-            chain.extend(certificate.to_pem().map_err(|e| unusable(&e.to_string()))?);
-        }
+        let chain: String = found
+            .iter()
+            .map(|c| pem::encode("CERTIFICATE", c.der()))
+            .collect();
         let authority = Self {
             certificate: certificate.clone(),
-            chain,
-            issuer,
+            chain: chain.into_bytes(),
             family,
             signer: Signer::open(key)?,
         };
@@ -115,8 +104,8 @@ impl Authority {
     }
 
     /// The CA's own certificate, DER.
-    pub(crate) fn certificate(&self) -> Result<Vec<u8>> {
-        encoded(&self.certificate)
+    pub(crate) fn certificate(&self) -> &[u8] {
+        self.certificate.der()
     }
 
     /// Signs with SHA-256.
@@ -126,15 +115,13 @@ impl Authority {
 
     /// Whether certificates of this many days are possible: they must not outlive the CA's.
     pub(crate) fn check_days(&self, days: u32) -> Result<()> {
-        let end = Asn1Time::days_from_now(days).context(Exit::Settings, || "--days".into())?;
-        let outlived = self.certificate.not_after() < end.as_ref();
-        match outlived {
-            false => Ok(()),
-            true => Err(Error::settings(format!(
-                "--days {days}: the CA's own certificate is only valid until {}",
-                self.certificate.not_after()
-            ))),
+        if Clock::read().now + DAY * days <= self.certificate.not_after() {
+            return Ok(());
         }
+        Err(Error::settings(format!(
+            "--days {days}: the CA's own certificate is only valid until {}",
+            self.certificate.summary().not_after
+        )))
     }
 
     /// Issues a certificate for TLS clients (RFC 5280; AWS IoT Core developer guide, "X.509 client certificates").
@@ -186,22 +173,13 @@ impl Authority {
             not_before: now.saturating_sub(BACKDATED),
             not_after: now + DAY * days,
         };
-        ToBeSigned::new(terms, key, &self.issuer).map_err(|e| e.to_string())
+        ToBeSigned::new(terms, key, &self.certificate).map_err(|e| e.to_string())
     }
 }
 
 /// basicConstraints with cA, and keyCertSign where there is a keyUsage (RFC 5280 §4.2.1.3 and §4.2.1.9).
-fn is_issuer(certificate: &Certificate) -> bool {
-    use x509_cert::ext::pkix;
-    let tbs = certificate.tbs_certificate();
-    let constraints = tbs.get_extension::<pkix::BasicConstraints>();
-    let usage = tbs.get_extension::<pkix::KeyUsage>();
-    matches!(constraints, Ok(Some((_, constraints))) if constraints.ca)
-        && usage.is_ok_and(|usage| usage.is_none_or(|(_, usage)| usage.key_cert_sign()))
-}
-
-fn encoded(certificate: &X509) -> Result<Vec<u8>> {
-    certificate
-        .to_der()
-        .context(Exit::Other, || "cannot encode the CA's certificate".into())
+fn is_issuer(certificate: &x509::Certificate) -> bool {
+    let usage = extension::<KeyUsage>(certificate);
+    certificate.is_authority()
+        && usage.is_ok_and(|usage| usage.is_none_or(|usage| usage.key_cert_sign()))
 }

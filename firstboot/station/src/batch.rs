@@ -143,7 +143,7 @@ impl Batch {
                 &attested.key.fingerprint(),
             )?;
         }
-        let issuer = sha256(&self.authority.certificate()?);
+        let issuer = sha256(self.authority.certificate());
         Ok(self.replies.have(request, attested, issuer)?)
     }
 
@@ -175,7 +175,7 @@ impl Batch {
             ek: &attested.ek,
             ek_sha256: attested.ek_sha256,
             chain,
-            issuer: &self.authority.certificate()?,
+            issuer: self.authority.certificate(),
         };
         let sealed = Reply::seal(&contents, |message| {
             self.authority.sign(message).map_err(|error| {

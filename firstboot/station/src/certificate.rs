@@ -10,6 +10,7 @@ use der::asn1::{BitString, OctetString};
 use der::oid::db::rfc5280::ID_KP_CLIENT_AUTH;
 use der::{DateTime, Decode, Encode, Sequence};
 use firstboot_formats::public_key::PublicKey;
+use firstboot_formats::x509;
 use openssl::sha::sha1;
 use x509_cert::Version;
 use x509_cert::ext::pkix::{
@@ -21,6 +22,8 @@ use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::time::Validity;
+
+use crate::extension::extension;
 
 /// Certificate (RFC 5280 §4.1).
 #[derive(Sequence)]
@@ -64,16 +67,15 @@ impl ToBeSigned {
     pub(crate) fn new(
         terms: Terms,
         key: &PublicKey,
-        authority: &x509_cert::Certificate,
+        authority: &x509::Certificate,
     ) -> der::Result<Self> {
         let key = SubjectPublicKeyInfoOwned::from_der(key.spki())?;
-        let authority = authority.tbs_certificate();
         let time = |moment| Ok::<_, der::Error>(DateTime::from_unix_duration(moment)?.into());
         Ok(Self {
             version: Version::V3,
             serial_number: SerialNumber::new(&terms.serial_number)?,
             algorithm: terms.algorithm,
-            issuer: authority.subject().clone(),
+            issuer: Name::from_der(authority.subject_der())?,
             validity: Validity::new(time(terms.not_before)?, time(terms.not_after)?),
             extensions: extensions(&terms.subject, &key, authority)?,
             subject: terms.subject,
@@ -100,7 +102,7 @@ impl ToBeSigned {
 fn extensions(
     subject: &Name,
     key: &SubjectPublicKeyInfoOwned,
-    authority: &x509_cert::TbsCertificate,
+    authority: &x509::Certificate,
 ) -> der::Result<Extensions> {
     let constraints = BasicConstraints {
         ca: false,
@@ -118,7 +120,7 @@ fn extensions(
         identifier.to_extension(subject, &[])?,
     ];
     // Where the CA's certificate has an identifier of its own (RFC 5280 §4.2.1.1).
-    if let Some((_, own)) = authority.get_extension::<SubjectKeyIdentifier>()? {
+    if let Some(own) = extension::<SubjectKeyIdentifier>(authority)? {
         let issuer = AuthorityKeyIdentifier {
             key_identifier: Some(own.0),
             authority_cert_issuer: None,
@@ -133,7 +135,6 @@ fn extensions(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use firstboot_formats::public_key::KeyFamily;
-    use firstboot_formats::x509;
     use openssl::asn1::Asn1Time;
     use openssl::bn::BigNum;
     use openssl::ec::{EcGroup, EcKey};
@@ -242,7 +243,7 @@ mod tests {
                     not_before: Duration::from_secs(START as u64),
                     not_after: Duration::from_secs(END as u64),
                 };
-                let issuer = x509_cert::Certificate::from_der(&der).unwrap();
+                let issuer = x509::Certificate::parse(der).unwrap();
                 let made = ToBeSigned::new(terms, &spki, &issuer).unwrap();
                 let message = made.to_der().unwrap();
                 let mut signer = Signer::new(MessageDigest::sha256(), &ca_key).unwrap();

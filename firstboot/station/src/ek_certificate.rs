@@ -3,12 +3,13 @@
 
 use firstboot_formats::attestation::EkPublic;
 use firstboot_formats::printable::printable;
+use firstboot_formats::x509::{Certificate, Summary};
 use openssl::x509::X509;
-use x509_cert::Certificate;
-use x509_cert::der::Decode;
 use x509_cert::der::asn1::{Any, ObjectIdentifier, Utf8StringRef};
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
+use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage, SubjectAltName};
+
+use crate::extension::extension;
 
 /// tcg-kp-EKCertificate (§3.2.16): what the certificate is good for.
 const EK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.1");
@@ -33,7 +34,8 @@ impl EkCertificate {
     /// anew. The error says what is wrong.
     pub(crate) fn parse(der: &[u8]) -> Result<Self, String> {
         let damaged = |e: String| format!("its EK certificate is damaged: {e}");
-        let certificate = Certificate::from_der(der).map_err(|e| damaged(e.to_string()))?;
+        let certificate =
+            Certificate::parse(der.to_vec()).ok_or_else(|| damaged("it is not DER".to_owned()))?;
         let openssl = X509::from_der(der).map_err(|e| damaged(e.to_string()))?;
         let key = openssl.public_key().map_err(|e| damaged(e.to_string()))?;
         Ok(Self {
@@ -45,26 +47,24 @@ impl EkCertificate {
 
     /// Whether it is made for an EK, and not for something else by the same issuer.
     pub(crate) fn check_purpose(&self) -> Result<(), String> {
-        let tbs = self.certificate.tbs_certificate();
         let damaged = |e| format!("its EK certificate is damaged: {e}");
-        let constraints = tbs.get_extension::<BasicConstraints>().map_err(damaged)?;
-        if constraints.is_some_and(|(_, constraints)| constraints.ca) {
+        if self.certificate.is_authority() {
             return Err("its EK certificate is a CA's certificate".into());
         }
-        let purposes = tbs.get_extension::<ExtendedKeyUsage>().map_err(damaged)?;
-        if !purposes.is_some_and(|(_, purposes)| purposes.0.contains(&EK_CERTIFICATE)) {
+        let purposes: Option<ExtendedKeyUsage> = extension(&self.certificate).map_err(damaged)?;
+        if !purposes.is_some_and(|purposes| purposes.0.contains(&EK_CERTIFICATE)) {
             return Err(format!(
                 "its EK certificate is not for an endorsement key (extended key usage {EK_CERTIFICATE})"
             ));
         }
         // §3.2.5: keyEncipherment for RSA, keyAgreement for ECC.
-        let usage = tbs.get_extension::<KeyUsage>().map_err(damaged)?;
+        let usage: Option<KeyUsage> = extension(&self.certificate).map_err(damaged)?;
         let fits = |usage: KeyUsage| match self.key.key().id() {
             openssl::pkey::Id::RSA => usage.key_encipherment(),
             _ => usage.key_agreement(),
         };
         match usage {
-            Some((_, usage)) if !fits(usage) => {
+            Some(usage) if !fits(usage) => {
                 Err("its EK certificate's key usage is not that of an endorsement key".into())
             }
             _ => Ok(()),
@@ -73,11 +73,7 @@ impl EkCertificate {
 
     /// Which TPM it is for, in its manufacturer's words: manufacturer, model, version.
     pub(crate) fn tpm(&self) -> String {
-        let names = self
-            .certificate
-            .tbs_certificate()
-            .get_extension::<SubjectAltName>();
-        let Ok(Some((_, names))) = names else {
+        let Ok(Some(names)) = extension::<SubjectAltName>(&self.certificate) else {
             return "unnamed".into();
         };
         let directory_names = || {
@@ -99,13 +95,13 @@ impl EkCertificate {
 
     /// Issuer and serial number, for people.
     pub(crate) fn describe(&self) -> String {
-        let tbs = self.certificate.tbs_certificate();
-        printable(format!(
-            "issued by {}, serial number {}, valid until {}",
-            tbs.issuer(),
-            tbs.serial_number(),
-            tbs.validity().not_after.to_date_time()
-        ))
+        let Summary {
+            issuer,
+            serial,
+            not_after,
+            ..
+        } = self.certificate.summary();
+        format!("issued by {issuer}, serial number {serial}, valid until {not_after}")
     }
 }
 

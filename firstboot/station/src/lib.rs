@@ -10,7 +10,7 @@
 //! | `batch`, `stop` | many requests: progress, what was refused and why |
 //! | `rivals`, `replies`, `lock` | requests that cannot both be right, names that are given away, runs that wait for one another |
 //! | `check` | every check of a request, each with its reason |
-//! | `ek_certificate`, `manufacturers`, `allow_list`, `roca` | what the checks ask: about the EK's certificate, its issuers, whether it is one of ours, weak RSA keys |
+//! | `ek_certificate`, `extension`, `manufacturers`, `allow_list`, `roca` | what the checks ask: about the EK's certificate, its issuers, whether it is one of ours, weak RSA keys |
 //! | `authority`, `certificate`, `signer`, `token_key`, `pkcs11_uri` | the operator's CA, what it makes, and its key, in a file or a token |
 //! | `request`, `inspect`, `inventory`, `progress` | what is read, said and written |
 //!
@@ -26,6 +26,7 @@ pub mod cli;
 mod commands;
 mod ek_certificate;
 mod error;
+mod extension;
 mod inspect;
 mod inventory;
 mod lock;

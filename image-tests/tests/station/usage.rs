@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::Result;
 use image_tests::device::station::Station;
-use image_tests::process::finish;
+use image_tests::process::{bounded, finish, succeed};
 
 use crate::commands::with_requests;
 use crate::exit;
@@ -90,6 +90,48 @@ fn help_has_examples() -> Result<()> {
         let shown = finish(&mut station.command(arguments)?)?;
         assert_eq!(shown.code, exit::DONE);
         assert!(shown.stdout.contains("Example"), "{}", shown.stdout);
+    }
+    Ok(())
+}
+
+#[test]
+fn only_a_ca_that_may_sign_certificates_issues_them() -> Result<()> {
+    let (station, requests) = with_requests(1)?;
+    let certificate = station.path("self-signed.pem");
+    for (constraints, usage, code) in [
+        ("CA:FALSE", "keyCertSign", exit::SETTINGS),
+        ("CA:TRUE", "cRLSign,digitalSignature", exit::SETTINGS),
+        ("CA:TRUE", "keyCertSign", exit::DONE),
+    ] {
+        succeed(
+            bounded("openssl")
+                .args([
+                    "req",
+                    "-x509",
+                    "-config",
+                    "/dev/null",
+                    "-subj",
+                    "/CN=CA",
+                    "-key",
+                ])
+                .arg(station.operator.key_path())
+                .args([
+                    "-addext",
+                    &format!("basicConstraints=critical,{constraints}"),
+                ])
+                .args(["-addext", &format!("keyUsage={usage}"), "-out"])
+                .arg(&certificate),
+        )?;
+        let mut issue = station.command(&["issue", "--days", "1"])?;
+        issue.arg(&requests).arg("--ca").arg(&certificate);
+        issue.arg("--key").arg(station.operator.key_path());
+        issue
+            .arg("--vendor-ca")
+            .arg(station.manufacturer.certificates());
+        let done = finish(issue.arg("--out").arg(station.out()))?;
+        assert_eq!(done.code, code, "{constraints}, {usage}: {done:?}");
+        let told = done.stderr.contains("a CA that may issue certificates");
+        assert_eq!(told, code == exit::SETTINGS, "{done:?}");
     }
     Ok(())
 }

@@ -3,14 +3,18 @@
 //! Not x509-cert's, which refuses what is not DER to the last bit: an unsorted SET, a BOOLEAN that is 1, a long form
 //! of a short length, a serial number below zero. Certificates with these are in use, and OpenSSL verifies them. What
 //! counts is that OpenSSL can verify these very bytes; so they are never written anew. Not OpenSSL's either, whose
-//! first certificate in a process costs 7 million instructions: as much as a boot with nothing to do.
+//! first certificate in a process costs 7 million instructions: as much as a boot with nothing to do. Nor does OpenSSL's
+//! Rust interface show the extensions, of which the station reads more than one.
 
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::Serialize;
 use x509_cert::der::DateTime;
 
 use super::name;
+use crate::encoding::to_hex;
+use crate::printable::printable;
 
 /// A certificate. Two are equal when their bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +28,29 @@ pub struct Certificate {
     /// Since the epoch; what begins before that begins with it.
     pub(super) not_before: Duration,
     pub(super) not_after: Duration,
-    /// basicConstraints with cA (RFC 5280 §4.2.1.9).
-    pub(super) is_authority: bool,
+    extensions: Vec<Extension>,
+}
+
+/// An extension (RFC 5280 §4.1): where its identifier and its value are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Extension {
+    id: Range<usize>,
+    value: Range<usize>,
+}
+
+/// What a certificate says, for people and their programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// The subject (RFC 4514).
+    pub subject: String,
+    /// The issuer (RFC 4514).
+    pub issuer: String,
+    /// The serial number's octets, hexadecimal.
+    pub serial: String,
+    /// When it begins to be valid (RFC 3339, UTC).
+    pub not_before: String,
+    /// When it ceases to be (RFC 3339, UTC).
+    pub not_after: String,
 }
 
 /// The DER of a certificate and of the fields that a PKCS#11 certificate object repeats
@@ -86,7 +111,7 @@ impl Certificate {
         Some(Self {
             not_before: moment(not_before.tag, &der[not_before.content])?,
             not_after: moment(not_after.tag, &der[not_after.content])?,
-            is_authority: has_authority(&der, tbs)?,
+            extensions: extensions(&der, tbs)?,
             serial_number: serial_number.whole,
             issuer: issuer.whole,
             subject: subject.whole,
@@ -104,6 +129,37 @@ impl Certificate {
     /// Its key: the DER of a SubjectPublicKeyInfo.
     pub fn key(&self) -> &[u8] {
         &self.der[self.key.clone()]
+    }
+
+    /// When it ceases to be valid, since the epoch.
+    pub fn not_after(&self) -> Duration {
+        self.not_after
+    }
+
+    /// The DER of its subject name.
+    pub fn subject_der(&self) -> &[u8] {
+        &self.der[self.subject.clone()]
+    }
+
+    /// The DER of the value of the extension whose identifier has these octets (the content of an OBJECT IDENTIFIER,
+    /// X.690 §8.19).
+    pub fn extension(&self, id: &[u8]) -> Option<&[u8]> {
+        let found = self
+            .extensions
+            .iter()
+            .find(|e| self.der[e.id.clone()] == *id);
+        found.map(|extension| &self.der[extension.value.clone()])
+    }
+
+    /// basicConstraints with cA (RFC 5280 §4.2.1.9).
+    pub fn is_authority(&self) -> bool {
+        let authority = |value: &[u8]| {
+            let (constraints, _) = Elements::new(value, 0..value.len()).take(tag::SEQUENCE)?;
+            let (authority, _) = constraints.inside(value).take(tag::BOOLEAN)?;
+            Some(value[authority.content].iter().any(|b| *b != 0))
+        };
+        let constraints = self.extension(&BASIC_CONSTRAINTS);
+        constraints.and_then(authority) == Some(true)
     }
 
     /// Issuer and serial number, which no other certificate has (RFC 5280 §4.1.2.2).
@@ -141,6 +197,17 @@ impl Certificate {
         content.map_or(&[], |(element, _)| &self.der[element.content])
     }
 
+    /// What it says.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            subject: printable(self.subject()),
+            issuer: printable(self.issuer()),
+            serial: to_hex(self.serial_number()),
+            not_before: date(self.not_before),
+            not_after: date(self.not_after),
+        }
+    }
+
     /// As PKCS#11 stores it.
     pub(super) fn object(&self) -> CertificateDer {
         let part = |range: &Range<usize>| self.der[range.clone()].to_vec();
@@ -153,9 +220,15 @@ impl Certificate {
     }
 }
 
-/// What is after the key: unique identifiers, which nobody uses, and extensions.
-fn has_authority(der: &[u8], mut after_key: Elements<'_>) -> Option<bool> {
-    let mut found = false;
+/// RFC 3339, UTC.
+pub(super) fn date(moment: Duration) -> String {
+    DateTime::from_unix_duration(moment).map_or_else(|e| e.to_string(), |date| date.to_string())
+}
+
+/// The extensions, which are after the key; unique identifiers, which nobody uses, may be there, too. Nothing where they
+/// are damaged.
+fn extensions(der: &[u8], mut after_key: Elements<'_>) -> Option<Vec<Extension>> {
+    let mut found = Vec::new();
     while let Some((element, rest)) = after_key.next() {
         after_key = rest;
         if element.tag != tag::EXTENSIONS {
@@ -169,11 +242,10 @@ fn has_authority(der: &[u8], mut after_key: Elements<'_>) -> Option<bool> {
             let (id, value) = extension.inside(der).take(tag::OBJECT_IDENTIFIER)?;
             let value = value.take(tag::BOOLEAN).map_or(value, |(_, after)| after);
             let (value, _) = value.take(tag::OCTET_STRING)?;
-            if der[id.content] == BASIC_CONSTRAINTS {
-                let (constraints, _) = value.inside(der).take(tag::SEQUENCE)?;
-                let authority = constraints.inside(der).take(tag::BOOLEAN);
-                found |= authority.is_some_and(|(a, _)| der[a.content].iter().any(|b| *b != 0));
-            }
+            found.push(Extension {
+                id: id.content,
+                value: value.content,
+            });
         }
         extensions.end()?;
     }

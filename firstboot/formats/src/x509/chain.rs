@@ -2,15 +2,11 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-use x509_cert::der::DateTime;
-
 use super::bundle::certificates;
-use super::certificate::{Certificate, CertificateDer};
+use super::certificate::{Certificate, CertificateDer, Summary, date};
 use super::path::{self, Graph};
 use crate::clock::Clock;
 use crate::digest::{Fingerprint, sha256};
-use crate::encoding::to_hex;
 use crate::pem;
 use crate::printable::printable;
 use crate::public_key::PublicKey;
@@ -41,21 +37,6 @@ pub enum Verdict {
     GoodBut(String),
     /// It may not, because of this.
     Bad(String),
-}
-
-/// What a device certificate says, for people and their programs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// The subject (RFC 4514).
-    pub subject: String,
-    /// The issuer (RFC 4514).
-    pub issuer: String,
-    /// The serial number's octets, hexadecimal.
-    pub serial: String,
-    /// When it begins to be valid (RFC 3339, UTC).
-    pub not_before: String,
-    /// When it ceases to be (RFC 3339, UTC).
-    pub not_after: String,
 }
 
 impl Chain {
@@ -182,13 +163,7 @@ impl Chain {
 
     /// What the certificate says.
     pub fn summary(&self) -> Summary {
-        Summary {
-            subject: printable(self.leaf.subject()),
-            issuer: printable(self.leaf.issuer()),
-            serial: to_hex(self.leaf.serial_number()),
-            not_before: date(self.leaf.not_before),
-            not_after: date(self.leaf.not_after),
-        }
+        self.leaf.summary()
     }
 
     /// Leaf first, then its issuers, as RFC 7468 text.
@@ -233,7 +208,7 @@ fn leaf(found: &[Certificate], key: &PublicKey) -> std::result::Result<usize, St
     };
     newest(&|c| c.key() == key.spki())
         .or_else(|| newest(&|c| path::is_for(c, key)))
-        .ok_or_else(|| match found.iter().all(|c| c.is_authority) {
+        .ok_or_else(|| match found.iter().all(|c| c.is_authority()) {
             true => "it contains only CA certificates, none for a device".into(),
             false => other_key(key),
         })
@@ -247,9 +222,6 @@ fn other_key(key: &PublicKey) -> String {
     )
 }
 
-fn date(moment: Duration) -> String {
-    DateTime::from_unix_duration(moment).map_or_else(|e| e.to_string(), |date| date.to_string())
-}
 /// An undisciplined clock runs behind: what it calls expired has expired, and what it calls not
 /// yet valid shows that it is behind.
 fn validity(not_before: Duration, not_after: Duration, clock: Clock) -> Verdict {

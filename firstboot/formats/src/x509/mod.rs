@@ -1,7 +1,7 @@
 //! X.509: the request that goes out, the certificate that comes in. Every use of x509-cert on the device is here.
 //!
 //! Certificates have two readers. OpenSSL verifies them; `certificate` finds their fields, in whatever OpenSSL can verify
-//! and at no cost to a boot with nothing to do. x509-cert makes requests and names, and reads no certificate here.
+//! and at no cost to a boot with nothing to do. x509-cert makes requests and names, and reads no certificate.
 
 mod algorithm;
 mod bundle;
@@ -15,8 +15,8 @@ mod successor;
 
 pub use algorithm::signature_algorithm;
 pub use bundle::{certificates, what_is};
-pub use certificate::{Certificate, CertificateDer};
-pub use chain::{Chain, Summary, Verdict};
+pub use certificate::{Certificate, CertificateDer, Summary};
+pub use chain::{Chain, Verdict};
 pub use name::name;
 pub use request::Request;
 pub use roots::roots;

@@ -46,7 +46,7 @@ impl<'a> Graph<'a> {
         let mut candidates: Vec<(usize, X509)> = others
             .iter()
             .enumerate()
-            .filter(|(_, certificate)| certificate.is_authority)
+            .filter(|(_, certificate)| certificate.is_authority())
             .filter_map(|(at, certificate)| Some((at, X509::from_der(certificate.der()).ok()?)))
             .collect();
         let mut reached: Vec<Reached> = Vec::new();

@@ -1,8 +1,8 @@
 #
 # SPDX-License-Identifier: MIT
 #
-"""testimage: an unprovisioned device has booted once (conf MACHINE_FEATURES tpm-swtpm). It has its
-identity now, waits for its certificate, and does not make a second identity."""
+"""testimage: an unprovisioned device has booted once (MACHINE_FEATURES has tpm-swtpm). It has its
+identity, waits for its certificate, and does not make a second identity."""
 
 import json
 
@@ -16,7 +16,7 @@ WAITING = 75
 
 class TpmGreengrassTest(OERuntimeTestCase):
     def run_on_target(self, command, expected=0):
-        """What the command says; it must end with the expected status."""
+        """Runs a command, which has to exit with the expected status. Returns its output."""
         status, output = self.target.run(command)
         self.assertEqual(status, expected, msg=f"{command}: {output}")
         return output
@@ -59,9 +59,9 @@ class TpmGreengrassTest(OERuntimeTestCase):
     @OEHasPackage(["greengrass-lite"])
     @OETestDepends(["tpm_greengrass.TpmGreengrassTest.test_first_boot_made_the_identity"])
     def test_components_cannot_read_the_pin(self):
-        """As whom they run, the last file says that ggconfigd reads."""
+        """The last file that ggconfigd reads says as whom they run."""
         self.run_on_target("grep -q 'posixUser.*gg_component:gg_component' /etc/greengrass/config.d/greengrass-lite.yaml")
         pin = "/var/lib/tpm2_pkcs11/pin"
-        # It is there, and the user can be one: else the last line would prove nothing.
+        # The PIN is there, and the user can run programs; otherwise the last line would prove nothing.
         self.run_on_target(f"test -s {pin} && systemd-run --quiet --wait --uid=gg_component true")
         self.run_on_target(f"! systemd-run --quiet --wait --uid=gg_component cat {pin}")

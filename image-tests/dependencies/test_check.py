@@ -18,7 +18,7 @@ def found(**packages):
     return check.objections(named, rules())
 
 
-def test_all_workspaces_hold_the_rules():
+def test_all_workspaces_obey_the_rules():
     assert not check.main()
 
 

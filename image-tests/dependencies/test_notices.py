@@ -28,7 +28,7 @@ def test_the_texts_are_those_of_the_licences_chosen(tmp_path):
     assert notices.texts_of(folder, {"MIT"}, both) == ({"MIT"}, ["either of them", MIT])
 
 
-def test_texts_of_what_a_crate_took_over_are_not_forgotten(tmp_path):
+def test_texts_of_code_that_a_crate_took_over_are_kept(tmp_path):
     folder = crate(tmp_path, LICENSE=MIT, src__LICENSE_UNICODE=UNICODE)
     found, texts = notices.texts_of(folder, frozenset(["MIT"]), frozenset(["MIT"]))
     assert found == {"MIT", "Unicode-DFS-2016"} and texts == [MIT, UNICODE]

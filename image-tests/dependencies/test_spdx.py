@@ -13,11 +13,11 @@ from spdx import alternatives
     ("(MIT OR Apache-2.0) AND Unicode-3.0", [{"MIT", "Unicode-3.0"}, {"Apache-2.0", "Unicode-3.0"}]),
     ("Apache-2.0 WITH LLVM-exception OR MIT", [{"Apache-2.0 WITH LLVM-exception"}, {"MIT"}]),
 ])
-def test_what_can_be_chosen(expression, expected):
+def test_the_choices_are_found(expression, expected):
     assert alternatives(expression) == expected
 
 
 @pytest.mark.parametrize("expression", ["", "MIT OR", "OR MIT", "(MIT", "MIT)", "MIT ISC", "()", "see LICENSE"])
-def test_what_is_no_expression_is_refused(expression):
+def test_an_invalid_expression_is_refused(expression):
     with pytest.raises(ValueError):
         alternatives(expression)

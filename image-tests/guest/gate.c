@@ -1,9 +1,9 @@
-/* Loaded into firstboot on the guest (LD_PRELOAD, by a drop-in of the test): stops it at one point, for the test
- * to pull the plug, or takes a sync away, for the test to see whether it would notice.
+/* Loaded into firstboot on the guest (LD_PRELOAD, by a drop-in of the test): stops it at one point, where the test
+ * pulls the plug, or drops a sync, so that the test can show that it would notice.
  *
  * GATE=WHEN WHAT [PATH]   WHEN is before or after; WHAT is rename (to a path that ends so), mkdir (likewise), or
  *                         tpm with a command code in hexadecimal (TCG TPM 2.0 Library, part 2, TPM_CC).
- * NOSYNC=PATH             fsync of a file whose path holds this does nothing. */
+ * NOSYNC=PATH             fsync of a file whose path contains this does nothing. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

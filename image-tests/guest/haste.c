@@ -1,6 +1,6 @@
-/* Loaded into QEMU (LD_PRELOAD), so that a guest that only waits need not be waited for: the clock by which an idle guest's
- * own clock goes on (docs/devel/tcg-icount.rst, "sleep=on") runs as many times as fast as the 32-bit number in the file
- * HASTE says, at any time. A guest that works counts its instructions as ever. */
+/* Loaded into QEMU (LD_PRELOAD), so that nobody has to wait for a guest that only waits: the clock that drives an idle
+ * guest's own clock (docs/devel/tcg-icount.rst, "sleep=on") runs faster by the factor in the file HASTE, a 32-bit number
+ * that may change at any time. A guest that works counts its instructions as usual. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

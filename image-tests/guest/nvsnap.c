@@ -1,6 +1,6 @@
 /* Loaded into swtpm (LD_PRELOAD): keeps every state of the TPM, each with the place in QEMU's write log at which
- * it came into being. swtpm writes its permanent state to a neighbour and renames that; it answers the command
- * only afterwards, so that nothing that the guest writes because of the answer is in the log yet.
+ * it appeared. swtpm writes its permanent state to a temporary file and renames that; it answers the command only
+ * afterwards, so nothing that the guest writes because of the answer is in the log yet.
  *
  * NVSNAP_LOG    the write log; its header has the number of entries at offset 16 (dm-log-writes, little endian)
  * NVSNAP_INTO   a directory: states as "0", "1", …, and "index" with a line "state entries" for each */

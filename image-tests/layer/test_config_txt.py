@@ -85,7 +85,7 @@ CE0 = "tpm-slb9670-ce0,speed=10000000"
     ({"ENABLE_GPIO_SHUTDOWN": "1", "GPIO_SHUTDOWN_PIN": "7"}, "ENABLE_GPIO_SHUTDOWN takes GPIO7, a pin of SPI0"),
     ({"ENABLE_GPIO_SHUTDOWN": "1", "TPM_SLB9670_PINS": "3"}, "ENABLE_GPIO_SHUTDOWN takes GPIO3"),
 ])
-def test_what_is_where_the_tpm_is_is_said(recipe, variables, says):
+def test_what_uses_the_tpms_pins_is_named(recipe, variables, says):
     assert says in clashes(recipe(**variables))
 
 
@@ -106,7 +106,7 @@ def test_what_is_elsewhere_is_left_alone(recipe, variables):
     assert clashes(recipe(**variables)) == ""
 
 
-def test_a_clash_ends_the_build(recipe):
+def test_a_conflict_fails_the_build(recipe):
     """do_deploy runs the check before anything else; without a conflict it prints nothing."""
     for variables, ends in [({}, False), ({"ENABLE_W1": "1"}, True)]:
         d = recipe(**variables)

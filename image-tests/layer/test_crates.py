@@ -33,7 +33,7 @@ def test_the_recipe_has_the_programs_version(parse):
     assert parse(f"recipes-tpm-greengrass/firstboot/firstboot_{version}.bb").getVar("PV") == version
 
 
-def test_the_recipe_has_the_licences_of_the_program_and_what_it_has_linked_in(parse):
+def test_the_recipe_has_the_licences_of_the_program_and_its_crates(parse):
     sys.path.append(str(layer.REPOSITORY / "image-tests/dependencies"))
     import notices
     d = parse("recipes-tpm-greengrass/firstboot/firstboot_0.1.0.bb")

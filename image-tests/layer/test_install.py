@@ -47,7 +47,7 @@ def test_the_licences_are_in_the_package_that_is_in_the_image(parse, installed):
     assert all(any(f.startswith(p + "/") for p in own) for f in licences)
 
 
-def test_the_stations_rule_lays_down_the_same_kinds_of_files(tmp_path, installed):
+def test_the_stations_rule_installs_the_same_kinds_of_files(tmp_path, installed):
     subprocess.run(["make", "-s", "-C", layer.REPOSITORY / "firstboot", "install-station", f"DESTDIR={tmp_path}",
                     "STATION=/bin/true"], check=True)
     station = sorted("/" + str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())

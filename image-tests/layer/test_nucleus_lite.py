@@ -99,6 +99,6 @@ def test_a_user_of_the_images_own_stays(parse, tmp_path, value):
     in_other_words('"app:ggcore"'),
     in_other_words('"root:root"'),
 ])
-def test_what_it_cannot_set_right_ends_the_build(parse, tmp_path, text):
+def test_what_it_cannot_fix_fails_the_build(parse, tmp_path, text):
     with pytest.raises(layer.bb.BBHandledException):
         installed(parse, tmp_path, {"greengrass-lite.yaml": text})

@@ -122,7 +122,7 @@ def test_no_image_brings_a_mime_database_and_its_libraries(parse, image):
     ({"TPM_GREENGRASS_EDITION": "v3"}, "it can be none, nucleus, nucleus-lite"),
     ({"BBFILE_COLLECTIONS": "core"}, "needs the layer meta-aws"),
 ])
-def test_an_impossible_edition_is_said_so(parse, variables, says):
+def test_an_impossible_edition_is_reported(parse, variables, says):
     with pytest.raises(Exception, match=says):
         parse(PACKAGEGROUP, **variables).getVar("RDEPENDS:packagegroup-tpm-greengrass")
 
@@ -144,7 +144,7 @@ def test_the_store_is_where_firstboot_builds_it(parse):
 
 
 def test_no_tool_in_python_is_built_for_an_image_without_python(parse):
-    """bitbake builds what all packages of a recipe need at run time, whether an image has them or not."""
+    """bitbake builds what each package of a recipe needs at run time, whether or not an image has it."""
     def needs(**features):
         d = parse("recipes-tpm2/tpm2-pkcs11/tpm2-pkcs11_%.bbappend", recipe='RDEPENDS:${PN}-tools = "python3-tpm2-pytss"\n',
                   **features)

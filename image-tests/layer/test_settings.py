@@ -13,7 +13,7 @@ def settings(parse, flags, **variables):
     return json.loads(d.expand("${@firstboot_settings(d)}"))
 
 
-def test_the_edition_and_the_platform_are_always_said(parse):
+def test_the_edition_and_the_platform_are_always_set(parse):
     assert settings(parse, {}) == {
         "greengrass": {"edition": "nucleus"},
         "platform": {
@@ -40,7 +40,7 @@ def test_flags_become_keys(parse):
     assert given["greengrass"] == {"edition": "nucleus", "aws_region": "eu-central-1"}
 
 
-def test_numbers_are_numbers_and_parameters_are_texts(parse):
+def test_numbers_are_numbers_and_parameters_are_strings(parse):
     given = settings(parse, {
         "enrollment.port": "443", "enrollment.spread_seconds": "100", "enrollment.trust_clock": "1",
         "enrollment.template_parameters.Batch": "7",

@@ -88,7 +88,7 @@ RO = {"fstab": READ_ONLY, "IMAGE_FEATURES": "read-only-rootfs"}
     {**RO, "fstab": READ_ONLY + "/var/lib /var/lib none bind 0 0\n"},
     {**RO, "fstab": READ_ONLY + "/a /var/lib none bind 0 0\n/var/lib /a none bind 0 0\n"},
 ])
-def test_state_that_would_be_lost_ends_the_build(image, made):
+def test_state_that_would_be_lost_fails_the_build(image, made):
     with pytest.raises(layer.bb.BBHandledException):
         image(**made)
 
@@ -118,14 +118,14 @@ def test_state_that_lasts_is_left_alone(image, made):
     image(**made)
 
 
-def test_what_the_reference_says_mends_it(image):
+def test_the_references_advice_passes_the_check(image):
     """The lines for fstab in docs/reference.md, "What must last"."""
     section = (layer.LAYER / "docs/reference.md").read_text().partition("## What must last")[2]
     lines = section.split("```")[1]
     image(**{**RO, "fstab": READ_ONLY + lines}, files=BINDS, folders=LITE + NUCLEUS)
 
 
-def test_firstboots_directory_is_the_one_that_is_looked_at(parse, tmp_path):
+def test_firstboots_directory_is_the_one_that_is_checked(parse, tmp_path):
     recipe = tmp_path / "some-image.bb"
     recipe.write_text("inherit firstboot_state\n")
     identity = parse(recipe).getVar("FIRSTBOOT_STATE").split()[0]

@@ -57,7 +57,7 @@ def units(tmp_path):
     return generate
 
 
-def test_a_boot_partition_that_does_not_come_is_no_emergency(units):
+def test_a_missing_boot_partition_is_no_emergency(units):
     options = shlex.split(parts()[0].partition(OURS)[2])[0]
     # wic's update_fstab: --use-uuid is the file system's UUID, --fsoptions the fourth field.
     made = units("UUID=2661-8777", options)

@@ -1,5 +1,4 @@
-//! The boot partition is repaired before it is mounted, from within the sandbox of its check, where it was not
-//! unmounted.
+//! A boot partition that was not unmounted is repaired before it is mounted, within the sandbox of its check.
 
 use anyhow::Result;
 use image_tests::doubles::pki::Authority;

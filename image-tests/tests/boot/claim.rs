@@ -15,7 +15,7 @@ fn registered() -> String {
 }
 
 #[test]
-fn one_boot_from_a_claim_to_greengrass() -> Result<()> {
+fn one_boot_leads_from_a_claim_to_greengrass() -> Result<()> {
     let cloud = Cloud::new()?;
     let mut machine = Machine::flash("nucleus-lite")?;
     machine.hardware.broker = Some(cloud.core.port());

@@ -85,7 +85,7 @@ fn ends_with_a_reset(mut running: Running, edition: &Edition) -> Result<()> {
 }
 
 #[test]
-fn nucleus_lite_keeps_them() -> Result<()> {
+fn nucleus_lite_keeps_its_deployments() -> Result<()> {
     let lite = Edition {
         name: "nucleus-lite",
         units: "greengrass-lite.target",
@@ -145,7 +145,7 @@ os.rmdir(os.path.dirname(path))
 }
 
 #[test]
-fn the_nucleus_keeps_them() -> Result<()> {
+fn the_nucleus_keeps_its_deployments() -> Result<()> {
     let nucleus = Edition {
         name: "nucleus",
         units: "greengrass.service",

@@ -149,8 +149,8 @@ fn an_ordinary_user_learns_nothing(running: &mut Running) -> Result<()> {
     Ok(())
 }
 
-/// `systemd-analyze security`, of systemd 257 in the running guest: at most this much exposure, of 10. More for
-/// `enroll`, which may use the network and ask the clock.
+/// `systemd-analyze security` of systemd 257, in the running guest, reports at most this exposure, of 10. `enroll` has
+/// more: it may use the network and read the clock's state.
 fn the_sandbox_is_what_it_was(running: &mut Running) -> Result<()> {
     for (unit, most) in [
         ("firstboot.service", 1.8),

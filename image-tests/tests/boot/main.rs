@@ -1,4 +1,4 @@
-//! The image boots: a guest with the release's TPM stack, an unprovisioned TPM, and systemd in between.
+//! A guest boots, with the release's TPM stack, an unprovisioned TPM and systemd.
 
 mod boot_partition;
 mod claim;

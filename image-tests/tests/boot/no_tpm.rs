@@ -1,4 +1,4 @@
-//! Machines whose TPM is missing, not found or broken: they boot all the same, and say what is wrong.
+//! Machines whose TPM is missing, not found or broken boot all the same, and say what is wrong.
 
 use anyhow::Result;
 use image_tests::device::machine::{Hardware, Machine, Overlay, Running, Tpm};

@@ -26,7 +26,7 @@ fn provisioning_survives(event: &str) -> Result<()> {
             assert_eq!(
                 String::from_utf8_lossy(&shown),
                 asked,
-                "the request is another one"
+                "the request has changed"
             );
         }
         certify(&mut running, &authority)?;
@@ -91,28 +91,28 @@ fn is_done(machine: Machine) -> Result<()> {
 }
 
 #[test]
-fn at_the_storage_root_key() -> Result<()> {
+fn a_cut_at_the_storage_root_key_is_survived() -> Result<()> {
     // TPM2_EvictControl, which makes it persistent (TCG TPM 2.0 Library, part 2, TPM_CC_EvictControl).
     provisioning_survives("tpm 00000120")
 }
 
 #[test]
-fn at_the_staging_directory() -> Result<()> {
+fn a_cut_at_the_staging_directory_is_survived() -> Result<()> {
     provisioning_survives("mkdir /var/lib/tpm2_pkcs11.new")
 }
 
 #[test]
-fn at_the_rename() -> Result<()> {
+fn a_cut_at_the_rename_is_survived() -> Result<()> {
     provisioning_survives("rename /var/lib/tpm2_pkcs11")
 }
 
 #[test]
-fn at_the_request_on_the_boot_partition() -> Result<()> {
+fn a_cut_at_the_request_on_the_boot_partition_is_survived() -> Result<()> {
     provisioning_survives(&format!("rename /boot/{}", request()))
 }
 
 #[test]
-fn at_the_certificate() -> Result<()> {
+fn a_cut_at_the_certificate_is_survived() -> Result<()> {
     enrollment_survives(
         "nucleus-lite",
         "rename /var/lib/tpm2_pkcs11/certificate.pem",
@@ -121,11 +121,11 @@ fn at_the_certificate() -> Result<()> {
 
 /// The certificate is in the token, and that is not noted yet.
 #[test]
-fn at_the_import_of_the_certificate() -> Result<()> {
+fn a_cut_at_the_import_of_the_certificate_is_survived() -> Result<()> {
     enrollment_survives("nucleus", "rename /var/lib/tpm2_pkcs11/verified.json")
 }
 
 #[test]
-fn at_the_configuration() -> Result<()> {
+fn a_cut_at_the_configuration_is_survived() -> Result<()> {
     enrollment_survives("nucleus-lite", "rename /etc/greengrass/config.yaml")
 }

@@ -1,5 +1,5 @@
-//! A new certificate on a running device is taken as soon as it lies there. What that costs Greengrass is by the guest's
-//! own clock.
+//! A running device accepts a new certificate as soon as it is there. The time that this costs Greengrass is by the
+//! guest's own clock.
 
 use anyhow::{Context, Result};
 use image_tests::device::machine::Running;
@@ -19,12 +19,12 @@ fn in_service(edition: &str, authority: &Authority) -> Result<Running> {
     let_in(running)
 }
 
-/// Which start of a unit it is that runs.
+/// The ID of a unit's current start.
 fn invocation(running: &mut Running, unit: &str) -> Result<String> {
     running.succeed(&format!("systemctl show --value -p InvocationID {unit}"))
 }
 
-/// The certificate of another key is refused, and the device runs on as it is.
+/// A certificate for another key is refused, and the device keeps running as it is.
 fn refuses_anothers(running: &mut Running, authority: &Authority, daemon: &str) -> Result<()> {
     let before = invocation(running, daemon)?;
     let accepted = running.succeed(&format!("cat {ACCEPTED}"))?;
@@ -60,9 +60,9 @@ fn assert_nothing_failed(running: &mut Running) -> Result<()> {
     Ok(())
 }
 
-/// The file is replaced, and no unit is started again.
+/// The file is replaced, and no unit restarts.
 #[test]
-fn nucleus_lite_runs_on() -> Result<()> {
+fn nucleus_lite_keeps_running() -> Result<()> {
     const DAEMON: &str = "ggl.core.iotcored.service";
     const ENROLL: &str = "firstboot-enroll.service";
     let authority = Authority::new()?;
@@ -73,7 +73,7 @@ fn nucleus_lite_runs_on() -> Result<()> {
         before.push(invocation(&mut running, unit)?);
     }
     renew(&mut running, &authority)?;
-    // The unit has come to its end, and had nothing more to do.
+    // The unit has finished, and had nothing more to do.
     running.succeed(&format!("systemctl start {RENEW}"))?;
     for (unit, before) in [DAEMON, ENROLL].into_iter().zip(before) {
         assert_eq!(invocation(&mut running, unit)?, before, "{unit}");
@@ -87,7 +87,7 @@ fn nucleus_lite_runs_on() -> Result<()> {
 
 /// Greengrass stops, the token is written, Greengrass starts.
 #[test]
-fn the_nucleus_is_started_again() -> Result<()> {
+fn the_nucleus_is_restarted() -> Result<()> {
     const DAEMON: &str = "greengrass.service";
     let authority = Authority::new()?;
     let mut running = in_service("nucleus", &authority)?;

@@ -18,7 +18,7 @@ const ENROLL: &str = "firstboot-enroll.service";
 const TIMER: &str = "firstboot-enroll.timer";
 const PATH: &str = "firstboot-enroll.path";
 
-/// firstboot-enroll.timer's, in seconds: five tries after the first failure, then one after the try before.
+/// firstboot-enroll.timer's first five tries, in seconds after the first failure.
 const SCHEDULE: [u64; 5] = [10, 30, 60, 120, 300];
 const THEN: u64 = 900;
 /// How long a try takes in the guest, by its hastened clock.
@@ -83,14 +83,14 @@ fn a_client_that_does_not_give_up(running: &mut Running, pause: u64) -> Result<(
 }
 
 #[test]
-fn six_tries_by_the_schedule_then_a_burst_of_files() -> Result<()> {
+fn six_tries_follow_the_schedule_and_a_burst_of_files_enrolls() -> Result<()> {
     let authority = Authority::new()?;
     let running = flash("nucleus-lite", &authority)?.boot()?;
     let mut running = running.until("multi-user.target")?;
     a_client_that_does_not_give_up(&mut running, 2)?;
     running.haste(60)?;
     let mut running = until_failures(running, 1 + SCHEDULE.len())?;
-    // Every two seconds for a quarter of an hour would be much work for the guest, and show no more.
+    // Every two seconds for a quarter of an hour would be a lot of work for the guest, and show nothing more.
     running.succeed("systemctl stop client.service")?;
     a_client_that_does_not_give_up(&mut running, 60)?;
     let mut running = until_failures(running, 2 + SCHEDULE.len())?;

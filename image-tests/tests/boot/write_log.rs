@@ -100,7 +100,7 @@ fn every_point_of_the_log_recovers() -> Result<()> {
         changes.len() >= 3,
         "the TPM has hardly changed: {changes:?}"
     );
-    // Evenly over the log; in each round with other losses.
+    // Evenly over the log, with different losses in each round.
     let count = points();
     let all: Vec<_> = (0..count)
         .map(|i| CrashPoint {

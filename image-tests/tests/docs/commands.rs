@@ -1,4 +1,4 @@
-//! Each command line of firstboot and firstboot-station in a page or in a help text is one that the program takes.
+//! firstboot and firstboot-station accept each of their command lines in pages and help texts.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ fn clap_error_is_a_mistake<E: std::fmt::Display>(error: &E) -> bool {
     error.to_string().starts_with("error:")
 }
 
-/// The command lines of ours in a script, word by word; with `sudo` or without.
+/// Our programs' command lines in a script, split into words, with `sudo` or without.
 fn ours(script: &str) -> Vec<Vec<String>> {
     commands(script)
         .into_iter()
@@ -91,7 +91,7 @@ fn commands(script: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn every_command_line_can_be_typed() -> Result<()> {
+fn every_command_line_is_accepted() -> Result<()> {
     let mut seen = 0;
     for (_, text) in crate::pages()? {
         let (_, blocks) = markdown::parse(&text);
@@ -104,7 +104,7 @@ fn every_command_line_can_be_typed() -> Result<()> {
     check_pages(refused)
 }
 
-/// The examples of a help text, without what is said of them: that follows after three spaces and more.
+/// The examples of a help text, without their explanations, which follow after three spaces or more.
 fn examples(help: &str) -> String {
     let examples = help.split("Example").skip(1);
     let lines = examples.flat_map(|text| text.lines().skip(1));
@@ -115,7 +115,7 @@ fn examples(help: &str) -> String {
 }
 
 #[test]
-fn every_example_of_the_help_texts_can_be_typed() {
+fn every_example_of_the_help_texts_is_accepted() {
     let device = [
         None,
         Some("provision"),
@@ -146,7 +146,7 @@ fn every_example_of_the_help_texts_can_be_typed() {
 }
 
 #[test]
-fn command_lines_that_nobody_can_type_are_found() -> Result<()> {
+fn invalid_command_lines_are_found() -> Result<()> {
     let page = "```sh\nfirstboot provision && firstboot enrol   # a typing error\n\
                 sudo -u ggcore firstboot status --jsn | jq -r .state\n\
                 firstboot --root /mnt/card provision\n\

@@ -1,5 +1,5 @@
-//! The floors of docs/architecture.md: every module of the three crates stands on one, and none uses a floor above its
-//! own, or the other program. So with the folders of these tests, whose floors are on their crate's own page.
+//! The floors of docs/architecture.md: every module of the three crates is on one, and none uses a floor above its own,
+//! or the other program. The same holds for the folders of these tests, whose floors are on their crate's own page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -122,11 +122,11 @@ fn upward(floors: &BTreeMap<Module, usize>, module: &Module, source: &str) -> Ve
         .collect()
 }
 
-/// Whom each module uses.
+/// The modules that each module uses.
 type Graph = BTreeMap<Module, BTreeSet<Module>>;
 
-/// The modules that use one another in a circle. Those are taken away in turn that use, or are used by, none of the others
-/// that are left.
+/// The modules that use one another in a circle: those that remain after repeatedly removing each that uses, or is used
+/// by, none of the rest.
 fn circles(mut graph: Graph) -> Vec<Module> {
     loop {
         let used: BTreeSet<Module> = graph.values().flatten().cloned().collect();
@@ -177,7 +177,7 @@ fn own_table(page: &str) -> String {
     "| crate | floor |\n".to_owned() + &rows.map(row).collect::<String>()
 }
 
-/// Every source file, and the module that it belongs to; but those that only name the modules.
+/// Every source file and its module, except the files that only declare modules.
 fn sources() -> Result<Vec<(Module, PathBuf)>> {
     let mut sources = Vec::new();
     for (krate, directory) in CRATES {

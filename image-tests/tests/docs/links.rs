@@ -1,4 +1,4 @@
-//! Links within the repository lead to files that are there, and to headings of theirs.
+//! Links within the repository lead to existing files and headings.
 
 use std::fs;
 use std::path::Path;
@@ -40,7 +40,7 @@ fn every_link_leads_somewhere() -> Result<()> {
     check_pages(broken)
 }
 
-/// Names of pages in code, for whoever reads that: "docs/operator.md".
+/// Pages that comments and messages in the code name, such as "docs/operator.md".
 #[test]
 fn every_page_that_the_code_names_is_there() -> Result<()> {
     let root = repository();
@@ -82,7 +82,7 @@ fn sources(directory: &Path) -> Result<Vec<std::path::PathBuf>> {
     Ok(files)
 }
 
-/// Pages of ours, which have small letters; other projects' are often DOCS/LIKE_THIS.md.
+/// Our pages, whose names are in lower case; other projects' are often DOCS/LIKE_THIS.md.
 fn pages_named(text: &str) -> Vec<String> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || "./_-".contains(c)))
         .filter(|word| !word.contains(|c: char| c.is_ascii_uppercase()))

@@ -1,5 +1,5 @@
-//! The pages: links lead somewhere, examples of settings are settings, command lines can be typed, the floors of the crate
-//! are those that its page says, the list of files to read is true, and the manual pages are those of the command lines.
+//! The pages are true: links resolve, examples of settings and command lines are accepted, the crates' floors and the
+//! list of files to read match the sources, and the manual pages match the command lines.
 //!
 //! Each check has a control that shows what it finds.
 
@@ -56,7 +56,7 @@ fn find(directory: &Path, pages: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks `check` about each page; what it says is wrong fails the test.
+/// Runs `check` on each page, and fails with what it finds wrong.
 fn check_pages(check: impl Fn(&Path, &str) -> Result<Vec<String>>) -> Result<()> {
     let mut wrong = Vec::new();
     for (page, text) in pages()? {

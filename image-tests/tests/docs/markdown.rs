@@ -1,16 +1,16 @@
-//! As much of Markdown as the pages use.
+//! The part of Markdown that the pages use.
 
 /// A fenced block of code.
 #[derive(Debug, PartialEq)]
 pub struct Block {
     /// The line of its fence, from 1.
     pub line: usize,
-    /// What stands behind the fence, e.g. "json firstboot.json".
+    /// What follows the opening fence, such as "json firstboot.json".
     pub info: String,
     pub text: String,
 }
 
-/// A page without its blocks of code, whose lines are empty here, and the blocks.
+/// A page whose blocks of code are replaced by empty lines, and the blocks.
 pub fn parse(page: &str) -> (String, Vec<Block>) {
     let (mut prose, mut blocks) = (String::new(), Vec::new());
     let mut open: Option<Block> = None;
@@ -56,9 +56,9 @@ pub fn anchors(prose: &str) -> Vec<String> {
     anchors
 }
 
-/// Where this prose's links lead.
+/// The targets of this prose's links.
 pub fn links(prose: &str) -> Vec<&str> {
-    // What stands between backticks is no link.
+    // Text between backticks is not a link.
     let text = prose.split('`').step_by(2);
     text.flat_map(|text| text.split("](").skip(1))
         .filter_map(|rest| rest.split([')', ' ', '\n']).next())

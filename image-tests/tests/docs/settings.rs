@@ -1,5 +1,5 @@
-//! Each example of firstboot.json is one that firstboot takes: a block of JSON with `thing_name`, or one that is marked
-//! as a part of the file (```json firstboot.json).
+//! firstboot accepts each example of firstboot.json: each block of JSON with `thing_name`, and each that is marked as a
+//! part of the file (```json firstboot.json).
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::{check_pages, markdown, repository};
 
 /// The operator's file.
 const FILE: &str = "/boot/firstboot/firstboot.json";
-/// What a part of the file is laid over.
+/// The page whose example completes a part of the file.
 const WHOLE: &str = "docs/operator.md";
 
 /// What is wrong with the examples of this page.
@@ -50,7 +50,7 @@ fn judge(block: &Block) -> Result<()> {
     }
 }
 
-/// Has firstboot read it, over these settings of the image.
+/// Has firstboot read it, on top of these settings of the image.
 fn read(image: &str, text: &str) -> Result<()> {
     let root = TempDir::new()?;
     let layout = Layout::new(root.path());
@@ -71,14 +71,14 @@ fn read(image: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// What every image has.
+/// The settings that every image has.
 fn image() -> Result<String> {
     Ok(fs::read_to_string(
         repository().join("firstboot/conf/firstboot.json"),
     )?)
 }
 
-/// The operator's guide's example, which is a whole one.
+/// The example in the operator's guide, which is complete.
 fn example() -> Result<String> {
     let text = fs::read_to_string(repository().join(WHOLE))?;
     let (_, blocks) = markdown::parse(&text);
@@ -95,7 +95,7 @@ fn every_example_of_settings_is_accepted() -> Result<()> {
 }
 
 #[test]
-fn examples_that_no_device_takes_are_found() -> Result<()> {
+fn examples_that_no_device_accepts_are_found() -> Result<()> {
     let whole = example()?;
     let page = |info: &str, text: &str| format!("# Page\n\n```{info}\n{text}\n```\n");
     for (info, text, why) in [
@@ -131,7 +131,7 @@ fn examples_that_no_device_takes_are_found() -> Result<()> {
             "{why}: {found:?}"
         );
     }
-    // … and these are none.
+    // … and these are refused.
     for text in [
         whole.as_str(),
         "{ \"Version\": \"2012-10-17\" }",

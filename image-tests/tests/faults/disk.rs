@@ -116,26 +116,26 @@ fn recovers_from_faults_during(name: &str) -> Result<()> {
 }
 
 #[test]
-fn provisioning() -> Result<()> {
+fn provisioning_recovers_from_any_fault() -> Result<()> {
     recovers_from_faults_during("provision")
 }
 
 #[test]
-fn provisioning_after_a_reset() -> Result<()> {
+fn provisioning_after_a_reset_recovers_from_any_fault() -> Result<()> {
     recovers_from_faults_during("provision after reset")
 }
 
 #[test]
-fn enrolling() -> Result<()> {
+fn enrolling_recovers_from_any_fault() -> Result<()> {
     recovers_from_faults_during("enroll")
 }
 
 #[test]
-fn replacing_a_certificate() -> Result<()> {
+fn replacing_a_certificate_recovers_from_any_fault() -> Result<()> {
     recovers_from_faults_during("replace certificate")
 }
 
 #[test]
-fn resetting() -> Result<()> {
+fn resetting_recovers_from_any_fault() -> Result<()> {
     recovers_from_faults_during("reset")
 }

@@ -1,4 +1,4 @@
-//! The same on real file systems, small and read-only ones, mounted where only this test sees them.
+//! Full and read-only disks as real file systems, mounted where only these tests see them.
 
 use std::fs;
 
@@ -56,7 +56,7 @@ fn assert_starts_well(device: Device, name: &str) -> Result<()> {
 /// The identity's disk has more and more space, from none to enough: each start gets a bit further, and the last one is
 /// not disturbed by what the others left.
 #[test]
-fn a_full_disk() -> Result<()> {
+fn a_full_disk_disturbs_no_later_start() -> Result<()> {
     let device = usual()?;
     among_private_mounts(|| {
         // The whole tree, as firstboot refuses to work if only /var/lib is in memory.
@@ -80,7 +80,7 @@ fn a_full_disk() -> Result<()> {
 
 /// The boot partition is full: there is no request, the console says so, and nothing is made twice.
 #[test]
-fn a_full_boot_partition() -> Result<()> {
+fn a_full_boot_partition_is_reported() -> Result<()> {
     let device = usual()?;
     let settings = device.read("/boot/firstboot/firstboot.json")?;
     among_private_mounts(|| {
@@ -103,7 +103,7 @@ fn a_full_boot_partition() -> Result<()> {
 
 /// There is no space for Greengrass's configuration: certificate and old configuration, if any, are kept.
 #[test]
-fn no_space_for_the_configuration() -> Result<()> {
+fn without_space_for_the_configuration_the_old_one_stays() -> Result<()> {
     let device = usual()?;
     let authority = Authority::new()?;
     device.succeed(&["provision"])?;
@@ -128,7 +128,7 @@ fn no_space_for_the_configuration() -> Result<()> {
 
 /// The whole device but /run, as after a file system error (errors=remount-ro).
 #[test]
-fn a_read_only_disk() -> Result<()> {
+fn a_read_only_disk_leaves_the_device_in_service() -> Result<()> {
     let device = usual()?;
     among_private_mounts(|| {
         let root = device.root().display().to_string();

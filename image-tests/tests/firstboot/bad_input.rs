@@ -48,7 +48,7 @@ fn refuses(change: impl FnOnce(&mut Value), words: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn no_settings_at_all() -> Result<()> {
+fn missing_settings_are_refused() -> Result<()> {
     let device = Device::unprovisioned()?;
     device.remove("/usr/lib/firstboot/firstboot.json")?;
     assert_refused(
@@ -58,7 +58,7 @@ fn no_settings_at_all() -> Result<()> {
 }
 
 #[test]
-fn only_the_images_settings() -> Result<()> {
+fn the_images_settings_alone_are_refused() -> Result<()> {
     assert_refused(
         &Device::unprovisioned()?,
         &["greengrass.aws_region is missing"],
@@ -66,7 +66,7 @@ fn only_the_images_settings() -> Result<()> {
 }
 
 #[test]
-fn broken_json_has_line_and_column() -> Result<()> {
+fn broken_json_is_refused_with_line_and_column() -> Result<()> {
     refuses_text(
         "{\n  \"thing_name\": \"gw\",\n  \"key\" \"ecc-p256\"\n}\n",
         &["firstboot.json", "line 3 column 9"],
@@ -82,7 +82,7 @@ fn an_unknown_key_is_named_with_its_position() -> Result<()> {
 }
 
 #[test]
-fn an_unknown_nested_key() -> Result<()> {
+fn an_unknown_nested_key_is_refused() -> Result<()> {
     refuses(
         |s| s["greengrass"]["region"] = json!("eu-central-1"),
         &["unknown field `region`"],
@@ -90,7 +90,7 @@ fn an_unknown_nested_key() -> Result<()> {
 }
 
 #[test]
-fn a_wrong_type() -> Result<()> {
+fn a_wrong_type_is_refused() -> Result<()> {
     refuses(
         |s| s["thing_name"] = json!(7),
         &["invalid type: integer `7`, expected a string"],
@@ -98,7 +98,7 @@ fn a_wrong_type() -> Result<()> {
 }
 
 #[test]
-fn an_unknown_key_type() -> Result<()> {
+fn an_unknown_key_type_is_refused() -> Result<()> {
     refuses(
         |s| s["key"] = json!("rsa-1024"),
         &["unknown variant `rsa-1024`", "`ecc-p256`"],
@@ -106,7 +106,7 @@ fn an_unknown_key_type() -> Result<()> {
 }
 
 #[test]
-fn an_unknown_edition() -> Result<()> {
+fn an_unknown_edition_is_refused() -> Result<()> {
     refuses(
         |s| s["greengrass"]["edition"] = json!("v3"),
         &["unknown variant `v3`", "`nucleus`"],
@@ -114,7 +114,7 @@ fn an_unknown_edition() -> Result<()> {
 }
 
 #[test]
-fn an_empty_region() -> Result<()> {
+fn an_empty_region_is_refused() -> Result<()> {
     refuses(
         |s| s["greengrass"]["aws_region"] = json!(""),
         &["greengrass.aws_region is missing"],
@@ -122,7 +122,7 @@ fn an_empty_region() -> Result<()> {
 }
 
 #[test]
-fn an_endpoint_that_is_a_url() -> Result<()> {
+fn an_endpoint_that_is_a_url_is_refused() -> Result<()> {
     refuses(
         |s| s["greengrass"]["iot_data_endpoint"] = json!("https://abc.example"),
         &["greengrass.iot_data_endpoint", "a host name alone"],
@@ -131,7 +131,7 @@ fn an_endpoint_that_is_a_url() -> Result<()> {
 
 /// Each is well-formed, but they contradict each other.
 #[test]
-fn addresses_that_contradict_each_other() -> Result<()> {
+fn addresses_that_contradict_each_other_are_refused() -> Result<()> {
     type Change = fn(&mut Value);
     let cases: [(Change, [&str; 2]); 4] = [
         (
@@ -175,7 +175,7 @@ fn a_city_is_not_a_region() -> Result<()> {
 }
 
 #[test]
-fn v1_without_an_account() -> Result<()> {
+fn v1_without_an_account_is_refused() -> Result<()> {
     refuses(
         |s| s["greengrass"]["edition"] = json!("v1"),
         &["greengrass.aws_account_id is missing"],
@@ -183,7 +183,7 @@ fn v1_without_an_account() -> Result<()> {
 }
 
 #[test]
-fn invalid_thing_names() -> Result<()> {
+fn invalid_thing_names_are_refused() -> Result<()> {
     for (name, words) in [
         ("a/b", "'/'"),
         ("..", "'.'"),
@@ -203,7 +203,7 @@ fn invalid_thing_names() -> Result<()> {
 }
 
 #[test]
-fn a_thing_name_that_is_not_a_string() -> Result<()> {
+fn a_thing_name_that_is_not_a_string_is_refused() -> Result<()> {
     refuses_text(
         b"{\"thing_name\": \"a\xFF\xFEb\"}",
         &["invalid unicode code point", "line 1"],
@@ -211,7 +211,7 @@ fn a_thing_name_that_is_not_a_string() -> Result<()> {
 }
 
 #[test]
-fn a_serial_number_that_the_board_does_not_have() -> Result<()> {
+fn a_serial_number_that_the_board_lacks_is_refused() -> Result<()> {
     let device = usual()?;
     device.remove("/sys/firmware/devicetree/base/serial-number")?;
     assert_refused(&device, &["${serial}", "this board has none"])
@@ -226,12 +226,12 @@ fn a_serial_number_with_a_path_is_refused() -> Result<()> {
 }
 
 #[test]
-fn ten_mebibytes() -> Result<()> {
+fn settings_of_ten_mebibytes_are_refused() -> Result<()> {
     refuses_text(vec![b' '; 10 * 1024 * 1024], &["has more than 65536 bytes"])
 }
 
 #[test]
-fn a_directory_instead_of_the_settings() -> Result<()> {
+fn a_directory_instead_of_the_settings_is_refused() -> Result<()> {
     let device = Device::unprovisioned()?;
     fs::create_dir(device.boot_file("firstboot.json"))?;
     assert_refused(&device, &["is not a regular file"])
@@ -266,7 +266,7 @@ fn the_boot_partition_cannot_name_a_library() -> Result<()> {
 }
 
 #[test]
-fn an_invalid_subject() -> Result<()> {
+fn an_invalid_subject_is_refused() -> Result<()> {
     refuses(|s| s["subject"] = json!({ "C": "Germany" }), &["subject.C"])?;
     refuses(
         |s| s["subject"] = json!({ "O": "x".repeat(65) }),
@@ -275,7 +275,7 @@ fn an_invalid_subject() -> Result<()> {
 }
 
 #[test]
-fn an_invalid_root_certificate() -> Result<()> {
+fn an_invalid_root_certificate_is_refused() -> Result<()> {
     let device = usual()?;
     device.write("/boot/firstboot/root-ca.pem", "not a certificate")?;
     assert_refused(
@@ -285,7 +285,7 @@ fn an_invalid_root_certificate() -> Result<()> {
 }
 
 #[test]
-fn an_edition_whose_group_does_not_exist() -> Result<()> {
+fn an_edition_whose_group_does_not_exist_is_refused() -> Result<()> {
     let device = usual()?;
     device.write("/etc/group", "root:x:0:\n")?;
     assert_refused(&device, &["there is no group ggcore"])

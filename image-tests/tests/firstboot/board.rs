@@ -63,7 +63,7 @@ fn assert_explains(device: &Device, words: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn a_chip_select_that_is_taken() -> Result<()> {
+fn a_taken_chip_select_is_explained() -> Result<()> {
     for controller in CONTROLLERS {
         for (select, compatible) in [(0, "winbond,w25q32\0jedec,spi-nor\0"), (1, "adi,adxl345\0")] {
             let device = without_a_tpm()?;
@@ -93,7 +93,7 @@ fn a_chip_select_that_is_taken() -> Result<()> {
 }
 
 #[test]
-fn a_controller_that_does_not_run() -> Result<()> {
+fn a_controller_that_does_not_run_is_explained() -> Result<()> {
     for controller in CONTROLLERS {
         let device = without_a_tpm()?;
         node(&device, &format!("{controller}/tpm@1"), TPM, 1)?;
@@ -108,7 +108,7 @@ fn a_controller_that_does_not_run() -> Result<()> {
 }
 
 #[test]
-fn a_controller_that_runs_without_a_device() -> Result<()> {
+fn a_controller_without_a_device_is_explained() -> Result<()> {
     let device = without_a_tpm()?;
     let [controller, _] = CONTROLLERS;
     node(&device, &format!("{controller}/tpm@1"), TPM, 1)?;
@@ -119,7 +119,7 @@ fn a_controller_that_runs_without_a_device() -> Result<()> {
 
 /// Of two nodes, the enabled one counts.
 #[test]
-fn a_disabled_node() -> Result<()> {
+fn a_disabled_node_is_explained() -> Result<()> {
     let device = without_a_tpm()?;
     let [controller, _] = CONTROLLERS;
     let off = format!("{controller}/tpm@0");
@@ -139,7 +139,7 @@ fn a_disabled_node() -> Result<()> {
 }
 
 #[test]
-fn a_chip_that_did_not_answer() -> Result<()> {
+fn a_chip_that_did_not_answer_is_explained() -> Result<()> {
     let device = without_a_tpm()?;
     let tpm = format!("{}/tpm@1", CONTROLLERS[1]);
     node(&device, &tpm, TPM, 1)?;

@@ -75,7 +75,7 @@ impl Awaiting {
 }
 
 #[test]
-fn a_missing_one_is_waited_for_and_its_path_is_named() -> Result<()> {
+fn a_missing_one_is_awaited_and_its_path_is_named() -> Result<()> {
     let awaiting = Awaiting::new()?;
     let outcome = awaiting.device.run(&["enroll"])?;
     assert_ends(
@@ -88,7 +88,7 @@ fn a_missing_one_is_waited_for_and_its_path_is_named() -> Result<()> {
 }
 
 #[test]
-fn one_for_another_key() -> Result<()> {
+fn one_for_another_key_is_refused() -> Result<()> {
     let awaiting = Awaiting::new()?;
     let pem = awaiting
         .authority
@@ -99,7 +99,7 @@ fn one_for_another_key() -> Result<()> {
 }
 
 #[test]
-fn an_expired_one() -> Result<()> {
+fn an_expired_one_is_refused() -> Result<()> {
     let awaiting = Awaiting::new()?;
     let request = awaiting.device.request()?;
     let pem = awaiting.authority.sign_valid(&request, Validity::Expired)?;
@@ -107,7 +107,7 @@ fn an_expired_one() -> Result<()> {
 }
 
 #[test]
-fn garbage() -> Result<()> {
+fn garbage_is_refused() -> Result<()> {
     let awaiting = Awaiting::new()?;
     awaiting.refuses("hello", "it contains no certificate")?;
     let cut = awaiting.signed()?;
@@ -130,7 +130,7 @@ fn the_newer_of_two_for_this_device_is_accepted() -> Result<()> {
 }
 
 #[test]
-fn only_the_cas_own() -> Result<()> {
+fn the_cas_own_alone_is_refused() -> Result<()> {
     let awaiting = Awaiting::new()?;
     let pem = awaiting.authority.certificate_pem()?;
     awaiting.refuses(&pem, "only CA certificates")
@@ -158,7 +158,7 @@ fn an_unrelated_ca_certificate_is_left_out_and_named() -> Result<()> {
 }
 
 #[test]
-fn one_for_another_thing() -> Result<()> {
+fn one_for_another_thing_is_refused() -> Result<()> {
     let awaiting = Awaiting::new()?;
     let request = awaiting.device.request()?;
     let certificate = awaiting.authority.sign(&request)?;

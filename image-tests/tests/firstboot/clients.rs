@@ -1,4 +1,4 @@
-//! The purpose of it all: every kind of client uses the key, and a server verifies it.
+//! Every kind of client uses the key, and a server verifies it.
 
 use anyhow::Result;
 use image_tests::clients::{KeyType, java, openssl, p11tool, pkcs11_tool};

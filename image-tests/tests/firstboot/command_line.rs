@@ -252,7 +252,7 @@ fn tpm_explains_every_handle() -> Result<()> {
     );
     assert_eq!(report["limits"]["persistent"], 1);
     assert_eq!(report["lockout"]["counter"], 0);
-    // The same as by tpm2-tools.
+    // tpm2-tools report the same.
     let shown = device.tpm.run(&["tpm2_getcap", "properties-fixed"])?;
     let manufacturer = report["manufacturer"].as_str().unwrap_or("?");
     assert!(shown.contains(manufacturer), "{manufacturer}: {shown}");

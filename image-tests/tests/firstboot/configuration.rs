@@ -30,7 +30,7 @@ fn mode(device: &Device, path: &str) -> Result<u32> {
 }
 
 #[test]
-fn nucleus() -> Result<()> {
+fn the_nucleus_is_configured() -> Result<()> {
     let device = enrolled("nucleus")?;
     let config = json(&device, NUCLEUS)?;
     assert_eq!(
@@ -63,7 +63,7 @@ fn nucleus() -> Result<()> {
 }
 
 #[test]
-fn nucleus_lite() -> Result<()> {
+fn nucleus_lite_is_configured() -> Result<()> {
     let device = enrolled("nucleus-lite")?;
     let config = json(&device, LITE)?;
     let key = device.identity(KeyType::EccP256)?.uri("private");
@@ -91,7 +91,7 @@ fn nucleus_lite() -> Result<()> {
 }
 
 #[test]
-fn v1() -> Result<()> {
+fn v1_is_configured() -> Result<()> {
     let device = enrolled("v1")?;
     let config = json(&device, V1)?;
     let arn = format!(
@@ -114,7 +114,7 @@ fn v1() -> Result<()> {
 
 /// GovCloud and China have other ARNs and other domains, and Beijing's endpoint has its own form.
 #[test]
-fn v1_in_other_partitions() -> Result<()> {
+fn v1_is_configured_in_other_partitions() -> Result<()> {
     for (region, arn, host, data) in [
         (
             "us-gov-east-1",
@@ -307,7 +307,7 @@ fn the_edition_can_be_changed() -> Result<()> {
 
 /// The certificate is put into the token as soon as an edition reads it there.
 #[test]
-fn from_nucleus_lite_to_the_nucleus() -> Result<()> {
+fn a_change_to_the_nucleus_puts_the_certificate_into_the_token() -> Result<()> {
     let device = enrolled("nucleus-lite")?;
     let identity = device.identity(KeyType::EccP256)?;
     let certificates = || -> Result<usize> {

@@ -119,7 +119,7 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Result<Vec<u8>> {
 }
 
 #[test]
-fn a_name_in_each_string_type() -> Result<()> {
+fn a_name_is_accepted_in_each_string_type() -> Result<()> {
     let wide: String = thing_name().chars().map(|c| format!("\0{c}")).collect();
     for (kind, name) in [
         (Asn1Type::PRINTABLESTRING, thing_name()),
@@ -151,7 +151,7 @@ fn another_name_is_refused_in_each_string_type() -> Result<()> {
 }
 
 #[test]
-fn a_boolean_encoded_as_one() -> Result<()> {
+fn a_boolean_encoded_as_one_is_accepted() -> Result<()> {
     let issuing = Issuing::new()?;
     let critical = [0x06, 0x03, 0x55, 0x1D, 0x13, 0x01, 0x01];
     let der = issuing.issue_as(|tbs| {
@@ -162,14 +162,14 @@ fn a_boolean_encoded_as_one() -> Result<()> {
 }
 
 #[test]
-fn a_negative_serial_number() -> Result<()> {
+fn a_negative_serial_number_is_accepted() -> Result<()> {
     let issuing = Issuing::new()?;
     let der = issuing.issue_as(|tbs| replace(&tbs, &[2, 4, 0x12, 0x34], &[2, 4, 0x92, 0x34]))?;
     issuing.accepts(&der)
 }
 
 #[test]
-fn a_short_length_in_the_long_form() -> Result<()> {
+fn a_short_length_in_the_long_form_is_accepted() -> Result<()> {
     let issuing = Issuing::new()?;
     let der = issuing.issue_as(|tbs| {
         let changed = replace(

@@ -97,7 +97,7 @@ impl Enrolled {
 }
 
 #[test]
-fn settings_that_cannot_be_read() -> Result<()> {
+fn unreadable_settings_leave_the_device_in_service() -> Result<()> {
     for edition in ["nucleus", "nucleus-lite"] {
         let enrolled = Enrolled::new(edition)?;
         let good = enrolled.device.read(SETTINGS)?;
@@ -124,7 +124,7 @@ fn settings_that_cannot_be_read() -> Result<()> {
 }
 
 #[test]
-fn an_image_that_lost_its_own_files() -> Result<()> {
+fn lost_image_files_leave_the_device_in_service() -> Result<()> {
     let enrolled = Enrolled::new("nucleus-lite")?;
     let good = enrolled.device.read(IMAGE)?;
     enrolled.stays("the image's settings", IMAGE, |device| {
@@ -137,7 +137,7 @@ fn an_image_that_lost_its_own_files() -> Result<()> {
 }
 
 #[test]
-fn an_edition_that_is_not_installed() -> Result<()> {
+fn a_missing_edition_leaves_the_device_in_service() -> Result<()> {
     let enrolled = Enrolled::new("nucleus")?;
     enrolled.stays("no group", "there is no group ggcore", |device| {
         device.write("/etc/group", "root:x:0:\n")?;
@@ -148,7 +148,7 @@ fn an_edition_that_is_not_installed() -> Result<()> {
 }
 
 #[test]
-fn a_missing_template() -> Result<()> {
+fn a_missing_template_leaves_the_device_in_service() -> Result<()> {
     let enrolled = Enrolled::new("nucleus-lite")?;
     enrolled.stays("no template", "enrollment.template_name is missing", |_| {
         enrolled.set("enrollment", json!({ "method": "fleet-provisioning" }))
@@ -157,7 +157,7 @@ fn a_missing_template() -> Result<()> {
 
 /// Only writing the configuration shows that the settings do not work.
 #[test]
-fn settings_that_turn_out_not_to_work() -> Result<()> {
+fn settings_that_turn_out_not_to_work_leave_the_device_in_service() -> Result<()> {
     let enrolled = Enrolled::new("nucleus-lite")?;
     let mut settings: Value = serde_json::from_str(&enrolled.device.read(SETTINGS)?)?;
     settings["greengrass"]["iot_role_alias"] = json!("AnotherAlias");

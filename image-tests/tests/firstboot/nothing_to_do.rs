@@ -75,14 +75,14 @@ fn a_first_boot_syncs_each_file_once() -> Result<()> {
 }
 
 #[test]
-fn while_waiting_for_the_certificate() -> Result<()> {
+fn little_is_done_while_waiting_for_the_certificate() -> Result<()> {
     let mut device = usual()?;
     device.succeed(&["provision"])?;
     assert_is_idle(&mut device, "provision")
 }
 
 #[test]
-fn when_enrolled() -> Result<()> {
+fn little_is_done_when_enrolled() -> Result<()> {
     let mut device = usual()?;
     device.enroll_with(&Authority::new()?)?;
     assert_is_idle(&mut device, "provision")?;
@@ -91,7 +91,7 @@ fn when_enrolled() -> Result<()> {
 
 /// An unrelated certificate is left out once, not parsed at each boot.
 #[test]
-fn when_enrolled_with_an_unrelated_certificate() -> Result<()> {
+fn little_is_done_with_an_unrelated_certificate() -> Result<()> {
     let mut device = usual()?;
     let authority = Authority::new()?;
     device.enroll_with(&authority)?;

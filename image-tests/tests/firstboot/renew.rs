@@ -110,7 +110,7 @@ fn a_bad_one_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// Whatever else there is to do is for enrollment: the certificate is taken alone.
+/// Only the certificate is accepted; whatever else is due is left to enrollment.
 #[test]
 fn nothing_else_is_done() -> Result<()> {
     let enrolled = Enrolled::new("nucleus-lite")?;

@@ -133,7 +133,7 @@ impl Renewal {
         CmpServer::start(&self.authority.server()?, &self.authority, issues)
     }
 
-    /// nucleus lite's client presents a TLS server this certificate, and not the other.
+    /// nucleus lite's client presents this certificate to a TLS server, and not the other.
     fn shows(&self, this: &str, other: &str) -> Result<()> {
         let server = TlsServer::start(&self.authority, Version::Tls13)?;
         let identity = self.device.identity_of_greengrass(self.key)?;
@@ -205,7 +205,7 @@ image_tests::for_both_keys! {
     an_update_brings_a_certificate: an_update_brings_a_certificate_with_ecc, an_update_brings_a_certificate_with_rsa;
 }
 
-/// Neither an answer by somebody else, nor a certificate by somebody else in the CA's answer.
+/// Neither an answer from another CA, nor another CA's certificate in the CA's answer.
 #[test]
 fn nothing_from_a_stranger_is_kept() -> Result<()> {
     let renewal = Renewal::new(KeyType::EccP256)?;

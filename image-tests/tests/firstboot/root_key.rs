@@ -1,4 +1,4 @@
-//! The storage root key is removed and made again: an identity stays with its TPM.
+//! The storage root key is removed and recreated: an identity stays with its TPM.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -54,7 +54,7 @@ fn assert_kept(device: &Device, key: &str) -> Result<()> {
 }
 
 #[test]
-fn an_evicted_one_is_made_again_and_the_identity_stays() -> Result<()> {
+fn an_evicted_one_is_recreated_and_the_identity_stays() -> Result<()> {
     let device = enrolled()?;
     let key = key_of(&device, STORE)?;
     evict(&device)?;
@@ -71,7 +71,7 @@ fn an_evicted_one_is_made_again_and_the_identity_stays() -> Result<()> {
 
 /// The same for the key that tpm2-pkcs11 creates, from another template.
 #[test]
-fn the_librarys_own_is_made_again_too() -> Result<()> {
+fn the_librarys_own_is_recreated_too() -> Result<()> {
     let device = usual()?;
     device.tpm.occupy_with_library_root_key()?;
     device.enroll_with(&Authority::new()?)?;
@@ -125,7 +125,7 @@ fn with_an_owner_authorization_it_waits_for_the_owner() -> Result<()> {
 
 /// However often the TPMs are swapped, each finds its own identity.
 #[test]
-fn with_its_tpm_the_identity_comes_back() -> Result<()> {
+fn with_its_tpm_the_identity_is_restored() -> Result<()> {
     let mut device = enrolled()?;
     let first = key_of(&device, STORE)?;
     let other = usual()?;
@@ -156,7 +156,7 @@ fn with_its_tpm_the_identity_comes_back() -> Result<()> {
 
 /// The TPM comes back without its storage root key, to a device that lost its other identity.
 #[test]
-fn it_comes_back_even_without_a_storage_root_key() -> Result<()> {
+fn it_is_restored_even_without_a_storage_root_key() -> Result<()> {
     let mut device = enrolled()?;
     let key = key_of(&device, STORE)?;
     let other = usual()?;
@@ -188,7 +188,7 @@ fn an_enrolled_identity_is_not_dropped_for_newer_ones() -> Result<()> {
 
 /// The TPM's answers about its key and the loaded key contradict each other: neither is trusted.
 #[test]
-fn a_contradiction_gives_nothing_up() -> Result<()> {
+fn a_contradiction_changes_nothing() -> Result<()> {
     let device = enrolled()?;
     let name = device.read(format!("{STORE}/srk.name"))?;
     let other = format!("000b{}", "00".repeat(32));
@@ -204,7 +204,7 @@ fn a_contradiction_gives_nothing_up() -> Result<()> {
     Ok(())
 }
 
-/// Somebody's key with a password and without noDA: a survey costs no try, and provisioning one in all.
+/// Another program's key with a password and without noDA: a survey costs no try, and provisioning costs one in all.
 #[test]
 fn a_key_with_a_password_costs_one_try_in_all() -> Result<()> {
     let device = usual()?;

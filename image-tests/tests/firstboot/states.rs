@@ -87,7 +87,7 @@ fn a_lockout_with_empty_lockout_auth_is_ended() -> Result<()> {
 }
 
 #[test]
-fn somebody_elses_lockout_is_reported_and_waited_for() -> Result<()> {
+fn a_lockout_with_lockout_auth_is_reported_and_waited_out() -> Result<()> {
     let device = usual()?;
     device.tpm.set_lockout_auth("theirs")?;
     device.tpm.use_up_tries()?;

@@ -38,7 +38,7 @@ fn put(device: &Device, content: &[u8]) -> Result<()> {
 }
 
 #[test]
-fn a_certificate_in_each_form() -> Result<()> {
+fn a_certificate_is_accepted_in_each_form() -> Result<()> {
     let device = usual()?;
     device.succeed(&["provision"])?;
     let authority = Authority::new()?;
@@ -81,7 +81,7 @@ fn a_certificate_in_each_form() -> Result<()> {
 }
 
 #[test]
-fn settings_in_each_form_of_unicode() -> Result<()> {
+fn settings_are_accepted_in_each_form_of_unicode() -> Result<()> {
     for nth in 0..4 {
         let device = usual()?;
         let text = device.read(SETTINGS)?;

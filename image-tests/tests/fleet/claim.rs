@@ -60,7 +60,7 @@ fn every_form_of_a_private_key_is_accepted() -> Result<()> {
 
 /// With the block that `openssl ecparam -genkey` writes before the key; and with Windows line endings.
 #[test]
-fn a_key_with_its_parameters_and_with_other_line_endings() -> Result<()> {
+fn a_key_with_its_parameters_and_other_line_endings_is_accepted() -> Result<()> {
     let enrolling = Enrolling::new()?;
     let parameters = succeed(&mut openssl::plain(&["ecparam", "-name", "prime256v1"]))?;
     assert!(parameters.contains("BEGIN EC PARAMETERS"));
@@ -72,7 +72,7 @@ fn a_key_with_its_parameters_and_with_other_line_endings() -> Result<()> {
 }
 
 #[test]
-fn keys_that_cannot_be_used() -> Result<()> {
+fn keys_that_cannot_be_used_are_refused() -> Result<()> {
     let enrolling = Enrolling::with(Options {
         claim: ClaimKey::Rsa,
         ..Options::default()
@@ -97,7 +97,7 @@ fn keys_that_cannot_be_used() -> Result<()> {
 }
 
 #[test]
-fn certificates_that_cannot_be_used() -> Result<()> {
+fn certificates_that_cannot_be_used_are_refused() -> Result<()> {
     let enrolling = Enrolling::new()?;
     let good = enrolling.device.read(CERTIFICATE)?;
     let foreign = enrolling.cloud.root.certificate_of_another_key("claim")?;
@@ -155,7 +155,7 @@ fn a_key_that_everybody_can_read_causes_a_warning() -> Result<()> {
 
 /// On a read-only card the device enrolls and is configured, and says that the key is still there.
 #[test]
-fn a_read_only_card() -> Result<()> {
+fn a_read_only_card_keeps_the_claim_and_is_reported() -> Result<()> {
     assert!(
         nix::unistd::getuid().is_root(),
         "this test mounts: run it as root"

@@ -34,7 +34,7 @@ fn moments(cuts: &[Cut], direction: Direction) -> Vec<usize> {
 /// the answer. After the answer and around its acknowledgement, it depends on the scheduler whether the answer becomes
 /// durable in time.
 #[test]
-fn a_second_certificate_only_if_the_answer_to_the_first_was_lost() -> Result<()> {
+fn a_second_certificate_is_issued_only_if_the_first_answer_was_lost() -> Result<()> {
     let stage = stage()?;
     let points = stage.points(Kind::Packet);
     let (next, doubled) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -105,7 +105,7 @@ fn a_missing_sync_of_the_token_is_noticed() -> Result<()> {
 
 /// The network fails at any packet, and returns: a fixed sample of the records.
 #[test]
-fn the_connection_ends_at_any_packet() -> Result<()> {
+fn the_connection_may_end_at_any_packet() -> Result<()> {
     const SAMPLE: usize = 10;
     let whole = Enrolling::with_the_settings_name(Options::default())?;
     whole.ends_done()?;

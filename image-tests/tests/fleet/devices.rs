@@ -4,7 +4,7 @@ use anyhow::Result;
 use image_tests::measure::fleet_load;
 
 #[test]
-fn twenty_at_once() -> Result<()> {
+fn twenty_devices_enroll_at_once() -> Result<()> {
     let figures = fleet_load::run(20, 2)?;
     eprintln!("{figures}");
     figures.check()

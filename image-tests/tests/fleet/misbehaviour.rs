@@ -88,9 +88,9 @@ impl Case {
     }
 }
 
-/// Each waits half a minute for an answer in vain, so they run at the same time.
+/// Each waits half a minute for an answer that never comes, so they run at the same time.
 #[test]
-fn no_answer() -> Result<()> {
+fn a_missing_answer_is_survived() -> Result<()> {
     let elsewhere = || Misbehaviour::At("devices/other/hello".into());
     let cases = [
         create(Misbehaviour::Lost, exit::WAITING, "timed out", 1),
@@ -141,7 +141,7 @@ fn a_silent_server() -> Result<()> {
 }
 
 #[test]
-fn refusals_of_the_certificate() -> Result<()> {
+fn refusals_of_the_certificate_are_survived() -> Result<()> {
     for (status, code, words) in [
         (
             400,
@@ -166,7 +166,7 @@ fn refusals_of_the_certificate() -> Result<()> {
 }
 
 #[test]
-fn refusals_of_the_registration() -> Result<()> {
+fn refusals_of_the_registration_are_survived() -> Result<()> {
     for (status, code, words) in [
         (400, "InvalidParameters", "template_parameters"),
         (403, "AccessDenied", "hook"),
@@ -198,7 +198,7 @@ fn refusals_of_the_registration() -> Result<()> {
 }
 
 #[test]
-fn invalid_answers_about_the_certificate() -> Result<()> {
+fn invalid_answers_about_the_certificate_are_survived() -> Result<()> {
     for misbehaviour in [
         Misbehaviour::Says(b"{".to_vec()),
         Misbehaviour::Says(Vec::new()),
@@ -222,7 +222,7 @@ fn invalid_answers_about_the_certificate() -> Result<()> {
 }
 
 #[test]
-fn invalid_answers_about_the_thing() -> Result<()> {
+fn invalid_answers_about_the_thing_are_survived() -> Result<()> {
     for misbehaviour in [
         Misbehaviour::Says(b"{".to_vec()),
         Misbehaviour::Says(vec![b'x'; 1_000_000]),
@@ -238,7 +238,7 @@ fn invalid_answers_about_the_thing() -> Result<()> {
 }
 
 #[test]
-fn unexpected_answers() -> Result<()> {
+fn unexpected_answers_are_survived() -> Result<()> {
     let junk = || b"{\"thingName\": \"wrong\"}".to_vec();
     create(Misbehaviour::Twice, exit::DONE, "", 1).holds()?;
     register(Misbehaviour::Twice, exit::DONE, "", 1).holds()?;
@@ -254,13 +254,13 @@ fn unexpected_answers() -> Result<()> {
 }
 
 #[test]
-fn the_connection_is_closed_instead_of_an_answer() -> Result<()> {
+fn a_closed_connection_instead_of_an_answer_is_survived() -> Result<()> {
     create(Misbehaviour::HangsUp, exit::WAITING, "closed", 2).holds()?;
     register(Misbehaviour::HangsUp, exit::WAITING, "closed", 1).holds()
 }
 
 #[test]
-fn a_claim_that_is_refused() -> Result<()> {
+fn a_refused_claim_is_survived() -> Result<()> {
     for (admission, words) in [
         (Admission::Refused, "refused the connection"),
         (Admission::Closed, "claim certificate"),

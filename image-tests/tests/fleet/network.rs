@@ -38,7 +38,7 @@ impl Enrolling {
 }
 
 #[test]
-fn nobody_listens() -> Result<()> {
+fn without_a_server_the_device_waits() -> Result<()> {
     let enrolling = Enrolling::new()?;
     let ports = PortPair::reserve()?;
     enrolling.change(|enrollment| enrollment["port"] = json!(ports.first()))?;
@@ -69,7 +69,7 @@ fn server(root: Authority, pair: &Pair) -> Result<Enrolling> {
 }
 
 #[test]
-fn the_wrong_server() -> Result<()> {
+fn the_wrong_server_is_refused() -> Result<()> {
     let root = Authority::new()?;
     let elsewhere = root.server_elsewhere()?;
     let expired = root.server_valid(Validity::Expired)?;
@@ -113,7 +113,7 @@ fn a_good_server_is_trusted() -> Result<()> {
 
 /// Port 443 needs ALPN. The double has another port, so a proxy forwards to it.
 #[test]
-fn a_proxy_and_port_443() -> Result<()> {
+fn a_proxy_and_port_443_lead_to_the_server() -> Result<()> {
     let enrolling = Enrolling::new()?;
     let proxy = HttpProxy::start(
         Some(enrolling.cloud.relay.port()),
@@ -137,7 +137,7 @@ fn a_proxy_and_port_443() -> Result<()> {
 }
 
 #[test]
-fn a_proxy_that_refuses() -> Result<()> {
+fn a_proxy_that_refuses_is_named() -> Result<()> {
     for (answer, words) in [
         (
             "HTTP/1.1 407 HttpProxy \u{1b}[2J Authentication Required\r\n\r\n",
@@ -157,7 +157,7 @@ fn a_proxy_that_refuses() -> Result<()> {
 
 /// Another service at the port, which speaks first, and not TLS.
 #[test]
-fn no_tls_at_all() -> Result<()> {
+fn a_server_without_tls_is_refused() -> Result<()> {
     for answer in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
         "\u{16}\u{3}\u{3}\u{ff}\u{ff}",

@@ -56,7 +56,7 @@ fn verbose(enrolling: &Enrolling, arguments: &[&str]) -> Result<String> {
 }
 
 #[test]
-fn they_stay_where_they_belong() -> Result<()> {
+fn secrets_stay_where_they_belong() -> Result<()> {
     let enrolling =
         Enrolling::with_the_settings_name(image_tests::doubles::iot_core::Options::default())?;
     let refused = Rejection::new(429, "Throttled", "later");

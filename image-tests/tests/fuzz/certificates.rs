@@ -148,7 +148,7 @@ fn valid_ones_are_accepted() -> Checked {
 }
 
 #[test]
-fn any_bytes() -> Checked {
+fn any_bytes_get_a_verdict() -> Checked {
     let fixture = fixture()?;
     proptest!(cases(300), |(content in vec(any::<u8>(), 0..200), wrapped: bool)| {
         let text = String::from_utf8_lossy(&content);
@@ -159,7 +159,7 @@ fn any_bytes() -> Checked {
 }
 
 #[test]
-fn blocks_in_any_order() -> Checked {
+fn blocks_in_any_order_get_a_verdict() -> Checked {
     let fixture = fixture()?;
     let blocks = vec((select(fixture.blocks.clone()), any::<bool>()), 0..6);
     proptest!(cases(500), |(blocks in blocks)| {
@@ -173,7 +173,7 @@ fn blocks_in_any_order() -> Checked {
 }
 
 #[test]
-fn damaged_text() -> Checked {
+fn damaged_text_gets_a_verdict() -> Checked {
     let fixture = fixture()?;
     proptest!(cases(700), |(damage in damage(), long: bool)| {
         let pem = if long { &fixture.chain } else { &fixture.leaf };
@@ -184,7 +184,7 @@ fn damaged_text() -> Checked {
 
 /// Changes base64 digits: the damage is in the certificate, not around it.
 #[test]
-fn damaged_certificates() -> Checked {
+fn damaged_certificates_get_a_verdict() -> Checked {
     let fixture = fixture()?;
     let changes = vec((any::<Index>(), "[A-Za-z0-9+/]"), 1..4);
     proptest!(cases(3000), |(changes in changes, long: bool)| {
@@ -226,7 +226,7 @@ fn each_form_is_judged_alike() -> Checked {
 
 /// Parts of one certificate in another.
 #[test]
-fn spliced_certificates() -> Checked {
+fn spliced_certificates_get_a_verdict() -> Checked {
     let fixture = fixture()?;
     let block = || select(fixture.blocks.clone());
     proptest!(cases(700), |(one in block(), other in block(), at: Index, from: Index)| {
@@ -239,7 +239,7 @@ fn spliced_certificates() -> Checked {
 
 /// As large as the limit allows.
 #[test]
-fn the_worst_files_within_the_limit() -> Checked {
+fn the_worst_files_within_the_limit_get_a_verdict() -> Checked {
     let fixture = fixture()?;
     let intermediate = &fixture.blocks[3];
     let many = intermediate.repeat(64 * 1024 / intermediate.len());

@@ -153,7 +153,7 @@ fn damaged_files_are_kept() -> Checked {
 
 /// None of these is a tree that firstboot's values could be merged into.
 #[test]
-fn files_that_are_no_trees_are_kept() -> Checked {
+fn files_that_are_not_trees_are_kept() -> Checked {
     let configured = Configured::new(Edition::Nucleus)?;
     for content in [
         "just a note",
@@ -182,7 +182,7 @@ fn files_that_are_too_large_are_kept() -> Checked {
 
 /// As large and as deep as the limit allows: refused or kept, without a crash.
 #[test]
-fn the_worst_files_within_the_limit() -> Checked {
+fn the_worst_files_within_the_limit_get_a_verdict() -> Checked {
     let configured = Configured::new(Edition::Nucleus)?;
     // Ten anchors that each refer to the previous one ten times: 10^10 nodes when expanded.
     let laughs: String = (0..10)

@@ -68,7 +68,7 @@ fn judge(payload: &[u8]) -> Checked {
 }
 
 #[test]
-fn payloads() -> Checked {
+fn payloads_get_a_verdict() -> Checked {
     let valid = [created(), registered(), rejection()].map(|v| v.to_string());
     proptest!(cases(400), |(which in 0..3usize, damage in damage())| {
         judge(&damaged(valid[which].as_bytes(), &damage))?;
@@ -111,7 +111,7 @@ fn take_all(mut received: Vec<u8>) -> Checked<usize> {
 }
 
 #[test]
-fn packets() -> Checked {
+fn packets_get_a_verdict() -> Checked {
     // CONNACK; SUBACK with four codes; PUBLISH with QoS 1 on a/b; PUBACK; PINGRESP (MQTT 3.1.1, §3).
     let mut stream = vec![0x20, 2, 0, 0];
     stream.extend([0x90, 6, 0, 1, 1, 1, 1, 0x80]);
@@ -146,7 +146,7 @@ static CLAIM: LazyLock<Result<[String; 2]>> = LazyLock::new(|| {
 });
 
 #[test]
-fn claim_pairs() -> Checked {
+fn claim_pairs_get_a_verdict() -> Checked {
     let tree = Tree::new()?;
     let boot = BootPartition::new(&tree.layout);
     let pair = CLAIM.as_ref().or_fail()?;
@@ -178,7 +178,7 @@ fn claim_pairs() -> Checked {
 }
 
 #[test]
-fn kept_files() -> Checked {
+fn kept_files_get_a_verdict() -> Checked {
     let tree = Tree::new()?;
     let identity = Identity::new(&tree.layout, PathBuf::from("/none"), "none", None);
     let kept = BTreeMap::from([

@@ -110,7 +110,7 @@ fn undamaged_it_is_done() -> Checked {
 }
 
 #[test]
-fn damaged_files() -> Checked {
+fn damaged_files_are_survived() -> Checked {
     let enrolled = Enrolled::new().or_fail()?;
     proptest!(cases(400), |(name in files(), damage in damage())| {
         let content = fs::read(enrolled.device.path(STORE).join(name)).or_fail()?;
@@ -120,7 +120,7 @@ fn damaged_files() -> Checked {
 }
 
 #[test]
-fn any_bytes() -> Checked {
+fn any_bytes_are_survived() -> Checked {
     let enrolled = Enrolled::new().or_fail()?;
     proptest!(cases(200), |(name in files(), content: Vec<u8>, large: bool)| {
         enrolled.look_with(name, &content)?;
@@ -133,7 +133,7 @@ fn any_bytes() -> Checked {
 
 /// The key can be read from a damaged store, or not; nothing else happens.
 #[test]
-fn damaged_stores() -> Checked {
+fn damaged_stores_are_survived() -> Checked {
     let enrolled = Enrolled::new().or_fail()?;
     let content = fs::read(enrolled.device.path(STORE).join("tpm2_pkcs11.sqlite3"))?;
     let directory = tempfile::tempdir()?;
@@ -154,7 +154,7 @@ fn damaged_stores() -> Checked {
 
 /// Records and notes with arbitrary values in the fields that are read.
 #[test]
-fn records_with_other_values() -> Checked {
+fn records_with_other_values_are_survived() -> Checked {
     let enrolled = Enrolled::new().or_fail()?;
     let places = select(vec![
         ("request.json", "thing_name"),

@@ -46,7 +46,7 @@ fn read(tree: &Tree, name: &str) -> Checked<Option<String>> {
 }
 
 #[test]
-fn any_name() -> Checked {
+fn any_name_gets_a_verdict() -> Checked {
     let tree = Tree::new()?;
     proptest!(cases(1000), |(name in any_text())| {
         if let Some(accepted) = read(&tree, &name)? {
@@ -68,7 +68,7 @@ fn every_name_that_aws_allows_is_accepted() -> Checked {
 
 /// The serial number comes from the device tree, which the same FAT partition may change.
 #[test]
-fn any_serial_number() -> Checked {
+fn any_serial_number_gets_a_verdict() -> Checked {
     let tree = Tree::new()?;
     proptest!(cases(500), |(serial in any_text(), tail in any::<Vec<u8>>())| {
         let serial = [serial.as_bytes(), &tail].concat();

@@ -142,7 +142,7 @@ fn the_right_one_is_accepted() -> Checked {
 }
 
 #[test]
-fn any_bytes() -> Checked {
+fn any_bytes_get_a_verdict() -> Checked {
     let tree = Tree::new()?;
     proptest!(cases(300), |(content in vec(any::<u8>(), 0..200))| {
         prop_assert!(!judge(&tree, &content)?);
@@ -151,7 +151,7 @@ fn any_bytes() -> Checked {
 }
 
 #[test]
-fn damaged_files() -> Checked {
+fn damaged_files_get_a_verdict() -> Checked {
     let tree = Tree::new()?;
     let text = fixture()?.reply.to_string();
     proptest!(cases(1500), |(damage in damage())| {
@@ -162,7 +162,7 @@ fn damaged_files() -> Checked {
 
 /// In every field: other values, other fields' values, other lengths, and none; and unknown fields.
 #[test]
-fn fields_with_other_values() -> Checked {
+fn fields_with_other_values_get_a_verdict() -> Checked {
     let tree = Tree::new()?;
     let reply = &fixture()?.reply;
     let of_others: Vec<Value> = FIELDS.iter().map(|field| reply[field].clone()).collect();
@@ -197,7 +197,7 @@ fn fields_with_other_values() -> Checked {
 
 /// As large and as deep as the limit allows.
 #[test]
-fn the_worst_files_within_the_limit() -> Checked {
+fn the_worst_files_within_the_limit_get_a_verdict() -> Checked {
     let tree = Tree::new()?;
     let reply = &fixture()?.reply;
     for unit in ["[", "{\"a\":", "{\"version\":1,", "\"", "A", "9"] {

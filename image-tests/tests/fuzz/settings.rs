@@ -162,7 +162,7 @@ fn valid_settings_are_read() -> Checked {
 }
 
 #[test]
-fn any_bytes() -> Checked {
+fn any_bytes_get_a_verdict() -> Checked {
     let tree = Tree::new()?;
     proptest!(cases(300), |(content in vec(any::<u8>(), 0..200))| {
         judge(&tree, &content)?;
@@ -171,7 +171,7 @@ fn any_bytes() -> Checked {
 }
 
 #[test]
-fn any_json_text() -> Checked {
+fn any_json_text_gets_a_verdict() -> Checked {
     let tree = Tree::new()?;
     proptest!(cases(300), |(content in any_json())| {
         judge(&tree, content.to_string().as_bytes())?;
@@ -180,7 +180,7 @@ fn any_json_text() -> Checked {
 }
 
 #[test]
-fn valid_settings_with_other_values() -> Checked {
+fn valid_settings_with_other_values_get_a_verdict() -> Checked {
     let tree = Tree::new()?;
     let changes = vec((places(), proptest::option::weighted(0.9, values())), 1..4);
     proptest!(cases(1500), |(changes in changes)| {
@@ -194,7 +194,7 @@ fn valid_settings_with_other_values() -> Checked {
 }
 
 #[test]
-fn damaged_files() -> Checked {
+fn damaged_files_get_a_verdict() -> Checked {
     let tree = Tree::new()?;
     let text = valid().to_string();
     proptest!(cases(500), |(damage in damage())| {
@@ -205,7 +205,7 @@ fn damaged_files() -> Checked {
 
 /// As large and as deep as the limit allows.
 #[test]
-fn the_worst_files_within_the_limit() -> Checked {
+fn the_worst_files_within_the_limit_get_a_verdict() -> Checked {
     let tree = Tree::new()?;
     for unit in [
         "[",

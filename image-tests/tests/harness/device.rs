@@ -1,4 +1,4 @@
-//! A device's tree, and snapshots that see every kind of change in it.
+//! A device's tree, and snapshots that show every kind of change in it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

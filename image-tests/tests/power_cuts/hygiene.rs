@@ -22,7 +22,7 @@ fn disk_use(device: &Device) -> Result<(usize, usize)> {
 }
 
 #[test]
-fn reset_and_provision_again_and_again() -> Result<()> {
+fn starting_over_fills_up_neither_the_tpm_nor_the_disk() -> Result<()> {
     for firmware in [Firmware::V7_63, Firmware::V7_85] {
         let device = Device::unprovisioned()?;
         device.settings(&offline_settings("nucleus-lite", KeyType::EccP256))?;

@@ -94,7 +94,7 @@ fn a_run_can_be_repeated() -> Result<()> {
 }
 
 #[test]
-fn only_tpms_of_the_allow_list() -> Result<()> {
+fn only_tpms_of_the_allow_list_get_replies() -> Result<()> {
     let (station, requests) = with_requests(3)?;
     let list = station.path("goods-in.txt");
     let (first, second) = (ek_of(&station, "gw-1.json")?, ek_of(&station, "gw-2.json")?);

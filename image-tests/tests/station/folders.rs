@@ -23,7 +23,7 @@ fn replies(station: &Station) -> Result<usize> {
 }
 
 #[test]
-fn unexpected_files_among_the_requests() -> Result<()> {
+fn unexpected_files_among_the_requests_stop_no_other() -> Result<()> {
     let (station, requests) = with_requests(2)?;
     // Files that macOS leaves on FAT, and others that are not for the station.
     for name in ["._gw-1.json", "gw-1.txt", "gw-9.reply.json"] {
@@ -58,7 +58,7 @@ fn unexpected_files_among_the_requests() -> Result<()> {
 
 /// Something in a reply's place stops only that reply.
 #[test]
-fn unexpected_files_among_the_replies() -> Result<()> {
+fn unexpected_files_among_the_replies_stop_no_other() -> Result<()> {
     let (station, requests) = with_requests(3)?;
     let target = |number: u8| station.out().join(format!("gw-{number}.reply.json"));
     fs::create_dir_all(target(1).join("x"))?;
@@ -81,7 +81,7 @@ fn unexpected_files_among_the_replies() -> Result<()> {
 }
 
 #[test]
-fn a_link_instead_of_the_folder() -> Result<()> {
+fn a_link_instead_of_the_folder_is_refused() -> Result<()> {
     let (station, requests) = with_requests(1)?;
     let elsewhere = station.path("elsewhere");
     fs::create_dir(&elsewhere)?;
@@ -112,7 +112,7 @@ fn a_link_instead_of_the_folder() -> Result<()> {
 
 /// The second one waits, and then finds the replies.
 #[test]
-fn two_runs_at_once() -> Result<()> {
+fn two_runs_at_once_take_turns() -> Result<()> {
     let (station, requests) = with_requests(2)?;
     fs::create_dir(station.out())?;
     let first = File::open(station.out())?;
@@ -140,7 +140,7 @@ fn two_runs_at_once() -> Result<()> {
 /// The third reply does not fit: the others stay, and are reported, and the next run continues. No line of the
 /// inventory is torn or missing.
 #[test]
-fn the_disk_is_full() -> Result<()> {
+fn a_full_disk_stops_only_what_does_not_fit() -> Result<()> {
     let (station, requests) = with_requests(4)?;
     let inventory = station.path("fleet.csv");
     let issue = || -> Result<_> {

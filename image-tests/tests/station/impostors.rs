@@ -36,7 +36,7 @@ fn reply_to_a_software_key(
 }
 
 #[test]
-fn a_software_key_that_lies_about_its_attributes() -> Result<()> {
+fn a_software_key_that_lies_about_its_attributes_opens_nothing() -> Result<()> {
     for ek in Ek::BOTH {
         let station = Station::new()?;
         let tpm = SoftwareTpm::start()?;
@@ -70,7 +70,7 @@ fn a_software_key_that_lies_about_its_attributes() -> Result<()> {
 }
 
 #[test]
-fn an_imported_key() -> Result<()> {
+fn an_imported_key_opens_nothing() -> Result<()> {
     let tpm = SoftwareTpm::start()?;
     fs::write(tpm.file("soft.pem"), p256()?.private_key_to_pem_pkcs8()?)?;
     tpm.run(&["tpm2_createprimary", "-C", "o", "-c", "parent.ctx"])?;
@@ -105,7 +105,7 @@ fn an_imported_key() -> Result<()> {
 /// Whoever knows an imported parent's seed knows all its children: the TPM creates none there that says fixedTPM, and
 /// the station accepts no other.
 #[test]
-fn a_child_of_an_imported_parent() -> Result<()> {
+fn a_child_of_an_imported_parent_opens_nothing() -> Result<()> {
     let tpm = SoftwareTpm::start()?;
     fs::write(tpm.file("soft.pem"), p256()?.private_key_to_pem_pkcs8()?)?;
     tpm.run(&["tpm2_createprimary", "-C", "o", "-c", "root.ctx"])?;
@@ -144,7 +144,7 @@ fn a_child_of_an_imported_parent() -> Result<()> {
 
 /// One device's request with the EK certificate of another: the station replies, but neither device accepts the reply.
 #[test]
-fn the_key_of_one_device_and_the_endorsement_key_of_another() -> Result<()> {
+fn one_devices_key_with_anothers_endorsement_key_opens_nothing() -> Result<()> {
     let station = Station::new()?;
     let [a, b] = [
         device(&station, KeyType::EccP256, Ek::P256)?,
@@ -172,7 +172,7 @@ fn the_key_of_one_device_and_the_endorsement_key_of_another() -> Result<()> {
 }
 
 #[test]
-fn a_reply_on_another_devices_card() -> Result<()> {
+fn a_reply_on_another_devices_card_is_refused() -> Result<()> {
     for ek in Ek::BOTH {
         let station = Station::new()?;
         let a = device(&station, KeyType::EccP256, ek)?;
@@ -189,7 +189,7 @@ fn a_reply_on_another_devices_card() -> Result<()> {
 
 /// A device's whole card with another TPM, which has another storage root key and cannot load the card's keys.
 #[test]
-fn a_whole_card_in_another_device() -> Result<()> {
+fn a_whole_card_in_another_device_gets_a_new_identity() -> Result<()> {
     let station = Station::new()?;
     let a = device(&station, KeyType::EccP256, Ek::P256)?;
     let b = device(&station, KeyType::EccP256, Ek::P256)?;

@@ -34,7 +34,7 @@ fn refuses(done: &Finished, file: &str, words: &str) {
 
 /// 65 to 128 characters are allowed in a thing's name, but not in a common name.
 #[test]
-fn a_name_that_is_too_long_for_a_certificate() -> Result<()> {
+fn a_name_that_is_too_long_for_a_certificate_is_refused() -> Result<()> {
     let (station, _) = with_requests(1)?;
     let device = device(&station, KeyType::EccP256, Ek::P256)?;
     let path = "/boot/firstboot/firstboot.json";
@@ -69,7 +69,7 @@ fn a_name_that_is_too_long_for_a_certificate() -> Result<()> {
 
 /// Whoever had the card can write another name into the record, but not into the CSR that the key signed.
 #[test]
-fn a_record_with_another_name_than_its_csr() -> Result<()> {
+fn a_record_with_another_name_than_its_csr_is_refused() -> Result<()> {
     let (station, requests) = with_requests(2)?;
     ForgedRequest::new("gw-3", &station.manufacturer)?
         .write_changed(&requests, |record| record["thing_name"] = json!("gw-4"))?;
@@ -89,7 +89,7 @@ fn a_record_with_another_name_than_its_csr() -> Result<()> {
 
 /// None of them gets a reply, not even the first, as nobody knows which is right.
 #[test]
-fn requests_for_one_name() -> Result<()> {
+fn requests_for_one_name_are_all_refused() -> Result<()> {
     let (station, requests) = with_requests(1)?;
     let others = station.path("others");
     for (folder, name) in [
@@ -143,7 +143,7 @@ fn a_forged_request_does_not_block_a_name() -> Result<()> {
 
 /// A renamed device may have left both on its card.
 #[test]
-fn requests_of_one_key() -> Result<()> {
+fn requests_with_one_key_are_all_refused() -> Result<()> {
     let (station, requests) = with_requests(1)?;
     let mut forged = ForgedRequest::new("before", &station.manufacturer)?;
     forged.write(&requests)?;
@@ -160,7 +160,7 @@ fn requests_of_one_key() -> Result<()> {
 }
 
 #[test]
-fn one_request_given_twice() -> Result<()> {
+fn one_request_given_twice_gets_one_reply() -> Result<()> {
     let (station, requests) = with_requests(1)?;
     let mut issue = station.issuing(&requests)?;
     let done = finish(issue.args([requests.join("gw-1.json"), requests.join(".")]))?;
@@ -173,7 +173,7 @@ fn one_request_given_twice() -> Result<()> {
 }
 
 #[test]
-fn a_name_that_belongs_to_another_tpm() -> Result<()> {
+fn a_name_that_belongs_to_another_tpm_is_refused() -> Result<()> {
     let (station, requests) = with_requests(1)?;
     assert_eq!(station.issue(&requests)?.code, exit::DONE);
     let reply = |name: &str| fs::read(station.out().join(format!("{name}.reply.json")));
@@ -201,7 +201,7 @@ fn a_name_that_belongs_to_another_tpm() -> Result<()> {
 
 /// Replies leave with their cards; the inventory stays at the station.
 #[test]
-fn a_name_that_belongs_to_another_tpm_by_the_inventory() -> Result<()> {
+fn a_name_that_the_inventory_gives_to_another_tpm_is_refused() -> Result<()> {
     for form in ["csv", "jsonl"] {
         let (station, requests) = with_requests(1)?;
         let inventory = station.path("fleet").with_extension(form);

@@ -76,7 +76,7 @@ fn a_good_request_is_accepted() -> Result<()> {
 }
 
 #[test]
-fn keys_that_can_leave_the_tpm() -> Result<()> {
+fn keys_that_can_leave_the_tpm_are_refused() -> Result<()> {
     let fixture = Fixture::new()?;
     // TPMA_OBJECT (TPM 2.0 Library, Part 2 §8.3): fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, sign; and
     // bits that have to be clear: adminWithPolicy, noDA, encryptedDuplication, restricted.
@@ -91,7 +91,7 @@ fn keys_that_can_leave_the_tpm() -> Result<()> {
 }
 
 #[test]
-fn csrs_that_do_not_match() -> Result<()> {
+fn csrs_that_do_not_match_are_refused() -> Result<()> {
     let fixture = Fixture::new()?;
     let requests = fixture.requests();
     // Another request's CSR under this one's name, with the right hash.
@@ -120,7 +120,7 @@ fn csrs_that_do_not_match() -> Result<()> {
 }
 
 #[test]
-fn endorsement_keys_of_others() -> Result<()> {
+fn endorsement_keys_of_others_are_refused() -> Result<()> {
     let fixture = Fixture::new()?;
     let manufacturer = &fixture.station.manufacturer;
     let with = |manufacturer: &Manufacturer, form: EkForm| {
@@ -187,7 +187,7 @@ fn endorsement_keys_of_others() -> Result<()> {
 }
 
 #[test]
-fn manufacturer_authorities_that_are_expired_or_out_of_place() -> Result<()> {
+fn expired_or_misplaced_manufacturer_cas_are_refused() -> Result<()> {
     for (manufacturer, words) in [
         (
             Manufacturer::with(Validity::Expired)?,
@@ -214,7 +214,7 @@ fn manufacturer_authorities_that_are_expired_or_out_of_place() -> Result<()> {
 }
 
 #[test]
-fn a_weak_rsa_key() -> Result<()> {
+fn a_weak_rsa_key_is_refused() -> Result<()> {
     let fixture = Fixture::new()?;
     let mut forged = fixture.forged()?;
     forged.key = roca()?;
@@ -225,7 +225,7 @@ fn a_weak_rsa_key() -> Result<()> {
 }
 
 #[test]
-fn fields_that_are_cut_off_too_long_or_invalid() -> Result<()> {
+fn fields_that_are_truncated_too_long_or_invalid_are_refused() -> Result<()> {
     let fixture = Fixture::new()?;
     let cut = |record: &mut Value, field: &str, characters: usize| {
         let text = record[field].as_str().unwrap_or_default()[..characters].to_owned();

@@ -15,7 +15,7 @@ const REQUESTS: usize = 1000;
 const MEMORY: u64 = 64 * 1024;
 
 #[test]
-fn a_thousand_in_one_run() -> Result<()> {
+fn a_thousand_requests_fit_in_one_run() -> Result<()> {
     let station = Station::new()?;
     let requests = station.path("requests");
     for number in 0..REQUESTS {

@@ -186,7 +186,7 @@ fn the_key_never_leaves_its_token() -> Result<()> {
 
 /// A name with the characters that separate a query's attributes, and that begin a query.
 #[test]
-fn a_token_with_an_odd_name() -> Result<()> {
+fn a_token_with_an_odd_name_is_found() -> Result<()> {
     let hsm = Hsm::labelled(&p256()?, "R&D; CA?")?;
     let requests = hsm.station.path("requests");
     ForgedRequest::new("gw-1", &hsm.station.manufacturer)?.write(&requests)?;

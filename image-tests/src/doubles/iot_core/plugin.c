@@ -1,6 +1,6 @@
-/* mosquitto, asked to behave as AWS IoT Core: every CONNECT, SUBSCRIBE and PUBLISH is shown to the double
- * (link.rs) and waits for its answer. So a certificate is active from one packet to the next, and an
- * answer goes over the connection that the request came on, to nobody else.
+/* Makes mosquitto behave as AWS IoT Core: asks the double (link.rs) about every CONNECT, SUBSCRIBE and PUBLISH, and
+ * waits for its answer. So a certificate becomes active from one packet to the next, and an answer goes out on the
+ * connection that the request came in on, to nobody else.
  *
  * Each question and each answer are one frame each on a Unix socket; link.rs has the layout.
  */
@@ -75,7 +75,7 @@ static bool act(void) {
 	return whole;
 }
 
-/* Asks the double. Nobody there: nothing is allowed. */
+/* Asks the double. If nobody answers, nothing is allowed. */
 static enum verdict ask(char kind, const struct mosquitto *client, char access, const char *topic, const void *payload,
 		uint32_t size) {
 	uint8_t verdict;

@@ -147,21 +147,21 @@ pub const SCENARIOS: [Scenario; 11] = [
     },
 ];
 
-/// The scenario in which an enrolled identity comes back that was set aside for another TPM's; that one is set aside
-/// now.
+/// The scenario in which an enrolled identity, which was set aside for another TPM's, is restored, and the other one is
+/// set aside.
 pub const COMES_BACK: &str = "identity comes back";
 
 /// The scenario in which a reply is opened.
 pub const WRAPPED_REPLY: &str = "wrapped reply";
 
-/// The certificate for the request lies on the card.
+/// Puts the certificate for the request onto the card.
 fn prepare_enroll(device: &Device, authority: &Authority) -> Result<()> {
     device.succeed(&["provision"])?;
     device.drop_certificate(&authority.sign(&device.request()?)?)?;
     Ok(())
 }
 
-/// Another certificate lies on the card of a device that is done.
+/// Puts another certificate onto the card of a device that is done.
 fn prepare_replacement(device: &Device, authority: &Authority) -> Result<()> {
     device.enroll_with(authority)?;
     device.drop_certificate(&authority.sign(&device.request()?)?)?;

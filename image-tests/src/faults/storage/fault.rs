@@ -10,7 +10,7 @@ use super::tracer::{Observer, Verdict};
 /// An error that storage calls return instead of taking effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// ENOSPC, EROFS or EIO..
+    /// ENOSPC, EROFS or EIO.
     pub error: Errno,
     /// The first call to fail, counted from 1.
     pub from: usize,

@@ -215,7 +215,7 @@ impl<'a> Tracer<'a> {
                 self.enter(thread, entry.nr, &entry.args)
             }
             libc::PTRACE_SYSCALL_INFO_EXIT => {
-                // SAFETY: as above..
+                // SAFETY: as above.
                 let exit = unsafe { info.u.exit };
                 self.exit(thread, exit.sval)
             }

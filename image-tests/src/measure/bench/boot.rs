@@ -14,7 +14,7 @@ use crate::doubles::pki::Authority;
 const PROVISION: &str = "firstboot.service";
 const ENROLL: &str = "firstboot-enroll.service";
 const GREENGRASS: &str = "ggl.core.iotcored.service";
-/// All that has a start of its own before Greengrass.
+/// The units that start before Greengrass.
 const UNITS: [&str; 3] = [
     // By the UUID that the guest's fstab has.
     r"firstboot-fsck@dev-disk-by\x2duuid-2661\x2d8777.service",
@@ -22,7 +22,7 @@ const UNITS: [&str; 3] = [
     ENROLL,
 ];
 
-/// The rows. `guest/build` has to have been run.
+/// The rows. Needs the files that `guest/build` makes.
 pub fn rows() -> Result<Vec<Row>> {
     let authority = Authority::new()?;
     let machine = Machine::flash("nucleus-lite")?;

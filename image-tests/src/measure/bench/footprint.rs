@@ -47,7 +47,7 @@ pub fn rows(host: &Path, aarch64: Option<&Path>) -> Result<Vec<Row>> {
     }
     rows.push(
         Row::new(
-            "installed, with all that it needs",
+            "installed, with everything it needs",
             Unit::Kibibytes,
             program + closure(OURS)?,
         )

@@ -1,5 +1,5 @@
-//! The manual pages and shell completions in the repository are those of the command lines: clap_mangen and clap_complete
-//! make them here, so that no build of the programs needs either. `make generated` writes them.
+//! The manual pages and shell completions in the repository match the command lines. clap_mangen and clap_complete make
+//! them here, so that no build of the programs needs either. `make generated` writes them.
 
 mod completions;
 mod page;
@@ -34,7 +34,7 @@ fn pages_and_completions_are_current() -> Result<()> {
         let committed = fs::read(&file).with_context(|| format!("{}", path.display()))?;
         assert!(
             committed == content,
-            "{}: not what the command line makes of it; run `make generated`",
+            "{} does not match the command line: run `make generated`",
             path.display()
         );
     }

@@ -1,4 +1,4 @@
-//! A manual page of a command line: its sections, from what --help says and what a page says besides.
+//! The sections of a command line's manual page, from --help and from what only a manual page says.
 
 use anyhow::{Context, Result};
 use clap::Command;
@@ -16,7 +16,7 @@ pub fn page(program: &Program) -> Result<Vec<u8>> {
         .section(program.section)
         .manual(program.manual)
         .source("tpm-greengrass")
-        // A page is of a version, not of a day.
+        // A page has a version, not a date.
         .date(program.release());
     let mut page = Vec::new();
     man.render_title(&mut page)?;
@@ -103,8 +103,8 @@ fn subcommand(command: &Command) -> Result<Vec<u8>> {
     Ok(part)
 }
 
-/// The options that are a command's own, as clap_mangen writes them, without its heading. Those of all commands stand
-/// with the program's.
+/// A command's own options, as clap_mangen writes them, without its heading. Those of all commands are listed with the
+/// program's.
 fn options(command: &Command) -> Result<Vec<u8>> {
     let is_inherited = command
         .get_bin_name()
@@ -122,7 +122,7 @@ fn options(command: &Command) -> Result<Vec<u8>> {
 
 /// What a help text has after the options.
 struct Help {
-    /// In words; tables and lists, which are indented, left out.
+    /// The prose, without tables and lists, which are indented.
     paragraphs: Vec<String>,
     /// The lines of the examples.
     examples: Vec<String>,

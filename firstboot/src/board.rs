@@ -1,4 +1,4 @@
-//! What tells one board from another: the serial number and the machine ID.
+//! What distinguishes one board from another: the serial number and the machine ID.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub fn serial(layout: &Layout) -> Option<String> {
     identifier(layout, "/sys/firmware/devicetree/base/serial-number")
 }
 
-/// What the board has said of itself in the record of its request.
+/// The serial number in the record of the board's request.
 fn recorded_serial(layout: &Layout) -> Option<String> {
     let record = std::fs::read(layout.at(IDENTITY).join("request.json")).ok()?;
     let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
@@ -28,9 +28,8 @@ fn recorded_serial(layout: &Layout) -> Option<String> {
     is_usable(serial).then(|| serial.to_owned())
 }
 
-/// The machine ID (machine-id(5)), made by systemd at the first boot, unlike the serial number: 32 lowercase
-/// hexadecimal digits. Only one that is on the disk lasts: while it is not, as with a read-only or volatile
-/// /etc, systemd mounts the file from /run/machine-id over it.
+/// The machine ID (machine-id(5)): 32 lowercase hexadecimal digits, which systemd makes at the first boot. Only one on
+/// the disk lasts: with a read-only or volatile /etc, systemd mounts /run/machine-id over the file.
 pub fn machine_id(layout: &Layout) -> Option<String> {
     let path = layout.at("/etc/machine-id");
     let id = identifier(layout, "/etc/machine-id")?;

@@ -1,7 +1,7 @@
-//! The FAT partition: what the operator puts there, and what the device puts there for him.
+//! The FAT partition: what the operator puts there, and what the device puts there for the operator.
 //!
-//! It has neither owners nor modes, and everybody who ever had the card may have written to it:
-//! what is read is bounded and never followed, and no secret is ever written.
+//! It has neither owners nor modes, and anybody who ever had the card may have written to it. Reads are limited in size
+//! and follow no links, and no secret is ever written.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ impl BootPartition {
         }
     }
 
-    /// A file of it.
+    /// A file in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -42,20 +42,20 @@ impl BootPartition {
             .join(format!("{}.pem", file_name(thing_name)))
     }
 
-    /// The same wrapped, so that only this device's TPM can open it.
+    /// The same, wrapped so that only this device's TPM can open it.
     pub fn reply_path(&self, thing_name: &str) -> PathBuf {
         self.path("certificates")
             .join(format!("{}.reply.json", file_name(thing_name)))
     }
 
-    /// What lies where the certificate is expected, by name, in order.
+    /// The names of the files where the certificate is expected, sorted.
     pub fn certificate_names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.path("certificates"));
         let name = |entry: std::io::Result<std::fs::DirEntry>| {
             Some(entry.ok()?.file_name().to_string_lossy().into_owned())
         };
         let mut names: Vec<String> = entries.into_iter().flatten().filter_map(name).collect();
-        // What a Mac leaves on every card.
+        // macOS leaves these on every card.
         names.retain(|name| !name.starts_with('.'));
         names.sort();
         names
@@ -67,7 +67,7 @@ impl BootPartition {
         content.of_kind(ErrorKind::Settings)
     }
 
-    /// The claim certificate and its key: what a whole fleet shows to get certificates of its own.
+    /// The claim certificate and its key, which every device of a fleet shows to get a certificate of its own.
     pub fn claim_paths(&self) -> [PathBuf; 2] {
         [self.path("claim.cert.pem"), self.path("claim.key.pem")]
     }
@@ -79,8 +79,8 @@ impl BootPartition {
             .any(|path| path.symlink_metadata().is_ok())
     }
 
-    /// What to say of a claim pair where nothing uses it: the offline method leaves it alone, and it is good for
-    /// certificates of the whole fleet.
+    /// A warning about a claim pair that nothing uses: the offline method leaves it alone, and it can get certificates
+    /// for the whole fleet.
     pub fn unused_claim(&self) -> Option<String> {
         let [_, key] = self.claim_paths();
         self.has_claim().then(|| {
@@ -100,11 +100,11 @@ impl BootPartition {
         Ok(files::overwrite_and_remove(&certificate)?)
     }
 
-    /// The claim key, where every user of the device can read it.
+    /// The claim key, if every user of the device can read it.
     pub fn readable_claim_key(&self) -> Option<PathBuf> {
         let [_, key] = self.claim_paths();
         let others_may = |path: &Path, bit| path.metadata().is_ok_and(|m| m.mode() & bit != 0);
-        // The folder, and what it lies in.
+        // The folder and its parent.
         let mut directories = key.ancestors().skip(1).take(2);
         let readable =
             others_may(&key, 0o004) && directories.all(|directory| others_may(directory, 0o001));
@@ -139,7 +139,7 @@ impl BootPartition {
         Ok(files::sync_directory(&self.path("requests"))?)
     }
 
-    /// Removes request and record, each as far as it is what was published.
+    /// Removes request and record, each only if it is as published.
     pub fn withdraw_request(&self, thing_name: &str, published: [&[u8]; 2]) -> Result<()> {
         for (path, published) in self.request_paths(thing_name).iter().zip(published) {
             if holds(path, published) {
@@ -149,9 +149,8 @@ impl BootPartition {
         Ok(())
     }
 
-    /// Tells the operator how things stand: `status.json`, written only where it says something
-    /// new, so that a boot with nothing to do writes nothing. A boot partition that cannot be
-    /// written is no reason to stop.
+    /// Tells the operator how things stand: `status.json`, written only if it has changed, so that a boot with nothing
+    /// to do writes nothing. A boot partition that cannot be written is no reason to stop.
     pub fn publish_status(&self, status: &Value) {
         let attempt = || -> Result<()> {
             let text = output::json_text(status)?;

@@ -143,7 +143,7 @@ impl Arguments {
         }
     }
 
-    /// Why the command cannot run before somebody names a TPM.
+    /// Why the command cannot run unless a TPM is named.
     fn objection(&self) -> Option<String> {
         if self.tcti().is_some() || matches!(self.command, Command::Status { .. }) {
             return None;
@@ -194,7 +194,7 @@ fn advance(layout: Layout, tcti: Option<&str>, goal: Goal) -> Result<()> {
     let _lock = lock(&layout)?;
     let mut context = Context::open(layout, tcti);
     let outcome = provision::run(&mut context, goal);
-    // What a renewal leaves to be done is about to be done, or is of no interest beside it.
+    // What a renewal leaves undone is about to be done, or does not matter to it.
     if goal != Goal::Renewal || outcome.is_end() {
         report::publish(
             &context,
@@ -255,10 +255,10 @@ pub fn read<T: Into<OsString> + Clone>(
     }
 }
 
-/// Parses the arguments. Where there is nothing to run, clap's own text is printed: help, or what is wrong with them.
+/// Parses the arguments. If there is nothing to run, prints clap's own text: help, or what is wrong with them.
 pub fn parse() -> std::result::Result<Arguments, Exit> {
     read(std::env::args_os()).map_err(|e| {
-        // Nothing can be done where standard error is closed.
+        // Nothing can be done if standard error is closed.
         let _ = e.print();
         if e.use_stderr() {
             Exit::Usage

@@ -1,5 +1,5 @@
-//! Whether what is written to a place is still there after the power goes: an identity in memory would be another one
-//! at each boot, and each of them would ask for a certificate.
+//! Whether what is written to a path survives a power cut: an identity in memory would be a new one at each boot, and
+//! each would request a certificate.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::layout::{IDENTITY, Layout};
 
-/// Overlays on overlays, loop devices on those: as deep as anybody builds them.
+/// Maximum depth of overlays on overlays and loop devices on those: more than anybody builds.
 const MOST_LAYERS: usize = 8;
 
-/// What keeps an identity from lasting where this device has it, and what to do about it.
+/// Why an identity would not last on this device, and what to do about it.
 ///
-/// A tree under `--root` that lies in memory as a whole is somebody's copy, and not what a device boots from.
+/// A tree under `--root` that is in memory as a whole is a copy, and not what a device boots from.
 pub fn objection(layout: &Layout) -> Option<String> {
     let identity = layout.at(IDENTITY);
     let beside = identity.parent()?;
@@ -39,20 +39,20 @@ pub fn objection(layout: &Layout) -> Option<String> {
     })
 }
 
-/// Why a place does not outlast the power, as far as the kernel tells (proc(5), /proc/pid/mountinfo).
+/// Why a path does not survive a power cut, as far as the kernel tells (proc(5), /proc/pid/mountinfo).
 fn lies_in_memory(path: &Path, layers: usize) -> Option<String> {
     let layers = layers.checked_sub(1)?;
     let mount = Mount::of(path)?;
     match mount.kind.as_str() {
         // rootfs is an initramfs.
         "tmpfs" | "ramfs" | "rootfs" => Some(mount.kind),
-        // Linux, Documentation/filesystems/overlayfs.rst: what is written goes to the upper directory.
+        // Linux, Documentation/filesystems/overlayfs.rst: writes go to the upper directory.
         "overlay" => {
             // Linux 6.18 shows it as fsync=volatile.
             if mount.option("volatile").is_some() || mount.option("fsync") == Some("volatile") {
                 return Some("an overlay mounted with the option volatile".into());
             }
-            // Where an initramfs has mounted it, its name may mean nothing here: then nobody knows.
+            // If an initramfs has mounted it, its name may mean nothing here: then it is unknown.
             let why = lies_in_memory(Path::new(mount.option("upperdir")?), layers)?;
             Some(format!("an overlay, with its upper directory in {why}"))
         }
@@ -60,8 +60,8 @@ fn lies_in_memory(path: &Path, layers: usize) -> Option<String> {
     }
 }
 
-/// Why a block device, by its directory in sysfs, does not outlast the power: zram and brd (the kernel's modules for
-/// disks in memory), or what is on top of them.
+/// Why a block device, by its directory in sysfs, does not survive a power cut: zram and brd (the kernel's modules for
+/// disks in memory), or devices on top of them.
 fn block_device_in_memory(device: &Path, layers: usize) -> Option<String> {
     let layers = layers.checked_sub(1)?;
     let mut device = device.to_path_buf();
@@ -97,7 +97,7 @@ struct Mount {
 }
 
 impl Mount {
-    /// The one that a place is on: of those at the same point, the last is on top.
+    /// The mount that a path is on: of several at the same point, the last is on top.
     fn of(path: &Path) -> Option<Self> {
         let path = fs::canonicalize(path).ok()?;
         fs::read_to_string("/proc/self/mountinfo")
@@ -130,7 +130,7 @@ impl Mount {
         })
     }
 
-    /// Its directory in sysfs, if it is on one: by its number or, where that is the file system's own (btrfs), by its
+    /// Its directory in sysfs, if it is on one: by its number or, if that is the file system's own (btrfs), by its
     /// name.
     fn block_device(&self) -> Option<PathBuf> {
         let by_number = Path::new("/sys/dev/block").join(&self.device);
@@ -142,7 +142,7 @@ impl Mount {
     }
 }
 
-/// Blank, tab, newline and backslash come as three octal digits (proc(5)).
+/// Spaces, tabs, newlines and backslashes are written as three octal digits (proc(5)).
 fn unescaped(field: &str) -> String {
     [
         ("\\040", " "),

@@ -1,6 +1,6 @@
 //! The program's error: what kind of thing went wrong, a sentence for the operator, and what caused it.
 //!
-//! Decisions read the kind. Which exit status that is, [`crate::exit`] decides.
+//! Decisions read the kind. [`crate::exit`] alone turns it into an exit status.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,13 +14,13 @@ use firstboot_formats::printable::printable;
 pub enum ErrorKind {
     /// Settings, root certificates or claim pair are missing or invalid.
     Settings,
-    /// There is no TPM, nobody answers there, or its self-test fails.
+    /// There is no TPM, it does not answer, or its self-test fails.
     NoTpm,
-    /// The TPM answers, and says no.
+    /// The TPM refuses.
     TpmRefuses,
     /// Something could not be written.
     CannotWrite,
-    /// Time or somebody else has to put it right: the network, AWS IoT Core, the end of a lockout.
+    /// Time or somebody else has to fix it: the network, AWS IoT Core, the end of a lockout.
     Waiting,
     /// Anything else.
     Other,
@@ -58,7 +58,7 @@ impl Error {
         Self::new(ErrorKind::Settings, message)
     }
 
-    /// Keeps the error that caused this one. Its words are in the message already, where the operator is to read them.
+    /// Keeps the error that caused this one. The message for the operator already has its words.
     pub fn caused_by(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             source: Some(source.into().into()),
@@ -67,7 +67,7 @@ impl Error {
     }
 }
 
-/// The message alone: one sentence, with the words of its cause.
+/// The message alone: one sentence, including the cause.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
@@ -91,12 +91,12 @@ impl From<formats::Error> for Error {
     }
 }
 
-/// Makes an [`Error`] of a library's.
+/// Turns a library's error into an [`Error`].
 pub trait ResultExt<T> {
     /// "`what`: the library's own words".
     fn context(self, kind: ErrorKind, what: impl FnOnce() -> String) -> Result<T>;
 
-    /// The library's own words, which say enough.
+    /// The library's own words, if they say enough.
     fn of_kind(self, kind: ErrorKind) -> Result<T>;
 }
 

@@ -1,4 +1,4 @@
-//! The exit status: the one place where it is decided. docs/status.md documents it.
+//! The exit status, decided only here. docs/status.md documents it.
 //!
 //! The numbers are those of sysexits(3), so that a unit file or a factory script can tell "there is no TPM" from "still
 //! waiting for the certificate" without reading the log.

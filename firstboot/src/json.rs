@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_by_key() {
+    fn trees_are_merged_key_by_key() {
         let mut tree = json!({"a": 1, "b": {"c": 2, "d": 3}, "e": [1, 2]});
         merge(&mut tree, json!({"b": {"c": 4}, "e": [3]}));
         assert_eq!(tree, json!({"a": 1, "b": {"c": 4, "d": 3}, "e": [3]}));

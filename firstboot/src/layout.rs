@@ -1,4 +1,4 @@
-//! Where everything lies: each absolute path of the device, below `--root`.
+//! Where everything is: each absolute path of the device, below `--root`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,11 @@ pub const STAGING: &str = "/var/lib/tpm2_pkcs11.new";
 pub const ORPHAN_SUFFIX: &str = ".orphan-";
 /// The Name of a storage key at 0x81000001 that was found to have an authorization value.
 pub const ROOT_KEY_WITH_AUTH: &str = "/var/lib/firstboot/root-key-with-auth";
-/// What the operator and the device exchange, on the FAT partition.
+/// The folder on the FAT partition through which operator and device exchange files.
 pub const BOOT: &str = "/boot/firstboot";
 /// The image's default settings.
 pub const IMAGE_SETTINGS: &str = "/usr/lib/firstboot/firstboot.json";
-/// The root certificates that are used when the operator gives none: the five of Amazon Trust Services.
+/// The root certificates if the operator gives none: the five of Amazon Trust Services.
 pub const IMAGE_ROOT_CA: &str = "/usr/lib/firstboot/AmazonTrustServices.pem";
 /// Lock files: our own, and the PKCS#11 library's.
 pub const RUN: &str = "/run/firstboot";
@@ -45,19 +45,19 @@ impl Layout {
         }
     }
 
-    /// Whether the device itself is elsewhere.
+    /// Whether this is only a card, and the device is elsewhere.
     pub fn is_card(&self) -> bool {
         self.is_card
     }
 
-    /// Where the device's `absolute` path is to be found here.
+    /// The path here of the device's `absolute` path.
     pub fn at(&self, absolute: impl AsRef<Path>) -> PathBuf {
         let absolute = absolute.as_ref();
         self.root
             .join(absolute.strip_prefix("/").unwrap_or(absolute))
     }
 
-    /// The group's number in the device's own `/etc/group`: with `--root`, the host's is another.
+    /// The group's number in the device's own `/etc/group`, which with `--root` is not the host's.
     pub fn group(&self, name: &str) -> Option<u32> {
         let groups = std::fs::read_to_string(self.at("/etc/group")).ok()?;
         groups.lines().find_map(|line| {

@@ -1,6 +1,6 @@
-//! The log, on standard error: one line a record.
+//! The log, on standard error: one line per record.
 //!
-//! Whoever reads may be gone: that stops nothing. Loggers that use `eprintln!` panic there, in the middle of
+//! The reader may be gone, which must stop nothing. Loggers that use `eprintln!` would panic, in the middle of
 //! provisioning.
 
 use std::io::stderr;
@@ -10,21 +10,21 @@ use firstboot_formats::output::say;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::sys::stat::fstat;
 
-/// Starts the log on standard error, `LEVEL [target] message`; the journal adds the time. Where standard error is the
-/// journal's, each line begins with its priority, `<6>`, which the journal takes off (sd-daemon(3)).
+/// Starts the log on standard error, `LEVEL [target] message`; the journal adds the time. If standard error is the
+/// journal's, each line begins with its priority, such as `<6>`, which the journal removes (sd-daemon(3)).
 pub fn start(level: LevelFilter) {
     let log: &'static StandardError = if is_journal(stderr()) {
         &StandardError { prefix: priority }
     } else {
         &StandardError { prefix: |_| "" }
     };
-    // Refused only where a log has been started before.
+    // Refused only if a log has been started before.
     if log::set_logger(log).is_ok() {
         log::set_max_level(level);
     }
 }
 
-/// Whether this is what the journal reads: JOURNAL_STREAM has its device and inode, in decimal digits (systemd.exec(5)).
+/// Whether the journal reads this stream: JOURNAL_STREAM has its device and inode, in decimal digits (systemd.exec(5)).
 /// A program whose output is redirected inherits the variable and fails the comparison.
 fn is_journal(stream: impl AsFd) -> bool {
     let (Ok(journal), Ok(status)) = (std::env::var("JOURNAL_STREAM"), fstat(stream)) else {
@@ -44,13 +44,13 @@ fn priority(level: Level) -> &'static str {
 }
 
 struct StandardError {
-    /// What a line of this level begins with.
+    /// The prefix of a line of this level.
     prefix: fn(Level) -> &'static str,
 }
 
 impl Log for StandardError {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // What goes wrong in there is said again, in the operator's words.
+        // Its errors are reported again, in words for the operator.
         !metadata.target().starts_with("tss_esapi")
     }
 

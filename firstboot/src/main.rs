@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(exit) => return exit.into(),
     };
-    // Whatever is made is private until it is given away on purpose.
+    // Every new file is private until it is given away on purpose.
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
     start_log(arguments.verbose);
     let exit = match cli::run(&arguments) {
@@ -42,8 +42,8 @@ fn start_log(verbose: bool) {
     }
 }
 
-/// The TPM libraries print to standard error by themselves, with words that alarm where nothing is
-/// wrong ("no such table: schema" on a new store). Whoever sets these variables keeps them.
+/// The TPM libraries print to standard error by themselves, with alarming words even if nothing is wrong ("no such
+/// table: schema" on a new store). Variables that are already set stay.
 #[allow(unsafe_code)]
 fn quieten_libraries() {
     for (name, value) in [("TSS2_LOG", "all+none"), ("TPM2_PKCS11_LOG_LEVEL", "0")] {

@@ -1,4 +1,4 @@
-//! What the console, the journal and systemd are told while something takes time.
+//! Tells the console, the journal and systemd what is going on while something takes time.
 
 use std::time::Instant;
 
@@ -22,8 +22,8 @@ pub fn with_progress<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> R
 
 /// Tells systemd (`systemctl status`) what is going on; without systemd, nothing happens.
 pub fn status(what: &str) {
-    // A line feed would begin another assignment (sd_notify(3)).
+    // A line feed would start another assignment (sd_notify(3)).
     let what = printable(what.to_owned());
-    // A line that cannot be delivered is no reason to stop provisioning.
+    // A lost line is no reason to stop provisioning.
     let _ = sd_notify::notify(&[NotifyState::Status(&what)]);
 }

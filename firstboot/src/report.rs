@@ -1,7 +1,7 @@
 //! What people are shown: `firstboot status`, `firstboot tpm`, and the same as JSON.
 //!
-//! Both are one JSON object, of which the text form is the rendering: what is in one is in the
-//! other. Names are stable; new ones may be added.
+//! Each is one JSON object, and the text is rendered from it: both forms have the same content. Names are stable; new
+//! ones may be added.
 
 use std::path::Path;
 
@@ -18,11 +18,11 @@ use crate::provision::{self, Context, IdentityState, Places, State, Step, Survey
 use crate::settings::Settings;
 use crate::tpm::Tpm;
 
-/// The version of what `firstboot status --json` and `status.json` say. Another version has other names, a new
-/// name alone is none.
+/// The version of `firstboot status --json` and `status.json`. Changed names make a new version; additional names do
+/// not.
 const VERSION: u32 = 1;
 
-/// What is there, and what is next. Never fails: what cannot be looked at is named.
+/// What is there, and what is next. Never fails: it names what it cannot look at.
 pub fn status(layout: Layout, tcti: Option<&str>) -> Value {
     let mut context = Context::open(layout, tcti);
     let mut report = match Survey::take(&mut context, None) {
@@ -41,7 +41,7 @@ pub fn status(layout: Layout, tcti: Option<&str>) -> Value {
     report
 }
 
-/// Says on the boot partition how things stand, with what was seen last.
+/// Reports on the boot partition how things stand, from the last survey.
 pub fn publish(context: &Context, survey: Option<&Survey>, state: State, message: &str) {
     let mut status = summary(context, survey, state);
     status["message"] = json!(message);
@@ -92,7 +92,7 @@ fn summary(context: &Context, survey: Option<&Survey>, state: State) -> Value {
     report
 }
 
-/// Whether Greengrass can run in this state, if nothing is missing for it.
+/// Whether Greengrass can run in this state, if nothing is missing.
 fn is_service(state: State) -> bool {
     matches!(
         state,
@@ -100,7 +100,7 @@ fn is_service(state: State) -> bool {
     )
 }
 
-/// Adds a list, if there is something in it.
+/// Adds a list, unless it is empty.
 fn add<T: Serialize>(report: &mut Value, name: &str, list: Vec<T>) {
     if !list.is_empty() {
         report[name] = json!(list);
@@ -150,7 +150,7 @@ fn describe(context: &Context, survey: &Survey) -> Value {
     report
 }
 
-/// How a certificate is got, and how far that has come. Never the ownership token itself.
+/// How the device gets its certificate, and how far that has got. Never the ownership token itself.
 fn enrollment(places: &Places, settings: &Settings) -> Value {
     let wanted = &settings.enrollment;
     let mut report = json!({ "method": wanted.method });
@@ -205,7 +205,7 @@ fn obstacles(layout: &Layout, tcti: Option<&str>) -> Vec<String> {
     obstacles
 }
 
-/// What the TPM is, how it is, and what is persistent in it.
+/// What the TPM is, its state, and what is persistent in it.
 pub fn tpm(tpm: &mut Tpm) -> Result<Value> {
     let identification = tpm.identification()?;
     let (limits, lockout) = tpm.limits()?;

@@ -1,4 +1,4 @@
-//! PINs: made from two sources of randomness, kept in one place of fixed size, wiped when dropped.
+//! PINs: made from two sources of randomness, kept in one buffer of fixed size, wiped when dropped.
 
 use std::fmt;
 use std::fmt::Write;
@@ -11,9 +11,9 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 /// Bytes of randomness in a PIN: 120 bits.
 pub const ENTROPY: usize = 15;
 
-/// The longest PIN that every consumer reads whole: pkcs11-provider before 1.2 cuts a PIN file
-/// after 31 characters (`MAX_PIN_LENGTH` 32 with `BIO_gets`, its src/util.c), and each use of a
-/// cut PIN costs a dictionary-attack try.
+/// The longest PIN that every consumer reads whole: pkcs11-provider before 1.2 truncates a PIN file after 31 characters
+/// (`MAX_PIN_LENGTH` 32 with `BIO_gets`, its src/util.c), and each use of a truncated PIN costs a dictionary-attack
+/// try.
 pub const MAX_LENGTH: usize = 31;
 
 /// A PIN. `Debug` does not show it, and there is no `Display`.
@@ -54,7 +54,7 @@ impl Pin {
         pin
     }
 
-    /// The PIN in clear, for the PKCS#11 library and for the files of those who may know it.
+    /// The PIN in clear, for the PKCS#11 library and for the files whose readers may know it.
     pub fn expose(&self) -> &str {
         &self.0
     }

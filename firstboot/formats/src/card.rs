@@ -1,4 +1,4 @@
-//! The card: what device and station exchange lies on the FAT partition, in the folder `firstboot/`.
+//! The card: device and station exchange files in the folder `firstboot/` on the FAT partition.
 
-/// A certificate chain or a root certificate may have this many bytes.
+/// Maximum size of a file with a certificate chain or root certificates, bytes.
 pub const MAX_CERTIFICATE: usize = 64 * 1024;

@@ -1,15 +1,15 @@
-//! What time it is, and whether that can be believed: a Raspberry Pi has no battery-backed clock.
+//! The time, and whether it can be trusted: a Raspberry Pi has no battery-backed clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A moment and its trustworthiness.
+/// A time, and whether it can be trusted.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     /// Time since the epoch, UTC.
     pub now: Duration,
-    /// Whether the kernel's clock is disciplined (NTP, PTP): adjtimex(2) does not say TIME_ERROR.
-    /// An undisciplined clock of a device without RTC runs behind, never ahead: systemd starts it
-    /// at its own build time or where it last stood.
+    /// Whether the kernel's clock is disciplined (NTP, PTP): adjtimex(2) does not say TIME_ERROR. An undisciplined
+    /// clock of a device without RTC runs behind, never ahead: systemd starts it at its own build time or at the last
+    /// time it saved.
     pub synchronised: bool,
 }
 

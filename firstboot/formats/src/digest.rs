@@ -7,8 +7,8 @@ use crate::encoding::from_hex;
 /// SHA-256 of something: an EK certificate, an issuer's certificate.
 pub type Fingerprint = [u8; 32];
 
-/// SHA-256. By OpenSSL's old interface: `SHA256()` has looked its algorithm up among all providers since 3.0, which
-/// at a boot with nothing to do is a tenth of all that there is to compute.
+/// SHA-256. Uses OpenSSL's old interface: since 3.0, `SHA256()` looks its algorithm up among all providers, which is a
+/// tenth of the computation of a boot with nothing to do.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(bytes);

@@ -1,6 +1,6 @@
 //! Bytes in JSON: base64 (RFC 4648 §4, with padding) for binaries, hexadecimal digits for what people compare.
 //!
-//! Read strictly, so that the same bytes have one text only: no white space, no missing padding.
+//! Decoding is strict, so that the same bytes have only one encoding: no white space, no missing padding.
 
 use ::base64::Engine;
 use ::base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,7 @@ pub fn to_base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// What [`to_base64`] has written.
+/// Decodes what [`to_base64`] writes.
 pub fn from_base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
@@ -60,7 +60,7 @@ pub mod optional_base64 {
         }
     }
 
-    /// Reads them; `null` is no text, and refused.
+    /// Reads them; refuses `null`.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
         super::base64::deserialize(from).map(Some)
     }
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_text_for_the_same_bytes() {
+    fn the_same_bytes_have_one_encoding() {
         for bytes in [&b""[..], b"a", b"ab", b"abc", &[0xFB, 0xFF]] {
             assert_eq!(from_base64(&to_base64(bytes)).unwrap(), bytes);
         }

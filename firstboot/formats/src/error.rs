@@ -1,4 +1,4 @@
-//! The crate's error: a sentence for the operator. What it means for a program's exit status is the program's affair.
+//! The crate's error: a sentence for the operator. Each program decides its exit status.
 
 use std::fmt;
 
@@ -47,7 +47,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Says what was being done when a library's error came up.
+/// Adds to a library's error what was being done.
 pub(crate) trait Context<T> {
     /// "`what`: the library's own words".
     fn context(self, kind: Kind, what: impl FnOnce() -> String) -> Result<T>;

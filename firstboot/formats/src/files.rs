@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all, and that stay after the power goes.
+//! Files that are there whole or not at all, and that survive a power cut.
 //!
 //! The order is always the same: write a temporary file beside it, sync that, rename it over the target, sync the
 //! directory. rename(2) is atomic, fsync(2) of the directory makes the new name durable.
@@ -22,13 +22,13 @@ pub struct Access {
     pub group: Option<u32>,
 }
 
-/// The owner that files have to have. Whoever is not root can give nothing away, and is shown what root will see.
+/// The owner that files have to have; none for another user than root, who cannot give files away.
 fn owner() -> Option<Uid> {
     geteuid().is_root().then_some(Uid::from_raw(0))
 }
 
 impl Access {
-    /// For root alone.
+    /// Only for root.
     pub const PRIVATE: Self = Self {
         mode: 0o600,
         group: None,
@@ -56,7 +56,7 @@ pub fn write(path: &Path, content: &[u8], access: Option<Access>) -> Result<()> 
     })
 }
 
-/// The same for one of several files in a directory that is to be synced afterwards: only then is the name durable.
+/// The same for one of several files in a directory that the caller syncs afterwards: only then is the name durable.
 pub fn write_without_dir_sync(path: &Path, content: &[u8], access: Option<Access>) -> Result<()> {
     let attempt = || -> io::Result<()> {
         let new = temp_path(path);
@@ -78,7 +78,7 @@ pub fn write_without_dir_sync(path: &Path, content: &[u8], access: Option<Access
     })
 }
 
-/// Makes an empty file for its name's sake, durably; one that is there stays.
+/// Creates an empty file, whose name is all that matters, durably; keeps an existing one.
 pub fn make_empty(path: &Path) -> Result<()> {
     OpenOptions::new()
         .write(true)
@@ -92,8 +92,8 @@ pub fn make_empty(path: &Path) -> Result<()> {
         })
 }
 
-/// Changes owner, group and mode of the file or directory at `path`, durably. A symbolic link is refused: what it
-/// leads to is another's.
+/// Changes owner, group and mode of the file or directory at `path`, durably. A symbolic link is refused: its target
+/// belongs to somebody else.
 pub fn set_access(path: &Path, access: Access) -> Result<()> {
     let attempt = || -> io::Result<()> {
         let file = OpenOptions::new()
@@ -112,13 +112,13 @@ pub fn set_access(path: &Path, access: Access) -> Result<()> {
     })
 }
 
-/// The owner first: the one before could open the file again under a new mode.
+/// The owner first: the previous one could open the file again under a new mode.
 fn give(file: &File, access: Access) -> io::Result<()> {
     fchown(file, owner().map(Uid::as_raw), access.group)?;
     file.set_permissions(Permissions::from_mode(access.mode))
 }
 
-/// Whether `path` itself, not what a link leads to, has this owner, mode and group. Without a group, any will do.
+/// Whether `path` itself, not a link's target, has this owner, mode and group. Without a group, any will do.
 pub fn has_access(path: &Path, access: Access) -> bool {
     fs::symlink_metadata(path).is_ok_and(|m| {
         !m.is_symlink()
@@ -138,7 +138,7 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<()> {
         missing.reverse();
         for directory in missing {
             match fs::create_dir(directory) {
-                // by another firstboot, meanwhile
+                // Another firstboot has made it in the meantime.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
                 made => made?,
             }
@@ -154,7 +154,7 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<()> {
     })
 }
 
-/// Renames, durably. The target must not be a directory that holds something.
+/// Renames, durably. The target must not be a directory with something in it.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to)
         .and_then(|()| sync_parent_io(to))
@@ -178,8 +178,8 @@ pub fn remove(path: &Path) -> Result<()> {
         })
 }
 
-/// Overwrites a file with zeros where it lies, and removes it, durably; what is no regular file is
-/// only removed. Flash may keep an older copy of the blocks: no program can reach those.
+/// Overwrites a file with zeros in place, and removes it, durably; anything but a regular file is only removed. Flash
+/// may keep an older copy of the blocks, which no program can reach.
 pub fn overwrite_and_remove(path: &Path) -> Result<()> {
     let attempt = || -> io::Result<()> {
         let is_file = match fs::symlink_metadata(path) {
@@ -203,7 +203,7 @@ pub fn overwrite_and_remove(path: &Path) -> Result<()> {
     })
 }
 
-/// Removes a directory and all in it if it is there, durably.
+/// Removes a directory with its contents if it is there, durably.
 pub fn remove_tree(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -224,8 +224,8 @@ pub fn sync_directory(path: &Path) -> Result<()> {
         })
 }
 
-/// Reads a regular file of at most `limit` bytes; `None` where there is none. Symbolic links,
-/// devices and longer files are refused: the file may come from whoever had the card.
+/// Reads a regular file of at most `limit` bytes; `None` if there is none. Symbolic links, devices and longer files are
+/// refused: anybody who had the card may have made the file.
 pub fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
     let refuse = |why: &str| {
         Err(Error::other(format!(
@@ -235,7 +235,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
     };
     let file = OpenOptions::new()
         .read(true)
-        // O_NONBLOCK: a FIFO must not hold up the boot.
+        // O_NONBLOCK: a FIFO must not block the boot.
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
         .open(path);
     let file = match file {
@@ -249,7 +249,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
         if !metadata.is_file() {
             return Ok(false);
         }
-        // In one call, and another one that finds the end.
+        // One call reads it, and another finds the end.
         content.reserve_exact((metadata.len() as usize).min(limit) + 1);
         (&file).take(limit as u64 + 1).read_to_end(&mut content)?;
         Ok(true)

@@ -2,7 +2,8 @@
 //!
 //! Two programs are built on this crate: `firstboot`, which a device runs at boot, and `firstboot-station`, which an
 //! operator runs to answer devices' requests. Nothing here uses a TPM, PKCS#11, the network, or the process's
-//! environment. What it reads comes from whoever had the card: each reader has a limit, and refuses with a reason.
+//! environment. Anybody who had the card may have written what it reads: each reader has a limit, and refuses with a
+//! reason.
 //!
 //! A module uses its own floor and those below, never one above; `docs/architecture.md` has the floors of all crates.
 

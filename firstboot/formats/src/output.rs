@@ -1,7 +1,7 @@
-//! What both programs say: standard output and standard error.
+//! What both programs print on standard output and standard error.
 //!
-//! Whoever reads may have seen enough and be gone (`| head`): that stops nothing. `println!` and `eprintln!` panic
-//! there, in the middle of provisioning.
+//! The reader may have seen enough and be gone (`| head`), which must stop nothing. `println!` and `eprintln!` would
+//! panic, in the middle of provisioning.
 
 use std::io::{ErrorKind, Write, stderr, stdout};
 
@@ -22,14 +22,14 @@ pub fn print_json(value: &Value) -> Result<()> {
     print(&json_text(value)?)
 }
 
-/// JSON, indented, with a line feed at its end. What would steer a terminal is escaped as JSON has it (RFC 8259 §7):
-/// the value stays the same.
+/// JSON, indented, with a line feed at its end. Terminal control characters are escaped as in JSON (RFC 8259 §7): the
+/// value stays the same.
 pub fn json_text(value: &Value) -> Result<String> {
     let text = serde_json::to_string_pretty(value)
         .context(Kind::Other, || "cannot encode the status".into())?;
     let mut shown = String::with_capacity(text.len() + 1);
     for c in text.chars() {
-        // serde_json escapes U+0000 to U+001F itself; a line feed is its own.
+        // serde_json escapes U+0000 to U+001F itself; line feeds here come from its indentation.
         if c == '\n' || is_printable(c) {
             shown.push(c);
             continue;
@@ -52,8 +52,8 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Says a [`printable`] line on standard error, in one call, so that it does not mix with another program's. Nothing
-/// can be done where that is closed.
+/// Prints a [`printable`] line on standard error, in one call, so that it does not mix with another program's. Ignores
+/// a closed standard error.
 pub fn say(line: &str) {
     let line = printable(line.to_owned()) + "\n";
     let _ = stderr().write_all(line.as_bytes());

@@ -1,7 +1,7 @@
-//! PEM (RFC 7468), as it arrives: split at its markers, wherever these stand.
+//! PEM (RFC 7468), as it arrives: split at its markers, wherever they are.
 //!
 //! `cat` of files without a last line break puts an end and a beginning on one line; shells, YAML and JSON turn line
-//! breaks into `\n`. rustls-pki-types' reader goes by lines, and OpenSSL's, too.
+//! breaks into `\n`. The readers of rustls-pki-types and OpenSSL go by lines.
 
 use base64::Engine;
 use base64::alphabet;
@@ -13,10 +13,10 @@ use crate::printable::printable;
 const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
-/// A label has at most this many characters: the longest of RFC 7468 has 21.
+/// Maximum length of a label, characters: the longest in RFC 7468 has 21.
 const MAX_LABEL: usize = 64;
 
-/// Takes bits after the last byte that are not zero, as OpenSSL does.
+/// Accepts non-zero bits after the last byte, as OpenSSL does.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
@@ -24,21 +24,21 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 
 /// A block of a PEM text.
 pub struct Block {
-    /// What it says it is, such as `CERTIFICATE`.
+    /// Its label, such as `CERTIFICATE`.
     pub label: String,
     /// What is between its markers.
     body: Zeroizing<String>,
 }
 
-/// The blocks of a text; what is around them does not matter, and may be in any encoding. The error says what is
-/// wrong, for the operator.
+/// The blocks of a text; the text around them may be anything, in any encoding. The error tells the operator what is
+/// wrong.
 pub fn blocks(text: &[u8]) -> Result<Vec<Block>, String> {
     let text = String::from_utf8_lossy(text);
     let mut blocks = Vec::new();
     let mut rest = &*text;
     while let Some((_, after)) = rest.split_once(BEGIN) {
         rest = after;
-        // Words of somebody who writes about PEM are no marker.
+        // Prose about PEM is not a marker.
         let Some((label, after)) = after
             .split_once(DASHES)
             .filter(|(label, _)| label.len() <= MAX_LABEL && !label.contains('\n'))
@@ -62,14 +62,14 @@ pub fn blocks(text: &[u8]) -> Result<Vec<Block>, String> {
 }
 
 impl Block {
-    /// What the block encodes; nothing where it is damaged.
+    /// What the block encodes; nothing if it is damaged.
     pub fn decode(&self) -> Option<Zeroizing<Vec<u8>>> {
         let digits = Zeroizing::new(unescaped(&self.body));
         LENIENT.decode(&*digits).ok().map(Zeroizing::new)
     }
 }
 
-/// The base64 digits without white space, as it stands there or as JSON escapes it (RFC 8259 §7).
+/// The base64 digits without white space, plain or as JSON escapes it (RFC 8259 §7).
 fn unescaped(body: &str) -> String {
     let mut digits = String::with_capacity(body.len());
     let mut characters = body.chars();

@@ -1,7 +1,7 @@
-//! Words of others on a terminal and in a log.
+//! Foreign text on a terminal and in a log.
 
-/// A text for a terminal and for one line of a log. The words of others are in it, such as a key of a
-/// settings file: what would steer the terminal or turn the line round is shown, not sent.
+/// A text for a terminal and for one line of a log. It may contain foreign text, such as a key of a settings file:
+/// characters that would control the terminal or reverse the line are escaped.
 pub fn printable(text: String) -> String {
     if text.chars().all(is_printable) {
         return text;
@@ -16,14 +16,14 @@ pub fn printable(text: String) -> String {
     shown
 }
 
-/// Whether a character is seen as what it is: none of Unicode's Cc (control), Cf (format, bidirectional), Zl and Zp
-/// (line and paragraph ends), nor one that has no meaning (Co, Cn) or looks like a space.
+/// Whether a character shows as what it is: none of Unicode's Cc (control), Cf (format, bidirectional), Zl and Zp (line
+/// and paragraph ends), nor an unassigned or private one (Cn, Co), nor one that looks like a space.
 pub fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return !c.is_ascii_control();
     }
-    // The standard library knows Unicode's tables, but says so in the form of Debug only; after a letter, where a
-    // combining mark is what it should be.
+    // The standard library knows Unicode's tables, but shows that only through Debug; here after a letter, where a
+    // combining mark belongs.
     String::from_iter(['a', c]).escape_debug().count() == 2
 }
 
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_steers_a_terminal_is_shown_instead() {
+    fn what_controls_a_terminal_is_escaped() {
         // ESC, DEL, CSI as one character; soft hyphen, right-to-left override and isolate, zero-width joiner, byte
         // order mark, a tag; line and paragraph separators.
         for c in "\u{1b}\u{7f}\u{9b}\u{ad}\u{202e}\u{2067}\u{200d}\u{feff}\u{e0041}\u{2028}\u{2029}\n\r\t".chars() {

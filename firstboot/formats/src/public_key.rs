@@ -1,6 +1,6 @@
-//! A public key as everybody names it: the DER of its SubjectPublicKeyInfo (RFC 5280 §4.1.2.7).
+//! A public key as the DER of its SubjectPublicKeyInfo (RFC 5280 §4.1.2.7).
 //!
-//! Signatures of the TPM are verified here, in software, by the system's libcrypto.
+//! The TPM's signatures are verified here, in software, by the system's libcrypto.
 
 use std::fmt;
 
@@ -25,8 +25,8 @@ pub enum KeyType {
     #[default]
     #[serde(rename = "ecc-p256")]
     EccP256,
-    /// RSA with 2048 bits: 10 s on average, and now and then 50 s (docs/findings/slb9670.md,
-    /// "Latencies"). Needed for Greengrass's secret manager.
+    /// RSA with 2048 bits: 10 s on average, and occasionally 50 s (docs/findings/slb9670.md, "Latencies"). Needed for
+    /// Greengrass's secret manager.
     #[serde(rename = "rsa-2048")]
     Rsa2048,
 }
@@ -40,7 +40,7 @@ impl fmt::Display for KeyType {
     }
 }
 
-/// What a key signs with, whatever its size: a CA's may have another than a device's.
+/// A key's algorithm, whatever its size: a CA's key may have another size than a device's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyFamily {
     /// ECDSA, on any curve.
@@ -55,8 +55,8 @@ pub enum Scheme {
     /// What certificates and requests carry: ECDSA with SHA-256 (DER), or RSASSA-PKCS1-v1_5 with
     /// SHA-256.
     X509,
-    /// RSASSA-PSS with SHA-256, MGF1 with SHA-256 and a salt of 32 bytes: the only form that
-    /// TLS 1.3 takes from an RSA key (RFC 8446 §4.2.3, `rsa_pss_rsae_sha256`).
+    /// RSASSA-PSS with SHA-256, MGF1 with SHA-256 and a salt of 32 bytes: the only form that TLS 1.3 accepts from an
+    /// RSA key (RFC 8446 §4.2.3, `rsa_pss_rsae_sha256`).
     Pss,
 }
 
@@ -89,7 +89,7 @@ impl PublicKey {
         })
     }
 
-    /// From the DER of a SubjectPublicKeyInfo, as it stands in a request or a certificate.
+    /// From the DER of a SubjectPublicKeyInfo, as in a request or a certificate.
     pub fn from_spki(spki: Vec<u8>) -> Self {
         Self { spki }
     }
@@ -122,8 +122,7 @@ impl PublicKey {
         })
     }
 
-    /// Whether `signature` over `message` was made by this key. Anything that cannot be a
-    /// signature is none.
+    /// Whether `signature` over `message` was made by this key. Anything that cannot be a signature does not verify.
     pub fn verifies(&self, scheme: Scheme, message: &[u8], signature: &[u8]) -> bool {
         let attempt = || -> Result<bool, ErrorStack> {
             let key = self.decode()?;
@@ -148,8 +147,8 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// An ECDSA signature as PKCS#11 gives it (r and s, one after the other; PKCS#11 3.1 §6.3.1) in
-/// the DER of X.509 (`ECDSA-Sig-Value`, RFC 3279 §2.2.3).
+/// Converts an ECDSA signature from PKCS#11's form (r and s, concatenated; PKCS#11 3.1 §6.3.1) to the DER of X.509
+/// (`ECDSA-Sig-Value`, RFC 3279 §2.2.3).
 pub fn ecdsa_der(signature: &[u8]) -> Result<Vec<u8>, ErrorStack> {
     let (r, s) = signature.split_at(signature.len() / 2);
     EcdsaSig::from_private_components(BigNum::from_slice(r)?, BigNum::from_slice(s)?)?.to_der()

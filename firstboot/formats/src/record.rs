@@ -8,17 +8,17 @@ use crate::public_key::KeyType;
 /// The version of a [`Record`]'s form.
 pub const RECORD_VERSION: u32 = 1;
 
-/// What an operator's inventory wants to know about a request. The same text lies in the identity
-/// directory and on the boot partition.
+/// What an operator's inventory needs to know about a request. The same text is in the identity directory and on the
+/// boot partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The form's version, [`RECORD_VERSION`]; 0 in the record of an older firstboot. Another version has other
-    /// names, a new name alone is none.
+    /// The form's version, [`RECORD_VERSION`]; 0 in the record of an older firstboot. Changed names make a new version;
+    /// additional names do not.
     #[serde(default)]
     pub version: u32,
     /// The thing's name.
     pub thing_name: String,
-    /// The board's serial number; empty where it has none.
+    /// The board's serial number; empty if it has none.
     pub serial: String,
     /// The TPM, in words.
     pub tpm: String,
@@ -34,7 +34,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Stands for a record that is gone or damaged: nothing of it is as it should be, so that the request is signed anew.
+    /// Stands for a record that is lost or damaged: nothing in it is right, so the request is signed again.
     pub fn lost(key: KeyType) -> Self {
         Self {
             version: RECORD_VERSION,

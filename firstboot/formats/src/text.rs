@@ -1,7 +1,7 @@
 //! The one reader of text files that people make: on the boot partition, on the bench, in the image.
 //!
-//! Editors and shells put a byte order mark in front, and some write UTF-16: PowerShell's `>` does. What comes out of
-//! here is UTF-8 wherever the file was Unicode; line ends are left to the formats, which all take CRLF.
+//! Editors and shells put a byte order mark in front, and some write UTF-16: PowerShell's `>` does. The result is UTF-8
+//! if the file was Unicode; line ends are left to the formats, which all accept CRLF.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::error::Result;
 use crate::files;
 
-/// Reads a text file of at most `limit` bytes, as [`files::read`] does, and decodes it; `None` where there is none.
+/// Reads a text file of at most `limit` bytes, as [`files::read`] does, and decodes it; `None` if there is none.
 pub fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
     Ok(read_secret(path, limit)?.map(|mut text| std::mem::take(&mut *text)))
 }
@@ -21,7 +21,7 @@ pub fn read_secret(path: &Path, limit: usize) -> Result<Option<Zeroizing<Vec<u8>
     let content = files::read(path, limit)?.map(Zeroizing::new);
     Ok(content.map(|mut content| match decode(&content) {
         Cow::Owned(text) => Zeroizing::new(text),
-        // Most files are what they should be: these are not copied.
+        // Most files need no decoding: these are not copied.
         Cow::Borrowed(text) if text.len() == content.len() => {
             Zeroizing::new(std::mem::take(&mut *content))
         }
@@ -35,16 +35,17 @@ pub fn decode(content: &[u8]) -> Cow<'_, [u8]> {
         [0xEF, 0xBB, 0xBF, text @ ..] => text.into(),
         [0xFF, 0xFE, text @ ..] => utf16(text, u16::from_le_bytes).into(),
         [0xFE, 0xFF, text @ ..] => utf16(text, u16::from_be_bytes).into(),
-        // Without its mark: all that is read here begins with two ASCII characters (as JSON does, RFC 4627 §3).
+        // UTF-16 without a mark: everything that is read here begins with two ASCII characters (as JSON does, RFC 4627
+        // §3).
         [1..=0x7F, 0, 1..=0x7F, 0, ..] => utf16(content, u16::from_le_bytes).into(),
         [0, 1..=0x7F, 0, 1..=0x7F, ..] => utf16(content, u16::from_be_bytes).into(),
         _ => content.into(),
     }
 }
 
-/// A character that cannot be decoded becomes U+FFFD, which no format takes for one of its own.
+/// A character that cannot be decoded becomes U+FFFD, which means nothing in any of the formats.
 fn utf16(text: &[u8], unit: fn([u8; 2]) -> u16) -> Vec<u8> {
-    // Reserved in one piece: a secret leaves no half of itself behind where it grew. A unit has at most 3 bytes.
+    // Reserved in one piece, so that a growing buffer leaves no part of a secret behind. A unit has at most 3 bytes.
     let mut decoded = String::with_capacity(text.len() / 2 * 3);
     let units = text.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
     decoded.extend(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)));
@@ -75,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_unicode_stays_as_it_is() {
+    fn what_is_not_unicode_stays_as_it_is() {
         for content in [
             &b""[..],
             b"\x30\x82\x01\x0A\x00",
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_character_is_no_panic() {
+    fn half_a_character_does_not_panic() {
         assert_eq!(decode(b"\xFF\xFE{\x00\x00"), &b"{"[..]);
         assert_eq!(decode(b"\xFF\xFE\x00\xD8"), "\u{FFFD}".as_bytes());
     }

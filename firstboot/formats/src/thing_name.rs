@@ -1,6 +1,6 @@
-//! The names of things, as AWS IoT and as FAT take them.
+//! The names of things, as AWS IoT and FAT accept them.
 
-/// A thing name may have this many characters (AWS IoT API reference, CreateThing, thingName).
+/// Maximum length of a thing name, characters (AWS IoT API reference, CreateThing, thingName).
 const MAX_THING_NAME: usize = 128;
 
 /// AWS IoT API reference, CreateThing, thingName: `[a-zA-Z0-9:_-]+`, 1 to 128 characters. The error
@@ -28,14 +28,14 @@ pub fn check_thing_name(name: &str) -> std::result::Result<(), String> {
     }
 }
 
-/// The thing's name as FAT takes it: of the characters that a thing name may have, only the colon
-/// is not allowed there.
+/// The thing's name as a file name on FAT: of the characters that a thing name may have, only the colon is not allowed
+/// there.
 pub fn file_name(thing_name: &str) -> String {
     thing_name.replace(':', "_")
 }
 
-/// The same as FAT compares names: upper and lower case are one. Things for which this is the same cannot both have
-/// their files on a card.
+/// The same, as FAT compares names: ignoring case. Things for which this is the same cannot both have their files on a
+/// card.
 pub fn fat_name(thing_name: &str) -> String {
     file_name(thing_name).to_ascii_lowercase()
 }

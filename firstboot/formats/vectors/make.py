@@ -4,8 +4,8 @@ the station's side, which shares nothing with the first but that page. Needs cry
 
     firstboot/formats/vectors/make.py >firstboot/formats/vectors/reply-v1.json
 
-The same bytes come out each time: what is random in a reply is made of a label here, and so are the private keys, which
-are therefore nobody's secret.
+The same bytes come out each time: what is random in a reply is derived from a label here, and so are the private keys,
+which are therefore not secret.
 """
 import base64
 import datetime
@@ -25,7 +25,7 @@ P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 SIGNED = b"firstboot reply v1\0"
 
 
-# Keys and numbers out of labels.
+# Keys and numbers derived from labels.
 
 def made_of(label, size=32):
     blocks = (hashlib.sha256(f"{label} {i}".encode()).digest() for i in range(-(-size // 32)))
@@ -224,7 +224,7 @@ def case(title, thing_name, key, ek, issuer, ephemeral):
         "version": 1,
         "thing_name": thing_name,
         "key_name": key_name.hex(),
-        # Of nobody's certificate: for the reply it is 32 bytes.
+        # There is no certificate: for the reply these are any 32 bytes.
         "ek_certificate_sha256": made_of(f"{label}, EK certificate").hex(),
         "credential_blob": text(made["credential_blob"]),
         "secret": text(made["secret"]),

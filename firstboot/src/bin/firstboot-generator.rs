@@ -1,10 +1,10 @@
 //! Has the boot partition checked before it is mounted, unless it was unmounted cleanly: a systemd generator
-//! (systemd.generator(7)), because a service would cost a later boot more to start than it has to say.
+//! (systemd.generator(7)), because starting a service would cost a later boot more than the check saves.
 //!
 //! It pulls `firstboot-fsck@.service` into the mount of the FAT partition that fstab has for /boot, then looks at that
-//! partition. Anybody with access to the card may have written what is read there, so the look comes last: by then the
-//! process can do nothing but read and write what it has open, and end (seccomp(2), `SECCOMP_SET_MODE_STRICT`). If the
-//! partition is clean, it writes a condition that skips the check. Whatever goes wrong, the check runs.
+//! partition. Anybody with access to the card may have written what is read there, so it looks last: by then the
+//! process can only read and write what it has open, and exit (seccomp(2), `SECCOMP_SET_MODE_STRICT`). If the partition
+//! is clean, it writes a condition that skips the check. Whatever goes wrong, the check runs.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -18,7 +18,7 @@ use nix::libc;
 
 const BOOT: &str = "/boot";
 const CHECK: &str = "/usr/lib/systemd/system/firstboot-fsck@.service";
-/// What skips the check. systemd shows the path where it says that the unit was skipped.
+/// The condition that skips the check. systemd shows the path when it reports that the unit was skipped.
 const CLEAN: &[u8] = b"[Unit]\nConditionPathExists=/boot-was-not-unmounted\n";
 
 fn main() -> ExitCode {
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Has the mount want the check; the file for a condition of the check, still empty.
+/// Makes the mount want the check. Returns the file for the check's condition, still empty.
 fn pull_in(units: &Path, source: &Source) -> io::Result<File> {
     let wants = units.join("boot.mount.wants");
     fs::create_dir_all(&wants)?;
@@ -49,11 +49,10 @@ fn pull_in(units: &Path, source: &Source) -> io::Result<File> {
     File::create_new(drop_ins.join("clean.conf"))
 }
 
-/// Reads the partitions' boot sectors. It does not return where it could give up its rights: then nothing is left that
-/// it could return with.
+/// Reads the partitions' boot sectors. It does not return if it could give up its rights: a return would need them.
 #[allow(unsafe_code)]
 fn look(source: &Source, partitions: &[File], condition: &File) -> ExitCode {
-    // SAFETY: takes no pointers. Memory is not allocated from here on, and nothing is dropped.
+    // SAFETY: takes no pointers. From here on, no memory is allocated and nothing is dropped.
     if unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) } != 0 {
         return ExitCode::FAILURE;
     }
@@ -91,12 +90,12 @@ fn look(source: &Source, partitions: &[File], condition: &File) -> ExitCode {
 struct Source {
     /// Its node, or udev's link to that.
     path: PathBuf,
-    /// The volume's serial number, where it is named by that.
+    /// The volume's serial number, if it is named by that.
     serial: Option<u32>,
 }
 
 impl Source {
-    /// What is mounted at /boot, if this line of fstab says so and it may be FAT.
+    /// The source of /boot, if this line of fstab has it and it may be FAT.
     fn of_boot(line: &str) -> Option<Self> {
         let mut fields = line.split_whitespace();
         let (spec, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
@@ -117,7 +116,8 @@ impl Source {
         })
     }
 
-    /// Where it is. udev has not made its links yet, so that a serial number is looked for on each partition.
+    /// The partitions that it may be. udev has not made its links yet, so a serial number is looked for on each
+    /// partition.
     fn partitions(&self) -> Vec<File> {
         if self.serial.is_none() {
             return File::open(&self.path).into_iter().collect();
@@ -129,7 +129,7 @@ impl Source {
             .collect()
     }
 
-    /// Whether a partition that begins so is this one.
+    /// Whether a partition with this boot sector is this one.
     fn is(&self, sector: &[u8; SECTOR]) -> bool {
         self.serial
             .is_none_or(|serial| sector[extended(sector) + 3..].starts_with(&serial.to_le_bytes()))
@@ -137,7 +137,7 @@ impl Source {
 }
 
 /// Bytes of a FAT partition's boot sector (Microsoft, FAT: General Overview of On-Disk Format, 1.03, "Boot Sector and
-/// BPB") that are looked at.
+/// BPB") that are read.
 const SECTOR: usize = 512;
 
 /// Where the boot sector's extended part begins, with BS_DrvNum: at 64 on FAT32, which has no BPB_FATSz16, otherwise at
@@ -147,7 +147,7 @@ fn extended(sector: &[u8; SECTOR]) -> usize {
 }
 
 /// Whether it is a boot sector, and of a partition that is not marked as mounted: bit 0 of BS_Reserved1, as Linux and
-/// fsck.fat have it (Linux, include/uapi/linux/msdos_fs.h, FAT_STATE_DIRTY).
+/// fsck.fat use it (Linux, include/uapi/linux/msdos_fs.h, FAT_STATE_DIRTY).
 fn was_unmounted(sector: &[u8; SECTOR]) -> bool {
     sector[510..] == [0x55, 0xAA] && sector[extended(sector) + 1] & 1 == 0
 }
@@ -159,7 +159,7 @@ fn serial(uuid: &str) -> Option<u32> {
     Some(half(high)? << 16 | half(low)?)
 }
 
-/// A value as udev has it in the name of a link (systemd, src/basic/string-util.c and device-nodes.c,
+/// A value as udev encodes it in the name of a link (systemd, src/basic/string-util.c and device-nodes.c,
 /// `encode_devnode_name`).
 fn encoded(value: &[u8]) -> Vec<u8> {
     let kept = |b: u8| b.is_ascii_alphanumeric() || b"#+-.:=@_".contains(&b) || !b.is_ascii();
@@ -175,7 +175,7 @@ fn encoded(value: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// A path as a part of a unit's name (systemd.unit(5), "String escaping for inclusion in unit names").
+/// A path as part of a unit's name (systemd.unit(5), "String escaping for inclusion in unit names").
 fn escaped(path: &[u8]) -> String {
     let path = path.strip_prefix(b"/").unwrap_or(path);
     let part = |(place, &b): (usize, &u8)| match b {

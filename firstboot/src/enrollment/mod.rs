@@ -1,4 +1,4 @@
-//! From the request to the certificate. One file a method; each answers with an [`Offer`].
+//! From the request to the certificate. One file per method; each answers with an [`Offer`].
 
 pub mod fleet;
 pub mod offline;
@@ -10,7 +10,7 @@ use firstboot_formats::attestation::Reply;
 use firstboot_formats::x509::Chain;
 use serde::Serialize;
 
-/// A wrapped reply that is for this device, from an issuer that may answer it.
+/// A wrapped reply for this device, from a named issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrappedReply {
     /// The reply.
@@ -31,7 +31,7 @@ pub struct Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display().to_string();
-        // What could not be read says so itself.
+        // An unreadable file's message already has its path.
         if self.reason.contains(&path) {
             f.write_str(&self.reason)
         } else {
@@ -43,16 +43,16 @@ impl fmt::Display for Refusal {
 /// What a method has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// No certificate yet; what is waited for, in words.
+    /// No certificate yet; what it waits for, in words.
     Pending(String),
     /// AWS IoT Core can be asked for a certificate.
     CanCreate,
     /// AWS IoT Core can be asked to register the thing with the certificate that is kept.
     CanRegister,
-    /// A certificate that may enter the token; with what the operator should know of it.
+    /// A certificate that may be accepted, and what the operator should know about it.
     Certificate(Box<Chain>, Option<String>),
     /// A certificate that only this TPM can open.
     Reply(Box<WrappedReply>),
-    /// A certificate that may not, and why.
+    /// A certificate that may not be accepted, and why.
     Refused(Refusal),
 }

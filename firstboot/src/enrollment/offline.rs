@@ -16,29 +16,28 @@ use super::{Offer, Refusal, WrappedReply};
 use crate::boot_partition::BootPartition;
 use crate::identity::Superseded;
 
-/// So many files that lie in the certificate's place are named.
+/// Maximum number of files in the certificate's place that a message names.
 const NAMES_SHOWN: usize = 3;
 
 /// The device that the certificate has to be for.
 pub struct Wanted<'a> {
-    /// Its thing's name.
+    /// The thing's name.
     pub thing_name: &'a str,
     /// Its key.
     pub key: &'a PublicKey,
-    /// What its request says of its TPM.
+    /// What its request says about its TPM.
     pub evidence: Option<&'a Evidence>,
-    /// Whose replies it takes.
+    /// The issuers whose replies it accepts.
     pub issuers: &'a [Fingerprint],
     /// The certificate that has been accepted.
     pub accepted: Option<&'a Chain>,
     /// SHA-256 of the reply that it came in.
     pub opened: Option<&'a str>,
-    /// A reply that was opened, and whose certificate may not take the accepted one's place.
+    /// A reply that was opened, and whose certificate may not replace the accepted one.
     pub superseded: Option<&'a Superseded>,
 }
 
-/// Looks at the certificate that lies on the boot partition for this thing, if any; where there is none, at the
-/// reply. Asks the TPM nothing.
+/// Looks at this thing's certificate on the boot partition; if there is none, at the reply. Asks the TPM nothing.
 pub fn offer(boot: &BootPartition, wanted: &Wanted<'_>, clock: Clock) -> Offer {
     let path = boot.certificate_path(wanted.thing_name);
     let refused = |reason: String| {
@@ -51,7 +50,7 @@ pub fn offer(boot: &BootPartition, wanted: &Wanted<'_>, clock: Clock) -> Offer {
         Err(e) => return refused(e.to_string()),
     };
     let (key, thing_name) = (wanted.key, wanted.thing_name);
-    // At each boot with nothing to do: no signature is verified again.
+    // This is each boot with nothing to do: no signature is verified again.
     if let Some(accepted) = wanted.accepted.filter(|a| a.is_all_of(&content)) {
         return match accepted.check(key, thing_name, clock) {
             Verdict::Bad(why) => refused(why),
@@ -98,7 +97,7 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
                 boot.certificate_path(wanted.thing_name).display(),
                 match wanted.accepted {
                     None => instead(boot, wanted),
-                    // What lies there is for the name that it had.
+                    // The files there are for the name that it had.
                     Some(_) => String::new(),
                 },
             ));
@@ -121,8 +120,8 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
     }
 }
 
-/// What lies there in place of the certificate, for who has put it there: the first names, this thing's before others',
-/// and what each is.
+/// The files in the certificate's place, to help whoever put them there: the first names, this thing's before others',
+/// and what each file is.
 fn instead(boot: &BootPartition, wanted: &Wanted<'_>) -> String {
     let path = boot.certificate_path(wanted.thing_name);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();

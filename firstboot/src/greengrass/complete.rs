@@ -1,4 +1,4 @@
-//! Whether there is a configuration that Greengrass can run with, where nobody can say what is wanted of it.
+//! Whether there is a configuration that Greengrass can run with, when the settings cannot be read.
 
 use firstboot_formats::files;
 
@@ -6,9 +6,8 @@ use super::{MAX_SIZE, names_our_key, spec, tree};
 use crate::layout::Layout;
 use crate::settings::Edition;
 
-/// The edition whose configuration is complete, if there is one: its main file names our key, and the files that it
-/// goes with are there. The main file is written last and removed first, so that it never stands for those of an
-/// earlier identity.
+/// The edition whose configuration is complete, if any: its main file names our key, and the files that belong to it
+/// are there. The main file is written last and removed first, so it never refers to files of an earlier identity.
 pub fn complete(layout: &Layout) -> Option<Edition> {
     Edition::ALL.into_iter().find(|edition| {
         let spec = spec(*edition);

@@ -1,7 +1,7 @@
-//! What Greengrass itself has made of a configuration: removed or set aside when the identity changes.
+//! The state that Greengrass itself derives from a configuration: removed or set aside when the identity changes.
 //!
-//! Nucleus lite's is in a directory of its daemons' user, who can put anything there. Nothing of that is followed, and
-//! what is no file never stops root: Greengrass does not read it either.
+//! nucleus lite's is in a directory of its daemons' user, who can put anything there. No link there is followed, and
+//! anything but a file never stops root: Greengrass does not read it either.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use log::{info, warn};
 use crate::error::Result;
 use crate::layout::Layout;
 
-/// Removes the state of an earlier identity: there are copies of its PIN in it.
+/// Removes the state of an earlier identity, which contains copies of its PIN.
 pub fn remove(layout: &Layout, places: &[&str]) -> Result<()> {
     for path in found(layout, places) {
         info!(
@@ -24,7 +24,7 @@ pub fn remove(layout: &Layout, places: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Sets state aside that may be anybody's, where Greengrass does not look for it. The latest is kept.
+/// Sets aside state of unknown origin, where Greengrass does not look for it. Keeps the latest.
 pub fn set_aside(layout: &Layout, places: &[&str]) -> Result<()> {
     for path in found(layout, places) {
         let aside = earlier(&path);
@@ -42,7 +42,7 @@ pub fn set_aside(layout: &Layout, places: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Where state is kept that was set aside.
+/// The path for state that is set aside.
 pub fn earlier(path: &Path) -> PathBuf {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".earlier");

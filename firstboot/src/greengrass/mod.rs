@@ -1,8 +1,8 @@
 //! What Greengrass reads: one file here for each edition, each with a list of configuration files.
 //!
-//! A configuration file is written whole and atomically. Where another tool has put something of its own into
-//! the same file, that stays; what is ours wins. What Greengrass has made of a configuration, such as the
-//! record of all that the cloud has deployed, outlives every change but one: that of the identity.
+//! A configuration file is written whole and atomically. Values that other tools have put into the same file stay; ours
+//! win. The state that Greengrass derives from a configuration, such as the record of everything that the cloud has
+//! deployed, outlives every change except a change of identity.
 
 mod complete;
 mod derived;
@@ -29,12 +29,12 @@ use crate::token::{OBJECT_LABEL, TOKEN_LABEL};
 pub use complete::complete;
 pub use set_aside::files_set_aside;
 
-/// A configuration file of another's making may have this many bytes.
+/// Maximum size of an existing configuration file, bytes.
 const MAX_SIZE: usize = 1024 * 1024;
 
-/// All that a configuration is made of.
+/// The values of a configuration.
 pub struct ConfigValues<'a> {
-    /// The operator's wishes.
+    /// The operator's settings.
     pub settings: &'a Greengrass,
     /// The image's libraries.
     pub platform: &'a Platform,
@@ -53,8 +53,8 @@ pub struct ConfigValues<'a> {
 }
 
 impl ConfigValues<'_> {
-    /// What an identity is configured as, to be kept beside it once the configuration is written: where `/etc` is
-    /// made anew by an update, nothing else tells whose the state is that Greengrass has made.
+    /// What an identity is configured as, to be kept with it once the configuration is written: if an update recreates
+    /// `/etc`, nothing else tells whose state Greengrass has.
     pub fn mark(&self) -> String {
         format!("{} {}", self.settings.edition, self.thing_name)
     }
@@ -81,27 +81,28 @@ impl ConfigFile {
 enum Content {
     /// Merged into the JSON or YAML that is there: `ours` wins, `defaults` fill gaps.
     Tree { ours: Value, defaults: Value },
-    /// Takes the place of what is there.
+    /// Replaces what is there.
     Bytes(Vec<u8>),
 }
 
 /// An edition's part: where its configuration is, and what goes into it.
 struct EditionSpec {
-    /// The file that names the key: where it has our URI, the configuration is ours.
+    /// The file that names the key: if it has our URI, the configuration is ours.
     main: &'static str,
-    /// The files that it goes with.
+    /// The other files of the configuration.
     beside: &'static [&'static str],
     /// JSON pointer to that URI.
     key_uri: &'static str,
-    /// JSON pointers to what else makes the identity: with another value there, it is another device's state.
+    /// JSON pointers to the rest of the identity: with another value there, the state is another device's.
     identity: &'static [&'static str],
     /// Everything to write, the main file last.
     config_files: fn(&ConfigValues<'_>) -> Vec<ConfigFile>,
-    /// What Greengrass itself makes of the configuration, and what would win over that of another identity.
+    /// The state that Greengrass derives from the configuration, and that would override another identity's
+    /// configuration.
     derived: &'static [&'static str],
-    /// The transaction log that wins over the main file, where there is one.
+    /// The transaction log that overrides the main file, if there is one.
     log: Option<&'static str>,
-    /// How large the main file may be.
+    /// Maximum size of the main file, bytes.
     limit: usize,
     /// Whether the certificate has to be in the token. If not, Greengrass gets it as a file, and the token stays as it
     /// was made.
@@ -121,7 +122,7 @@ pub fn reads_token_certificate(edition: Edition) -> bool {
     spec(edition).token_certificate
 }
 
-/// The group of the edition's own daemons, where they do not run as root.
+/// The group of the edition's own daemons, if they do not run as root.
 pub fn group(edition: Edition) -> Option<&'static str> {
     match edition {
         Edition::Nucleus | Edition::V1 => None,
@@ -129,7 +130,7 @@ pub fn group(edition: Edition) -> Option<&'static str> {
     }
 }
 
-/// The PKCS#11 URI (RFC 7512) of our private key, as the editions that name the token take it.
+/// The PKCS#11 URI (RFC 7512) of our private key, in the form of the editions that name the token.
 fn key_uri() -> String {
     format!("pkcs11:token={TOKEN_LABEL};object={OBJECT_LABEL};type=private")
 }
@@ -158,10 +159,10 @@ pub fn is_written(layout: &Layout, values: &ConfigValues<'_>) -> Result<bool> {
 
 /// Writes what differs, after removing what was written for another edition: it may have the PIN in it.
 ///
-/// What Greengrass has made of the configuration of another identity goes before the first file of this one is in
-/// its place, and the main file comes last: wherever the power is cut, the next start finds the old main file, or
-/// none, and does the same again. A transaction log is brought up to date before the main file is: until that is
-/// written, the difference is there to be seen.
+/// State that Greengrass derived from another identity's configuration is removed before the first file of this one is
+/// written, and the main file comes last: wherever the power is cut, the next start finds the old main file, or none,
+/// and does the same again. A transaction log is updated before the main file: until that is written, the difference
+/// remains visible.
 pub fn write(layout: &Layout, values: &ConfigValues<'_>) -> Result<()> {
     for other in Edition::ALL {
         if other != values.settings.edition && is_ours(layout, other) {
@@ -236,20 +237,20 @@ pub fn write(layout: &Layout, values: &ConfigValues<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whose the state is that Greengrass has made.
+/// Whose state Greengrass has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
     /// It belongs to the identity that is being configured.
     This,
     /// It belongs to an earlier identity of ours.
     Earlier,
-    /// It belongs to somebody else, or nothing tells.
+    /// It belongs to somebody else, or cannot be told.
     Unknown,
 }
 
 impl Whose {
-    /// The main file tells, before it is written. Where it is not there or names no identity (a template of the
-    /// image's does not), what tells is what this identity was configured as before.
+    /// The main file tells, before it is written. If it is missing or names no identity (the image's template does
+    /// not), the answer is in what this identity was configured as before.
     fn of(spec: &EditionSpec, values: &ConfigValues<'_>, there: &Value, wanted: &Value) -> Self {
         let is_this = match identity(spec, there) {
             Some(named) => Some(named) == identity(spec, wanted),
@@ -276,7 +277,8 @@ fn identity<'a>(spec: &EditionSpec, tree: &'a Value) -> Option<Vec<&'a Value>> {
         .collect()
 }
 
-/// Whether the edition's configuration names our key. In a file that cannot be read as a tree any more, the words count.
+/// Whether the edition's configuration names our key. A file that cannot be parsed as a tree any more is searched as
+/// text.
 pub fn is_ours(layout: &Layout, edition: Edition) -> bool {
     let spec = spec(edition);
     let content = files::read(&layout.at(spec.main), MAX_SIZE).ok().flatten();
@@ -300,7 +302,7 @@ fn has_words_of_ours(content: &[u8]) -> bool {
         .any(|window| window == words.as_bytes())
 }
 
-/// Takes out of the configuration what [`write()`] put in, and what has been derived from it since.
+/// Removes from the configuration what [`write()`] put in, and what has been derived from it since.
 pub fn remove(layout: &Layout, edition: Edition) -> Result<()> {
     let spec = spec(edition);
     derived::remove(layout, spec.derived)?;
@@ -337,7 +339,7 @@ pub fn remove(layout: &Layout, edition: Edition) -> Result<()> {
     remove_unreadable(&layout.at(spec.main))
 }
 
-/// What [`existing`] has kept, where it was ours: the PIN is in it.
+/// Removes what [`existing`] has kept, if it was ours: the PIN is in it.
 fn remove_unreadable(main: &Path) -> Result<()> {
     let aside = unreadable(main);
     match files::read(&aside, MAX_SIZE) {
@@ -346,14 +348,14 @@ fn remove_unreadable(main: &Path) -> Result<()> {
     }
 }
 
-/// Where a file is kept that cannot be read.
+/// The path under which an unreadable file is kept.
 fn unreadable(path: &Path) -> PathBuf {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".unreadable");
     aside.into()
 }
 
-/// What is in the file now. What cannot be read is kept beside it, not lost.
+/// The file's present content. An unreadable file is kept beside it, not lost.
 fn existing(path: &Path) -> Result<Value> {
     let tree = match files::read(path, MAX_SIZE) {
         Ok(None) => return Ok(Value::Null),

@@ -24,9 +24,9 @@ pub(super) static SPEC: EditionSpec = EditionSpec {
         "/services/aws.greengrass.crypto.Pkcs11Provider/configuration/userPin",
     ],
     config_files,
-    // The log, what it is made again from where it is damaged, the copies that the nucleus leaves of both
-    // (KernelLifecycle.initConfigAndTlog, CommitableFile, ConfigurationWriter), and the configuration as it was read
-    // last. A deployment under way wins over all of these (Kernel.parseArgs), and those before have copies of the PIN.
+    // The log, the files from which it is rebuilt if it is damaged, the copies that the nucleus leaves of both
+    // (KernelLifecycle.initConfigAndTlog, CommitableFile, ConfigurationWriter), and the configuration as last read. A
+    // deployment under way overrides all of these (Kernel.parseArgs), and earlier deployments have copies of the PIN.
     derived: &[
         "/greengrass/v2/config/config.tlog",
         "/greengrass/v2/config/config.tlog~",
@@ -68,13 +68,13 @@ fn config_files(values: &ConfigValues<'_>) -> Vec<ConfigFile> {
                     "name": "tpm2_pkcs11",
                     "library": values.platform.pkcs11_module,
                     "slot": values.slot,
-                    // The plugin knows no other way to the PIN.
+                    // The plugin gets the PIN in no other way.
                     "userPin": values.pin.expose(),
                 }
             }
         }
     });
-    // The nucleus's version is the image's to say: meta-aws writes it here.
+    // The image sets the nucleus's version: meta-aws writes it here.
     let defaults = json!({
         "system": { "rootpath": "/greengrass/v2" },
         "services": {

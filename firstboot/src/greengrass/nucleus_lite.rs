@@ -1,11 +1,11 @@
 //! Greengrass nucleus lite (V2, C): OpenSSL with pkcs11-provider.
 //!
-//! Source: aws-greengrass-lite, docs/PKCS11_SUPPORT.md. Its daemons run as `ggcore`; the PIN reaches them as a file that
-//! the OpenSSL configuration names, and they find that configuration by OPENSSL_CONF (systemd drop-ins in
+//! Source: aws-greengrass-lite, docs/PKCS11_SUPPORT.md. Its daemons run as `ggcore`; they get the PIN from a file that
+//! the OpenSSL configuration names, and find that configuration by OPENSSL_CONF (systemd drop-ins in
 //! `firstboot/systemd`).
 //!
 //! The key is a URI, the certificate the identity's own file. A daemon reads that at each connection, but a token's
-//! objects only once: a new certificate takes neither a write to the token nor a restart.
+//! objects only once: a new certificate needs neither a write to the token nor a restart.
 
 use firstboot_formats::files::Access;
 use serde_json::json;
@@ -26,9 +26,9 @@ pub(super) static SPEC: EditionSpec = EditionSpec {
     key_uri: "/system/privateKeyPath",
     identity: &["/system/thingName"],
     config_files,
-    // ggconfigd's database, its copy, and what SQLite makes beside each (ggconfigd's db_interface.c; SQLite, "Temporary
-    // Files Used By SQLite"). Values of the file win over those that came out of it before, so that a changed setting
-    // needs nothing here; those of deployments win over the file.
+    // ggconfigd's database, its copy, and SQLite's files beside each (ggconfigd's db_interface.c; SQLite, "Temporary
+    // Files Used By SQLite"). Values in the file override those read from it before, so a changed setting needs nothing
+    // here; those of deployments override the file.
     derived: &[
         "/var/lib/greengrass/config.db",
         "/var/lib/greengrass/config.db-journal",
@@ -40,7 +40,7 @@ pub(super) static SPEC: EditionSpec = EditionSpec {
         "/var/lib/greengrass/config.db.backup-shm",
     ],
     log: None,
-    // ggconfigd cuts the file there without a word.
+    // ggconfigd silently truncates the file there.
     limit: 8192,
     token_certificate: false,
 };
@@ -88,8 +88,7 @@ fn config_files(values: &ConfigValues<'_>) -> Vec<ConfigFile> {
     ]
 }
 
-/// OpenSSL configuration (config(5ossl), provider-pkcs11(7)): `default` stays active, for the keys
-/// that are files.
+/// OpenSSL configuration (config(5ossl), provider-pkcs11(7)): `default` stays active, for keys in files.
 fn openssl(values: &ConfigValues<'_>) -> String {
     format!(
         "\

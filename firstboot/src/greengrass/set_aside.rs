@@ -1,4 +1,4 @@
-//! What was moved away and not removed: files of Greengrass's directories that nobody reads any more.
+//! What was moved away instead of removed: files in Greengrass's directories that are no longer read.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::{derived, spec, unreadable};
 use crate::layout::Layout;
 use crate::settings::Edition;
 
-/// The files that were set aside: main files that could not be read, and state that may be anybody's.
+/// The files that were set aside: main files that could not be read, and state of unknown origin.
 pub fn files_set_aside(layout: &Layout) -> Vec<PathBuf> {
     let of_edition = |edition| {
         let spec = spec(edition);

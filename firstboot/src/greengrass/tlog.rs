@@ -1,12 +1,11 @@
-//! The nucleus's transaction log, `config.tlog`: all that the cloud has deployed, and the configuration as it is.
+//! The nucleus's transaction log, `config.tlog`: everything that the cloud has deployed, and the current configuration.
 //!
-//! The nucleus reads the log in place of `config.yaml` wherever the log is whole
-//! (`KernelLifecycle.initConfigAndTlog`), so that a setting changed in `config.yaml` alone changes nothing. The log
-//! cannot be removed for that: the deployed components are in nothing else. So the new values are added to it, in
-//! its own form (`Tlogline`): one JSON object a line.
+//! The nucleus reads the log instead of `config.yaml` if the log is whole (`KernelLifecycle.initConfigAndTlog`), so a
+//! setting changed in `config.yaml` alone has no effect. Removing the log is no solution: the deployed components are
+//! nowhere else. So the new values are added to it, in its own form (`Tlogline`): one JSON object per line.
 //!
-//! A value takes the place of one with the same timestamp (`Topic.withNewerValue`). With the timestamp that is there,
-//! the new one wins now, whatever this device's clock says, and a later deployment wins over it as it would have.
+//! A value replaces one with the same timestamp (`Topic.withNewerValue`). With the existing timestamp, the new value
+//! wins now, whatever this device's clock says, and a later deployment wins over it as before.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -18,7 +17,7 @@ use serde_json::Value;
 
 use crate::error::{ErrorKind, Result, ResultExt};
 
-/// The nucleus starts a new log after 15,000 lines (`ConfigurationWriter`), of a few hundred bytes usually.
+/// The nucleus starts a new log after 15,000 lines (`ConfigurationWriter`), usually of a few hundred bytes.
 const MAX_LOG: usize = 64 * 1024 * 1024;
 
 /// A line of the log.
@@ -27,7 +26,7 @@ struct Line {
     /// Milliseconds since 1970.
     #[serde(rename = "TS", default)]
     timestamp: i64,
-    /// The path; the nucleus takes no account of capitals in it.
+    /// The path; the nucleus ignores its case.
     #[serde(rename = "TP")]
     path: Vec<String>,
     #[serde(rename = "W")]
@@ -36,19 +35,19 @@ struct Line {
     value: Value,
 }
 
-/// What the log makes of one path in the end.
+/// What the log finally says about one path.
 #[derive(Debug, Default, PartialEq)]
 struct Topic {
     timestamp: i64,
     value: Option<Value>,
 }
 
-/// Brings the log at `path` up to date with these values: adds a line for each that it has otherwise.
+/// Brings the log at `path` up to date with these values: adds a line for each that differs.
 ///
-/// The log is written beside its place and renamed, as a line that the power cuts off would make all of it invalid. A
-/// log that is not whole is left alone: the nucleus reads `config.yaml` over what it can still find then.
+/// The log is written to a temporary file and renamed, because a line cut off by a power cut would invalidate all of
+/// it. A damaged log is left alone: the nucleus then reads `config.yaml` on top of what it can still find.
 pub fn amend(path: &Path, changes: &[(Vec<String>, Value)]) -> Result<()> {
-    // With this one there, the nucleus was interrupted while it wrote the other, and goes back to it.
+    // If this one exists, the nucleus was interrupted while it wrote the other, and falls back to it.
     let old = path.with_extension("tlog.old");
     let path = match old.symlink_metadata() {
         Ok(_) => &old,
@@ -103,7 +102,7 @@ pub fn amend(path: &Path, changes: &[(Vec<String>, Value)]) -> Result<()> {
     Ok(files::write(path, &amended, Some(access))?)
 }
 
-/// All lines, where all can be read; the nucleus gives up the whole log otherwise (`validateTlog`).
+/// All lines, if all can be read; otherwise the nucleus rejects the whole log (`validateTlog`).
 fn parse(log: &[u8]) -> Option<Vec<Line>> {
     let log = log.strip_suffix(b"\n").unwrap_or(log);
     log.split(|&b| b == b'\n')

@@ -7,13 +7,12 @@ use serde_json::{Map, Value};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::json;
 
-/// A tree may be this deep: Greengrass's own are at 7. What reads and drops one calls itself.
+/// Maximum depth of a tree: Greengrass's own have 7. Reading and dropping one is recursive.
 const MAX_DEPTH: usize = 100;
 
-/// Reads JSON or YAML 1.2: one mapping with plain keys, or nothing.
+/// Parses JSON or YAML 1.2: one mapping with plain keys, or nothing.
 ///
-/// JSON is read as JSON, which is not quite YAML: pairs of surrogates in `\u` (RFC 8259 §7), integers
-/// above 2⁶³.
+/// JSON is parsed as JSON, because it is not quite YAML: surrogate pairs in `\u` (RFC 8259 §7), integers above 2⁶³.
 pub fn parse(content: &[u8]) -> Result<Value> {
     let tree = match serde_json::from_slice(content) {
         Ok(tree) => tree,
@@ -78,8 +77,8 @@ fn tree(node: &Yaml<'_>) -> Result<Value> {
     }
 }
 
-/// `ours` over what is `there`, and that over `defaults`: in this order, so that a second time changes
-/// nothing, also where something that is no mapping was in the way of ours.
+/// `ours` over what is `there`, and that over `defaults`: in this order, so that a second merge changes nothing, even
+/// if something other than a mapping was in the way of ours.
 pub fn merge(mut there: Value, ours: Value, defaults: Value) -> Value {
     json::merge(&mut there, ours);
     let mut result = defaults;
@@ -87,12 +86,13 @@ pub fn merge(mut there: Value, ours: Value, defaults: Value) -> Value {
     result
 }
 
-/// What remains of `tree` without the leaves that `places` has, whatever their values; `None` where nothing does.
+/// What remains of `tree` without the leaves of `places`, whatever their values; `None` if nothing does.
 pub fn subtract(tree: Value, places: &Value) -> Option<Value> {
     prune(tree, places, &|_, _| true)
 }
 
-/// What remains of `tree` without the leaves that are as `defaults` has them: another value is another's.
+/// What remains of `tree` without the leaves whose values are those of `defaults`: a different value is somebody
+/// else's.
 pub fn subtract_defaults(tree: Value, defaults: &Value) -> Option<Value> {
     prune(tree, defaults, &|there, default| there == default)
 }
@@ -116,7 +116,7 @@ fn prune(tree: Value, places: &Value, goes: &dyn Fn(&Value, &Value) -> bool) -> 
     }
 }
 
-/// The leaves of `wanted` that `there` has not, or otherwise: path and wanted value.
+/// The leaves of `wanted` that are missing or different in `there`: path and wanted value.
 pub fn changes(there: &Value, wanted: &Value) -> Vec<(Vec<String>, Value)> {
     match wanted {
         Value::Object(wanted) => wanted
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tree_is_refused() {
+    fn what_is_not_a_tree_is_refused() {
         assert!(parse(b"a: [").is_err());
         assert!(parse(b"\xFF\xFE").is_err());
         assert!(parse(b"? [a, b]\n: c\n").is_err());

@@ -23,12 +23,12 @@ pub(super) static SPEC: EditionSpec = EditionSpec {
     derived: &[],
     log: None,
     limit: MAX_SIZE,
-    // It has the file, and no core has shown that it needs nothing else.
+    // V1 has the file, and no core has shown that it needs nothing else.
     token_certificate: true,
 };
 
-/// What Greengrass's endpoint begins with: Beijing's has a form of its own (AWS IoT Greengrass endpoints and
-/// quotas, "AWS IoT Greengrass V1 operations").
+/// The beginning of Greengrass's endpoint: Beijing's has a form of its own (AWS IoT Greengrass endpoints and quotas,
+/// "AWS IoT Greengrass V1 operations").
 fn service(region: &str) -> &'static str {
     match region {
         "cn-north-1" => "greengrass.ats",

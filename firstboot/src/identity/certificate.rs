@@ -1,8 +1,7 @@
-//! The accepted certificate, and the token that has to hold it for editions that read it there.
+//! The accepted certificate, and the token, which has to hold it for editions that read it there.
 //!
-//! `certificate.pem` comes first and is durable; the token is then made to match, as often as it
-//! takes. `verified.json` notes what was seen, by hashes of both: as long as they are true, nobody
-//! has to open the token to know what is in it.
+//! `certificate.pem` comes first and is durable; then the token is made to match, as often as necessary.
+//! `verified.json` notes what was seen, with hashes of both: as long as they match, the token need not be opened.
 
 use std::fs;
 use std::io::Read;
@@ -17,7 +16,7 @@ use super::{CERTIFICATE, DATABASE, Identity, MAX_FILE, VERIFIED, token_slot};
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::token::Library;
 
-/// What the token was seen to hold: valid as long as neither the store nor the certificate changes.
+/// What the token was seen to hold: valid until the store or the certificate changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
     store_sha256: String,
@@ -27,14 +26,14 @@ pub struct Verified {
 }
 
 impl Identity {
-    /// The accepted certificate with its chain, if there is one, and it makes sense. A file that cannot
-    /// be read is an error: what was made of it is not taken away for that.
+    /// The accepted certificate with its chain, if there is a valid one. A file that cannot be read is an error, so
+    /// that nothing made with it is removed.
     pub fn certificate(&self) -> Result<Option<Chain>> {
         let pem = files::read(&self.directory.join(CERTIFICATE), MAX_FILE)?;
         Ok(pem.and_then(|pem| Chain::stored(&pem)))
     }
 
-    /// Accepts a certificate: from now on it is the one that Greengrass is to show.
+    /// Accepts a certificate: from now on Greengrass is to present it.
     pub fn accept(&self, chain: &Chain) -> Result<()> {
         self.write(CERTIFICATE, chain.pem().as_bytes())
     }
@@ -48,9 +47,9 @@ impl Identity {
         login.set_certificates(&leaf, &issuers)?;
         drop(login);
         drop(library);
-        // SQLite does not sync the removal of its rollback journal (it would with synchronous=EXTRA):
-        // were it to come back after a power cut, the certificate would be rolled back. One that is
-        // there still, now that the library has read the store, is void.
+        // SQLite does not sync the removal of its rollback journal (it would with synchronous=EXTRA): if a power cut
+        // brought it back, the certificate would be rolled back. A journal that is still there, now that the library
+        // has read the store, is void.
         files::remove(&self.database("-journal"))?;
         files::sync_directory(&self.directory)?;
         let verified = Verified {

@@ -1,12 +1,12 @@
-//! What the identity has been configured as: tells whose the state is that Greengrass has made, also where the
-//! configuration itself is gone.
+//! What the identity has been configured as: it tells whose state Greengrass has, even if the configuration itself is
+//! gone.
 
 use firstboot_formats::files;
 
 use super::{CONFIGURED, Identity};
 use crate::error::Result;
 
-/// An edition and a thing's name.
+/// Maximum size of a mark, bytes: an edition and a thing's name.
 const MAX_MARK: usize = 256;
 
 impl Identity {
@@ -16,7 +16,7 @@ impl Identity {
         String::from_utf8(content).ok()
     }
 
-    /// Keeps the mark of a configuration that is written.
+    /// Keeps the mark of a written configuration.
     pub fn keep_configured(&self, mark: &str) -> Result<()> {
         if self.configured().as_deref() == Some(mark) {
             return Ok(());

@@ -1,8 +1,8 @@
-//! Whose the identity directory is, where it is not an identity: tpm2-pkcs11 knows one store for a whole system, and
-//! others may have come first, or added a token to ours.
+//! Whose the identity directory is, if it is not an identity: tpm2-pkcs11 has one store for a whole system, and other
+//! programs may have come first, or added a token to ours.
 //!
-//! One rule: a token is ours if it has our label and lies beside files of ours. All else is somebody's, and is neither
-//! moved nor removed.
+//! One rule: a token is ours if it has our label and is beside files of ours. Everything else belongs to another
+//! program, and is neither moved nor removed.
 
 use std::fs;
 use std::path::Path;
@@ -17,9 +17,9 @@ const OURS: [&str; 5] = [PIN, REQUEST, RECORD, SRK_NAME, CERTIFICATE];
 /// What is in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Contents {
-    /// Nothing: as good as no directory. Packages and tmpfiles.d make empty ones.
+    /// Nothing: the same as no directory. Packages and tmpfiles.d create empty ones.
     Nothing,
-    /// Only what is ours, or a store without tokens, as the library makes one as soon as anybody looks.
+    /// Only what is ours, or a store without tokens: the library creates one as soon as anybody looks.
     Ours,
     /// Only what is not ours; in words.
     Others(String),
@@ -32,7 +32,7 @@ impl Identity {
     pub fn contents(&self) -> Result<Contents> {
         let entries = fs::read_dir(&self.directory);
         let Ok(entries) = entries else {
-            // A file, or a link into the void.
+            // A file, or a dangling link.
             return Ok(Contents::Ours);
         };
         let mut names = Vec::new();
@@ -40,11 +40,11 @@ impl Identity {
             let entry = entry.map_err(|e| cannot_look_at(&self.directory, e))?;
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
-        // What mkfs makes.
+        // mkfs makes this one.
         names.retain(|name| name != "lost+found");
         let others = other_tokens(&self.directory);
         if has_files_of_ours(&self.directory) {
-            // A store that cannot be read keeps nobody waiting: it is set aside, and stays.
+            // An unreadable store blocks nothing: it is set aside, and kept.
             return Ok(match others.unwrap_or_default().as_slice() {
                 [] => Contents::Ours,
                 others => Contents::Both(format!(
@@ -81,7 +81,7 @@ impl Identity {
     }
 }
 
-/// The labels of the tokens in a directory that are not ours: all but one of our label beside files of ours.
+/// The labels of the tokens in a directory that are not ours: all except one with our label beside files of ours.
 pub(super) fn other_tokens(directory: &Path) -> Result<Vec<String>> {
     let mut labels = Tokens::read(directory)?.labels;
     if has_files_of_ours(directory)

@@ -1,8 +1,7 @@
-//! What fleet provisioning has come to: the ownership of a certificate that is not registered yet, and
-//! the registration.
+//! The state of fleet provisioning: the ownership of a certificate that is not registered yet, and the registration.
 //!
-//! `ownership.json` is durable before AWS IoT is asked to register the thing, `registration.json` before
-//! anything is done with the answer: after a power cut the same certificate is taken up again.
+//! `ownership.json` is durable before AWS IoT is asked to register the thing, `registration.json` before anything is
+//! done with the answer: after a power cut, firstboot continues with the same certificate.
 
 use firstboot_formats::files::{self, Access};
 use firstboot_formats::public_key::PublicKey;
@@ -32,22 +31,22 @@ pub struct Ownership {
 pub struct Registration {
     /// The thing's name, as the template made it.
     pub thing_name: String,
-    /// The answer with the name was lost: it is the one of the settings.
+    /// The answer with the name was lost: the name is that of the settings.
     #[serde(default)]
     pub thing_name_is_assumed: bool,
     /// AWS IoT's name for the certificate.
     #[serde(default)]
     pub certificate_id: String,
-    /// The certificate, PEM: in case that the accepted one is damaged.
+    /// The certificate, PEM, in case the accepted one gets damaged.
     #[serde(default)]
     pub certificate_pem: String,
-    /// What the template has for the device, as it came.
+    /// The template's configuration for the device, as received.
     #[serde(default)]
     pub device_configuration: Map<String, Value>,
 }
 
 impl Registration {
-    /// The registered certificate, if it is one for this key.
+    /// The registered certificate, if it is for this key.
     pub fn certificate(&self, key: &PublicKey) -> Option<Chain> {
         Chain::parse(self.certificate_pem.as_bytes(), key, &[]).ok()
     }
@@ -60,12 +59,12 @@ impl Registration {
 }
 
 impl Identity {
-    /// Whether a certificate is kept that waits for its registration.
+    /// Whether a certificate is waiting for its registration.
     pub fn has_ownership(&self) -> bool {
         self.directory.join(OWNERSHIP).symlink_metadata().is_ok()
     }
 
-    /// The certificate that waits for its registration; `None` also where it is damaged.
+    /// The certificate that is waiting for its registration; `None` also if it is damaged.
     pub fn ownership(&self) -> Result<Option<Ownership>> {
         let text = files::read(&self.directory.join(OWNERSHIP), MAX_FILE)?.map(Zeroizing::new);
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
@@ -79,7 +78,7 @@ impl Identity {
         Ok(files::write(&path, &text, Some(Access::PRIVATE))?)
     }
 
-    /// Forgets it: it has been used, or is worth nothing.
+    /// Removes it: it has been used, or is worthless.
     pub fn forget_ownership(&self) -> Result<()> {
         Ok(files::remove(&self.directory.join(OWNERSHIP))?)
     }

@@ -1,8 +1,9 @@
-//! Making an identity: the token in memory, proved by a signature; then everything in the staging directory, and one
+//! Making an identity: the token in memory, tested with a signature; then everything in the staging directory, and one
 //! rename.
 //!
-//! tpm2-pkcs11's SQLite syncs 48 times while it makes a token and a key: on a card that is more than all else takes.
-//! Nothing hangs on these before the rename. So the store is made in /run, and copied when it is complete.
+//! tpm2-pkcs11's SQLite syncs 48 times while it makes a token and a key: on a card that takes longer than everything
+//! else. Nothing depends on these syncs before the rename. So the store is made in /run, and copied when it is
+//! complete.
 
 use firstboot_formats::attestation::Evidence;
 use firstboot_formats::digest::sha256;
@@ -18,19 +19,19 @@ use crate::secret::Pin;
 use crate::token::{self, Library, Login, Store, StoredKey};
 use crate::tpm::Tpm;
 
-/// What a request is to say.
+/// The contents of a request.
 pub struct Plan<'a> {
     /// The kind of key.
     pub key: KeyType,
     /// Subject name of the request.
     pub subject: Vec<(&'static str, &'a str)>,
-    /// The record, but for what is known only afterwards (`key_sha256`, `csr_sha256`, `evidence`).
+    /// The record, except for what is known only afterwards (`key_sha256`, `csr_sha256`, `evidence`).
     pub record: Record,
     /// DER of the EK certificate, or why there is none.
     pub ek: std::result::Result<Vec<u8>, String>,
 }
 
-/// What an identity consists of, but for the storage root key's Name.
+/// What an identity consists of, except for the storage root key's Name.
 struct Made {
     database: Vec<u8>,
     pin: Pin,
@@ -38,12 +39,12 @@ struct Made {
     record: String,
 }
 
-/// A token's store has 28 KiB with a new key in it.
+/// Maximum size of a store, bytes: with a new key in it, a token's has 28 KiB.
 const MAX_STORE: usize = 1024 * 1024;
 
 impl Identity {
     /// Makes the identity below the storage root key of this Name: token, PINs, key, request, proof; then the rename.
-    /// `entropy` are random bytes from the TPM: two times [`crate::secret::ENTROPY`].
+    /// `entropy` is random bytes from the TPM: twice [`crate::secret::ENTROPY`].
     pub fn make(
         &self,
         plan: &Plan<'_>,
@@ -69,7 +70,7 @@ impl Identity {
                 Some(self.access(0o440)),
             )?;
         }
-        // With it, the names in it are synced.
+        // This also syncs the names in it.
         files::set_access(&self.staging, self.access(0o750))?;
         Ok(files::rename(&self.staging, &self.directory)?)
     }
@@ -82,7 +83,7 @@ impl Identity {
         srk_name: &str,
         entropy: &[u8],
     ) -> Result<Made> {
-        // What a process that was killed has left: no power cut does.
+        // A killed process may have left it; a power cut leaves nothing.
         files::remove_tree(&self.token_build)?;
         files::make_directory(&self.token_build, 0o700)?;
         let staged = Store {
@@ -121,7 +122,8 @@ impl Identity {
         })
     }
 
-    /// Another request for the same key, and its record: the thing's name or the subject changed. Nothing is kept yet.
+    /// Another request for the same key, and its record, because the thing's name or the subject changed. Keeps nothing
+    /// yet.
     pub fn sign_request(&self, plan: &Plan<'_>) -> Result<[Vec<u8>; 2]> {
         let library = Library::open(&self.store)?;
         let login = library.login(token_slot(&library)?, &self.pin()?)?;
@@ -130,7 +132,7 @@ impl Identity {
         Ok([pem.into_bytes(), record.into_bytes()])
     }
 
-    /// Keeps a request and its record in place of those that are there.
+    /// Keeps a request and its record, replacing the existing ones.
     pub fn keep_request(&self, [request, record]: &[Vec<u8>; 2]) -> Result<()> {
         self.write(REQUEST, request)?;
         self.write(RECORD, record)
@@ -158,8 +160,8 @@ impl Identity {
     }
 }
 
-/// Offers RSA-PSS if, and only if, the TPM's signatures have the salt that TLS 1.3 wants. The TPM is asked without the
-/// library, which would have to be opened once more: 9 commands instead of 33.
+/// Offers RSA-PSS if, and only if, the TPM's signatures have the salt that TLS 1.3 requires. Asks the TPM without the
+/// library, which would have to be opened again: 9 commands instead of 33.
 fn offer_pss(
     tpm: &mut Tpm,
     srk_name: &str,

@@ -1,4 +1,4 @@
-//! The identity directory `S`: built complete beside its place, proved, and committed by one rename.
+//! The identity directory `S`: built complete beside its place, tested, and committed by one rename.
 //!
 //! | file | what |
 //! |---|---|
@@ -40,7 +40,7 @@ pub use fleet_state::{Ownership, Registration};
 pub use make::Plan;
 pub use opened_replies::{OpenedReplies, Superseded};
 
-/// Files without which an identity cannot be used. Request and record can be signed anew.
+/// Files without which an identity cannot be used. Request and record can be signed again.
 const ESSENTIAL: [&str; 3] = [DATABASE, PIN, SRK_NAME];
 const PIN: &str = "pin";
 const REQUEST: &str = "device.csr.pem";
@@ -52,7 +52,7 @@ const OWNERSHIP: &str = "ownership.json";
 const REGISTRATION: &str = "registration.json";
 const OPENED: &str = "opened.json";
 const CONFIGURED: &str = "configured";
-/// Nothing in an identity directory is near as large, but for the store.
+/// Maximum size of a file, bytes. Nothing in an identity directory comes near it, except the store.
 const MAX_FILE: usize = 64 * 1024;
 
 /// The identity directory, there or not.
@@ -84,7 +84,7 @@ impl Identity {
         }
     }
 
-    /// Whether a directory is there, whatever is in it. One that cannot be looked at may be.
+    /// Whether there is a directory, whatever is in it. Not being able to look is an error.
     pub fn exists(&self) -> Result<bool> {
         match self.directory.symlink_metadata() {
             Ok(_) => Ok(true),
@@ -93,7 +93,7 @@ impl Identity {
         }
     }
 
-    /// Whether the making of an identity was interrupted.
+    /// Whether creating an identity was interrupted.
     pub fn has_staging(&self) -> bool {
         self.staging.symlink_metadata().is_ok()
     }
@@ -103,8 +103,8 @@ impl Identity {
         Ok(files::remove_tree(&self.staging)?)
     }
 
-    /// The first essential file that is missing or empty, if any. A file that cannot be looked at is
-    /// an error, not a defect: an identity is not given up for a failing disk or a missing right.
+    /// The first essential file that is missing or empty, if any. A file that cannot be looked at is an error, not a
+    /// defect: I/O and permission errors never discard an identity.
     pub fn defect(&self) -> Result<Option<String>> {
         if orphans::is_given_up(&self.directory) {
             return Ok(Some("`firstboot reset` was interrupted".into()));
@@ -130,7 +130,7 @@ impl Identity {
             .all(|(path, access)| files::has_access(path, *access))
     }
 
-    /// Puts owner, group and modes right.
+    /// Fixes owner, group and modes.
     pub fn set_access(&self) -> Result<()> {
         for (path, access) in self.accesses() {
             files::set_access(&path, access)?;
@@ -160,7 +160,7 @@ impl Identity {
         Ok(String::from_utf8_lossy(&self.read(SRK_NAME)?).into_owned())
     }
 
-    /// The request, and its record; nothing in place of one that is gone.
+    /// The request and its record; empty if they are gone.
     pub fn request_files(&self) -> Result<[Vec<u8>; 2]> {
         let read = |name| files::read(&self.directory.join(name), MAX_FILE);
         Ok([
@@ -180,14 +180,14 @@ impl Identity {
             .ok_or_else(|| Error::other(format!("{}/{PIN} holds no PIN", self.directory.display())))
     }
 
-    /// The key, for more than one signature. Costs what opening the library and a login cost.
+    /// The key, for more than one signature. Costs opening the library and a login.
     pub fn open_key(&self) -> Result<OpenKey> {
         let library = Library::open(&self.store)?;
         let login = library.login(token_slot(&library)?, &self.pin()?)?;
         Ok(OpenKey::new(login, library))
     }
 
-    /// The key as the token's store has it.
+    /// The key as stored in the token's store.
     pub fn stored_key(&self) -> Result<StoredKey> {
         StoredKey::read(&self.directory)
     }

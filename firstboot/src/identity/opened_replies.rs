@@ -1,5 +1,5 @@
-//! What is known of wrapped replies, so that the TPM need not open them again at each start: the one that the accepted
-//! certificate came in, and one whose certificate may not take its place.
+//! What is known about wrapped replies, so that the TPM need not open them again at each start: the one that the
+//! accepted certificate came in, and one whose certificate may not replace it.
 
 use firstboot_formats::encoding::to_hex;
 use firstboot_formats::files;
@@ -9,20 +9,20 @@ use serde::{Deserialize, Serialize};
 use super::{Identity, MAX_FILE, OPENED};
 use crate::error::{ErrorKind, Result, ResultExt};
 
-/// A note that holds as long as the accepted certificate is the same.
+/// A note that is valid while the accepted certificate is the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenedReplies {
     /// Of the accepted certificate, without its issuers.
     certificate_sha256: String,
-    /// SHA-256 of the reply that it came in, hexadecimal; none for one that came otherwise.
+    /// SHA-256 of the reply that it came in, hexadecimal; none if it did not come in a reply.
     #[serde(default)]
     pub reply_sha256: Option<String>,
-    /// A reply that was opened, and is worth less.
+    /// A reply that was opened, and whose certificate is worth less.
     #[serde(default)]
     pub superseded: Option<Superseded>,
 }
 
-/// A reply whose certificate may not take the accepted one's place.
+/// A reply whose certificate may not replace the accepted one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Superseded {
     /// SHA-256 of the reply, hexadecimal.
@@ -32,8 +32,8 @@ pub struct Superseded {
 }
 
 impl Identity {
-    /// What was noted beside the accepted certificate. A note of another certificate, or one that is damaged, is
-    /// none: replies are opened again.
+    /// The note about the accepted certificate. A damaged note, or one about another certificate, does not count:
+    /// replies are opened again.
     pub fn opened_replies(&self, accepted: &Chain) -> Result<OpenedReplies> {
         let text = files::read(&self.directory.join(OPENED), MAX_FILE)?;
         let noted: Option<OpenedReplies> = text.and_then(|text| serde_json::from_slice(&text).ok());
@@ -46,8 +46,8 @@ impl Identity {
             }))
     }
 
-    /// Notes the reply whose certificate has been accepted: afterwards, so that a power cut in between has it opened
-    /// once more.
+    /// Notes the reply whose certificate has been accepted: afterwards, so that a power cut in between only has it
+    /// opened again.
     pub fn note_opened_reply(&self, reply_sha256: &str, accepted: &Chain) -> Result<()> {
         self.note(&OpenedReplies {
             reply_sha256: Some(reply_sha256.to_owned()),
@@ -55,7 +55,7 @@ impl Identity {
         })
     }
 
-    /// Notes a reply whose certificate may not take the accepted one's place: the latest of them.
+    /// Notes the latest reply whose certificate may not replace the accepted one.
     pub fn note_superseded_reply(&self, superseded: Superseded, accepted: &Chain) -> Result<()> {
         self.note(&OpenedReplies {
             superseded: Some(superseded),

@@ -1,4 +1,4 @@
-//! Orphans: identities that are set aside when the TPM cannot serve them any more, taken back when it can, and given up by
+//! Orphans: identities that are set aside when the TPM can no longer serve them, restored when it can, and discarded by
 //! `firstboot reset`.
 
 use std::fs;
@@ -11,21 +11,21 @@ use super::{CERTIFICATE, ESSENTIAL, Identity, PIN, SRK_NAME};
 use crate::error::Result;
 use crate::layout::ORPHAN_SUFFIX;
 
-/// Identities set aside that are kept: enough to look at what went wrong, too few to fill a disk.
+/// Number of set-aside identities that are kept: enough to look at what went wrong, too few to fill a disk.
 const ORPHANS_KEPT: usize = 2;
-/// Marks of an identity that `firstboot reset` has given up, so that it does not come back by itself: its PIN goes, or
-/// stays. They are empty: such a file is there or not, whenever the power goes, and leaves nothing half-written.
+/// Marks of an identity that `firstboot reset` has discarded, so that it is not restored: its PIN is destroyed, or
+/// kept. They are empty files: whenever the power goes, such a file is there or not, never half-written.
 const GIVEN_UP: [&str; 2] = ["reset", "reset-keep"];
-/// For root alone: what is set aside is nobody's any more.
+/// Only for root: what is set aside belongs to nobody any more.
 const ASIDE: Access = Access {
     mode: 0o700,
     group: Some(0),
 };
 
 impl Identity {
-    /// Sets the identity aside, for root alone, and forgets the least of those that were set aside before. The PIN
-    /// stays with it, since the identity may come back with its TPM; but not where a reset was interrupted that was
-    /// to destroy it.
+    /// Sets the identity aside, readable only by root, and removes the least valuable of those set aside before. The
+    /// PIN stays with it, because the identity may be restored with its TPM; but not if a reset that was to destroy the
+    /// PIN was interrupted.
     pub fn set_aside(&self) -> Result<PathBuf> {
         let [destroy, _] = GIVEN_UP;
         if self.directory.join(destroy).exists() {
@@ -36,9 +36,9 @@ impl Identity {
         Ok(aside)
     }
 
-    /// Gives the identity up: sets it aside in such a way that it does not come back by itself, and destroys its PIN,
-    /// without which nobody can use the key, unless that is to be kept. The mark comes first: with it the reset has
-    /// happened, and what a power cut leaves of it is done by the next start.
+    /// Discards the identity: sets it aside so that it is never restored, and destroys its PIN, without which nobody
+    /// can use the key, unless the PIN is to be kept. The mark comes first: with it the reset has happened, and the
+    /// next start finishes what a power cut interrupts.
     pub fn give_up(&self, keep_pin: bool) -> Result<PathBuf> {
         let [destroy, keep] = GIVEN_UP;
         let mark = if keep_pin { keep } else { destroy };
@@ -46,7 +46,7 @@ impl Identity {
         self.set_aside()
     }
 
-    /// Sets an identity aside that is damaged: it does not come back by itself, and keeps its PIN for who looks at it.
+    /// Sets a damaged identity aside: it is never restored, and keeps its PIN for inspection.
     pub fn set_defective_aside(&self) -> Result<PathBuf> {
         if self.directory.is_dir() && !is_given_up(&self.directory) {
             self.give_up(true)
@@ -55,8 +55,8 @@ impl Identity {
         }
     }
 
-    /// Puts an identity that was set aside back into its place. What is there is set aside first, and nothing is
-    /// forgotten for it: a power cut between the two renames leaves none, and the next start takes this one back.
+    /// Restores an identity that was set aside. The present one is set aside first, and none is removed for it: a power
+    /// cut between the two renames leaves no identity, and the next start restores this one.
     pub fn take_back(&self, orphan: &Path) -> Result<()> {
         if self.exists()? {
             self.move_aside()?;
@@ -64,7 +64,7 @@ impl Identity {
         Ok(files::rename(orphan, &self.directory)?)
     }
 
-    /// Those that were set aside and can come back, by the Name of the storage root key that they need, the latest
+    /// The set-aside identities that can be restored, with the Name of the storage root key that they need, the latest
     /// first.
     pub fn returnable(&self) -> Vec<(String, PathBuf)> {
         self.orphans()
@@ -72,7 +72,7 @@ impl Identity {
             .rev()
             .filter(|(_, path)| is_returnable(path))
             .filter_map(|(_, path)| {
-                // As long as a Name can be, in hexadecimal digits.
+                // The maximum length of a Name, in hexadecimal digits.
                 let name = files::read(&path.join(SRK_NAME), 2 * (2 + 64)).ok()??;
                 Some((String::from_utf8(name).ok()?, path))
             })
@@ -84,7 +84,7 @@ impl Identity {
         let mut name = self.directory.clone().into_os_string();
         name.push(format!("{ORPHAN_SUFFIX}{next}"));
         let aside = PathBuf::from(name);
-        // What is no directory may be somebody's link to one.
+        // Anything but a directory may be a link to one.
         if self.directory.symlink_metadata().is_ok_and(|m| m.is_dir()) {
             files::set_access(&self.directory, ASIDE)?;
         }
@@ -92,13 +92,13 @@ impl Identity {
         Ok(aside)
     }
 
-    /// Removes what is too much: never what holds a token of somebody else's, never one with a certificate for one
-    /// without, and rather one that cannot come back than one that can.
+    /// Removes superfluous ones: never one with another program's token, never one with a certificate in favour of one
+    /// without, and rather one that cannot be restored than one that can.
     fn forget_superfluous(&self, latest: &Path) -> Result<()> {
         let mut ours: Vec<_> = self
             .orphans()
             .into_iter()
-            // What cannot be read may hold anything.
+            // An unreadable store may hold anything.
             .filter(|(_, path)| other_tokens(path).is_ok_and(|others| others.is_empty()))
             .map(|(number, path)| {
                 let has_certificate = path.join(CERTIFICATE).exists();
@@ -141,14 +141,14 @@ impl Identity {
     }
 }
 
-/// Whether an identity that was set aside is complete, and was not given up.
+/// Whether an identity that was set aside is complete, and was not discarded.
 fn is_returnable(orphan: &Path) -> bool {
     let is_there =
         |name: &&str| fs::metadata(orphan.join(name)).is_ok_and(|m| m.is_file() && m.len() > 0);
     ESSENTIAL.iter().all(is_there) && !is_given_up(orphan)
 }
 
-/// Whether `firstboot reset` has given up the identity in a directory.
+/// Whether `firstboot reset` has discarded the identity in a directory.
 pub(super) fn is_given_up(directory: &Path) -> bool {
     GIVEN_UP.iter().any(|mark| directory.join(mark).exists())
 }

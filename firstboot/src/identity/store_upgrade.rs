@@ -1,4 +1,4 @@
-//! The store, where the PKCS#11 library was interrupted while it upgraded it.
+//! The store after an interrupted upgrade by the PKCS#11 library.
 
 use firstboot_formats::files;
 
@@ -6,8 +6,8 @@ use super::Identity;
 use crate::error::Result;
 
 impl Identity {
-    /// Whether an upgrade of the store's schema by tpm2-pkcs11 1.10 was interrupted: it leaves
-    /// copies behind, and then refuses to run for ever. Of a store that is ours.
+    /// Whether an upgrade of the store's schema by tpm2-pkcs11 1.10 was interrupted: it leaves copies behind, and then
+    /// refuses to run for good. Only for a store of ours.
     pub fn has_cut_upgrade(&self) -> bool {
         [".bak", ".old"]
             .iter()
@@ -15,8 +15,8 @@ impl Identity {
             && self.has_files_of_ours()
     }
 
-    /// Puts an interrupted upgrade right (tpm2-pkcs11 1.10, src/lib/db.c): the original back into
-    /// its place if it was moved away, the copies removed. The library then upgrades again.
+    /// Repairs an interrupted upgrade (tpm2-pkcs11 1.10, src/lib/db.c): moves the original back into place if it was
+    /// moved away, and removes the copies. The library then upgrades again.
     pub fn repair_upgrade(&self) -> Result<()> {
         let original = self.database("");
         let moved = self.database(".old");

@@ -8,8 +8,8 @@ use super::names;
 use crate::error::{Error, Result};
 use crate::greengrass::{self, ConfigValues};
 
-/// Whether the configuration for this certificate is written as it should be; with the slot of the token, where the
-/// edition reads the certificate there.
+/// Whether the configuration for this certificate is written as it should be. `slot` is the token's, if the edition
+/// reads the certificate there.
 pub(super) fn is_written(
     inputs: &Inputs,
     places: &Places,
@@ -22,7 +22,7 @@ pub(super) fn is_written(
     })
 }
 
-/// Writes it, and notes as what the identity is configured.
+/// Writes it, and notes what the identity is configured as.
 pub(super) fn write(context: &Context, chain: &Chain) -> Result<()> {
     let Places {
         identity, layout, ..
@@ -44,7 +44,7 @@ pub(super) fn write(context: &Context, chain: &Chain) -> Result<()> {
     })
 }
 
-/// Calls `work` with everything that a configuration is made of.
+/// Calls `work` with the values of the configuration.
 fn with_values<T>(
     inputs: &Inputs,
     places: &Places,

@@ -1,4 +1,4 @@
-//! What a walk works with: what it was told, where things are, what it remembers, and what it has open.
+//! What a walk works with: inputs, places, memory, and open connections.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::tpm::Tpm;
 
 /// One device, and one process that provisions it.
 pub struct Context {
-    /// What operator and image want, or why that cannot be told.
+    /// What operator and image want, or why that is unknown.
     pub inputs: Result<Inputs>,
     /// Where things are.
     pub places: Places,
@@ -32,19 +32,19 @@ pub struct Places {
     pub identity: Identity,
     /// Its boot partition.
     pub boot: BootPartition,
-    /// How its TPM is reached, if it is to be looked at.
+    /// The TCTI of its TPM, if the TPM is to be looked at.
     pub tcti: Option<String>,
 }
 
-/// What steps have tried or found out, and no file has: it ends with the process.
+/// What steps have tried or found out and no file records: it ends with the process.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    /// The Names of the storage root keys that this TPM can make; `None` before it was asked.
+    /// The Names of the storage root keys that this TPM can make; `None` until it is asked.
     pub primaries: Option<Vec<String>>,
-    /// The Name of the key at 0x81000001 that was tried, and whether it takes an empty authorization value.
+    /// The Name of the key at 0x81000001 that was tried, and whether it accepts an empty authorization value.
     pub empty_auth: Option<(String, bool)>,
-    /// The Name that an identity needs, and which the TPM, asked again, neither has nor makes; nor does it load the
-    /// identity's key.
+    /// The Name of the storage root key that an identity needs, if the TPM, asked again, neither has nor makes it, and
+    /// does not load the identity's key.
     pub lost: Option<String>,
     /// AWS IoT Core has created a certificate.
     pub has_created: bool,
@@ -61,7 +61,7 @@ pub struct Memory {
 pub struct RefusedReply {
     /// SHA-256 of its file, hexadecimal.
     pub sha256: String,
-    /// Which file that was, and why it is refused.
+    /// The file, and why it is refused.
     pub refusal: Refusal,
 }
 
@@ -74,8 +74,8 @@ pub(super) struct Connections {
 }
 
 impl Context {
-    /// Reads what is wanted, all of it, before anything is touched. Where something is wrong with that, the
-    /// device can still be looked at.
+    /// Reads everything that is wanted before anything is touched. If something is wrong with it, the device can still
+    /// be looked at.
     pub fn open(layout: Layout, tcti: Option<&str>) -> Self {
         let boot = BootPartition::new(&layout);
         let mut inputs = Inputs::read(&layout, &boot);
@@ -84,7 +84,7 @@ impl Context {
             Err(_) => (Platform::default().pkcs11_module, None),
         };
         let identity = Identity::new(&layout, module, tcti.unwrap_or_default(), group);
-        // With fleet provisioning, the thing's name is no setting.
+        // With fleet provisioning, the thing's name is not a setting.
         if inputs.as_ref().is_ok_and(Inputs::is_fleet)
             && let Err(e) = identity.registration()
         {
@@ -103,12 +103,12 @@ impl Context {
         }
     }
 
-    /// What is wanted, or why that cannot be told: for [`super::next()`].
+    /// What is wanted, or why that is unknown: for [`super::next()`].
     pub fn wanted(&self) -> std::result::Result<&Settings, &Error> {
         self.inputs.as_ref().map(|inputs| &inputs.settings)
     }
 
-    /// What is wanted: for the steps, none of which is taken where that cannot be told.
+    /// What is wanted: for the steps, none of which is taken if that is unknown.
     pub(super) fn inputs(&self) -> Result<&Inputs> {
         self.inputs.as_ref().map_err(Clone::clone)
     }
@@ -125,7 +125,7 @@ impl Context {
 }
 
 impl Places {
-    /// How the TPM is reached.
+    /// The TPM's TCTI.
     pub(super) fn tcti(&self) -> Result<&str> {
         self.tcti
             .as_deref()
@@ -134,13 +134,13 @@ impl Places {
 }
 
 impl Memory {
-    /// Whether the key of this Name takes an empty authorization value, if that was tried.
+    /// Whether the key of this Name accepts an empty authorization value, if that was tried.
     pub(super) fn has_empty_auth(&self, wanted: &str) -> Option<bool> {
         let (name, empty) = self.empty_auth.as_ref()?;
         (name == wanted).then_some(*empty)
     }
 
-    /// What is offered, as far as that is not known to be of no use: a reply that could not be opened is refused.
+    /// The offer, except that a reply that could not be opened is refused.
     pub fn judge<'a>(&self, offer: &'a Offer) -> Cow<'a, Offer> {
         match (offer, &self.refused_reply) {
             (Offer::Reply(wrapped), Some(refused)) if wrapped.sha256 == refused.sha256 => {
@@ -162,7 +162,7 @@ impl Connections {
             .ok_or_else(|| Error::other("the TPM is not open"))
     }
 
-    /// Closes the connection to the TPM: the next use opens another one.
+    /// Closes the connection to the TPM: the next use opens a new one.
     pub fn close_tpm(&mut self) {
         self.tpm = None;
     }

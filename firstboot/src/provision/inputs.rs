@@ -1,4 +1,4 @@
-//! What operator and image want of the device: read whole and checked before anything is touched.
+//! What operator and image want of the device: read and checked completely before anything is touched.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::greengrass;
 use crate::layout::{IMAGE_ROOT_CA, Layout};
 use crate::settings::Settings;
 
-/// A root certificate file may have this many bytes: AWS's bundle of five has 6 KB.
+/// Maximum size of a root certificate file, bytes: AWS's bundle of five has 6 KB.
 const MAX_ROOT_CA: usize = 64 * 1024;
 
 /// What is wanted.
@@ -21,7 +21,7 @@ pub struct Inputs {
     pub settings: Settings,
     /// The root certificates of AWS's endpoints, PEM.
     pub root_ca: Vec<u8>,
-    /// The group that reads the identity beside root.
+    /// The group that may read the identity, beside root.
     pub(super) group: Option<u32>,
 }
 

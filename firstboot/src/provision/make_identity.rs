@@ -1,4 +1,4 @@
-//! Making the identity: below the storage root key, and that, too, where there is none.
+//! Creating the identity below the storage root key, and that key, too, if there is none.
 
 use log::warn;
 use zeroize::Zeroizing;
@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::secret;
 use crate::tpm::{Identification, Srk};
 
-/// Makes the identity.
+/// Creates the identity.
 pub(super) fn make(context: &mut Context, srk: &Srk, tpm: &Identification) -> Result<()> {
     let srk_name = match srk {
         Srk::Present { name, .. } => name.clone(),

@@ -1,5 +1,5 @@
-//! The way from whatever is there to a provisioned device: look, name the next step, take it, look
-//! again. No file says how far it got, so that there is none to be wrong after a power cut.
+//! The way from whatever is there to a provisioned device: look, name the next step, take it, look again. No file says
+//! how far it got, so none can be wrong after a power cut.
 //!
 //! | file | what |
 //! |---|---|
@@ -49,8 +49,8 @@ pub enum Goal {
     Request,
     /// All the way.
     Greengrass,
-    /// A new certificate for a device in service, as far as token and configuration stay as they are: Greengrass may
-    /// be running.
+    /// A new certificate for a device in service, without changes to token and configuration: Greengrass may be
+    /// running.
     Renewal,
 }
 
@@ -60,7 +60,7 @@ pub struct Outcome {
     pub state: State,
     /// What is awaited or wrong, in words.
     pub message: String,
-    /// What was there at the end; `None` where that is not known.
+    /// What was there at the end; `None` if unknown.
     pub survey: Option<Survey>,
     goal: Goal,
     last: Result<Step>,
@@ -72,7 +72,7 @@ impl Outcome {
         self.last.as_ref().map_or(true, Step::is_end)
     }
 
-    /// Says in the log how the walk has ended; an error where something is awaited or wrong.
+    /// Logs how the walk has ended; an error if something is awaited or wrong.
     pub fn conclude(self) -> Result<()> {
         let Self {
             state,
@@ -113,8 +113,8 @@ pub fn run(context: &mut Context, goal: Goal) -> Outcome {
         warn!("{remark}");
     }
     let mut result = walk(context, goal);
-    // What is wanted and cannot be had, because the settings turn out not to work or nothing can be written, is as good
-    // as not wanted: a device in service stays there.
+    // Settings that turn out not to work, and writes that fail, count as if the settings were unknown: a device in
+    // service stays there.
     if let Err(e) = &result
         && matches!(e.kind, ErrorKind::Settings | ErrorKind::CannotWrite)
         && context.inputs.is_ok()
@@ -131,7 +131,7 @@ pub fn run(context: &mut Context, goal: Goal) -> Outcome {
         .is_ok_and(|settings| settings.enrollment.is_fleet());
     let (state, message) = match &last {
         Ok(step) => (step.state(), step.describe()),
-        // AWS IoT Core was asked in vain.
+        // The request to AWS IoT Core failed.
         Err(e) if e.kind == ErrorKind::Waiting && is_fleet => {
             (State::AwaitingCertificate, e.to_string())
         }
@@ -159,7 +159,7 @@ fn walk(context: &mut Context, goal: Goal) -> Result<(Step, Survey)> {
             Goal::Renewal => !(step.is_renewal() && survey.takes_renewals()),
         };
         if beyond || step.is_end() {
-            // Where it is done, that is among its remarks.
+            // If it is done, this is among its remarks.
             if !matches!(step, Step::Done(_))
                 && let Some(Ok(tpm)) = &survey.tpm
                 && let Some(warning) = tpm.lockout.warning()
@@ -174,7 +174,7 @@ fn walk(context: &mut Context, goal: Goal) -> Result<(Step, Survey)> {
         info!("{}: {}", step.state(), step.describe());
         take(context, &step, &survey)?;
         tpm = match (&step, survey.tpm.and_then(std::result::Result::ok)) {
-            // to be looked at again, or with other eyes
+            // These change the TPM, or what has to be looked for in it: look again.
             (
                 Step::ResetLockout
                 | Step::RestoreRootKey(_)
@@ -191,13 +191,13 @@ fn walk(context: &mut Context, goal: Goal) -> Result<(Step, Survey)> {
     }
 }
 
-/// A walk has at most this many steps: the longest that there is has about half of them.
+/// Maximum number of steps in a walk: the longest one has about half as many.
 const MOST_STEPS: usize = 32;
-/// How often a step may come in one walk: a second time where another step has undone it, as when an
-/// identity is set aside after its access was put right.
+/// How often a kind of step may come in one walk: twice if another step undoes it, for example when an identity is set
+/// aside after its access was fixed.
 const MOST_REPEATS: usize = 2;
 
-/// Why the walk may not go on with this step: it would be taken again and again.
+/// Why the walk must not go on with this step: it would repeat forever.
 fn goes_round(taken: &[Step], step: &Step) -> Option<String> {
     if taken.last() == Some(step) {
         return Some(format!(

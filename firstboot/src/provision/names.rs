@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::identity::Identity;
 use crate::settings::Settings;
 
-/// The name under which a certificate is in service: the one that AWS IoT Core has registered, else the
-/// one in the certificate. Where that names none, it is for the wanted one.
+/// The name under which a certificate is in service: the one that AWS IoT Core has registered, or else the one in the
+/// certificate. If the certificate names none, it is for the wanted one.
 pub(super) fn in_service(
     settings: &Settings,
     identity: &Identity,
@@ -21,7 +21,7 @@ pub(super) fn in_service(
         .unwrap_or_else(|| settings.thing_name.clone()))
 }
 
-/// The name that the certificate is for, where the thing is to have another one by now.
+/// The name that the certificate is for, if the thing is now to have another one.
 pub(super) fn outdated(
     settings: &Settings,
     identity: &Identity,
@@ -35,7 +35,7 @@ pub(super) fn outdated(
         .filter(|name| *name != settings.thing_name))
 }
 
-/// The name as far as it is known: the certificate's, else the wanted one, else the request's.
+/// The known name: the certificate's, or else the wanted one, or else the request's.
 pub fn known(context: &Context) -> Option<String> {
     let identity = &context.places.identity;
     let certificate = identity.certificate().ok().flatten();
@@ -51,8 +51,8 @@ pub fn known(context: &Context) -> Option<String> {
     named.or_else(|| identity.record().map(|record| record.thing_name))
 }
 
-/// The name as the template has made it, if this is the certificate that was registered. With fleet provisioning
-/// there is no other.
+/// The name that the template has made, if this is the registered certificate. With fleet provisioning there is no
+/// other.
 fn registered(
     settings: &Settings,
     identity: &Identity,

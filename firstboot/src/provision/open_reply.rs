@@ -1,4 +1,4 @@
-//! Opening a wrapped reply: the certificate that only this TPM can have.
+//! Opening a wrapped reply: a certificate for this TPM alone.
 
 use firstboot_formats::attestation::CREDENTIAL_SIZE;
 use firstboot_formats::clock::Clock;
@@ -15,10 +15,10 @@ use crate::identity::Superseded;
 use crate::progress;
 use crate::tpm::Credential;
 
-/// Opens a reply, accepts the certificate in it, and notes which reply it was: in this order, so that a power cut
-/// at any point has it opened once more. A reply that cannot be opened, or has no certificate for this device in
-/// it, is remembered until this process ends, and changes nothing; one that is worth less than the accepted
-/// certificate, as long as that is the accepted one.
+/// Opens a reply, accepts the certificate in it, and notes which reply it was: in this order, so that after a power cut
+/// at any point it is opened again. A reply that cannot be opened, or holds no certificate for this device, is
+/// remembered until this process ends, and changes nothing; one that is worth less than the accepted certificate is
+/// remembered until another certificate is accepted.
 pub(super) fn open(context: &mut Context, wrapped: &WrappedReply, record: &Record) -> Result<()> {
     match certificate_in(context, wrapped, record) {
         Ok(chain) => {
@@ -65,7 +65,7 @@ fn certificate_in(context: &mut Context, wrapped: &WrappedReply, record: &Record
     let identity = &context.places.identity;
     let [request, _] = identity.request_files()?;
     let key = Request::parse(&request)?.public_key()?;
-    // Whoever has sealed it is one of enrollment.issuers; the certificate may be anybody's, AWS IoT's for example.
+    // Its issuer is one of enrollment.issuers; the certificate may be from any CA, AWS IoT's for example.
     let chain = Chain::parse(&pem, &key, &[]).map_err(Error::other)?;
     let accepted = identity.certificate()?.filter(|a| a.is_for(&key));
     let (name, clock) = (&record.thing_name, Clock::read());
@@ -74,7 +74,7 @@ fn certificate_in(context: &mut Context, wrapped: &WrappedReply, record: &Record
         Verdict::GoodBut(remark) => warn!("{remark}"),
         Verdict::Bad(why) => {
             let reason = format!("the certificate in it: {why}");
-            // Good, but worth less than the accepted one: that stays so, and need not be found out again.
+            // Good, but worth less than the accepted one: that will not change, and need not be found out again.
             if let Some(accepted) = &accepted
                 && !matches!(chain.check(&key, name, clock), Verdict::Bad(_))
             {
@@ -91,7 +91,7 @@ fn certificate_in(context: &mut Context, wrapped: &WrappedReply, record: &Record
     Ok(chain)
 }
 
-/// What the TPM gives out for it, our key and that endorsement key being loaded in it.
+/// The credential that the TPM releases for it, with our key and that endorsement key loaded.
 fn credential(
     context: &mut Context,
     wrapped: &WrappedReply,

@@ -1,5 +1,5 @@
-//! Fleet provisioning's two steps, with all that they need of the device. Whatever is won is durable
-//! before the next thing is asked for.
+//! Fleet provisioning's two steps, with everything that they need of the device. Each result is durable before the next
+//! is asked for.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(super) fn create_certificate(context: &mut Context, record: &Record) -> Resu
     let [request, _] = context.places.identity.request_files()?;
     let key = Request::parse(&request)?.public_key()?;
     let request = String::from_utf8(request).context(ErrorKind::Other, || "the request".into())?;
-    // First what can fail here: a certificate that is not registered is one too many.
+    // First whatever can fail here: an unregistered certificate is one too many.
     template_parameters(context.settings()?, record)?;
     let mut session = session(context)?;
     let created =
@@ -41,12 +41,11 @@ pub(super) fn create_certificate(context: &mut Context, record: &Record) -> Resu
     Ok(())
 }
 
-/// Has AWS IoT Core register the thing with the certificate that is kept, and keeps what it says.
+/// Has AWS IoT Core register the thing with the kept certificate, and keeps the answer.
 ///
-/// Where the ownership token is refused, it may be that the registration has happened and only its
-/// answer was lost, in a power cut. AWS does not document what a repeated RegisterThing gets. So the
-/// certificate is tried: an active one has been registered. Otherwise it is worth nothing (AWS IoT
-/// deletes it after an hour), and another one is asked for.
+/// If the ownership token is refused, the registration may have happened and only its answer been lost, in a power cut.
+/// AWS does not document the answer to a repeated RegisterThing. So the certificate is tried: an active one has been
+/// registered. Otherwise it is worthless (AWS IoT deletes it after an hour), and another one is requested.
 pub(super) fn register_thing(context: &mut Context, record: &Record) -> Result<()> {
     let Some((ownership, chain)) = kept(&context.places.identity)? else {
         context.places.identity.forget_ownership()?;
@@ -81,8 +80,8 @@ pub(super) fn register_thing(context: &mut Context, record: &Record) -> Result<(
     Ok(())
 }
 
-/// Another certificate may be asked for, in place of one that turned out to be of no use: once in a
-/// process, as each costs the account one.
+/// Whether another certificate may be requested in place of a useless one: only once per process, because each is one
+/// more in the account.
 fn may_create_another(context: &Context, why: Error) -> Result<()> {
     if context.memory.has_created {
         return Err(why);
@@ -126,7 +125,7 @@ fn is_active(context: &Context, chain: &Chain, record: &Record) -> Result<bool> 
     fleet::is_active(settings, root_ca, chain, key, record.key)
 }
 
-/// The certificate that is kept, if it is whole and for our key.
+/// The kept certificate, if it is whole and for our key.
 fn kept(identity: &Identity) -> Result<Option<(Ownership, Chain)>> {
     let [request, _] = identity.request_files()?;
     let key = Request::parse(&request)?.public_key()?;

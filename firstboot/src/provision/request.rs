@@ -1,4 +1,4 @@
-//! The certificate request: signed again, put onto the boot partition, taken off it.
+//! The certificate request: signed again, published on the boot partition, withdrawn from it.
 
 use firstboot_formats::record::{RECORD_VERSION, Record};
 use firstboot_formats::thing_name::check_thing_name;
@@ -10,9 +10,8 @@ use crate::error::Result;
 use crate::identity::Plan;
 use crate::settings::Settings;
 
-/// Asks for the certificate again, and takes back what was asked under another name, so that nobody certifies that,
-/// too. The boot partition comes first: as long as the identity has the old record, a power cut has all of this done
-/// once more.
+/// Requests the certificate again, and withdraws a request under another name, so that nobody certifies that, too. The
+/// boot partition comes first: while the identity has the old record, all of this is repeated after a power cut.
 pub(super) fn renew(context: &mut Context, in_service: bool, record: &Record) -> Result<()> {
     let new = sign(context, record)?;
     publish(context, in_service, &new)?;
@@ -22,8 +21,8 @@ pub(super) fn renew(context: &mut Context, in_service: bool, record: &Record) ->
     context.places.identity.keep_request(&new)
 }
 
-/// Puts a request and its record onto the boot partition. Where the device is in service, a card that cannot be
-/// written is no reason to take it out of that.
+/// Puts a request and its record onto the boot partition. If the device is in service, a card that cannot be written is
+/// no reason to take it out of service.
 pub(super) fn publish(
     context: &mut Context,
     in_service: bool,
@@ -40,8 +39,8 @@ pub(super) fn publish(
     }
 }
 
-/// Takes the request of this identity off the boot partition: it is not wanted any more. A card that cannot be
-/// written is no reason to stop.
+/// Removes this identity's request from the boot partition: it is no longer wanted. A card that cannot be written is no
+/// reason to stop.
 pub(super) fn withdraw(places: &Places) {
     let Ok([request, record]) = places.identity.request_files() else {
         return;
@@ -49,7 +48,7 @@ pub(super) fn withdraw(places: &Places) {
     let Ok(Record { thing_name, .. }) = serde_json::from_slice(&record) else {
         return;
     };
-    // Of a record that is damaged, the name could be a path to anywhere.
+    // The name in a damaged record could be a path to anywhere.
     if check_thing_name(&thing_name).is_err() {
         return;
     }
@@ -61,8 +60,8 @@ pub(super) fn withdraw(places: &Places) {
     }
 }
 
-/// Another request, under the name that is wanted now, with what an older firstboot left out, or in place of one that
-/// is damaged.
+/// Signs another request: under the name that is wanted now, with what an older firstboot left out, or in place of a
+/// damaged one.
 fn sign(context: &mut Context, record: &Record) -> Result<[Vec<u8>; 2]> {
     let ek = match &record.evidence {
         Some(evidence) => evidence.ek_certificate.clone().ok_or_else(|| {
@@ -82,7 +81,7 @@ fn sign(context: &mut Context, record: &Record) -> Result<[Vec<u8>; 2]> {
     context.places.identity.sign_request(&plan)
 }
 
-/// What a request says, before its key is known.
+/// The contents of a request, before its key is known.
 pub(super) fn plan<'a>(
     settings: &'a Settings,
     places: &Places,

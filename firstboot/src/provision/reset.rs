@@ -1,4 +1,4 @@
-//! The way back: an identity is given up, and with it what was written for it.
+//! The way back: discards an identity, and everything that was written for it.
 
 use log::info;
 

@@ -1,7 +1,7 @@
-//! The storage root key, as the identity needs it: what takes an authorization to find out about it, and what puts it
-//! back.
+//! The storage root key that the identity needs: the steps that need an authorization to find out about it, and those
+//! that recreate it.
 //!
-//! Looking never authorizes anything in the TPM. Where it does not suffice, these steps find out, and the process
+//! Looking never authorizes anything in the TPM. If it does not suffice, these steps find out, and the process
 //! remembers.
 
 use firstboot_formats::files::{self, Access};
@@ -21,11 +21,11 @@ pub(super) fn examine_primaries(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-/// Finds out whether the key at 0x81000001 takes an empty authorization value. Where it does not, that has cost a
-/// dictionary-attack try, unless the key has noDA: its Name is written down, so that no later start tries again.
-/// It is kept beside the identity: what would not last there, the identity would not either; and on the boot
-/// partition, whoever has had the card could have written it. A power cut before it is written costs one more
-/// try; written before the try, it could condemn a key that is good.
+/// Finds out whether the key at 0x81000001 accepts an empty authorization value. If it does not, that has cost a
+/// dictionary-attack try, unless the key has noDA: its Name is noted, so that no later start tries again. The note is
+/// kept beside the identity, where it lasts as long as the identity would; on the boot partition, anybody with the card
+/// could have written it. A power cut before the note is written costs one more try; a note written before the try
+/// could condemn a good key.
 pub(super) fn try_auth(context: &mut Context, srk: &Srk) -> Result<()> {
     let Srk::Present { name, no_da } = srk else {
         return Ok(());
@@ -42,7 +42,7 @@ pub(super) fn try_auth(context: &mut Context, srk: &Srk) -> Result<()> {
     Ok(())
 }
 
-/// Makes the storage root key; its Name.
+/// Makes the storage root key. Returns its Name.
 pub(super) fn make(context: &mut Context) -> Result<String> {
     forget_with_auth(&context.places.layout)?;
     progress::with_progress("creating the storage root key", || {
@@ -58,8 +58,8 @@ pub(super) fn restore(context: &mut Context, name: &str) -> Result<()> {
     })
 }
 
-/// Asks again, over a new connection, whether the identity's storage root key is gone, and has the TPM try to load
-/// what is stored below it: a single answer on an open bus does not take an identity away.
+/// Asks again, over a new connection, whether the identity's storage root key is gone, and has the TPM try to load what
+/// is stored below it: a single answer on an open bus never costs an identity.
 pub(super) fn confirm_loss(context: &mut Context) -> Result<()> {
     let wanted = context.places.identity.srk_name()?;
     let stored = context.places.identity.stored_key();
@@ -93,13 +93,13 @@ pub(super) fn confirm_loss(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-/// Whether the key of this Name is noted as one with an authorization value, by this process or an earlier one.
+/// Whether the key of this Name is noted, by this process or an earlier one, as having an authorization value.
 pub(super) fn is_noted_with_auth(layout: &Layout, name: &str) -> bool {
     let noted = files::read(&layout.at(ROOT_KEY_WITH_AUTH), MAX_NAME);
     noted.is_ok_and(|noted| noted.is_some_and(|noted| noted == name.as_bytes()))
 }
 
-/// Another key under the same Name may have another authorization value, which is no part of the Name.
+/// Another key with the same Name may have another authorization value, which is not part of the Name.
 fn forget_with_auth(layout: &Layout) -> Result<()> {
     Ok(files::remove(&layout.at(ROOT_KEY_WITH_AUTH))?)
 }

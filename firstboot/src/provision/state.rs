@@ -1,4 +1,4 @@
-//! How a device can stand: one list, for `status`, for `status.json` and for the help text.
+//! The states of a device: one list, for `status`, for `status.json` and for the help text.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ macro_rules! states {
             /// Every state.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// What it means, and what is to be done about it.
+            /// What it means, and what to do about it.
             pub fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$name => $meaning,)*

@@ -61,7 +61,7 @@ pub enum Step {
     WriteConfiguration(Box<Chain>),
     /// Remove the fleet's claim certificate and key from the boot partition.
     RemoveClaim,
-    /// Nothing left to do; with what the operator should know.
+    /// Nothing left to do; perhaps with something that the operator should know.
     Done(Option<String>),
 }
 

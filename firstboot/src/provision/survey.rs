@@ -1,7 +1,7 @@
 //! What is there now: the TPM, the identity directory, the boot partition, the configuration.
 //!
-//! Looking changes nothing, loads no PKCS#11 library, logs in nowhere and authorizes nothing in the TPM. Where an
-//! identity is committed, it costs three TPM commands.
+//! Looking changes nothing, loads no PKCS#11 library, logs in nowhere and authorizes nothing in the TPM. With a
+//! committed identity, it costs three TPM commands.
 
 use std::path::PathBuf;
 
@@ -24,25 +24,26 @@ use crate::identity::{Contents, Identity, OpenedReplies};
 use crate::settings::{Method, Settings};
 use crate::tpm::{Identification, Lockout, Srk, Tpm};
 
-/// What is there: what [`super::next()`] decides by, beside what is wanted and what this process remembers.
+/// What is there. [`super::next()`] decides by it, by what is wanted, and by what this process remembers.
 #[derive(Clone, Debug)]
 pub struct Survey {
-    /// The TPM, or why there is none. `None` where it was not looked at: nobody has said which TPM is this
-    /// card's, or nothing would come of it.
+    /// The TPM, or why there is none. `None` if it was not looked at: no TPM was named for this card, or looking would
+    /// be useless.
     pub tpm: Option<std::result::Result<TpmState, String>>,
-    /// The making of an identity was interrupted.
+    /// Creating an identity was interrupted.
     pub interrupted: bool,
     /// The identity.
     pub identity: IdentityState,
-    /// The Names of the storage root keys of identities that were set aside and can be taken back, and where they are.
-    /// Looked for only where the identity does not fit the TPM.
+    /// The identities that were set aside and can be restored: the Names of their storage root keys, and their paths.
+    /// Looked for only if the identity does not fit the TPM.
     pub set_aside: Vec<(String, PathBuf)>,
-    /// An earlier process has noted that the key at 0x81000001 has an authorization value. Looked for only where the
+    /// An earlier process has noted that the key at 0x81000001 has an authorization value. Looked for only if the
     /// identity does not fit the TPM.
     pub root_key_is_noted_with_auth: bool,
-    /// Why an identity would not outlast the power; looked at only where there is none.
+    /// Why an identity would not survive a power cut; looked at only if there is none.
     pub volatile: Option<String>,
-    /// The configuration names our key, but no identity that is there was ever configured: it is of an earlier one.
+    /// The configuration names our key, but there is no identity that was ever configured: it belongs to an earlier
+    /// one.
     pub configuration_is_ours: bool,
 }
 
@@ -53,7 +54,7 @@ pub struct TpmState {
     pub lockout: Lockout,
     /// What is at 0x81000001.
     pub srk: Srk,
-    /// Vendor and firmware; asked for only where there is no identity yet.
+    /// Manufacturer and firmware; asked for only if there is no identity yet.
     pub identification: Option<Identification>,
 }
 
@@ -62,7 +63,7 @@ pub struct TpmState {
 pub enum IdentityState {
     /// There is none.
     Absent,
-    /// What is there is not ours, or not ours alone; in words.
+    /// The contents are not ours, or not only ours; in words.
     Foreign(String),
     /// It cannot be used; why.
     Defective(String),
@@ -72,7 +73,7 @@ pub enum IdentityState {
     Complete(Box<Complete>),
 }
 
-/// A complete identity, and what has become of it.
+/// A complete identity, and its progress.
 #[derive(Clone, Debug)]
 pub struct Complete {
     /// The Name of the storage root key that it needs.
@@ -91,19 +92,19 @@ pub struct Complete {
     pub offer: Offer,
     /// The token was seen to hold the accepted certificate, or the edition does not read it there.
     pub token_is_ready: bool,
-    /// An ownership token is kept that has done its service.
+    /// A used ownership token is still kept.
     pub ownership_is_spent: bool,
-    /// The name that the accepted certificate is for, where that is not the thing's any more.
+    /// The name that the accepted certificate is for, if that is no longer the thing's.
     pub is_for_another_name: Option<String>,
-    /// The configuration is what it should be; where nobody can tell how that is, some edition's is complete.
+    /// The configuration is what it should be; if that is unknown, some edition's is complete.
     pub configuration_is_written: bool,
-    /// The fleet's claim certificate or its key lies on the boot partition, and is not needed any more.
+    /// The fleet's claim certificate or its key is on the boot partition, and no longer needed.
     pub claim_is_spent: bool,
 }
 
 impl Survey {
-    /// Looks. A TPM that is known from a look just before is not asked again. What the process remembers is left
-    /// out: it is nothing that is there.
+    /// Looks. A TPM that is known from the previous look is not asked again. Leaves out what the process remembers: a
+    /// survey has only what is there.
     pub fn take(context: &mut Context, known: Option<TpmState>) -> Result<Self> {
         let Context {
             inputs,
@@ -125,8 +126,8 @@ impl Survey {
             complete(inputs.as_ref().ok(), places)?
         };
         let blank = matches!(state, IdentityState::Absent);
-        // Of interest only where there is nothing that a configuration could be about. Where only the certificate
-        // is damaged, it is still this identity's, with all that Greengrass has made of it.
+        // This matters only if there is no identity that the configuration could belong to. If only the certificate is
+        // damaged, the configuration is still this identity's, with all the state that Greengrass has derived from it.
         let has_certificate =
             matches!(&state, IdentityState::Complete(c) if c.certificate.is_some());
         let configuration_is_ours = !has_certificate
@@ -174,15 +175,15 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Whether nothing is missing for Greengrass to run: identity, accepted certificate, a token that holds it where
-    /// the edition reads it there, and a configuration.
+    /// Whether nothing is missing for Greengrass to run: identity, accepted certificate, a token that holds it, if the
+    /// edition reads it there, and a configuration.
     pub fn is_enrolled(&self) -> bool {
         matches!(&self.identity, IdentityState::Complete(identity) if identity.certificate.is_some()
             && identity.token_is_ready
             && identity.configuration_is_written)
     }
 
-    /// Whether a new certificate may take the accepted one's place while Greengrass runs: the device is in service, under
+    /// Whether a new certificate may replace the accepted one while Greengrass runs: the device is in service, under
     /// the name that it is to have.
     pub(super) fn takes_renewals(&self) -> bool {
         matches!(&self.identity, IdentityState::Complete(identity) if identity.is_for_another_name.is_none())
@@ -203,7 +204,8 @@ impl TpmState {
         })
     }
 
-    /// The same once an identity has been made below the storage root key of this Name, which has served for that.
+    /// The same after an identity has been made below the storage root key of this Name, which has thereby proved
+    /// usable.
     pub fn with_srk(self, name: String) -> Self {
         Self {
             srk: Srk::Present { name, no_da: true },
@@ -212,7 +214,7 @@ impl TpmState {
     }
 }
 
-/// What there is instead of an identity: what is not ours is not touched, whatever is wrong with it.
+/// What there is instead of an identity: anything that is not ours is not touched, whatever is wrong with it.
 fn defective(identity: &Identity, defect: String) -> Result<IdentityState> {
     Ok(match identity.contents()? {
         Contents::Nothing => IdentityState::Absent,
@@ -222,7 +224,7 @@ fn defective(identity: &Identity, defect: String) -> Result<IdentityState> {
     })
 }
 
-/// An identity, as far as it is what is wanted; where nobody can tell what that is, as if it were.
+/// An identity compared with what is wanted; if that is unknown, as if everything matched.
 fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
     let Places {
         layout,
@@ -234,8 +236,8 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
     let request =
         Request::parse(&request_pem).and_then(|request| Ok((request.public_key()?, request)));
     let certificate = identity.certificate()?;
-    // Request and record can be made anew: an identity is not given up for them. Whose key it is, the certificate
-    // says, too, and the token's store.
+    // Request and record can be made again: their loss never costs an identity. The certificate and the token's store
+    // also tell the key.
     let (key, request) = match (request, &certificate) {
         (Ok((key, request)), _) => (key, Some(request)),
         (Err(_), Some(certificate)) => (certificate.key(), None),
@@ -253,7 +255,7 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         None => configured,
     };
     let reads_token = edition.is_some_and(greengrass::reads_token_certificate);
-    // The store is read for that at each boot.
+    // This reads the store at each boot.
     let verified = match certificate {
         Some(_) if reads_token => identity.verified(),
         _ => None,
@@ -312,7 +314,7 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
     })))
 }
 
-/// Whether fleet provisioning has come to its end.
+/// Whether fleet provisioning is complete.
 fn is_registered(identity: &Identity, key: &PublicKey) -> bool {
     let registration = identity.registration().ok().flatten();
     registration
@@ -320,7 +322,7 @@ fn is_registered(identity: &Identity, key: &PublicKey) -> bool {
         .is_some()
 }
 
-/// What enrollment offers beside the certificate that has been accepted.
+/// What enrollment offers beside the accepted certificate.
 fn offer(
     settings: &Settings,
     places: &Places,
@@ -332,8 +334,8 @@ fn offer(
     let offer = match (settings.enrollment.method, accepted) {
         (Method::Offline, _) => {
             let clock = Clock::read();
-            // Where its certificate is gone, a reply is to be opened again; one that was worth less, as soon as the
-            // accepted one is worth nothing.
+            // If its certificate is gone, a reply is opened again; one that was worth less, as soon as the accepted
+            // certificate is worthless.
             let opened = match accepted {
                 Some(accepted) => identity.opened_replies(accepted)?,
                 None => OpenedReplies::default(),

@@ -1,5 +1,5 @@
-//! Walks from every survey that there can be, with a model of what the steps do: that they help, that one kind of them
-//! does not, and that AWS IoT Core refuses what it is shown.
+//! Walks from every possible survey, with a model of what the steps do: all of them help; one kind of them does not;
+//! AWS IoT Core refuses what it is shown.
 
 use super::context::RefusedReply;
 use super::next::table::{Scene, awaiting, chain, wrapped};
@@ -19,12 +19,12 @@ fn refusal() -> Refusal {
 const OURS: &str = "000b01";
 const OTHER: &str = "000b02";
 
-/// What a walk meets beside what can be seen.
+/// What a walk meets that a survey does not show.
 #[derive(Clone)]
 struct World {
     /// The Names of the storage root keys that the TPM makes.
     primaries: Vec<String>,
-    /// The storage root key takes an empty authorization value.
+    /// The storage root key accepts an empty authorization value.
     empty_auth: bool,
     /// Steps of this kind change nothing.
     useless: Option<Step>,
@@ -32,7 +32,7 @@ struct World {
     refuses: bool,
 }
 
-/// Bits of a number, one after the other.
+/// The bits of a number, one after the other.
 struct Bits(u32);
 
 impl Bits {
@@ -53,7 +53,7 @@ fn complete(scene: &mut Scene, change: impl FnOnce(&mut Complete)) {
     }
 }
 
-/// A survey of each identity below a TPM that serves it.
+/// A survey of any identity, below a TPM that serves it.
 fn identity(bits: &mut Bits) -> Scene {
     let mut scene = awaiting();
     scene.survey.interrupted = bits.one();
@@ -82,7 +82,7 @@ fn identity(bits: &mut Bits) -> Scene {
 
 const IDENTITIES: u32 = 6 << 11;
 
-/// The survey with each TPM, and what is found out about it.
+/// Adds any TPM to the survey, and what is found out about it.
 fn tpm(bits: &mut Bits, scene: &mut Scene, world: &mut World) {
     world.empty_auth = bits.one();
     world.primaries = match bits.below(3) {
@@ -117,7 +117,7 @@ fn tpm(bits: &mut Bits, scene: &mut Scene, world: &mut World) {
 
 const TPMS: u32 = 2 * 3 * 2 * 16 * 5;
 
-/// What the step does to what can be seen next.
+/// What the step changes for the next survey.
 fn apply(step: &Step, scene: &mut Scene, world: &World) {
     let same = |useless: &Step| std::mem::discriminant(useless) == std::mem::discriminant(step);
     if world.useless.as_ref().is_some_and(same) {
@@ -224,7 +224,7 @@ fn walk(wanted: Result<&Settings, &Error>, mut scene: Scene, world: World) {
     let mut taken = Vec::new();
     loop {
         let step = next(wanted, &scene.survey, &scene.memory);
-        // A registration that is refused ends the run of a process that has asked.
+        // A refused registration ends the run of a process that has created a certificate.
         let refused = step == Step::RegisterThing && world.refuses && scene.memory.has_created;
         if step.is_end() || refused || goes_round(&taken, &step).is_some() {
             break;
@@ -242,7 +242,7 @@ fn walk(wanted: Result<&Settings, &Error>, mut scene: Scene, world: World) {
         asked <= 1,
         "{asked} certificates in one run: {start:?}: {taken:?}"
     );
-    // Whatever a walk comes to where all steps help, it is no circle.
+    // If all steps help, no walk ends in a circle.
     if world.useless.is_none() {
         let last = next(wanted, &scene.survey, &scene.memory);
         let registers = last == Step::RegisterThing;
@@ -262,7 +262,7 @@ fn assert_may_be_taken(wanted: Result<&Settings, &Error>, scene: &Scene, step: &
         };
         assert!(!serves, "{scene:?}: {step:?}");
     }
-    // Where nobody can say what is wanted, nothing is made of it.
+    // If what is wanted is unknown, nothing is made of it.
     let needs_settings = step.is_enrollment()
         || matches!(
             step,
@@ -313,7 +313,7 @@ fn useless() -> Vec<Option<Step>> {
     ]
 }
 
-/// With what is wanted, and without.
+/// With known settings, and with unknown ones.
 fn both_ways(scene: &Scene, world: &World) {
     walk(Ok(&Settings::default()), scene.clone(), world.clone());
     let why = Error::settings("firstboot.json: cut off");
@@ -321,7 +321,7 @@ fn both_ways(scene: &Scene, world: &World) {
 }
 
 #[test]
-fn of_every_identity() {
+fn walks_from_every_identity_end_well() {
     let useless = useless();
     for number in 0..IDENTITIES {
         let scene = identity(&mut Bits(number));
@@ -337,7 +337,7 @@ fn of_every_identity() {
             refusals.push(true);
         }
         for refuses in refusals {
-            // All kinds of steps that do not help, spread over the surveys that differ in what they do not look at.
+            // Every kind of useless step, spread over the surveys that differ in what the steps do not look at.
             let kind = (number / 7) as usize % useless.len();
             for useless in [None, useless[kind].clone()] {
                 let world = World {
@@ -357,7 +357,7 @@ fn of_every_identity() {
 }
 
 #[test]
-fn of_every_tpm() {
+fn walks_from_every_tpm_end_well() {
     for number in 0..TPMS {
         let mut scene = awaiting();
         let mut world = world();

@@ -1,20 +1,20 @@
-//! What AWS's names tell: the partition of a region, the region and the purpose of an endpoint.
+//! What AWS's names reveal: the partition of a region, the region and the purpose of an endpoint.
 
 /// A group of regions with domains of its own (AWS General Reference, "Partitions"; the domains are those of
 /// the AWS SDKs' `partitions.json`).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// As ARNs have it.
+    /// The name in ARNs.
     pub name: &'static str,
-    /// What the regions' names begin with.
+    /// The prefix of the regions' names.
     prefix: &'static str,
-    /// Where the endpoints' host names end.
+    /// The domain of the endpoints' host names.
     pub domain: &'static str,
-    /// The same for endpoints that have IPv6, too.
+    /// The same for endpoints that also have IPv6.
     dual_stack: &'static str,
 }
 
-/// The prefix of the last one fits every region.
+/// The last one's prefix fits every region.
 const PARTITIONS: [Partition; 4] = [
     Partition {
         name: "aws-cn",
@@ -52,7 +52,7 @@ pub fn partition(region: &str) -> &'static Partition {
         .unwrap_or(&COMMERCIAL)
 }
 
-/// Whether the text has the form of a region's name: words in small letters, and a number ("eu-central-1").
+/// Whether the text has the form of a region's name: words in lower case, and a number ("eu-central-1").
 pub fn is_region(text: &str) -> bool {
     let Some((words, number)) = text.rsplit_once('-') else {
         return false;
@@ -64,7 +64,7 @@ pub fn is_region(text: &str) -> bool {
         && number.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// What an endpoint of AWS IoT is for (AWS IoT API reference, DescribeEndpoint).
+/// The purpose of an endpoint of AWS IoT (AWS IoT API reference, DescribeEndpoint).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// `iot:Data-ATS`, or the older `iot:Data`: MQTT.
@@ -98,10 +98,10 @@ impl Purpose {
     }
 }
 
-/// An endpoint under a domain of AWS's: `<account>-ats.iot.<region>.<domain>` for data,
-/// `<account>.credentials.iot.<region>.<domain>` for credentials; `<account>.ats.iot` in cn-north-1, `iot-fips`
-/// in place of `iot` under FIPS 140, `vpce` before the domain in a VPC (AWS IoT Core developer guide, "Connect to
-/// AWS IoT Core" and "Connect to AWS IoT FIPS endpoints"; AWS PrivateLink, "Interface endpoints").
+/// An endpoint in one of AWS's domains: `<account>-ats.iot.<region>.<domain>` for data,
+/// `<account>.credentials.iot.<region>.<domain>` for credentials; `<account>.ats.iot` in cn-north-1, `iot-fips` in
+/// place of `iot` under FIPS 140, `vpce` before the domain in a VPC (AWS IoT Core developer guide, "Connect to AWS IoT
+/// Core" and "Connect to AWS IoT FIPS endpoints"; AWS PrivateLink, "Interface endpoints").
 #[derive(Debug, PartialEq, Eq)]
 pub struct Endpoint<'a> {
     /// The region in it.
@@ -113,12 +113,12 @@ pub struct Endpoint<'a> {
     pub is_legacy: bool,
 }
 
-/// A host name below a domain of AWS's that is none of AWS IoT's endpoints.
+/// A host name in one of AWS's domains that is not an endpoint of AWS IoT.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NoEndpoint;
 
 impl<'a> Endpoint<'a> {
-    /// Takes a host name, in small letters, apart; `None` for a domain that is not AWS's.
+    /// Parses a host name in lower case; `None` for a domain that is not AWS's.
     pub fn parse(host: &'a str) -> Option<Result<Self, NoEndpoint>> {
         let name = PARTITIONS
             .iter()
@@ -155,12 +155,12 @@ impl<'a> Endpoint<'a> {
     }
 }
 
-/// What is before the domain, where the host is below it.
+/// The part before the domain, if the host is in it.
 fn below<'a>(host: &'a str, domain: &str) -> Option<&'a str> {
     host.strip_suffix(domain)?.strip_suffix('.')
 }
 
-/// Whether the host is below a domain of the region's partition.
+/// Whether the host is in a domain of the region's partition.
 pub fn is_of_partition(host: &str, region: &str) -> bool {
     let partition = partition(region);
     [partition.domain, partition.dual_stack]

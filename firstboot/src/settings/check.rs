@@ -1,4 +1,4 @@
-//! Refusing settings that cannot work, and replacing the placeholders in the thing's name.
+//! Refuses settings that cannot work, and replaces the placeholders in the thing's name.
 
 use firstboot_formats::thing_name::check_thing_name;
 
@@ -7,8 +7,8 @@ use crate::board;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 
-/// An attribute of a subject name may have this many characters (RFC 5280 appendix A.1, ub-*: the
-/// strictest of them, for the organization and for the common name).
+/// Maximum length of an attribute of a subject name, characters (RFC 5280 appendix A.1, ub-*: the strictest, for
+/// organization and common name).
 const MAX_NAME_ATTRIBUTE: usize = 64;
 
 impl Settings {
@@ -57,7 +57,7 @@ impl Subject {
     }
 }
 
-/// What the board has for a placeholder in the setting at `path`; `None` for one that the board knows nothing of.
+/// The board's value for a placeholder in the setting at `path`; `None` for a placeholder that is not about the board.
 pub(super) fn board_value(name: &str, path: &str, layout: &Layout) -> Result<Option<String>> {
     let value = match name {
         "serial" => board::serial(layout),

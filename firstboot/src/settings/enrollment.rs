@@ -1,4 +1,4 @@
-//! How a certificate is got: offline, or by AWS IoT fleet provisioning.
+//! How the device gets its certificate: offline, or by AWS IoT fleet provisioning.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ use super::expand;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 
-/// A provisioning template's name may have this many characters (AWS IoT API reference,
-/// CreateProvisioningTemplate, templateName: `^[0-9A-Za-z_-]+$`, 1 to 36).
+/// Maximum length of a provisioning template's name, characters (AWS IoT API reference, CreateProvisioningTemplate,
+/// templateName: `^[0-9A-Za-z_-]+$`, 1 to 36).
 const MAX_TEMPLATE_NAME: usize = 36;
-/// A template parameter's name and value may have this many characters (AWS IoT API reference,
-/// RegisterThing, parameters).
+/// Maximum lengths of a template parameter's name and value, characters (AWS IoT API reference, RegisterThing,
+/// parameters).
 const MAX_PARAMETER: (usize, usize) = (2048, 4096);
-/// Longest spread: a day, more than the largest fleet needs.
+/// Longest spread, seconds: a day, more than the largest fleet needs.
 const MAX_SPREAD: u64 = 24 * 60 * 60;
-/// What is only known on the way to enrolling, or costs TPM commands.
+/// Placeholders that are known only during enrollment, or cost TPM commands.
 const LATER: [&str; 5] = [
     "tpm",
     "key_sha256",
@@ -34,22 +34,22 @@ const LATER: [&str; 5] = [
 pub struct Enrollment {
     /// The way.
     pub method: Method,
-    /// SHA-256 of the certificates whose keys may have signed a wrapped reply; nobody's, where there are none.
+    /// SHA-256 of the CA certificates whose keys may sign a wrapped reply; if empty, no reply is accepted.
     #[serde(deserialize_with = "fingerprints")]
     pub issuers: Vec<Fingerprint>,
     /// The fleet provisioning template.
     pub template_name: String,
-    /// What the template is given. `${serial}`, `${machine_id}` and `${thing_name}` are already replaced;
-    /// `${tpm}`, `${key_sha256}`, `${key_public}`, `${ek_sha256}` and `${ek_certificate}` are when they are sent.
+    /// The template's parameters. `${serial}`, `${machine_id}` and `${thing_name}` are already replaced; `${tpm}`,
+    /// `${key_sha256}`, `${key_public}`, `${ek_sha256}` and `${ek_certificate}` are replaced when they are sent.
     pub template_parameters: BTreeMap<String, String>,
     /// The port of the IoT data endpoint: 8883, or 443 with ALPN.
     pub port: u16,
     /// Each try to reach AWS IoT Core waits a random time of up to this many seconds, so that devices
     /// that are powered on together do not arrive together.
     pub spread_seconds: u64,
-    /// `http://host:port` of a proxy that knows CONNECT (RFC 9110 §9.3.6); empty for none.
+    /// `http://host:port` of a proxy that supports CONNECT (RFC 9110 §9.3.6); empty for none.
     pub http_proxy: String,
-    /// The clock can be believed although nothing synchronises it: there is a battery-backed one.
+    /// The clock can be trusted although nothing synchronises it: it is battery-backed.
     pub trust_clock: bool,
 }
 
@@ -62,9 +62,9 @@ impl Default for Enrollment {
             template_parameters: BTreeMap::new(),
             // AWS IoT Core developer guide, "Device communication protocols": MQTT with X.509.
             port: 8883,
-            // AWS lets an account register 10 things in a second (AWS IoT Core quotas, fleet
-            // provisioning, RegisterThing): half a minute does for a pallet of 300 devices, and
-            // whoever waits at the first one hardly notices. Larger fleets: devices / 10.
+            // AWS lets an account register 10 things in a second (AWS IoT Core quotas, fleet provisioning,
+            // RegisterThing): half a minute suffices for a pallet of 300 devices, and is hardly noticed by anybody
+            // waiting for a single one. Larger fleets: devices / 10.
             spread_seconds: 30,
             http_proxy: String::new(),
             trust_clock: false,
@@ -79,7 +79,7 @@ pub enum Method {
     /// The operator takes the request from the boot partition and puts the certificate there.
     #[default]
     Offline,
-    /// AWS IoT Core issues it over the network, to whoever has the fleet's claim certificate.
+    /// AWS IoT Core issues it over the network, to a device with the fleet's claim certificate.
     FleetProvisioning,
 }
 
@@ -139,7 +139,7 @@ impl Enrollment {
     }
 }
 
-/// Whether AWS IoT takes the parameter.
+/// Whether AWS IoT accepts the parameter.
 pub fn check_parameter(key: &str, value: &str) -> Result<()> {
     let (most_key, most_value) = MAX_PARAMETER;
     if key.is_empty() || key.len() > most_key || value.len() > most_value {

@@ -1,18 +1,18 @@
-//! Refusing addresses of AWS's that cannot work: each by its form, and then all of them together.
+//! Refuses AWS addresses that cannot work: each by its form, and then all of them together.
 
 use super::aws::{self, Endpoint, NoEndpoint, Purpose};
 use super::{Edition, Greengrass};
 use crate::error::{Error, Result};
 
-/// A role alias may have this many characters (AWS IoT API reference, CreateRoleAlias, roleAlias).
+/// Maximum length of a role alias, characters (AWS IoT API reference, CreateRoleAlias, roleAlias).
 const MAX_ROLE_ALIAS: usize = 128;
-/// An account ID has this many digits (AWS Account Management reference guide, "AWS account identifiers").
+/// Digits of an account ID (AWS Account Management reference guide, "AWS account identifiers").
 const ACCOUNT_ID: usize = 12;
-/// A host name may have this many characters, and a label of it so many (RFC 1123 §2.1; RFC 1035 §2.3.4).
+/// Maximum lengths of a host name and of a label in it, characters (RFC 1123 §2.1; RFC 1035 §2.3.4).
 const MAX_HOST: (usize, usize) = (253, 63);
 
 impl Greengrass {
-    /// Refuses what cannot work; what may work, but not for long or not everywhere, is a remark.
+    /// Refuses what cannot work. Returns a remark about what may work, but not for long or not everywhere.
     pub(super) fn check(&self) -> Result<Vec<String>> {
         let v1 = self.edition == Edition::V1;
         let region = "a region's name such as \"eu-central-1\", in small letters";
@@ -79,7 +79,7 @@ impl Greengrass {
     }
 }
 
-/// Whether the endpoint is one for this purpose, in this region. Of a domain of the operator's own nothing is known.
+/// Whether the endpoint is one for this purpose, in this region. Nothing is known about an operator's own domain.
 fn check_endpoint(
     host: &str,
     wanted: Purpose,
@@ -132,8 +132,8 @@ fn check_endpoint(
     }))
 }
 
-/// RFC 1123 §2.1: labels of letters, digits and inner hyphens. A dot at the end is for resolvers, not for TLS
-/// (RFC 6066 §3).
+/// RFC 1123 §2.1: labels of letters, digits and inner hyphens. A trailing dot is for resolvers, not for TLS (RFC 6066
+/// §3).
 fn is_host(text: &str) -> bool {
     let (most, most_of_label) = MAX_HOST;
     let is_label = |label: &str| {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_endpoint_is_a_remark_and_a_custom_domain_is_none() {
+    fn the_older_endpoint_is_a_remark_and_a_custom_domain_is_not() {
         let mut settings = good();
         settings.iot_data_endpoint = "abc.iot.eu-central-1.amazonaws.com".into();
         let remarks = settings.check().unwrap();

@@ -1,6 +1,6 @@
 //! What the operator wants: the image's defaults, overridden key by key by the boot partition's.
 //!
-//! Here is what can be set; `read` puts both files together, `check` refuses what cannot work.
+//! This file has what can be set; `read` merges both files, `check` refuses what cannot work.
 
 pub mod aws;
 mod check;
@@ -28,18 +28,18 @@ pub struct Settings {
     pub key: KeyType,
     /// The rest of the request's subject name.
     pub subject: Subject,
-    /// How a certificate is got for the request.
+    /// How the device gets a certificate for the request.
     pub enrollment: Enrollment,
     /// What is written for Greengrass.
     pub greengrass: Greengrass,
     /// Where the image keeps its libraries. Only the image's own file may say so.
     pub platform: Platform,
-    /// What the operator should know of them, although they can be worked with.
+    /// What the operator should know about them, although they work.
     #[serde(skip)]
     pub remarks: Vec<String>,
 }
 
-/// What the request's subject name has beside the thing name (CN). Named as in RFC 4514 §3.
+/// The request's subject name, except for the thing name (CN). The keys are those of RFC 4514 §3.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Subject {
@@ -123,7 +123,7 @@ impl fmt::Display for Edition {
     }
 }
 
-/// Where the image keeps what firstboot and Greengrass load.
+/// Where the image has the libraries that firstboot and Greengrass load.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Platform {
@@ -140,7 +140,7 @@ impl Default for Platform {
 }
 
 impl Platform {
-    /// The first that exists of the places where Yocto and Debian put them; Yocto's otherwise.
+    /// The first existing one of Yocto's and Debian's paths; otherwise Yocto's.
     pub(crate) fn found(exists: impl Fn(&Path) -> bool) -> Self {
         let first = |places: [&str; 3]| {
             let mut paths = places.into_iter().map(PathBuf::from);

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 
-/// Replaces each `${name}` of `text` by what `value` has for the name, once: what comes out of it is not
-/// looked at again. A name that `value` does not know is a mistake in the settings at `path`.
+/// Replaces each `${name}` in `text` by the name's `value`, once: placeholders in a value are not replaced. A name that
+/// `value` does not know is a mistake in the settings at `path`.
 pub fn expand(
     text: &str,
     path: &str,

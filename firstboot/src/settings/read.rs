@@ -1,6 +1,5 @@
-//! Reading the settings files. Both are refused whole where anything in them is wrong, with path,
-//! line and column, before the TPM or the disk is touched. The boot partition's is hostile: it
-//! cannot say which library is loaded.
+//! Reading the settings files. If anything in a file is wrong, all of it is refused, with path, line and column, before
+//! the TPM or the disk is touched. The boot partition's file is hostile: it cannot say which library is loaded.
 
 use firstboot_formats::text;
 use serde_json::{Value, json};
@@ -10,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::json;
 use crate::layout::{BOOT, IMAGE_SETTINGS, Layout};
 
-/// A settings file may have this many bytes: a few hundred are usual.
+/// Maximum size of a settings file, bytes: it usually has a few hundred.
 const MAX_SIZE: usize = 64 * 1024;
 
 impl Settings {
@@ -18,7 +17,7 @@ impl Settings {
     pub fn read(layout: &Layout) -> Result<Self> {
         let image = layout.at(IMAGE_SETTINGS);
         let operator = layout.at(BOOT).join("firstboot.json");
-        // A card's libraries are those of the card, not this machine's.
+        // For a card, look for the libraries on the card, not on this machine.
         let mut merged = if layout.is_card() {
             json!({ "platform": Platform::found(|path| layout.at(path).exists()) })
         } else {
@@ -79,8 +78,8 @@ fn with_path(text: &[u8]) -> std::result::Result<Settings, String> {
     Ok(settings)
 }
 
-/// serde takes a list for an object, its items in the order of the fields: past the names, and past
-/// whatever is decided by them. One setting is a list.
+/// serde accepts a list as an object, with its items in the order of the fields: this bypasses the names, and
+/// everything that is decided by them. Only one setting is a list.
 fn has_list(tree: &Value, path: &[&str]) -> bool {
     match tree {
         Value::Array(_) => path != ["enrollment", "issuers"],

@@ -4,9 +4,9 @@
 //! RSA-PSS signatures are usable. `stored` reads the key from the store without the library,
 //! `tokens` which tokens it has.
 //!
-//! What tpm2-pkcs11 does in each call is in docs/findings/tpm2-pkcs11.md, "Calls and their cost": C_Initialize
-//! costs 11 TPM commands a slot, C_Login 4, and each login that is followed by a power cut one
-//! dictionary-attack try. So the library is opened once for all that has to be done.
+//! What tpm2-pkcs11 does in each call is in docs/findings/tpm2-pkcs11.md, "Calls and their cost": C_Initialize costs 11
+//! TPM commands a slot, C_Login 4, and each login that is followed by a power cut one dictionary-attack try. So the
+//! library is opened once for everything that has to be done.
 
 mod objects;
 mod pss;
@@ -35,13 +35,13 @@ pub use tokens::Tokens;
 pub const TOKEN_LABEL: &str = "greengrass";
 /// The file in which tpm2-pkcs11 keeps a store (src/lib/db.c).
 pub const DATABASE: &str = "tpm2_pkcs11.sqlite3";
-/// CKA_LABEL of the key pair and of the certificate; all of Greengrass's PKCS#11 consumers need both to have
-/// the same (docs/findings/greengrass.md, "Labels and IDs").
+/// CKA_LABEL of the key pair and of the certificate; Greengrass's PKCS#11 consumers need both to have the same
+/// (docs/findings/greengrass.md, "Labels and IDs").
 pub const OBJECT_LABEL: &str = "greenkey";
 /// CKA_LABEL of intermediate certificates, which complete the chain for SunPKCS11.
 pub const ISSUER_LABEL: &str = "greenkey-issuer";
 
-/// Where a token is, and through what it is reached.
+/// Where a token is, and how it is reached.
 #[derive(Clone, Debug)]
 pub struct Store {
     /// The PKCS#11 library, libtpm2_pkcs11.so.
@@ -50,7 +50,7 @@ pub struct Store {
     pub directory: PathBuf,
     /// The TPM below it.
     pub tcti: String,
-    /// Where the library may make its lock file; it wants one even to read.
+    /// Where the library may create its lock file, which it needs even to read.
     pub locks: PathBuf,
 }
 
@@ -59,19 +59,19 @@ pub struct Library {
     pkcs11: Option<Pkcs11>,
 }
 
-/// A user's session. To be dropped before its [`Library`].
+/// A user's session. Drop it before its [`Library`].
 pub struct Login {
     session: Session,
 }
 
-/// Our key, ready to sign, with what has to stay open for it. The fields are dropped in this order.
+/// Our key, ready to sign, with what has to stay open meanwhile. The fields are dropped in this order.
 pub struct OpenKey {
     login: Login,
     _library: Library,
 }
 
 impl OpenKey {
-    /// The key of this login to that library.
+    /// From a login and its library.
     pub fn new(login: Login, library: Library) -> Self {
         Self {
             login,
@@ -108,14 +108,13 @@ impl Library {
         })
     }
 
-    /// The slot of our token, if there is one. Its number is the token's row in the store: it is
-    /// to be looked up, never assumed.
+    /// The slot of our token, if there is one. Its number is the token's row in the store: look it up, never assume it.
     pub fn token_slot(&self) -> Result<Option<u64>> {
         self.find_slot(|info| info.token_initialized() && info.label().trim_end() == TOKEN_LABEL)
     }
 
-    /// Makes our token with a user PIN in the store's blank slot. The SO PIN is forgotten: a token
-    /// is replaced, not repaired.
+    /// Makes our token with a user PIN in the store's blank slot. The SO PIN is discarded: a token is replaced, not
+    /// repaired.
     pub fn make_token(&self, so_pin: &Pin, user_pin: &Pin) -> Result<u64> {
         let slot = self
             .find_slot(|info| !info.token_initialized())?
@@ -187,7 +186,7 @@ impl Drop for Library {
     }
 }
 
-/// As [`ResultExt::context`], with the library's catch-all put into words.
+/// Like [`ResultExt::context`], with an explanation of the library's catch-all error.
 trait Pkcs11Context<T> {
     fn pkcs11_context(self, what: impl FnOnce() -> String) -> Result<T>;
 }
@@ -209,9 +208,8 @@ impl<T> Pkcs11Context<T> for std::result::Result<T, Pkcs11Error> {
     }
 }
 
-/// The library takes its settings from the environment only, at each C_Initialize. Its lock file
-/// goes where firstboot then stands: tpm2-pkcs11 1.9.0 uses only the first character of
-/// PKCS11_SQL_LOCK, which is enough for a dot.
+/// The library takes its settings from the environment only, at each C_Initialize. Its lock file goes into firstboot's
+/// working directory: tpm2-pkcs11 1.9.0 uses only the first character of PKCS11_SQL_LOCK, which is enough for a dot.
 #[allow(unsafe_code)]
 fn point_library_at(store: &Store) -> Result<()> {
     files::make_directory(&store.locks, 0o700)?;
@@ -224,7 +222,7 @@ fn point_library_at(store: &Store) -> Result<()> {
         ("PKCS11_SQL_LOCK", Path::new(".")),
     ];
     for (name, value) in settings {
-        // SAFETY: firstboot starts no thread, and the library is not initialised at this moment, so that nobody reads the
+        // SAFETY: firstboot starts no threads, and the library is not initialised at this moment, so nothing reads the
         // environment meanwhile. Only this crate can open the library.
         unsafe { std::env::set_var(name, value) };
     }

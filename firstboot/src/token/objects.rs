@@ -1,4 +1,4 @@
-//! What lies in the token: one key pair, its certificate, and the certificate's issuers.
+//! The objects in the token: one key pair, its certificate, and the certificate's issuers.
 
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
@@ -24,7 +24,7 @@ const TPM2_PUB_BLOB: u64 = 0x8F00_0002;
 const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 
 impl Login {
-    /// Has the TPM make the key pair, under `id` (CKA_ID), which joins it to its certificate.
+    /// Has the TPM make the key pair, with `id` as CKA_ID, which links it to its certificate.
     pub fn make_key(&self, kind: KeyType, id: &[u8]) -> Result<PublicKey> {
         let common = [
             Attribute::Token(true),
@@ -67,7 +67,7 @@ impl Login {
         self.read_public_key(self.find_one(ObjectClass::PUBLIC_KEY)?)
     }
 
-    /// TPMT_PUBLIC of our key (TPM 2.0 Library, Part 2 §12.2.4), as tpm2-pkcs11 hands it out.
+    /// TPMT_PUBLIC of our key (TPM 2.0 Library, Part 2 §12.2.4), as tpm2-pkcs11 returns it.
     pub fn tpm_public(&self) -> Result<Vec<u8>> {
         let key = self.find_one(ObjectClass::PRIVATE_KEY)?;
         let blob = self.bytes(key, AttributeType::VendorDefined(TPM2_PUB_BLOB))?;
@@ -109,10 +109,9 @@ impl Login {
         ecdsa_der(&signature).context(ErrorKind::Other, signing)
     }
 
-    /// Makes the token hold exactly these certificates: `leaf` under the key's label and ID, its
-    /// issuers under a label of their own. What is there already stays untouched. The new one
-    /// comes before the old one goes, and both only after both are known to be what they are:
-    /// whatever a power cut leaves, the next call puts right.
+    /// Makes the token hold exactly these certificates: `leaf` under the key's label and ID, its issuers under a label
+    /// of their own. Those that are there already stay untouched. The new one is added before the old one is removed,
+    /// and only after both are known: whatever a power cut leaves, the next call repairs.
     pub fn set_certificates(
         &self,
         leaf: &CertificateDer,
@@ -223,7 +222,7 @@ impl Login {
             .pkcs11_context(|| "cannot list the token's objects".into())
     }
 
-    /// The attribute's bytes; empty where the object does not have it.
+    /// The attribute's bytes; empty if the object does not have it.
     fn bytes(&self, object: ObjectHandle, wanted: AttributeType) -> Result<Vec<u8>> {
         let attributes = self
             .session

@@ -1,10 +1,9 @@
 //! Telling tpm2-pkcs11 that the TPM's RSA-PSS signatures are usable.
 //!
-//! A TPM may choose the salt's length; TLS 1.3 wants it as long as the digest (RFC 8446 §4.2.3).
-//! tpm2-pkcs11 offers PSS only where the token's configuration says `pss-sigs-good`, and has no way
-//! of its own to say so: `db_update_token_config` never steps its statement, and only tpm2_ptool
-//! writes it (docs/findings/tpm2-pkcs11.md, "RSA-PSS"; 1.9.0 to 1.10.1). So it is written here, into the staged
-//! store, once a signature has proved it.
+//! A TPM may choose the salt's length; TLS 1.3 requires it to be as long as the digest (RFC 8446 §4.2.3). tpm2-pkcs11
+//! offers PSS only if the token's configuration says `pss-sigs-good`, which it never writes itself:
+//! `db_update_token_config` never steps its statement, and only tpm2_ptool writes it (docs/findings/tpm2-pkcs11.md,
+//! "RSA-PSS"; 1.9.0 to 1.10.1). So firstboot writes it into the staged store, once a signature has proved it.
 
 use std::path::Path;
 

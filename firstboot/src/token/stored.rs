@@ -1,8 +1,8 @@
-//! The key as tpm2-pkcs11 stores it: what it takes to load it into the TPM without the library.
+//! The key as tpm2-pkcs11 stores it: everything needed to load it into the TPM without the library.
 //!
 //! Layout: tpm2-pkcs11 1.9.0 to 1.10.1 (schema 8 and 9). `sealobjects` has an object, sealed below the storage root
-//! key, that holds the token's wrapping key in 64 hexadecimal digits; its authorization value is made of PIN and salt
-//! (src/lib/ssl_util.c, `ssl_util_hash_pass`). `tobjects` has the token's objects as YAML (src/lib/emitter.c); a
+//! key, that holds the token's wrapping key in 64 hexadecimal digits; its authorization value is derived from PIN and
+//! salt (src/lib/ssl_util.c, `ssl_util_hash_pass`). `tobjects` has the token's objects as YAML (src/lib/emitter.c); a
 //! private key's authorization value is wrapped with that key (src/lib/utils.c, `aes256_gcm_encrypt`).
 
 use std::path::Path;
@@ -31,7 +31,7 @@ const PRIVATE: u32 = 0x8F00_0003;
 const PRIVATE_KEY: &str = "3";
 /// Bytes of the wrapping key, an AES-256 key.
 const WRAPPING_KEY: usize = 32;
-/// Of the hash of PIN and salt, so many bytes are used.
+/// Bytes of the hash of PIN and salt that are used.
 const PIN_HASH: usize = 16;
 
 /// Our key in the store. The objects are TPM2B_PUBLIC and TPM2B_PRIVATE, with their sizes.
@@ -54,8 +54,8 @@ impl StoredKey {
         Ok(area.public_key().clone())
     }
 
-    /// Reads it. Nothing is written, but that SQLite takes back what a power cut left half-written, as the library
-    /// would.
+    /// Reads it. Writes nothing, except that SQLite rolls back what a power cut left half-written, as it would for the
+    /// library.
     pub fn read(directory: &Path) -> Result<Self> {
         let reading = || "cannot read the key from the token's store".to_owned();
         let store = Connection::open_with_flags(
@@ -106,7 +106,7 @@ impl StoredKey {
         Zeroizing::new(to_hex(&digest[..PIN_HASH]).into_bytes())
     }
 
-    /// The key's authorization value, by what was unsealed.
+    /// The key's authorization value, decrypted with the unsealed wrapping key.
     pub fn key_auth(&self, unsealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         let wrong =
             || Error::other("the key's authorization value in the token's store is damaged");
@@ -122,7 +122,7 @@ impl StoredKey {
         else {
             return Err(wrong());
         };
-        // OpenSSL would verify no more of a tag than there is of it.
+        // OpenSSL would accept a truncated tag.
         if (nonce.len(), tag.len()) != (12, 16) {
             return Err(wrong());
         }
@@ -133,8 +133,7 @@ impl StoredKey {
     }
 }
 
-/// An object's attributes: numbers and their values, binary ones as hexadecimal digits. Those that are lists are left
-/// out.
+/// An object's attributes: numbers and their values, binary ones as hexadecimal digits. Lists are left out.
 struct Attributes(Vec<(String, String)>);
 
 impl Attributes {

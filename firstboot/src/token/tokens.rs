@@ -1,4 +1,4 @@
-//! Which tokens a store has, without the library, which would write to it.
+//! Lists a store's tokens without the library, which would write to the store.
 
 use std::path::Path;
 
@@ -7,18 +7,18 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::DATABASE;
 use crate::error::{ErrorKind, Result, ResultExt};
 
-/// What is in a store, whoever made it.
+/// The content of a store, whoever made it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
     /// The tokens' labels, in the order in which they were made.
     pub labels: Vec<String>,
-    /// Primary objects that somebody has prepared for tokens (tpm2_ptool init).
+    /// Primary objects that were prepared for tokens (tpm2_ptool init).
     pub primaries: u32,
 }
 
 impl Tokens {
-    /// Those of the store in `directory`; none where there is no store, or no database. Only reads, and does not take
-    /// back what a power cut left half-written: that is for those whose store it is, and an error here.
+    /// Reads the store in `directory`; nothing if there is no store, or no database. Only reads, and does not roll back
+    /// what a power cut left half-written: that is left to the store's owner, and an error here.
     ///
     /// Layout: tpm2-pkcs11 1.9.0 to 1.10.1, src/lib/db.c (schema 8 and 9).
     pub fn read(directory: &Path) -> Result<Self> {

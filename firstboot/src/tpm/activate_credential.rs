@@ -1,13 +1,13 @@
-//! Opening what was encrypted for a key in this TPM: TPM2_ActivateCredential (TPM 2.0 Library, Part 1 §24,
-//! Part 3 §12.5), and before that the unsealing of what the key needs.
+//! Opening what was encrypted for a key in this TPM: TPM2_ActivateCredential (TPM 2.0 Library, Part 1 §24, Part 3
+//! §12.5), after unsealing what the key needs.
 //!
-//! Every secret crosses the bus encrypted: in a session that is salted with the storage root key, as parameter
-//! (Part 1 §19.6.8, §21), or not at all, as the authorization values that only enter HMACs. Commands without a secret
-//! are authorized by the empty password that their objects have. TPM2_PolicySecret has to be: in an HMAC session
-//! it puts firmware 7.40 of the SLB 9670 into failure mode (docs/findings/slb9670.md, "Commands").
+//! Every secret crosses the bus encrypted, as a parameter in a session that is salted with the storage root key (Part 1
+//! §19.6.8, §21), or not at all: authorization values only enter HMACs. Commands without a secret are authorized by the
+//! empty password that their objects have. TPM2_PolicySecret has to use a password: in an HMAC session it puts firmware
+//! 7.40 of the SLB 9670 into failure mode (docs/findings/slb9670.md, "Commands").
 //!
-//! At most two transient objects and two sessions are loaded at a time, and all are flushed at the end, however
-//! that comes.
+//! At most two transient objects and two sessions are loaded at a time, and all are flushed at the end, even after an
+//! error.
 
 use firstboot_formats::public_key::{KeyType, PublicKey};
 use tss_esapi::abstraction::AsymmetricAlgorithmSelection;
@@ -44,7 +44,7 @@ impl<'a> From<&'a [Vec<u8>; 2]> for Stored<'a> {
     }
 }
 
-/// The two that MakeCredential makes.
+/// The two structures that MakeCredential makes.
 #[derive(Clone, Copy)]
 pub struct Credential<'a> {
     /// TPM2B_ID_OBJECT (Part 2 §12.4.3), with its size.
@@ -53,7 +53,8 @@ pub struct Credential<'a> {
     pub secret: &'a [u8],
 }
 
-/// A way to the TPM on which secrets are safe from who listens at the bus. Dropping it flushes what it loaded.
+/// A channel to the TPM on which secrets are safe from anybody who listens on the bus. Dropping it flushes what it
+/// loaded.
 pub struct Channel<'a> {
     pub(super) tpm: &'a mut Tpm,
     srk: KeyHandle,
@@ -66,9 +67,9 @@ impl Tpm {
     pub fn channel(&mut self, srk_name: &str) -> Result<Channel<'_>> {
         let gone = || Error::other("the key at 0x81000001 is not the storage root key any more");
         let srk = self.open_srk()?.ok_or_else(gone)?;
-        // The salt is for whoever has that key: one slipped in at the bus would hear everything. So this is the Name
-        // that the stack makes out of the public key that it encrypts the salt to (tpm2-tss, Esys_TR_GetName), not
-        // the one that the TPM says beside it.
+        // Whoever owns the salt's key can decrypt everything, so a key substituted on the bus would reveal it all. This
+        // is therefore the Name that the stack computes from the public key to which it encrypts the salt (tpm2-tss,
+        // Esys_TR_GetName), not the one that the TPM reports beside it.
         if self.name(srk.into())? != srk_name {
             return Err(gone());
         }
@@ -95,10 +96,10 @@ impl Tpm {
 }
 
 impl Channel<'_> {
-    /// What is sealed in an object with this authorization value. Three TPM commands.
+    /// Unseals an object with this authorization value. Three TPM commands.
     pub fn unseal(&mut self, object: Stored<'_>, auth: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         let object = ObjectHandle::from(self.load(object, auth)?);
-        // Its command has no parameter that could be encrypted.
+        // The command has no parameter that could be encrypted.
         self.protect(false)?;
         let session = self.session;
         let data = self
@@ -110,8 +111,8 @@ impl Channel<'_> {
         Ok(Zeroizing::new(data.to_vec()))
     }
 
-    /// Gives out the credential, if it was made for this TPM's `ek` and for `key`. Nine TPM commands with those
-    /// of the drop; with an RSA EK, which has to be made each time, half a minute on an SLB 9670.
+    /// Returns the credential, if it was made for this TPM's `ek` and for `key`. Nine TPM commands including the drop;
+    /// with an RSA EK, which has to be made each time, half a minute on an SLB 9670.
     pub fn activate(
         mut self,
         key: Stored<'_>,
@@ -123,7 +124,7 @@ impl Channel<'_> {
         let blob = IdObject::try_from(content(credential.blob)?).map_err(|e| failed(what, e))?;
         let secret =
             EncryptedSecret::try_from(content(credential.secret)?).map_err(|e| failed(what, e))?;
-        // In this order: the storage root key, too, needs a slot while something is loaded below it.
+        // In this order: loading something below the storage root key needs a slot for that key, too.
         let key = self.load(key, auth)?;
         let ek = self.endorsement_key(ek)?;
         let policy = self.endorsement_policy()?;
@@ -222,7 +223,7 @@ impl Channel<'_> {
         Ok(policy)
     }
 
-    /// Has the response's first parameter encrypted, and the command's where it has one.
+    /// Has the response's first parameter encrypted, and the command's, if it has one.
     fn protect(&mut self, command: bool) -> Result<()> {
         let (attributes, mask) = SessionAttributesBuilder::new()
             .with_decrypt(command)
@@ -234,7 +235,7 @@ impl Channel<'_> {
             .map_err(|e| failed("cannot have the TPM's answers encrypted", e))
     }
 
-    /// Makes room. What cannot be flushed is gone already.
+    /// Makes room. An object that cannot be flushed is gone already.
     fn flush(&mut self, handle: ObjectHandle) {
         self.loaded.retain(|&loaded| loaded != handle);
         if let Err(e) = self.tpm.context.flush_context(handle) {
@@ -251,7 +252,7 @@ impl Drop for Channel<'_> {
     }
 }
 
-/// The bytes of a TPM2B (Part 2 §10.4), of which there has to be one.
+/// The bytes of a TPM2B (Part 2 §10.4), which must fill the input.
 pub(super) fn content(bytes: &[u8]) -> Result<&[u8]> {
     match bytes {
         [high, low, rest @ ..] if rest.len() == usize::from(u16::from_be_bytes([*high, *low])) => {

@@ -1,7 +1,7 @@
-//! The endorsement key's certificate, by which the TPM's maker tells one TPM from another.
+//! The endorsement key's certificate, by which the manufacturer distinguishes its TPMs.
 //!
 //! NV indices: TCG EK Credential Profile 2.6, §2.2.1.4 (RSA-2048) and §2.2.1.5.2 (P-256), low range. A nonce or a
-//! template beside the certificate says that the key was not made by the profile's own template.
+//! template beside the certificate means that the key was not made from the profile's own template.
 
 use tss_esapi::constants::CapabilityType;
 use tss_esapi::constants::response_code::Tss2ResponseCodeKind as Kind;
@@ -13,13 +13,13 @@ use tss_esapi::structures::CapabilityData;
 use super::{Tpm, failed};
 use crate::error::{ErrorKind, Result};
 
-/// The first NV index of the profile's low range, and how many are asked for: all of it.
+/// The first NV index of the profile's low range, and the number of indices to ask for: the whole range.
 const LOW_RANGE: (u32, u32) = (0x01C0_0000, 16);
-/// Bytes of one TPM2_NV_Read. An SLB 9670 takes 768 (docs/findings/slb9670.md, "Properties"), others at least
-/// these; EK certificates have 700 to 1,500 bytes.
+/// Bytes of one TPM2_NV_Read. An SLB 9670 allows 768 (docs/findings/slb9670.md, "Properties"), others at least this
+/// many; EK certificates have 700 to 1,500 bytes.
 const PORTION: usize = 512;
 
-/// Where an EK's certificate is, and what says that the EK is a special one.
+/// Where an EK's certificate is, and the indices that mean that the EK has its own nonce or template.
 struct Place {
     key: &'static str,
     certificate: u32,
@@ -44,8 +44,8 @@ const PLACES: [Place; 2] = [
 ];
 
 impl Tpm {
-    /// The DER of the EK certificate: that of the P-256 key, else that of the RSA key; or why there is none, in
-    /// words. One TPM command where there is none; where there is one, two and another for each 512 bytes.
+    /// The DER of the EK certificate: that of the P-256 key, or else that of the RSA key; or why there is none, in
+    /// words. One TPM command if there is none; otherwise two, and one more for each 512 bytes.
     pub fn ek_certificate(&mut self) -> Result<std::result::Result<Vec<u8>, String>> {
         let there = self.low_range()?;
         let mut reasons = Vec::new();
@@ -69,7 +69,7 @@ impl Tpm {
                 Ok(None) => reasons.push(format!("NV index {index:#010x} holds no certificate")),
                 Err(e) => {
                     let e = failed(&format!("cannot read NV index {index:#010x}"), e);
-                    // What the TPM says no to is a fact about the TPM.
+                    // A refusal by the TPM is a fact about the TPM.
                     if matches!(e.kind, ErrorKind::NoTpm | ErrorKind::Waiting) {
                         return Err(e);
                     }
@@ -105,7 +105,7 @@ impl Tpm {
         content
     }
 
-    /// What is read first tells how much there is to be read: that saves asking for the index's size.
+    /// The first bytes tell how much there is to read, which saves asking for the index's size.
     fn read_der(&mut self, index: NvIndexHandle) -> tss_esapi::Result<Option<Vec<u8>>> {
         let mut content = match self.read(index, PORTION, 0) {
             Err(tss_esapi::Error::Tss2Error(code)) if code.kind() == Some(Kind::NvRange) => {
@@ -120,14 +120,14 @@ impl Tpm {
         while content.len() < length {
             let portion = PORTION.min(length - content.len());
             match self.read(index, portion, content.len()) {
-                // The certificate claims to be longer than what it lies in.
+                // The certificate claims to be longer than its index.
                 Err(tss_esapi::Error::Tss2Error(code)) if code.kind() == Some(Kind::NvRange) => {
                     return Ok(None);
                 }
                 read => content.extend(read?),
             }
         }
-        // The index may be longer than what it holds.
+        // The index may be longer than its content.
         content.truncate(length);
         Ok(Some(content))
     }
@@ -148,7 +148,7 @@ impl Tpm {
     }
 }
 
-/// The length of the DER that begins like this, its head included.
+/// The length of the DER that begins like this, including its header.
 fn der_length(begin: &[u8]) -> Option<usize> {
     // A certificate is a SEQUENCE (0x30) of more than 255 and less than 65536 bytes: the length is in
     // two bytes (X.690 §8.1.3.5).

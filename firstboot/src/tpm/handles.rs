@@ -1,4 +1,4 @@
-//! What is persistent in the TPM, handle by handle, explained. Nothing is evicted here, ever.
+//! The TPM's persistent objects, each explained. Nothing is ever evicted here.
 
 use firstboot_formats::encoding::to_hex;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use tss_esapi::structures::CapabilityData;
 use super::{Tpm, failed, srk};
 use crate::error::{Error, Result};
 
-/// More than any TPM has room for.
+/// Handles to ask for: more than any TPM has room for.
 const MANY: u32 = 128;
 
 /// A persistent object.
@@ -20,7 +20,7 @@ pub struct PersistentHandle {
     pub handle: String,
     /// What kind of key it is.
     pub object: String,
-    /// Who is likely to have put it there, by the handle's range.
+    /// Who has probably put it there, by the handle's range.
     pub meaning: &'static str,
     /// The object's Name in hexadecimal.
     pub name: String,

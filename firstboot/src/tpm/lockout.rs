@@ -1,16 +1,16 @@
 //! Ending a dictionary-attack lockout.
 //!
-//! An orderly shutdown takes back the try that a TPM counts while a protected key is in use; a
-//! pulled plug does not (docs/findings/slb9670.md, "Lockout"). A device that is often unplugged therefore
-//! locks its own key, unless somebody resets the counter: TPM2_DictionaryAttackLockReset (TPM 2.0 Part 3,
-//! §25.2) does so where lockoutAuth is empty, as it is on a chip from the factory.
+//! An orderly shutdown reverts the try that a TPM counts while a protected key is in use; a pulled plug does not
+//! (docs/findings/slb9670.md, "Lockout"). A device that is often unplugged therefore locks its own key, unless somebody
+//! resets the counter: TPM2_DictionaryAttackLockReset (TPM 2.0 Part 3, §25.2) does so if lockoutAuth is empty, as on a
+//! new chip.
 //!
-//! TPM2_DictionaryAttackParameters is left alone. More tries or a shorter recovery would only put the
-//! lockout off, and protect the owner's other objects less; with the counter reset at each start, the
-//! chip's own 32 tries are 32 power cuts between two starts. The parameters, as lockoutAuth itself,
-//! are the owner's to set: whoever sets lockoutAuth takes over the resetting, too.
+//! TPM2_DictionaryAttackParameters is left alone. More tries or a shorter recovery would only postpone the lockout, and
+//! protect the owner's other objects less; with the counter reset at each start, the chip's own 32 tries are 32 power
+//! cuts between two starts. The parameters, like lockoutAuth itself, are the owner's to set: whoever sets lockoutAuth
+//! takes over the resetting, too.
 //!
-//! tss-esapi 7.7 does not have the command, so that this is the crate's only use of the C interface.
+//! tss-esapi 7.7 does not have the command, so this is the crate's only use of the C interface.
 
 use std::ffi::CString;
 use std::ptr;

@@ -1,8 +1,8 @@
-//! Why there is no TPM to open, as far as the kernel's view of the board tells.
+//! Why there is no TPM to open, by the kernel's view of the board.
 //!
 //! The overlay adds a node to the device tree, below an SPI controller's (memory-mapped, as in QEMU, below a bus). The
-//! controller's driver makes a device of it, if its chip select is free; the TPM's driver starts the chip, and is then
-//! linked there as `driver` (Linux, Documentation/ABI/testing/sysfs-bus-*, sysfs-firmware-ofw and sysfs-class-tpm,
+//! controller's driver creates a device for it, if its chip select is free; the TPM's driver starts the chip, and is
+//! then linked there as `driver` (Linux, Documentation/ABI/testing/sysfs-bus-*, sysfs-firmware-ofw and sysfs-class-tpm,
 //! and Documentation/devicetree/bindings/tpm/). The first link of that chain that is missing is the cause.
 
 use std::fs;
@@ -14,8 +14,7 @@ const TREE: &str = "/sys/firmware/devicetree/base";
 const SPI_DEVICES: &str = "/sys/bus/spi/devices";
 const PLATFORM_DEVICES: &str = "/sys/bus/platform/devices";
 const TPM_CLASS: &str = "/sys/class/tpm";
-/// What the drivers that firstboot is used with take: SPI, and memory-mapped (tcg,tpm_tis-spi.yaml,
-/// tcg,tpm-tis-mmio.yaml).
+/// What the supported drivers accept: SPI, and memory-mapped (tcg,tpm_tis-spi.yaml, tcg,tpm-tis-mmio.yaml).
 const KNOWN: [&str; 3] = ["infineon,slb9670", "tcg,tpm_tis-spi", "tcg,tpm-tis-mmio"];
 /// A Raspberry Pi 5's SPI controllers are six nodes deep.
 const DEEPEST: usize = 12;
@@ -29,7 +28,7 @@ pub fn advice(layout: &Layout) -> String {
     }
     let mut nodes = Vec::new();
     find_tpms(&layout.at(TREE), DEEPEST, &mut nodes);
-    // One that is switched on, if there is any.
+    // An enabled one, if any.
     nodes.sort_by_key(|node| is_disabled(node));
     match nodes.first() {
         None => "The device tree has no TPM: does config.txt load the overlay (dtoverlay=tpm-slb9670), and is SPI enabled?".into(),
@@ -71,7 +70,7 @@ fn advice_on_device(layout: &Layout, device: &Device) -> String {
     )
 }
 
-/// There is only the node.
+/// There is only the node, and no device.
 fn advice_on_node(layout: &Layout, node: &Path, spi: &[Device], platform: &[Device]) -> String {
     let name = node.strip_prefix(layout.at(TREE)).unwrap_or(node).display();
     if is_disabled(node) {
@@ -127,12 +126,12 @@ fn advice_on_node(layout: &Layout, node: &Path, spi: &[Device], platform: &[Devi
     )
 }
 
-/// A device of the kernel's that has a node in the device tree.
+/// A kernel device with a node in the device tree.
 struct Device {
     /// Such as spi0.1.
     name: String,
     node: PathBuf,
-    /// What drivers know it by, the most specific first.
+    /// Its `compatible` strings, the most specific first.
     compatible: Vec<String>,
     /// The driver that has started it.
     driver: Option<PathBuf>,
@@ -167,10 +166,10 @@ fn devices(layout: &Layout, bus: &str) -> Vec<Device> {
     found
 }
 
-/// Every node of a TPM at or below one.
+/// Adds every TPM's node at or below `node`.
 fn find_tpms(node: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     if compatible(node).is_some_and(|names| is_tpm(&names)) {
-        // As `devices` has it.
+        // The same form as in `devices`.
         found.extend(fs::canonicalize(node));
     }
     let Some(depth) = depth.checked_sub(1) else {
@@ -183,7 +182,7 @@ fn find_tpms(node: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// A node's `compatible`: a list of strings, each with its NUL (Devicetree Specification 0.4, §2.3.1).
+/// A node's `compatible`: a list of NUL-terminated strings (Devicetree Specification 0.4, §2.3.1).
 fn compatible(node: &Path) -> Option<Vec<String>> {
     let list = fs::read(node.join("compatible")).ok()?;
     let list = String::from_utf8_lossy(&list);
@@ -198,7 +197,7 @@ fn is_tpm(compatible: &[String]) -> bool {
         .any(|name| words.iter().any(|word| name.contains(word)))
 }
 
-/// Whether a node is switched off: all but "okay" and its older form (Devicetree Specification 0.4, §2.3.4).
+/// Whether a node is disabled: any status except "okay" and its older form (Devicetree Specification 0.4, §2.3.4).
 fn is_disabled(node: &Path) -> bool {
     let status = fs::read_to_string(node.join("status"));
     status.is_ok_and(|status| !matches!(status.trim_end_matches('\0'), "okay" | "ok"))

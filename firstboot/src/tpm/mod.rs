@@ -1,9 +1,9 @@
 //! The TPM itself. Every use of tss-esapi is in this folder.
 //!
-//! `missing` says why there is none, `probe` what it is and how it is; `endorsement` reads its maker's certificate,
-//! `srk` looks after the storage root key, `parent` tries what is below it, `handles` explains what is persistent,
-//! `lockout` ends a dictionary-attack lockout, `activate_credential` opens what was encrypted for a key in this TPM, `pss`
-//! signs once as TLS 1.3 does.
+//! `missing` says why there is none, `probe` what it is and in which state; `endorsement` reads its manufacturer's
+//! certificate, `srk` manages the storage root key, `parent` tries that key and what is below it, `handles` explains
+//! what is persistent, `lockout` ends a dictionary-attack lockout, `activate_credential` opens what was encrypted for a
+//! key in this TPM, `pss` signs once as TLS 1.3 does.
 
 mod activate_credential;
 mod endorsement;
@@ -36,8 +36,8 @@ pub struct Tpm {
 }
 
 impl Tpm {
-    /// Opens the TPM behind a TCTI such as `device:/dev/tpmrm0` or `swtpm:host=localhost,port=2321`.
-    /// Sends no command. Where the device's TPM cannot be opened, the error says what the board looks like.
+    /// Opens the TPM behind a TCTI such as `device:/dev/tpmrm0` or `swtpm:host=localhost,port=2321`. Sends no command.
+    /// If the device's TPM cannot be opened, the error says what the kernel knows about the board.
     pub fn connect(tcti: &str, layout: &Layout) -> Result<Self> {
         let context = Context::new(parse_tcti(tcti)?).map_err(|e| {
             let advice = if tcti.starts_with("device:") {
@@ -88,7 +88,7 @@ fn failed(what: &str, error: tss_esapi::Error) -> Error {
     use Tss2ResponseCodeKind as Kind;
     let code = match error {
         tss_esapi::Error::Tss2Error(code) => code,
-        // tss-esapi could not make sense of what it was given, or got: no matter of the transport.
+        // tss-esapi could not make sense of its input or of the TPM's response: this is not the transport's fault.
         tss_esapi::Error::WrapperError(_) => {
             return Error::other(format!("{what}: {error}")).caused_by(error);
         }
@@ -116,7 +116,7 @@ fn failed(what: &str, error: tss_esapi::Error) -> Error {
             " (the TPM's memory is taken by another program: use the resource manager, \
              device:/dev/tpmrm0)",
         ),
-        // The transport broke: nobody answers any more.
+        // The transport broke: nothing answers any more.
         None => (ErrorKind::NoTpm, ""),
         Some(_) => (ErrorKind::TpmRefuses, ""),
     };
@@ -129,7 +129,7 @@ mod tests {
     use tss_esapi::WrapperErrorKind;
 
     #[test]
-    fn data_that_makes_no_sense_is_not_a_missing_tpm() {
+    fn unreadable_data_is_not_a_missing_tpm() {
         let garbled = tss_esapi::Error::WrapperError(WrapperErrorKind::WrongParamSize);
         assert_eq!(failed("loading the key", garbled).kind, ErrorKind::Other);
     }

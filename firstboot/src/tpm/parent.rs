@@ -1,4 +1,4 @@
-//! What only a try tells: whether the storage root key takes an empty authorization value, and whether a stored
+//! What only a try can tell: whether the storage root key accepts an empty authorization value, and whether a stored
 //! object is below it. Both load something; nothing stays in the TPM.
 
 use tss_esapi::constants::response_code::Tss2ResponseCodeKind as Kind;
@@ -12,10 +12,9 @@ use super::{Tpm, failed, srk};
 use crate::error::{Error, ErrorKind, Result};
 
 impl Tpm {
-    /// Whether the key at 0x81000001 takes an empty authorization value: tries to load an object that is none below
-    /// it. The TPM checks the authorization (Part 3, §5.6) before it looks at the parameters (§5.8), so what it
-    /// complains about tells. Two TPM commands; where the key has an authorization value and not noDA, one
-    /// dictionary-attack try.
+    /// Whether the key at 0x81000001 accepts an empty authorization value: tries to load an invalid object below it.
+    /// The TPM checks the authorization (Part 3, §5.6) before the parameters (§5.8), so its error tells. Two TPM
+    /// commands; if the key has an authorization value and not noDA, one dictionary-attack try.
     pub fn srk_has_empty_auth(&mut self) -> Result<bool> {
         let what = "cannot test the storage root key's authorization value";
         let key = self.open_srk()?.ok_or_else(|| gone(what))?;
@@ -34,9 +33,9 @@ impl Tpm {
         }
     }
 
-    /// Whether an object is below the key at 0x81000001 or, where there is none, below one of those that this TPM
-    /// makes. `false` only where the object is malformed, or the TPM has looked at it and refused it; whatever else
-    /// goes wrong is an error.
+    /// Whether an object is below the key at 0x81000001 or, if there is none, below one of those that this TPM makes.
+    /// `false` only if the object is malformed, or the TPM has looked at it and refused it; any other failure is an
+    /// error.
     pub fn loads(&mut self, object: Stored<'_>) -> Result<bool> {
         let parse = || -> Option<(Private, Public)> {
             let private = Private::try_from(content(object.private).ok()?).ok()?;
@@ -91,8 +90,8 @@ fn kind(error: &tss_esapi::Error) -> Option<Kind> {
     }
 }
 
-/// Whether the TPM refused the object that it was given, for what is in it (Part 3, §12.2, and what unmarshalling it
-/// can find): not who gave it, nor for its own state.
+/// Whether the TPM refused the object because of its content (Part 3, §12.2, and errors of unmarshalling), not because
+/// of the caller or its own state.
 fn is_about_the_object(error: &tss_esapi::Error) -> bool {
     matches!(
         kind(error),

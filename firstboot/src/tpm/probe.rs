@@ -1,4 +1,4 @@
-//! What the TPM is and how it is: TPM2_GetCapability of its fixed and its variable properties.
+//! What the TPM is, and its state: TPM2_GetCapability of its fixed and its variable properties.
 //!
 //! Properties: TPM 2.0 Library Part 2, §6.13 (TPM_PT); attributes: §8.6 (TPMA_PERMANENT).
 
@@ -15,13 +15,13 @@ const OWNER_AUTH_SET: u32 = 1 << 0;
 const LOCKOUT_AUTH_SET: u32 = 1 << 2;
 /// TPMA_PERMANENT, bit 9: the TPM is in dictionary-attack lockout.
 const IN_LOCKOUT: u32 = 1 << 9;
-/// TPM_PT_PERMANENT to TPM_PT_LOCKOUT_RECOVERY. The list ends where tss-esapi's knowledge ends: a
-/// tag that it does not know would spoil the whole answer.
+/// TPM_PT_PERMANENT to TPM_PT_LOCKOUT_RECOVERY. The list ends with the last tag that tss-esapi knows: an unknown one
+/// would spoil the whole answer.
 const VARIABLE: (u32, u32) = (0x200, 0x212 - 0x200);
 /// TPM_PT_FAMILY_INDICATOR to TPM_PT_HR_LOADED_MIN, likewise.
 const FIXED: (u32, u32) = (0x100, 0x111 - 0x100);
 
-/// Who made the TPM, and which firmware it runs.
+/// The TPM's manufacturer, model and firmware.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Identification {
     /// The TCG's vendor ID: "IFX" is Infineon.
@@ -60,7 +60,7 @@ impl std::fmt::Display for Identification {
 /// How much the TPM holds: objects and sessions, used, free and guaranteed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
-    /// Persistent objects that there are.
+    /// Number of persistent objects.
     pub persistent: u32,
     /// Persistent objects for which there is room, as the TPM estimates it.
     pub persistent_available: u32,
@@ -79,7 +79,7 @@ pub struct Limits {
 pub struct Lockout {
     /// Failed tries that count at the moment.
     pub counter: u32,
-    /// At this many the TPM locks.
+    /// The number of tries at which the TPM locks.
     pub max_tries: u32,
     /// Seconds until one try is forgotten.
     pub interval_seconds: u32,
@@ -95,7 +95,7 @@ pub struct Lockout {
 }
 
 impl Lockout {
-    /// What the owner should know before it is too late: tries that count, and which firstboot cannot reset.
+    /// A warning for the owner before it is too late: tries that count and that firstboot cannot reset.
     pub fn warning(&self) -> Option<String> {
         if self.counter == 0 || !self.lockout_auth_set {
             return None;
@@ -176,7 +176,7 @@ impl Tpm {
 struct Properties(Vec<(PropertyTag, u32)>);
 
 impl Properties {
-    /// The property's value; 0 where the TPM does not report it, as the specification has it.
+    /// The property's value; 0 if the TPM does not report it, as the specification says.
     fn get(&self, tag: PropertyTag) -> u32 {
         self.0
             .iter()
@@ -198,7 +198,7 @@ fn lockout(variable: &Properties) -> Lockout {
     }
 }
 
-/// Four characters a word, most significant first, padded with NUL or space.
+/// Four characters per word, most significant first, padded with NUL or space.
 fn text(words: &[u32]) -> String {
     let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_be_bytes()).collect();
     String::from_utf8_lossy(&bytes)

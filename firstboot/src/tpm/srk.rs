@@ -1,9 +1,8 @@
 //! The storage root key at 0x8100_0001, below which tpm2-pkcs11 keeps everything.
 //!
-//! The handle is the one that the TCG reserves for it (TCG TPM v2.0 Provisioning Guidance, reserved
-//! handles). tpm2-pkcs11 takes whatever lies there, unseen, and makes one of its own only
-//! where there is none; firstboot makes it first, with noDA set, so that neither its use nor a
-//! power cut after its use adds a dictionary-attack try.
+//! The handle is the one that the TCG reserves for it (TCG TPM v2.0 Provisioning Guidance, reserved handles).
+//! tpm2-pkcs11 uses whatever is there, without a look, and makes its own only if there is none. firstboot makes the key
+//! first, with noDA, so that neither its use nor a power cut afterwards adds a dictionary-attack try.
 
 use firstboot_formats::encoding::to_hex;
 use tss_esapi::attributes::ObjectAttributes;
@@ -23,12 +22,12 @@ use tss_esapi::structures::{
 use super::{Tpm, failed};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
-/// Where the storage root key lies.
+/// The storage root key's handle.
 pub const HANDLE: u32 = TPM2_PERSISTENT_FIRST + 1;
 
-/// The templates of storage root keys that can be made again, by their noDA. With it: ours, which is also systemd's
+/// The templates of storage root keys that can be recreated, by their noDA. With it: ours, which is also systemd's
 /// (src/shared/tpm2-util.c, `tpm2_get_best_srk_template`), so that both get the same key from the same TPM, whoever
-/// comes first. Without it: tpm2-pkcs11's own (src/lib/tpm.c), which it makes where there is none.
+/// comes first. Without it: tpm2-pkcs11's own (src/lib/tpm.c), which it makes if there is none.
 pub(super) const TEMPLATES: [bool; 2] = [true, false];
 
 /// What is at [`HANDLE`].
@@ -38,8 +37,8 @@ pub enum Srk {
     Absent,
     /// A storage key that cannot leave the TPM.
     Present {
-        /// Its Name (TPM 2.0 Part 1, §16), in hexadecimal: nameAlg and digest of the public area. Another
-        /// key, another Name.
+        /// Its Name (TPM 2.0 Part 1, §16), in hexadecimal: nameAlg and digest of the public area. Another key has
+        /// another Name.
         name: String,
         /// noDA: a wrong authorization value costs no dictionary-attack try.
         no_da: bool,
@@ -56,14 +55,14 @@ impl Srk {
 }
 
 impl Tpm {
-    /// What is there: two TPM commands, or one where there is nothing. Whether the key has an authorization value
-    /// cannot be seen; [`Tpm::srk_has_empty_auth`] tries.
+    /// What is there: two TPM commands, or one if there is nothing. Whether the key has an authorization value cannot
+    /// be seen; [`Tpm::srk_has_empty_auth`] tries.
     pub fn srk(&mut self) -> Result<Srk> {
         let Some(object) = self.open_srk()? else {
             return Ok(Srk::Absent);
         };
-        // The Name as the TPM says it. Esys_TR_GetName would save a command, but computes the Name, and a process's
-        // first digest takes OpenSSL 3 million instructions.
+        // The Name as the TPM reports it. Esys_TR_GetName would save a command, but computes the Name, and a process's
+        // first digest costs 3 million instructions in OpenSSL.
         let (public, name, _) = self
             .context
             .read_public(object)
@@ -107,12 +106,12 @@ impl Tpm {
             .collect()
     }
 
-    /// Makes the storage root key and leaves it at [`HANDLE`]. Its Name.
+    /// Makes the storage root key and leaves it at [`HANDLE`]. Returns its Name.
     pub fn make_srk(&mut self) -> Result<String> {
         self.with_primary(true, Self::persist)
     }
 
-    /// Makes the storage root key of this Name again and leaves it at [`HANDLE`].
+    /// Recreates the storage root key of this Name and leaves it at [`HANDLE`].
     pub fn restore_srk(&mut self, wanted: &str) -> Result<()> {
         for no_da in TEMPLATES {
             let found = self.with_primary(no_da, |tpm, primary| {
@@ -131,7 +130,7 @@ impl Tpm {
         ))
     }
 
-    /// Does something with a primary key that is gone afterwards.
+    /// Calls `work` with a primary key, which is flushed afterwards.
     pub(super) fn with_primary<T>(
         &mut self,
         no_da: bool,
@@ -148,7 +147,7 @@ impl Tpm {
             .map_err(|e| failed("cannot make the storage root key", e))?
             .key_handle;
         let done = work(self, primary);
-        // With or without success: transient memory is scarce where there is no resource manager.
+        // With or without success: transient memory is scarce without a resource manager.
         let _ = self.context.flush_context(primary.into());
         done
     }
@@ -165,7 +164,7 @@ impl Tpm {
     }
 }
 
-/// What keeps an object from being the parent of an identity, if anything.
+/// Why an object cannot be the parent of an identity, if it cannot.
 fn objection(public: &Public) -> Option<String> {
     let (kind, attributes) = describe(public);
     let suitable = matches!(kind, "an ECC" | "an RSA")

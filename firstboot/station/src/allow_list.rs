@@ -1,4 +1,4 @@
-//! The TPMs that were bought: SHA-256 of their EK certificates, from goods-in. A genuine TPM need not be ours.
+//! The TPMs that were bought, by the SHA-256 of their EK certificates, from goods-in. A genuine TPM need not be ours.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,15 +7,15 @@ use firstboot_formats::digest::{Fingerprint, fingerprint};
 
 use crate::error::{Error, Result};
 
-/// A list has at most this many bytes: a million TPMs with long names.
+/// Maximum size of a list, bytes: a million TPMs with long names.
 const MAX_LIST: usize = 256 * 1024 * 1024;
 
-/// The list, with the name of the thing where one is set.
+/// The list, with the thing's name if one is set.
 pub(crate) struct AllowList(BTreeMap<Fingerprint, Option<String>>);
 
 impl AllowList {
-    /// Reads a list: a line for each TPM with its EK certificate's SHA-256 and, after white space, the name of the
-    /// thing that it has to be, if it has to be a certain one. Empty lines and what follows a `#` are skipped.
+    /// Reads a list: a line for each TPM with its EK certificate's SHA-256 and, after white space, the name that its
+    /// thing has to have, if any. Empty lines and text after a `#` are skipped.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = crate::request::file(path, MAX_LIST)?;
         Self::parse(&String::from_utf8_lossy(&text))
@@ -47,7 +47,7 @@ impl AllowList {
         Ok(Self(list))
     }
 
-    /// Whether a TPM is ours, and is to be this thing.
+    /// Whether a TPM is ours, and may be this thing.
     pub(crate) fn check(
         &self,
         ek: &Fingerprint,

@@ -20,15 +20,15 @@ use crate::request::file;
 use crate::signer::{KeySource, Signer};
 use crate::stop::Stop;
 
-/// A CA certificate with its issuers has at most this many bytes.
+/// Maximum size of a CA certificate with its issuers, bytes.
 const MAX_CHAIN: usize = 64 * 1024;
 /// Random bytes of a serial number, of which one bit is the sign (at most 20 by RFC 5280 §4.1.2.2; 64 bits at least by
-/// the CA/Browser Forum's Baseline Requirements §7.1): nobody can guess what a certificate will be.
+/// the CA/Browser Forum's Baseline Requirements §7.1): nobody can guess a certificate in advance.
 const SERIAL: usize = 16;
-/// A common name has at most this many characters (RFC 5280 appendix A.1, ub-common-name), a thing's name twice as
-/// many. Those who verify may refuse a longer one.
+/// Maximum length of a common name, characters (RFC 5280 appendix A.1, ub-common-name); a thing's name may have twice
+/// as many. Verifiers may refuse a longer one.
 const MAX_COMMON_NAME: usize = 64;
-/// How far a certificate begins in the past: a device's clock may be behind.
+/// How far in the past a certificate's validity begins: a device's clock may be behind.
 const BACKDATED: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -50,8 +50,8 @@ pub(crate) struct Issued {
 }
 
 impl Authority {
-    /// Reads the CA's certificate (PEM, with the certificates of its issuers after it, if devices are to show
-    /// those), opens its key, and tries it.
+    /// Reads the CA's certificate (PEM, followed by the certificates of its issuers, if devices are to present those),
+    /// opens its key, and tries it.
     pub(crate) fn open(certificates: &Path, key: &KeySource<'_>) -> Result<Self> {
         let unusable =
             |why: &str| Error::settings(format!("--ca: {}: {why}", certificates.display()));
@@ -92,7 +92,7 @@ impl Authority {
             family,
             signer: Signer::open(key)?,
         };
-        // No DER, and so nothing that is worth something with the CA's signature.
+        // Not DER, so the CA's signature over it is worth nothing.
         const TRIAL: &[u8] = b"firstboot-station tries its key";
         let signature = authority.sign(TRIAL)?;
         match public.verifies(Scheme::X509, TRIAL, &signature) {
@@ -124,9 +124,9 @@ impl Authority {
         )))
     }
 
-    /// Issues a certificate for TLS clients (RFC 5280; AWS IoT Core developer guide, "X.509 client certificates").
-    /// The name is the station's choice: nothing of the CSR but its key gets in. A name or key with which there is no
-    /// certificate is a refusal; that the CA does not sign is a failure.
+    /// Issues a certificate for TLS clients (RFC 5280; AWS IoT Core developer guide, "X.509 client certificates"). The
+    /// station chooses the name: nothing but the key is taken from the CSR. A name or key that no certificate can have
+    /// is a refusal; a CA that does not sign is a failure.
     pub(crate) fn issue(
         &self,
         key: &PublicKey,

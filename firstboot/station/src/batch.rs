@@ -1,4 +1,4 @@
-//! Many requests in one run: one that is refused does not stop the others, and is named at the end.
+//! Many requests in one run: a refused one does not stop the others, and is listed at the end.
 
 use std::path::{Path, PathBuf};
 
@@ -21,15 +21,15 @@ use crate::wrapping::Certificates;
 
 /// Where the certificates come from.
 pub(crate) enum Source {
-    /// The operator's CA issues them, for so many days.
+    /// The operator's CA issues them, with this validity in days.
     Issue(u32),
-    /// Somebody else did.
+    /// Somebody else has issued them.
     Wrap(Certificates),
 }
 
 /// Everything that answering a request needs.
 pub(crate) struct Batch {
-    /// Whose TPMs are taken.
+    /// Which TPMs are accepted.
     pub(crate) policy: Policy,
     /// The CA, which signs every reply.
     pub(crate) authority: Authority,
@@ -37,27 +37,27 @@ pub(crate) struct Batch {
     pub(crate) source: Source,
     /// Where replies go.
     pub(crate) replies: Replies,
-    /// Where it is noted.
+    /// Where certificates are recorded.
     pub(crate) inventory: Option<Inventory>,
-    /// Answer also what has been answered, and whoever had the name.
+    /// Also answer requests that have been answered, and names that belonged to another TPM or key.
     pub(crate) force: bool,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// Replies that were written.
     pub(crate) written: usize,
-    /// Requests that had their reply.
+    /// Requests that already had a reply.
     pub(crate) answered_before: usize,
     /// Records that were refused, and why.
     pub(crate) refused: Vec<(PathBuf, String)>,
-    /// What has stopped the run, if it did not come to its end: the others were not tried.
+    /// What stopped the run, if it was not completed: the remaining requests were not tried.
     pub(crate) failed: Option<Error>,
 }
 
 impl Batch {
-    /// Answers these requests, as far as they can be answered.
+    /// Answers these requests, as far as possible.
     pub(crate) fn run(&mut self, records: &[PathBuf]) -> Outcome {
         let mut outcome = Outcome::default();
         let mut candidates = Vec::new();
@@ -70,7 +70,7 @@ impl Batch {
             progress.done(count);
         }
         drop(progress);
-        // Only what is good by itself can stand in another one's way: anybody can write a record.
+        // Only a request that is good by itself can block another: anybody can write a record.
         let objections = objections(&candidates);
         let progress = Progress::of(candidates.len(), "answered");
         for ((candidate, objection), count) in candidates.iter().zip(objections).zip(1..) {
@@ -104,7 +104,7 @@ impl Batch {
         })
     }
 
-    /// Whether a reply was written; otherwise there was one.
+    /// Whether a reply was written; otherwise there was one already.
     fn answer(
         &mut self,
         request: &Request,
@@ -122,7 +122,7 @@ impl Batch {
         }
         let (chain, serial) = self.certificate(request, attested)?;
         let reply = self.seal(request, attested, &chain)?;
-        // A line too many does less harm than one too few.
+        // A superfluous line does less harm than a missing one.
         if let Some(inventory) = &mut self.inventory {
             inventory.add(&line(request, attested, serial))?;
         }
@@ -130,7 +130,7 @@ impl Batch {
         Ok(true)
     }
 
-    /// Whether a reply of this CA for this very request is there. Refused if its name is somebody else's.
+    /// Whether there is a reply by this CA to this very request. A refusal if its name belongs to somebody else.
     fn is_answered(
         &self,
         request: &Request,

@@ -1,8 +1,8 @@
-//! A device's certificate, as its CA makes it: for TLS clients (RFC 5280; AWS IoT Core developer guide, "X.509 client
-//! certificates").
+//! A device's certificate for TLS clients (RFC 5280; AWS IoT Core developer guide, "X.509 client certificates").
 //!
-//! OpenSSL's builder signs with keys that OpenSSL holds, and a CA's may be in a token; x509-cert's would bring nine crates
-//! of signature traits and SHA-1. So the two outer structures are declared here, and all that is in them is x509-cert's.
+//! OpenSSL's builder signs with keys that OpenSSL holds, but a CA's may be in a token; x509-cert's builder would bring
+//! nine crates of signature traits and SHA-1. So the two outer structures are declared here, and their fields are
+//! x509-cert's.
 
 use std::time::Duration;
 
@@ -48,9 +48,9 @@ pub(crate) struct ToBeSigned {
     extensions: Extensions,
 }
 
-/// What is the CA's choice.
+/// What the CA chooses.
 pub(crate) struct Terms {
-    /// The octets of the serial number: a positive number, of 20 octets at most (RFC 5280 §4.1.2.2).
+    /// The octets of the serial number: a positive number of at most 20 octets (RFC 5280 §4.1.2.2).
     pub(crate) serial_number: Vec<u8>,
     /// The algorithm of the CA's signature.
     pub(crate) algorithm: AlgorithmIdentifierOwned,
@@ -63,7 +63,7 @@ pub(crate) struct Terms {
 }
 
 impl ToBeSigned {
-    /// A certificate for this key by the CA that has this certificate.
+    /// A certificate for this key, issued by the CA with this certificate.
     pub(crate) fn new(
         terms: Terms,
         key: &PublicKey,
@@ -108,7 +108,7 @@ fn extensions(
         ca: false,
         path_len_constraint: None,
     };
-    // SHA-1 of the key's bits (RFC 5280 §4.2.1.2), as everybody names keys: nothing depends on its strength.
+    // SHA-1 of the key's bits (RFC 5280 §4.2.1.2), as is usual: nothing depends on its strength.
     let identifier =
         SubjectKeyIdentifier(OctetString::new(sha1(key.subject_public_key.raw_bytes()))?);
     let usage = KeyUsage(KeyUsages::DigitalSignature.into());
@@ -119,7 +119,7 @@ fn extensions(
         purpose.to_extension(subject, &[])?,
         identifier.to_extension(subject, &[])?,
     ];
-    // Where the CA's certificate has an identifier of its own (RFC 5280 §4.2.1.1).
+    // Only if the CA's certificate has a key identifier (RFC 5280 §4.2.1.1).
     if let Some(own) = extension::<SubjectKeyIdentifier>(authority)? {
         let issuer = AuthorityKeyIdentifier {
             key_identifier: Some(own.0),
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     const START: i64 = 1_700_000_000;
-    /// After 2049, where times have another form.
+    /// After 2049, when times have another form.
     const END: i64 = 2_600_000_000;
 
     fn keys() -> [(KeyFamily, PKey<Private>); 2] {

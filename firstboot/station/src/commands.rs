@@ -1,4 +1,4 @@
-//! How each command is carried out.
+//! Carries out each command.
 
 use std::path::{Path, PathBuf};
 
@@ -20,14 +20,14 @@ use crate::request::records;
 use crate::signer::KeySource;
 use crate::wrapping::Certificates;
 
-/// Certificates of the operator's CA.
+/// Issues certificates with the operator's CA.
 pub(crate) fn issue(answering: &Answering, days: u32) -> Result<()> {
     let authority = authority(answering)?;
     authority.check_days(days)?;
     answer(answering, authority, Source::Issue(days))
 }
 
-/// Certificates of others.
+/// Wraps certificates of other CAs.
 pub(crate) fn wrap(answering: &Answering, certificate: &Path) -> Result<()> {
     let certificates = Certificates::open(certificate)?;
     if !certificates.are_many() && records(&answering.requests)?.len() != 1 {
@@ -38,7 +38,7 @@ pub(crate) fn wrap(answering: &Answering, certificate: &Path) -> Result<()> {
     answer(answering, authority(answering)?, Source::Wrap(certificates))
 }
 
-/// Files in words.
+/// Describes files.
 pub(crate) fn inspect(files: &[PathBuf], tpms: &Tpms) -> Result<()> {
     let policy = match tpms.vendor_ca.is_empty() {
         true => None,

@@ -1,5 +1,5 @@
-//! The certificate of an endorsement key: what it has to be (TCG EK Credential Profile 2.6, §3.2), and which TPM it
-//! speaks of. Whether its issuer is a TPM manufacturer, `manufacturers` knows.
+//! The certificate of an endorsement key: its requirements (TCG EK Credential Profile 2.6, §3.2), and the TPM that it
+//! describes. `manufacturers` checks whether its issuer is a TPM manufacturer.
 
 use firstboot_formats::attestation::EkPublic;
 use firstboot_formats::printable::printable;
@@ -11,7 +11,7 @@ use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage, SubjectAltName};
 
 use crate::extension::extension;
 
-/// tcg-kp-EKCertificate (§3.2.16): what the certificate is good for.
+/// tcg-kp-EKCertificate (§3.2.16): the purpose of the certificate.
 const EK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.1");
 /// tcg-at-tpmManufacturer, -tpmModel, -tpmVersion (§3.1.2), in the subject's alternative name.
 const TPM_ATTRIBUTES: [ObjectIdentifier; 3] = [
@@ -30,8 +30,8 @@ pub(crate) struct EkCertificate {
 }
 
 impl EkCertificate {
-    /// Reads a DER certificate, also one that is not quite DER, as some manufacturers' are not: its bytes are never written
-    /// anew. The error says what is wrong.
+    /// Parses a DER certificate, also one that is not strict DER, as some manufacturers' are not: its bytes are never
+    /// re-encoded. The error says what is wrong.
     pub(crate) fn parse(der: &[u8]) -> Result<Self, String> {
         let damaged = |e: String| format!("its EK certificate is damaged: {e}");
         let certificate =
@@ -45,7 +45,7 @@ impl EkCertificate {
         })
     }
 
-    /// Whether it is made for an EK, and not for something else by the same issuer.
+    /// Whether it is for an EK, and not for something else from the same issuer.
     pub(crate) fn check_purpose(&self) -> Result<(), String> {
         let damaged = |e| format!("its EK certificate is damaged: {e}");
         if self.certificate.is_authority() {

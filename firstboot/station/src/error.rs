@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use firstboot_formats::error as formats;
 use firstboot_formats::printable::printable;
 
-/// Why `firstboot-station` ends other than well. The numbers are those of sysexits(3) and are documented in its
-/// `--help` and in docs/status.md; 0 (done) and 64 (usage, EX_USAGE) belong to `cli`.
+/// Why `firstboot-station` fails. The numbers are those of sysexits(3) and are documented in its `--help` and in
+/// docs/status.md; 0 (done) and 64 (usage, EX_USAGE) belong to `cli`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
     /// EX_DATAERR: some requests were refused.
     Refused = 65,
-    /// EX_NOINPUT: a file that was named is not there.
+    /// EX_NOINPUT: a named file is missing.
     NoInput = 66,
     /// EX_SOFTWARE: anything else.
     Other = 70,
@@ -72,7 +72,7 @@ impl From<Error> for ExitCode {
     }
 }
 
-/// Says what was being done when a library's error came up.
+/// Adds to a library's error what was being done.
 pub(crate) trait Context<T> {
     /// "`what`: the library's own words", with this exit status.
     fn context(self, exit: Exit, what: impl FnOnce() -> String) -> Result<T>;

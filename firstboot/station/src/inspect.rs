@@ -1,4 +1,4 @@
-//! A request or a reply in words.
+//! Describes a request or a reply.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use crate::check::{self, Policy};
 use crate::ek_certificate::EkCertificate;
 use crate::request::{REPLY, Request};
 
-/// What is in a file: what each part is called, and what it is.
+/// The content of a file: each part's name and value.
 pub(crate) type Lines = Vec<(&'static str, String)>;
 
-/// Describes a file, and says what is wrong with it: with a policy, all that `issue` would say.
+/// Describes a file, and says what is wrong with it: with a policy, everything that `issue` would say.
 pub(crate) fn describe(path: &Path, policy: Option<&Policy>) -> (Lines, Result<(), String>) {
     let mut lines = Vec::new();
     let verdict = match path.to_string_lossy().ends_with(REPLY) {

@@ -1,6 +1,6 @@
-//! The inventory: a line for each certificate, without the certificate, and so who has which name. CSV, or JSON lines
-//! in the shape of the parameters that AWS IoT's bulk registration takes (developer guide, "Bulk registration": one
-//! JSON object a line).
+//! The inventory: a line for each certificate, without the certificate, which also records who has which name. CSV, or
+//! JSON lines with the parameters of AWS IoT's bulk registration (developer guide, "Bulk registration": one JSON object
+//! per line).
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -26,15 +26,15 @@ const COLUMNS: [&str; 7] = [
     "CertificateSerial",
 ];
 
-/// What is written of one.
+/// What is recorded about one certificate.
 pub(crate) struct Line {
     /// The thing's name.
     pub(crate) thing_name: String,
     /// The board's serial number.
     pub(crate) serial: String,
-    /// Manufacturer, model and firmware, as the device says.
+    /// Manufacturer, model and firmware, as the device reports them.
     pub(crate) tpm: String,
-    /// Manufacturer, model and firmware when it was made, as its manufacturer says.
+    /// Manufacturer, model and firmware at manufacture, as the EK certificate has them.
     pub(crate) ek_tpm: String,
     /// SHA-256 of the EK certificate.
     pub(crate) ek_sha256: String,
@@ -64,12 +64,12 @@ pub(crate) struct Inventory {
     path: PathBuf,
     file: File,
     csv: bool,
-    /// EK and key of each name, as its latest line has them.
+    /// EK and key of each name, from its latest line.
     holders: BTreeMap<String, [String; 2]>,
 }
 
 impl Inventory {
-    /// Opens the file, a new one or one that goes on; its name's end says which form it has.
+    /// Opens the file, a new or an existing one; the end of its name says which form it has.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let csv = match path.extension().and_then(|end| end.to_str()) {
             Some("csv") => true,
@@ -111,7 +111,7 @@ impl Inventory {
             csv,
             holders: BTreeMap::new(),
         };
-        // Up to where the lines are whole.
+        // The length of the whole lines.
         let (whole, rest) = text.split_at(text.rfind('\n').map_or(0, |end| end + 1));
         let rest_stays = !rest.is_empty() && inventory.end(whole, rest)?;
         for line in whole.lines().chain(rest_stays.then_some(rest)) {
@@ -125,9 +125,9 @@ impl Inventory {
         Ok(inventory)
     }
 
-    /// Ends a last line that has no end: whether it stays. It is whole where somebody's editor has left the end out.
-    /// Otherwise the power went or the disk was full while it was written, and the reply comes after it: nothing was
-    /// issued, the next run adds the line anew, and what is there of it goes.
+    /// Ends an unterminated last line, or removes it. Returns whether it stays. It is whole if an editor has left out
+    /// its end. Otherwise the power went or the disk was full while it was written. The reply is written after it, so
+    /// nothing was issued: the rest of the line is removed, and the next run adds it again.
     fn end(&mut self, whole: &str, rest: &str) -> Result<bool> {
         if self.is_whole(rest) {
             self.write(String::new())?;
@@ -153,7 +153,7 @@ impl Inventory {
         }
     }
 
-    /// Name, EK and key of a line that has them all.
+    /// Name, EK and key of a whole line.
     fn read(&self, line: &str) -> Option<[String; 3]> {
         if self.csv {
             let values: Vec<&str> = line.trim_end().split(',').collect();
@@ -169,7 +169,8 @@ impl Inventory {
         Some([value("ThingName")?, value("EkSha256")?, value("KeySha256")?])
     }
 
-    /// Whether a name is free for this EK and this key, or theirs. The error says that it is somebody else's.
+    /// Whether a name is free for this EK and this key, or already theirs. The error says that it belongs to somebody
+    /// else.
     pub(crate) fn check(
         &self,
         thing_name: &str,
@@ -196,7 +197,7 @@ impl Inventory {
     }
 
     fn write(&mut self, line: String) -> Result<()> {
-        // In one call: lines of two stations do not mix.
+        // In one call, so that lines of two stations do not mix.
         self.file
             .write_all((line + "\n").as_bytes())
             .and_then(|()| self.file.sync_data())
@@ -206,8 +207,8 @@ impl Inventory {
     }
 }
 
-/// Words as one value that needs no quotes in CSV and is allowed in an AWS IoT thing's attribute (API reference,
-/// AttributePayload: `[a-zA-Z0-9_.,@/:#=\[\]-]*`, at most 800), and that no spreadsheet takes for a formula.
+/// A text as a value that needs no quotes in CSV, is allowed in an AWS IoT thing's attribute (API reference,
+/// AttributePayload: `[a-zA-Z0-9_.,@/:#=\[\]-]*`, at most 800), and is not taken for a formula by any spreadsheet.
 fn plain(value: &str) -> String {
     let kept = |c: char| c.is_ascii_alphanumeric() || "_.:/-".contains(c);
     let text: String = value

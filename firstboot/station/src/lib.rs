@@ -1,8 +1,8 @@
 //! firstboot-station: the operator's bench, where requests become certificates that only their TPMs can open.
 //!
-//! It is a crate of its own, so never in an image. Data flows one way: what a card brought
-//! (`request`), whether a TPM of a known manufacturer stands behind it (`check`), a certificate (`authority`) or one that
-//! AWS IoT made (`wrapping`), wrapped by [`firstboot_formats::attestation`], written by `batch`.
+//! It is a crate of its own, so it is never in an image. Data flows one way: `request` reads what a card brought,
+//! `check` whether a TPM of a known manufacturer is behind it; `authority` issues a certificate, or `wrapping` takes
+//! one that AWS IoT issued; [`firstboot_formats::attestation`] wraps it, and `batch` writes it.
 //!
 //! | module | what |
 //! |---|---|
@@ -14,8 +14,8 @@
 //! | `authority`, `certificate`, `signer`, `token_key`, `pkcs11_uri` | the operator's CA, what it makes, and its key, in a file or a token |
 //! | `request`, `inspect`, `inventory`, `progress` | what is read, said and written |
 //!
-//! A certificate in clear is only ever in memory that is wiped: whoever could read it elsewhere could use it, for
-//! a key that is in no TPM at all.
+//! A certificate in clear is only ever in memory that is wiped: anybody who could read it elsewhere could use it, even
+//! for a key that is in no TPM.
 
 mod allow_list;
 mod authority;

@@ -1,4 +1,4 @@
-//! One run at a time at what is written: another one waits here until the first is done.
+//! One run at a time writes: a second one waits here until the first is done.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(crate) fn lock(file: &File, path: &Path) {
         Err(TryLockError::Error(e)) => Err(e),
         Ok(()) => Ok(()),
     };
-    // Some file systems have no such locks, of a directory NFS for one.
+    // Some file systems do not support such locks, such as NFS for directories.
     if let Err(e) = locked {
         output::say(&format!(
             "cannot lock {path} ({e}): do not run another firstboot-station at the same time"

@@ -1,5 +1,5 @@
 //! The TPM manufacturers that the operator trusts: their root and intermediate CA certificates, pinned on the station.
-//! A TPM carries its own certificate only; nothing is fetched.
+//! A TPM has only its own certificate; nothing is fetched.
 
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,12 @@ use openssl::x509::{X509, X509StoreContext};
 use crate::error::{Context, Error, Exit, Result};
 use crate::request::{directory, file};
 
-/// What CA certificates are called, PEM or DER.
+/// The file name extensions of CA certificates, PEM or DER.
 const ENDS: [&str; 4] = [".pem", ".crt", ".cer", ".der"];
-/// A file with CA certificates has at most this many bytes: a bundle of all TPM manufacturers has some 500 KiB.
+/// Maximum size of a file with CA certificates, bytes: a bundle of all TPM manufacturers has some 500 KiB.
 const MAX_FILE: usize = 8 * 1024 * 1024;
-/// No key and no hash in a chain below 112 bits of security: SHA-1 and RSA below 2048 bits are out
-/// (OpenSSL, SSL_CTX_set_security_level(3), level 2).
+/// Minimum security of every key and hash in a chain, 112 bits: SHA-1 and RSA below 2048 bits are out (OpenSSL,
+/// SSL_CTX_set_security_level(3), level 2).
 const SECURITY_LEVEL: i32 = 2;
 
 /// The pinned certificates.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-/// What names a token, its slot, or the library (§2.3), by the attribute's name and without its encoding.
+/// The attributes that name a token, its slot, or the library (§2.3).
 const TOKEN: [&str; 10] = [
     "token",
     "manufacturer",
@@ -17,10 +17,10 @@ const TOKEN: [&str; 10] = [
     "library-version",
 ];
 
-/// What the URI says.
+/// A parsed URI.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pkcs11Uri {
-    /// What the token has to be, by the names in [`TOKEN`].
+    /// The values that the token has to have, by the names in [`TOKEN`].
     pub(crate) token: Vec<(&'static str, String)>,
     /// CKA_LABEL.
     pub(crate) object: Option<String>,
@@ -33,13 +33,13 @@ pub(crate) struct Pkcs11Uri {
 }
 
 impl Pkcs11Uri {
-    /// Reads a URI. The error says what is wrong.
+    /// Parses a URI. The error says what is wrong.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let attributes = text
             .strip_prefix("pkcs11:")
             .ok_or("it does not begin with pkcs11:")?;
-        // A path, whose attributes are parted by semicolons, and a query, whose are by ampersands (§2.3). Either may
-        // have the other's sign in its values.
+        // The path's attributes are separated by semicolons, the query's by ampersands (§2.3). Values of either may
+        // contain the other's separator.
         let (path, query) = attributes.split_once('?').unwrap_or((attributes, ""));
         let mut uri = Self::default();
         let mut known = Vec::new();
@@ -61,7 +61,7 @@ impl Pkcs11Uri {
         }
     }
 
-    /// One that is not known fits nothing (§2.4).
+    /// An unknown one matches nothing (§2.4).
     fn path_attribute(&mut self, name: &str, value: Vec<u8>) -> Result<(), String> {
         if name == "id" {
             self.id = Some(value);
@@ -78,7 +78,7 @@ impl Pkcs11Uri {
         Ok(())
     }
 
-    /// One that is not known is for others (§2.4).
+    /// An unknown one is ignored (§2.4).
     fn query_attribute(&mut self, name: &str, value: Vec<u8>) -> Result<(), String> {
         match name {
             "module-path" => self.module = Some(text(name, value)?.into()),

@@ -1,11 +1,11 @@
-//! How far a long run is: one line, on a terminal only.
+//! The progress of a long run: one line, only on a terminal.
 
 use std::io::{IsTerminal, Write, stderr};
 
-/// Characters of the bar.
+/// Width of the bar, characters.
 const WIDTH: usize = 40;
 
-/// The line; it goes away when this is dropped.
+/// The line; dropping this erases it.
 pub(crate) struct Progress {
     what: &'static str,
     total: usize,
@@ -13,7 +13,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Of so many that are to be `what`.
+    /// For `total` items that are to be `what`.
     pub(crate) fn of(total: usize, what: &'static str) -> Self {
         Self {
             what,
@@ -22,7 +22,7 @@ impl Progress {
         }
     }
 
-    /// So many are done.
+    /// `count` of them are done.
     pub(crate) fn done(&self, count: usize) {
         if self.shown {
             let bar = "#".repeat(WIDTH * count / self.total.max(1));
@@ -40,7 +40,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.shown {
-            // Back to the beginning, and erase the line (ECMA-48 §8.3.41).
+            // Goes to the start, and erases the line (ECMA-48 §8.3.41).
             let _ = write!(stderr(), "\r\x1b[K");
         }
     }

@@ -1,6 +1,7 @@
-//! The folder of the replies, `--out`: whom it has answered, and nobody else writes to it meanwhile.
+//! The folder of the replies, `--out`, which knows who has been answered, and is locked against other runs.
 //!
-//! It is a card's, or its content gets there: names are one there that are two on the bench's own disk.
+//! It is a card's folder, or its content ends up on one, where names that differ on the bench's own disk may be the
+//! same.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -21,16 +22,16 @@ use crate::request::{REPLY, Request, directory};
 /// The folder, locked for as long as this lives.
 pub(crate) struct Replies {
     directory: PathBuf,
-    /// What lies there, by its name as FAT compares names.
+    /// Its files, by their names as FAT compares them.
     there: BTreeMap<String, Vec<PathBuf>>,
     _lock: File,
 }
 
 impl Replies {
-    /// Makes the folder if it is missing. A symbolic link is none: on a card, anybody can have made it, and it may
+    /// Creates the folder if it is missing. Refuses a symbolic link: on a card, anybody may have made it, and it may
     /// lead anywhere.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        // Without the slash or dot at its end, which would follow a link.
+        // Without a trailing slash or dot, which would follow a link.
         let path: PathBuf = path.components().collect();
         let using = || format!("--out {}", path.display());
         if path.is_symlink() {
@@ -62,13 +63,13 @@ impl Replies {
         })
     }
 
-    /// Where the reply to a request goes.
+    /// The path of the reply to a request.
     pub(crate) fn path(&self, request: &Request) -> PathBuf {
         self.directory.join(request.file_name(REPLY))
     }
 
-    /// Whether this very request has a reply of this issuer. The error says why it is to have none: its name has
-    /// been given away.
+    /// Whether this very request has a reply by this issuer. The error says why it must not have one: its name belongs
+    /// to another TPM or key.
     pub(crate) fn have(
         &self,
         request: &Request,
@@ -84,7 +85,7 @@ impl Replies {
             let Some(text) = files::read(path, MAX_REPLY).map_err(|e| e.to_string())? else {
                 continue;
             };
-            // A damaged one is nobody's.
+            // A damaged one belongs to nobody.
             let Ok(reply) = Reply::parse(&text) else {
                 continue;
             };
@@ -97,7 +98,7 @@ impl Replies {
     }
 }
 
-/// Why a name's second device gets nothing: with two certificates for one name, the two would be one thing.
+/// Why a name's second device gets no reply: with certificates for the same name, both would be one thing.
 pub(crate) fn taken(thing_name: &str, by: &str) -> String {
     format!(
         "\"{thing_name}\" has been given to another TPM or key ({by}). If this device has a new one, revoke its old \

@@ -1,5 +1,5 @@
-//! What a card brings: `<thing>.json`, and `<thing>.csr.pem` beside it. Everything in them is the word of whoever
-//! had the card.
+//! What a card brings: `<thing>.json`, and `<thing>.csr.pem` beside it. Anybody who had the card may have written
+//! either.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -14,9 +14,9 @@ use zeroize::Zeroizing;
 
 use crate::error::{Context, Error, Exit, Result};
 
-/// A record or a CSR has at most this many bytes: with an RSA key and its EK certificate, some 4,000.
+/// Maximum size of a record or a CSR, bytes: with an RSA key and its EK certificate, a record has some 4,000.
 const MAX_FILE: usize = 64 * 1024;
-/// The record's name, the CSR's, the reply's and the certificate's: their ends after the thing's name.
+/// The record's name, the CSR's, the reply's and the certificate's: their extensions after the thing's name.
 const RECORD: &str = ".json";
 const CSR: &str = ".csr.pem";
 pub(crate) const REPLY: &str = ".reply.json";
@@ -27,14 +27,14 @@ pub(crate) const CERTIFICATE: &str = ".pem";
 pub(crate) struct Request {
     /// The record.
     pub(crate) record: Record,
-    /// What it says of the TPM.
+    /// What it says about the TPM.
     pub(crate) evidence: Evidence,
     /// The CSR, PEM.
     pub(crate) csr: Vec<u8>,
 }
 
 impl Request {
-    /// Reads a request by the name of its record. The error says why it cannot be one.
+    /// Reads a request, given the path of its record. The error says why it is not one.
     pub(crate) fn read(record: &Path) -> std::result::Result<Self, String> {
         let text = match text::read(record, MAX_FILE) {
             Ok(Some(text)) => text,
@@ -60,7 +60,7 @@ impl Request {
         })
     }
 
-    /// The name of a file about this thing, as FAT takes it and the device looks for it.
+    /// The name of a file about this thing, as FAT allows it and the device looks for it.
     pub(crate) fn file_name(&self, end: &str) -> String {
         file_name(&self.record.thing_name) + end
     }
@@ -72,7 +72,7 @@ fn csr_path(record: &Path) -> PathBuf {
     record.with_file_name(format!("{thing}{CSR}"))
 }
 
-/// The records among these files and in these directories, in the order of their names, and none twice.
+/// The records among these files and in these directories, sorted by name, each once.
 pub(crate) fn records(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in paths {
@@ -93,15 +93,15 @@ pub(crate) fn records(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     }
     let mut known = BTreeSet::new();
     found.retain(|path| {
-        // The folder alone: what is a link in it stays one, and is refused.
+        // Only the folder's path is resolved: a link inside it stays one, and is refused.
         let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
         folder.is_none_or(|folder| known.insert((folder, path.file_name().map(OsStr::to_owned))))
     });
     Ok(found)
 }
 
-/// The files of a directory whose names are wanted, in the order of their names; hidden ones are not: macOS puts
-/// `._name` beside each file on FAT.
+/// The files of a directory with wanted names, sorted. Hidden ones are skipped: macOS puts `._name` beside each file on
+/// FAT.
 pub(crate) fn directory(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let reading = || format!("cannot read {}", path.display());
     let mut found = Vec::new();
@@ -119,7 +119,7 @@ pub(crate) fn directory(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Ve
     Ok(found)
 }
 
-/// A file that the operator has named on the command line, and that has to be there; text as UTF-8.
+/// A file that the operator named on the command line, which has to exist; text as UTF-8.
 pub(crate) fn file(path: &Path, limit: usize) -> Result<Vec<u8>> {
     let no_input = |why: &str| {
         Error::new(
@@ -134,7 +134,7 @@ pub(crate) fn file(path: &Path, limit: usize) -> Result<Vec<u8>> {
     let mut content = Zeroizing::new(std::fs::read(path).map_err(|e| no_input(&e.to_string()))?);
     Ok(match text::decode(&content) {
         Cow::Owned(text) => text,
-        // Most files are what they should be: these are not copied.
+        // Most files need no decoding: these are not copied.
         Cow::Borrowed(text) if text.len() == content.len() => std::mem::take(&mut *content),
         Cow::Borrowed(text) => text.to_vec(),
     })

@@ -1,5 +1,5 @@
-//! Requests of one run that cannot both be right: for one name, or of one key. Which of them is, the station cannot
-//! know, so that none is answered.
+//! Requests of one run that cannot both be right: for one name, or with one key. The station cannot know which of them
+//! is, so it answers none.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,15 +11,15 @@ use crate::request::Request;
 
 /// A request that has passed every check of its own.
 pub(crate) struct Candidate {
-    /// The record's.
+    /// The record's path.
     pub(crate) path: PathBuf,
-    /// What was asked.
+    /// The request.
     pub(crate) request: Request,
-    /// By whom.
+    /// The key and the TPM that it comes from.
     pub(crate) attested: Attested,
 }
 
-/// For each of them, why it is not answered if there is another one like it.
+/// For each of them, why it is not answered, if another one conflicts with it.
 pub(crate) fn objections(candidates: &[Candidate]) -> Vec<Option<String>> {
     let names = groups(candidates, |c| fat_name(&c.request.record.thing_name));
     let keys = groups(candidates, |c| c.attested.key_name);
@@ -44,7 +44,7 @@ pub(crate) fn objections(candidates: &[Candidate]) -> Vec<Option<String>> {
     candidates.iter().zip(others).map(objection).collect()
 }
 
-/// For each candidate, one other that has the same of something.
+/// For each candidate, another one that has something in common with it.
 fn groups<T: Ord>(candidates: &[Candidate], of: impl Fn(&Candidate) -> T) -> Vec<Option<usize>> {
     let mut groups: BTreeMap<T, Vec<usize>> = BTreeMap::new();
     for (candidate, at) in candidates.iter().zip(0..) {

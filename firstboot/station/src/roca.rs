@@ -1,8 +1,8 @@
-//! ROCA (CVE-2017-15361): RSA keys that Infineon firmware before 7.62 has made can be factored.
+//! ROCA (CVE-2017-15361): RSA keys made by Infineon firmware before 7.62 can be factored.
 //!
 //! Nemec, Sys, Svenda, Klinec, Matyas: "The Return of Coppersmith's Attack" (ACM CCS 2017), §2 and §5.1: their primes
-//! are k·M + (65537^a mod M), so that a modulus is a power of 65537 modulo each small prime that divides M. For
-//! another modulus that is so by chance once in 2^27 or so.
+//! are k·M + (65537^a mod M), so a modulus is a power of 65537 modulo each small prime that divides M. This holds for
+//! any other modulus with a probability of about 2^-27.
 
 use openssl::bn::BigNumRef;
 use openssl::error::ErrorStack;
@@ -21,7 +21,7 @@ pub(crate) fn has_fingerprint(modulus: &BigNumRef) -> Result<bool, ErrorStack> {
         let residue = modulus.mod_word(prime)?;
         let powers =
             std::iter::successors(Some(1), |power| Some(power * (GENERATOR % prime) % prime));
-        // The powers come round after at most prime - 1 steps.
+        // The powers repeat after at most prime - 1 steps.
         if !powers
             .take(prime as usize)
             .any(|power| u64::from(power) == residue)

@@ -13,14 +13,14 @@ use crate::pkcs11_uri::Pkcs11Uri;
 use crate::request::file;
 use crate::token_key::TokenKey;
 
-/// A key file or a PIN file has at most this many bytes.
+/// Maximum size of a key file or a PIN file, bytes.
 const MAX_FILE: usize = 64 * 1024;
 
 /// The key.
 pub(crate) enum Signer {
-    /// It was read from a file.
+    /// Read from a file.
     File(PKey<Private>),
-    /// It stays in its token.
+    /// Stays in its token.
     Token(TokenKey),
 }
 
@@ -68,7 +68,7 @@ impl Signer {
         })
     }
 
-    /// Signs with SHA-256, as X.509 has signatures: ECDSA in DER, or RSASSA-PKCS1-v1_5.
+    /// Signs with SHA-256, in X.509's form: ECDSA in DER, or RSASSA-PKCS1-v1_5.
     pub(crate) fn sign(&self, family: KeyFamily, message: &[u8]) -> Result<Vec<u8>> {
         match self {
             Self::Token(key) => key.sign(family, message),

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 
-/// Why there is none.
+/// The reason.
 pub(crate) enum Stop {
     /// Because of this request: the others are done.
     Refused(String),

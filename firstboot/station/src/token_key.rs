@@ -14,7 +14,7 @@ use firstboot_formats::public_key::{KeyFamily, ecdsa_der};
 use crate::error::{Context, Error, Exit, Result};
 use crate::pkcs11_uri::Pkcs11Uri;
 
-/// The key, with the session in which it can be used. The fields are dropped in this order.
+/// The key, with the session that uses it. The fields are dropped in this order.
 pub(crate) struct TokenKey {
     key: ObjectHandle,
     session: Session,
@@ -22,7 +22,7 @@ pub(crate) struct TokenKey {
 }
 
 impl TokenKey {
-    /// Opens the token and finds the key. `module` is the library where the URI names none.
+    /// Opens the token and finds the key. `module` is the library if the URI names none.
     pub(crate) fn open(uri: &Pkcs11Uri, module: Option<&Path>, pin: Option<&str>) -> Result<Self> {
         let module = uri.module.as_deref().or(module).ok_or_else(|| {
             Error::settings(
@@ -67,7 +67,7 @@ impl TokenKey {
         }
     }
 
-    /// Has the token sign with SHA-256, as X.509 has signatures.
+    /// Has the token sign with SHA-256, in X.509's form.
     pub(crate) fn sign(&self, family: KeyFamily, message: &[u8]) -> Result<Vec<u8>> {
         let signing = || "the token cannot sign".to_owned();
         let sign = |mechanism: &Mechanism<'_>, data: &[u8]| {
@@ -85,7 +85,7 @@ impl TokenKey {
     }
 }
 
-/// The slot of the token that the URI names; of the only one, where it names none.
+/// The slot of the token that the URI names, or of the only token if it names none.
 fn slot(library: &Pkcs11, uri: &Pkcs11Uri) -> Result<Slot> {
     let listing = || "--key: cannot list the tokens".to_owned();
     let mut found = Vec::new();
@@ -115,7 +115,7 @@ fn slot(library: &Pkcs11, uri: &Pkcs11Uri) -> Result<Slot> {
     }
 }
 
-/// A token, with its slot and its library, as a URI speaks of them.
+/// A token with its slot and its library, as URIs describe them.
 struct Described {
     slot: Slot,
     info: TokenInfo,
@@ -133,7 +133,7 @@ impl Described {
         })
     }
 
-    /// Whether this attribute (RFC 7512 §2.3) has this value. PKCS#11 fills texts up with blanks.
+    /// Whether this attribute (RFC 7512 §2.3) has this value. PKCS#11 pads texts with blanks.
     fn is(&self, attribute: &str, wanted: &str) -> bool {
         let (info, slot, library) = (&self.info, &self.slot_info, &self.library);
         let version = library.library_version();

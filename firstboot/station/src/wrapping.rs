@@ -1,4 +1,4 @@
-//! A certificate that somebody else issued for a request, AWS IoT for example: checked as the device will, and
+//! A certificate that somebody else issued for a request, AWS IoT for example: checked as the device will check it, and
 //! wrapped.
 
 use std::io::Read;
@@ -16,7 +16,7 @@ use crate::request::{CERTIFICATE, Request};
 
 /// Where the certificates are.
 pub(crate) enum Certificates {
-    /// It came through standard input, and is nowhere else.
+    /// From standard input, and nowhere else.
     Given(Zeroizing<Vec<u8>>),
     /// A file.
     File(PathBuf),
@@ -25,7 +25,7 @@ pub(crate) enum Certificates {
 }
 
 impl Certificates {
-    /// By the argument: `-` for standard input, a file, a directory.
+    /// From the argument: `-` for standard input, a file, or a directory.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         if path != Path::new("-") {
             return Ok(match path.is_dir() {
@@ -41,13 +41,13 @@ impl Certificates {
         Ok(Self::Given(pem))
     }
 
-    /// Whether there is one for each of many requests.
+    /// Whether it can serve more than one request.
     pub(crate) fn are_many(&self) -> bool {
         matches!(self, Self::Directory(_))
     }
 
-    /// The certificate for a request: the chain as the device takes it, and the serial number. The error says why
-    /// there is none.
+    /// The certificate for a request: the chain in the device's form, and the serial number. The error says why there
+    /// is none.
     pub(crate) fn of(
         &self,
         request: &Request,

@@ -1,4 +1,4 @@
-//! Certificates in whatever form: read, put in order, checked, written, and read again as the same.
+//! Certificates in any form: read, put in order, checked, written, and read back unchanged.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! TPMT_PUBLIC: what is taken keeps its bytes, and has a key.
+//! TPMT_PUBLIC: what is accepted keeps its bytes, and has a key.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A request's record: what is read is written and read again as the same.
+//! A request's record: what is read is written and read back unchanged.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A wrapped reply: read, held against what it says itself, and opened with a credential that is not its own.
+//! A wrapped reply: read, checked against its own fields, and opened with a wrong credential.
 
 #![no_main]
 

@@ -1,17 +1,17 @@
-//! The bytes that a reply's signature and its AEAD cover: each field as its length (u32, big endian) and its
-//! bytes, so that no two replies have the same. Binary fields go in as they are, not as base64.
+//! The bytes that a reply's signature and its AEAD cover: each field as its length (u32, big endian) and its bytes, so
+//! that they differ for any two replies. Binary fields go in as they are, not as base64.
 
 /// A sequence of fields.
 #[derive(Clone)]
 pub(super) struct Canonical(Vec<u8>);
 
 impl Canonical {
-    /// Begins with `prefix`, as it is.
+    /// Starts with `prefix`, without its length.
     pub(super) fn new(prefix: &[u8]) -> Self {
         Self(prefix.to_vec())
     }
 
-    /// The next field: of less than 4 GiB, as everything here is.
+    /// Adds a field. It must be shorter than 4 GiB, as everything here is.
     pub(super) fn field(mut self, bytes: &[u8]) -> Self {
         self.0
             .extend((u32::try_from(bytes.len()).unwrap_or(u32::MAX)).to_be_bytes());
@@ -19,7 +19,7 @@ impl Canonical {
         self
     }
 
-    /// All of it.
+    /// All the bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }

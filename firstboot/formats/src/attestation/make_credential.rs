@@ -31,12 +31,12 @@ const RSA_BITS: u32 = 2048;
 /// A secret as long as a digest.
 pub(super) type Secret = Zeroizing<[u8; DIGEST]>;
 
-/// The public endorsement key, out of its certificate.
+/// The public endorsement key, from its certificate.
 #[derive(Clone, Debug)]
 pub struct EkPublic(PKey<Public>);
 
 impl EkPublic {
-    /// RSA-2048 or P-256. The error says what it is else.
+    /// Accepts RSA-2048 and P-256. The error says what the key is instead.
     pub fn new(key: PKey<Public>) -> Result<Self, String> {
         match key.id() {
             Id::RSA if key.bits() == RSA_BITS => Ok(Self(key)),
@@ -58,8 +58,8 @@ impl EkPublic {
     }
 }
 
-/// TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, each with its size: the TPM with this EK gives out the credential
-/// for them, and only where an object of this Name is loaded in it.
+/// TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, each with its size: the TPM with this EK releases the credential for
+/// them, and only while an object with this Name is loaded in it.
 pub fn make_credential(
     ek: &EkPublic,
     name: &[u8; NAME_SIZE],
@@ -92,7 +92,7 @@ pub(super) fn id_object(
     Ok(tpm2b(&[tpm2b(&integrity[..]), encrypted].concat()))
 }
 
-/// The key that encrypts the credential: an AES key's bytes, and as many that are not used.
+/// The key that encrypts the credential: an AES key, followed by as many unused bytes.
 pub(super) fn storage_key(seed: &Secret, name: &[u8; NAME_SIZE]) -> Result<Secret, ErrorStack> {
     kdfa(seed, b"STORAGE\0", name, 8 * AES_KEY as u32)
 }
@@ -117,7 +117,7 @@ fn rsa_seed(ek: &PKeyRef<Public>) -> Result<(Secret, Vec<u8>), ErrorStack> {
     Ok((seed, secret))
 }
 
-/// A seed from an ephemeral key and the EK: one-pass ECDH (Part 1 §C.6.1); the point that goes along is a
+/// A seed from an ephemeral key and the EK: one-pass ECDH (Part 1 §C.6.1). The ephemeral key's point is sent along as a
 /// TPMS_ECC_POINT.
 pub(super) fn ecc_seed(
     ek: &PKeyRef<Public>,
@@ -130,7 +130,7 @@ pub(super) fn ecc_seed(
     Ok((seed, [tpm2b(&x), tpm2b(&y)].concat()))
 }
 
-/// The x-coordinate of the point that both have in common, in 32 bytes.
+/// The x-coordinate of the shared point, in 32 bytes.
 fn agree(own: PKey<Private>, other: &PKeyRef<Public>) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
     let mut deriver = Deriver::new(&own)?;
     deriver.set_peer(other)?;
@@ -143,7 +143,7 @@ fn coordinates<T: HasPublic>(key: &EcKeyRef<T>) -> Result<[Vec<u8>; 2], ErrorSta
     let context = &mut *BigNumContext::new()?;
     key.public_key()
         .affine_coordinates(&group, &mut x, &mut y, context)?;
-    // The EK certificate's bytes stand behind it: 32 of them always fit.
+    // A coordinate on P-256 always fits into 32 bytes.
     Ok([
         x.to_vec_padded(DIGEST as i32)?,
         y.to_vec_padded(DIGEST as i32)?,
@@ -159,8 +159,8 @@ fn kdfe(z: &[u8], party_u: &[u8], party_v: &[u8]) -> Secret {
     Zeroizing::new(hash.finish())
 }
 
-/// KDFa with SHA-256 (Part 1 §11.4.10.2, after SP 800-108 in counter mode) for at most 256 bits, of which the
-/// first are taken: one round. The label is given with its terminating zero; contextV is empty here.
+/// KDFa with SHA-256 (Part 1 §11.4.10.2, after SP 800-108 in counter mode) for at most 256 bits, the first of one
+/// round. The label is given with its terminating zero; contextV is empty here.
 fn kdfa(key: &Secret, label: &[u8], context: &[u8], bits: u32) -> Result<Secret, ErrorStack> {
     let counter = 1u32.to_be_bytes();
     hmac(&key[..], &[&counter, label, context, &bits.to_be_bytes()])
@@ -177,7 +177,7 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> Result<Secret, ErrorStack> {
     Ok(digest)
 }
 
-/// A TPM2B: the number of bytes in two bytes, then these. Nothing here is longer than an RSA modulus.
+/// A TPM2B: the size in two bytes, then the bytes. Nothing here is longer than an RSA modulus.
 pub(super) fn tpm2b(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
 }
@@ -198,8 +198,8 @@ pub(super) mod tests {
         EkPublic::new(PKey::public_key_from_der(&spki).unwrap()).unwrap()
     }
 
-    /// TPM2_ActivateCredential in software; `None` where the TPM says TPM_RC_INTEGRITY. What it has in common with
-    /// the code above is proved against a TPM in image-tests (tests/station).
+    /// TPM2_ActivateCredential in software; `None` where the TPM returns TPM_RC_INTEGRITY. image-tests (tests/station)
+    /// checks the code above against a TPM.
     pub(in super::super) fn activate(
         ek: &PKey<Private>,
         name: &[u8],

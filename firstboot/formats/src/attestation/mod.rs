@@ -1,10 +1,10 @@
 //! Proof that a device's key is in a TPM, in one trip of the card.
 //!
-//! The request carries [`Evidence`]: the endorsement key's (EK) certificate, by which the TPM's manufacturer says
-//! that the EK is in a TPM of theirs, and the public area of the device's key ([`PublicArea`]). Whoever issues
-//! the certificate encrypts it ([`Reply`]) under a credential that only the TPM with that EK gives out, and only
-//! while a key with that very Name is loaded in it: TPM2_MakeCredential and TPM2_ActivateCredential
-//! (TPM 2.0 Library, Part 1 §24, "Credential Protection"), which need no attestation key for this.
+//! The request carries [`Evidence`]: the endorsement key's (EK) certificate, by which the TPM's manufacturer certifies
+//! that the EK is in one of its TPMs, and the public area of the device's key ([`PublicArea`]). The issuer of the
+//! certificate encrypts it ([`Reply`]) under a credential that only the TPM with that EK releases, and only while a key
+//! with that very Name is loaded in it: TPM2_MakeCredential and TPM2_ActivateCredential (TPM 2.0 Library, Part 1 §24,
+//! "Credential Protection"), which need no attestation key for this.
 //!
 //! | module | what |
 //! |---|---|
@@ -32,9 +32,9 @@ pub use public_area::{KEY_ATTRIBUTES, NAME_SIZE, PublicArea};
 pub use reply::{CREDENTIAL_SIZE, MAX_REPLY, Reply};
 pub use seal::Contents;
 
-/// What a request says of the TPM that its key is in; a part of the request's record, `<thing>.json`.
+/// What a request says about the TPM that its key is in; a part of the request's record, `<thing>.json`.
 ///
-/// Either there is an EK certificate, or the reason why there is none.
+/// Has either an EK certificate or the reason why there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
     /// TPMT_PUBLIC of the device's key (TPM 2.0 Library, Part 2 §12.2.4); base64 in JSON.
@@ -47,7 +47,7 @@ pub struct Evidence {
         skip_serializing_if = "Option::is_none"
     )]
     pub ek_certificate: Option<Vec<u8>>,
-    /// Why there is no EK certificate, in words: nothing shows then that the key is in a TPM.
+    /// Why there is no EK certificate, in words. Nothing then shows that the key is in a TPM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unattested: Option<String>,
 }

@@ -1,7 +1,7 @@
-//! The public area of the device's key, TPMT_PUBLIC (TPM 2.0 Library, Part 2 §12.2.4): what the TPM's Name of the
-//! key is a hash of, so that whoever knows the Name knows all of this.
+//! The public area of the device's key, TPMT_PUBLIC (TPM 2.0 Library, Part 2 §12.2.4): the key's Name is a hash of it,
+//! and so commits to all of it.
 //!
-//! Read strictly: only the two shapes that firstboot makes, and nothing after them.
+//! It is parsed strictly: only the two forms that firstboot makes, and nothing after them.
 
 use crate::digest::sha256;
 use crate::public_key::{KeyType, PublicKey};
@@ -19,9 +19,9 @@ const MODULUS: usize = 256;
 /// What a public exponent of 0 stands for (Part 2 §12.2.3.5, TPMS_RSA_PARMS).
 const USUAL_EXPONENT: u32 = 0x1_0001;
 
-/// TPMA_OBJECT (Part 2 §8.3) of a key that the TPM has made and never lets go: fixedTPM, fixedParent,
-/// sensitiveDataOrigin, userWithAuth, decrypt and sign, as tpm2-pkcs11 asks for. With fixedTPM clear, the private
-/// key may be known elsewhere; restricted keys cannot sign for TLS.
+/// TPMA_OBJECT (Part 2 §8.3) of a key that the TPM generated and never exports: fixedTPM, fixedParent,
+/// sensitiveDataOrigin, userWithAuth, decrypt and sign, as tpm2-pkcs11 asks for. With fixedTPM clear, the private key
+/// may be known elsewhere; restricted keys cannot sign for TLS.
 pub const KEY_ATTRIBUTES: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 17 | 1 << 18;
 
 /// Bytes of a Name with SHA-256: the algorithm, and the hash of the public area (Part 1 §16).
@@ -78,12 +78,12 @@ impl PublicArea {
         name
     }
 
-    /// TPMA_OBJECT; [`KEY_ATTRIBUTES`] is what it has to be.
+    /// TPMA_OBJECT; it has to be [`KEY_ATTRIBUTES`].
     pub fn attributes(&self) -> u32 {
         self.attributes
     }
 
-    /// The digest of the policy under which the key can be used; empty where there is none.
+    /// The digest of the policy under which the key can be used; empty if there is none.
     pub fn auth_policy(&self) -> &[u8] {
         &self.auth_policy
     }
@@ -93,7 +93,7 @@ impl PublicArea {
         self.key_type
     }
 
-    /// The key itself, as it stands in a certificate.
+    /// The key itself, as in a certificate.
     pub fn public_key(&self) -> &PublicKey {
         &self.public_key
     }
@@ -104,7 +104,7 @@ impl PublicArea {
     }
 }
 
-/// What is left to read. Numbers are big endian (Part 1 §5.4).
+/// The unread rest. Numbers are big endian (Part 1 §5.4).
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

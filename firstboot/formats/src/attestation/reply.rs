@@ -13,10 +13,10 @@
 //! | `issuer` | DER of the operator's CA certificate whose key has signed this reply, base64 |
 //! | `signature` | that signature: ECDSA (DER) or RSASSA-PKCS1-v1_5, with SHA-256; base64 |
 //!
-//! The AES key is the credential, which TPM2_ActivateCredential returns. The additional data of the GCM are the
-//! fields before `nonce`; the signature covers [`SIGNED`], all fields before `issuer`, and `issuer` (`canonical`
-//! says how they become bytes). Anybody can make a credential for a TPM, so who made the reply is checked first,
-//! then whether it is for this device: a reply that fails reaches neither the TPM nor anything else.
+//! The AES key is the credential, which TPM2_ActivateCredential returns. The additional data of the GCM are the fields
+//! before `nonce`; the signature covers [`SIGNED`], all fields before `issuer`, and `issuer` (`canonical` says how they
+//! become bytes). Anybody can make a credential for a TPM, so the issuer is checked first, then whether the reply is
+//! for this device. A reply that fails reaches neither the TPM nor anything else.
 
 use openssl::symm::{Cipher, decrypt_aead};
 use openssl::x509::X509;
@@ -30,14 +30,14 @@ use crate::encoding::{base64, hex, to_hex};
 use crate::printable::printable;
 use crate::public_key::{PublicKey, Scheme};
 
-/// A reply's file has at most this many bytes: with an RSA-4096 issuer and three certificates, some 12,000.
+/// Maximum size of a reply's file, bytes. With an RSA-4096 issuer and three certificates it has some 12,000.
 pub const MAX_REPLY: usize = 64 * 1024;
-/// Bytes of the credential: the most that a TPM whose EK has SHA-256 as its name algorithm takes (Part 3,
-/// TPM2_MakeCredential), and just an AES-256 key.
+/// Bytes of the credential: the maximum for a TPM whose EK has SHA-256 as its name algorithm (Part 3,
+/// TPM2_MakeCredential), and the size of an AES-256 key.
 pub const CREDENTIAL_SIZE: usize = 32;
 /// The version of this format.
 pub(super) const VERSION: u32 = 1;
-/// Where the signed bytes begin. A CA signs DER otherwise, which begins with 0x30.
+/// The beginning of the signed bytes. Otherwise a CA signs DER, which begins with 0x30.
 const SIGNED: &[u8] = b"firstboot reply v1\0";
 /// Bytes of the nonce and of the tag (NIST SP 800-38D §5.2.1).
 pub(super) const NONCE: usize = 12;
@@ -47,7 +47,7 @@ const CREDENTIAL_BLOB: usize = 2 + (2 + 32) + (2 + CREDENTIAL_SIZE);
 /// TPM2B_ENCRYPTED_SECRET for an EK of P-256 (a point) and of RSA-2048.
 const SECRETS: [usize; 2] = [2 + 2 * (2 + 32), 2 + 256];
 
-/// A reply, as it was read or made.
+/// A reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reply {
@@ -78,7 +78,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Reads a reply's file. Nothing in it is checked yet but its form. The error says what is wrong.
+    /// Parses a reply's file. Only its form is checked yet. The error says what is wrong.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -127,8 +127,8 @@ impl Reply {
         Ok(text + "\n")
     }
 
-    /// Whether it is from one of these issuers, whole, and for this thing, this key and this TPM. Costs no TPM
-    /// command; nothing but its form can be relied on before. The error says what is wrong, for the operator.
+    /// Whether it is from one of these issuers, whole, and for this thing, this key and this TPM. Sends no TPM command.
+    /// Before this, only the form can be relied on. The error tells the operator what is wrong.
     pub fn check(
         &self,
         issuers: &[Fingerprint],
@@ -171,7 +171,7 @@ impl Reply {
         Ok(())
     }
 
-    /// The PEM chain in it, by the credential that the TPM has given out for it.
+    /// Decrypts the PEM chain with the credential that the TPM has released for it.
     pub fn open(&self, credential: &[u8; CREDENTIAL_SIZE]) -> Result<Zeroizing<Vec<u8>>, String> {
         let damaged =
             "it cannot be decrypted with the credential from the TPM: it was damaged or changed";
@@ -189,7 +189,7 @@ impl Reply {
         .map_err(|_| damaged.into())
     }
 
-    /// The GCM's additional data: what the reply is for.
+    /// GCM's additional data: what the reply is for.
     pub(super) fn additional(&self) -> Canonical {
         self.clear_fields(b"")
     }

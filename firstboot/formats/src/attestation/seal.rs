@@ -8,7 +8,7 @@ use super::reply::{NONCE, TAG, VERSION};
 use super::{CREDENTIAL_SIZE, EkPublic, NAME_SIZE, Reply, make_credential};
 use crate::digest::{Fingerprint, sha256};
 
-/// What a reply is made of.
+/// The contents of a reply.
 pub struct Contents<'a> {
     /// Whom it is for.
     pub thing_name: &'a str,
@@ -25,8 +25,8 @@ pub struct Contents<'a> {
 }
 
 impl Reply {
-    /// Makes a reply with a credential of its own; `sign` signs with SHA-256 and the issuer's key. The device's
-    /// own check is the last step.
+    /// Makes a reply with a new credential; `sign` signs with SHA-256 and the issuer's key. Finally applies the
+    /// device's own check.
     pub fn seal(
         contents: &Contents<'_>,
         sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, String>,
@@ -216,7 +216,7 @@ mod tests {
             let (name, ek) = (changed.key_name, changed.ek_certificate_sha256);
             let refused = changed.check(&[issuer], &thing, &name, &ek).unwrap_err();
             assert!(refused.contains("not signed"), "{number}: {refused}");
-            // Even where the issuer signs it, it cannot be opened for another purpose.
+            // Even if the issuer signs it, it cannot be opened.
             changed.signature = signature(&authority_key, &changed.signed());
             changed.check(&[issuer], &thing, &name, &ek).unwrap();
             assert!(changed.open(&credential).is_err(), "{number}");

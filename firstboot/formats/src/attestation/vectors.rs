@@ -1,4 +1,4 @@
-//! The test vectors of docs/attestation.md, which another implementation has made: every value on the way to a reply is
+//! The test vectors of docs/attestation.md, which another implementation made: every intermediate value of a reply is
 //! the same here, the replies open, and no changed one does.
 
 use openssl::bn::{BigNum, BigNumContext, BigNumRef};
@@ -24,7 +24,7 @@ struct Vectors {
     refusals: Vec<Refusal>,
 }
 
-/// A reply and how it came about; binary values in hexadecimal digits.
+/// A reply and its intermediate values; binary values in hexadecimal digits.
 #[derive(Deserialize)]
 struct Case {
     title: String,
@@ -43,7 +43,7 @@ struct Case {
     reply: Value,
 }
 
-/// What private keys are made of.
+/// The labels from which the private keys are derived.
 #[derive(Deserialize)]
 struct Labels {
     key: String,
@@ -80,7 +80,7 @@ impl Case {
         PublicArea::parse(&bytes(&self.key_public)).unwrap()
     }
 
-    /// Where the secret is a point, the EK is on P-256.
+    /// If the secret is a point, the EK is on P-256.
     fn ek(&self) -> PKey<Private> {
         private_key(&self.labels.ek, self.secret.len() == 2 * 70)
     }
@@ -201,7 +201,7 @@ fn credentials_are_made_alike() {
             let made = ecc_seed(ek(&ek_key).key(), ephemeral).unwrap();
             assert_eq!((made.0, tpm2b(&made.1)), (seed, secret.clone()));
         }
-        // RSA's seed comes in an encryption with randomness of its own: it is decrypted.
+        // RSA's encryption of the seed is randomized, so it is decrypted instead of compared.
         let activated = activate(&ek_key, &name, &blob, &secret).unwrap();
         assert_eq!(activated, credential, "{}", case.title);
     }
@@ -235,7 +235,7 @@ fn changed_replies_are_refused() {
     assert_eq!(checks.len(), 8, "{checks:?}");
 }
 
-/// Some software leaves zeros out at the beginning of a number.
+/// Some software leaves out leading zeros.
 #[test]
 fn one_case_has_coordinates_that_begin_with_zeros() {
     let case = &vectors().cases[2];

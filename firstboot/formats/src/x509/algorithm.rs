@@ -10,7 +10,7 @@ const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.84
 /// sha256WithRSAEncryption; parameters NULL (RFC 4055 §5).
 const SHA256_WITH_RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
 
-/// The algorithm of [`Scheme::X509`](crate::public_key::Scheme::X509), as X.509 has it.
+/// The algorithm of [`Scheme::X509`](crate::public_key::Scheme::X509), as X.509 encodes it.
 pub fn signature_algorithm(family: KeyFamily) -> AlgorithmIdentifierOwned {
     match family {
         KeyFamily::Ecc => AlgorithmIdentifierOwned {

@@ -1,5 +1,5 @@
-//! The certificates in a file, in whatever form it has: PEM, DER, or the answer of `aws iot
-//! create-certificate-from-csr`, which has PEM in it.
+//! The certificates in a file of any form: PEM, DER, or the answer of `aws iot create-certificate-from-csr`, which has
+//! PEM in it.
 
 use serde_json::Value;
 
@@ -8,13 +8,13 @@ use crate::pem::{self, Block};
 use crate::printable::printable;
 use crate::text;
 
-/// What a block of PEM with a certificate says it is (RFC 7468 §5.1 and appendix B).
+/// The labels of PEM blocks with a certificate (RFC 7468 §5.1 and appendix B).
 const LABELS: [&str; 2] = ["CERTIFICATE", "X509 CERTIFICATE"];
 
 const DAMAGED: &str = "a CERTIFICATE block is damaged";
 
-/// The certificates in a file, each once, in their order. A file with anything else that is labelled is refused, above
-/// all with a private key. The error says what is wrong, for the operator.
+/// The certificates in a file, each once, in their order. A file with any other PEM block is refused, above all with a
+/// private key. The error tells the operator what is wrong.
 pub fn certificates(content: &[u8]) -> Result<Vec<Certificate>, String> {
     let text = text::decode(content);
     let mut found = Vec::new();
@@ -47,7 +47,7 @@ pub fn certificates(content: &[u8]) -> Result<Vec<Certificate>, String> {
     }
 }
 
-/// DER, of one certificate or of some one after the other.
+/// DER of one certificate, or of several, concatenated.
 fn binary(content: &[u8]) -> Option<Vec<Certificate>> {
     use super::certificate::{Elements, tag};
     let mut elements = Elements::new(content, 0..content.len());
@@ -60,7 +60,7 @@ fn binary(content: &[u8]) -> Option<Vec<Certificate>> {
     (!found.is_empty()).then_some(found)
 }
 
-/// What a file is, in words: for whoever finds something else than was wanted.
+/// What a file is, in words, if it is not what was expected.
 pub fn what_is(content: &[u8]) -> &'static str {
     let text = text::decode(content);
     let labels: Vec<String> = match pem::blocks(&text) {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_is_named() {
+    fn what_is_not_a_certificate_is_named() {
         let answer = r#"{"certificatePem": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
             "keyPair": {"PrivateKey": "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----"}}"#;
         let cut = &BUNDLE[..BUNDLE.len() / 2];

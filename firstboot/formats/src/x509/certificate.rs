@@ -1,10 +1,10 @@
 //! A certificate as it came: its bytes, and where in them the fields are.
 //!
-//! Not x509-cert's, which refuses what is not DER to the last bit: an unsorted SET, a BOOLEAN that is 1, a long form
-//! of a short length, a serial number below zero. Certificates with these are in use, and OpenSSL verifies them. What
-//! counts is that OpenSSL can verify these very bytes; so they are never written anew. Not OpenSSL's either, whose
-//! first certificate in a process costs 7 million instructions: as much as a boot with nothing to do. Nor does OpenSSL's
-//! Rust interface show the extensions, of which the station reads more than one.
+//! x509-cert's type refuses everything that is not strict DER: an unsorted SET, a BOOLEAN that is 1, a long form of a
+//! short length, a negative serial number. Certificates with these are in use, and OpenSSL verifies them. OpenSSL has
+//! to verify these very bytes, so they are never re-encoded. OpenSSL's own type is not used either: its first
+//! certificate in a process costs 7 million instructions, as much as a boot with nothing to do. Nor does OpenSSL's Rust
+//! interface show the extensions, of which the station reads more than one.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -25,13 +25,13 @@ pub struct Certificate {
     subject: Range<usize>,
     key: Range<usize>,
     signature: Range<usize>,
-    /// Since the epoch; what begins before that begins with it.
+    /// Since the epoch; an earlier start counts as the epoch.
     pub(super) not_before: Duration,
     pub(super) not_after: Duration,
     extensions: Vec<Extension>,
 }
 
-/// An extension (RFC 5280 §4.1): where its identifier and its value are.
+/// An extension (RFC 5280 §4.1): the positions of its identifier and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Extension {
     id: Range<usize>,
@@ -47,9 +47,9 @@ pub struct Summary {
     pub issuer: String,
     /// The serial number's octets, hexadecimal.
     pub serial: String,
-    /// When it begins to be valid (RFC 3339, UTC).
+    /// The start of its validity (RFC 3339, UTC).
     pub not_before: String,
-    /// When it ceases to be (RFC 3339, UTC).
+    /// The end of its validity (RFC 3339, UTC).
     pub not_after: String,
 }
 
@@ -86,7 +86,7 @@ pub(super) mod tag {
 const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1D, 0x13];
 
 impl Certificate {
-    /// Reads a certificate, all of these bytes; nothing where they are none.
+    /// Parses a certificate that fills these bytes; nothing if they are not one.
     pub fn parse(der: Vec<u8>) -> Option<Self> {
         let (outer, rest) = Elements::new(&der, 0..der.len()).take(tag::SEQUENCE)?;
         rest.end()?;
@@ -131,7 +131,7 @@ impl Certificate {
         &self.der[self.key.clone()]
     }
 
-    /// When it ceases to be valid, since the epoch.
+    /// The end of its validity, since the epoch.
     pub fn not_after(&self) -> Duration {
         self.not_after
     }
@@ -162,7 +162,7 @@ impl Certificate {
         constraints.and_then(authority) == Some(true)
     }
 
-    /// Issuer and serial number, which no other certificate has (RFC 5280 §4.1.2.2).
+    /// Issuer and serial number, which together are unique (RFC 5280 §4.1.2.2).
     pub(super) fn identifier(&self) -> (&[u8], &[u8]) {
         (
             &self.der[self.issuer.clone()],
@@ -225,8 +225,8 @@ pub(super) fn date(moment: Duration) -> String {
     DateTime::from_unix_duration(moment).map_or_else(|e| e.to_string(), |date| date.to_string())
 }
 
-/// The extensions, which are after the key; unique identifiers, which nobody uses, may be there, too. Nothing where they
-/// are damaged.
+/// The extensions, which follow the key; unique identifiers, which nobody uses, may come first. Nothing if they are
+/// damaged.
 fn extensions(der: &[u8], mut after_key: Elements<'_>) -> Option<Vec<Extension>> {
     let mut found = Vec::new();
     while let Some((element, rest)) = after_key.next() {
@@ -253,7 +253,7 @@ fn extensions(der: &[u8], mut after_key: Elements<'_>) -> Option<Vec<Extension>>
     Some(found)
 }
 
-/// A time (RFC 5280 §4.1.2.5), and the forms of X.690 §11.7 and §11.8 that only BER has: no seconds, an offset.
+/// A time (RFC 5280 §4.1.2.5), and the forms that only BER has (X.690 §11.7, §11.8): no seconds, an offset.
 fn moment(tag: u8, text: &[u8]) -> Option<Duration> {
     let text = std::str::from_utf8(text).ok().filter(|t| t.is_ascii())?;
     let years = match tag {
@@ -297,14 +297,14 @@ fn moment(tag: u8, text: &[u8]) -> Option<Duration> {
     }
 }
 
-/// An element of DER: its identifier, and where all of it and its content are.
+/// An element of DER: its identifier, and the positions of the whole element and its content.
 pub(super) struct Element {
     pub(super) tag: u8,
     pub(super) whole: Range<usize>,
     pub(super) content: Range<usize>,
 }
 
-/// Elements of DER one after the other (X.690 §8.1), each of definite length, in whatever form the length is.
+/// Elements of DER one after the other (X.690 §8.1), each of definite length, whatever the length's form.
 #[derive(Clone, Copy)]
 pub(super) struct Elements<'a> {
     der: &'a [u8],
@@ -321,12 +321,12 @@ impl<'a> Elements<'a> {
         }
     }
 
-    /// The next element, and what is after it; nothing at the end, or where it is none.
+    /// The next element, and what follows it; nothing at the end, or if there is no valid element.
     pub(super) fn next(self) -> Option<(Element, Self)> {
         let [tag, length, after @ ..] = self.der.get(self.at..self.end)? else {
             return None;
         };
-        // Tags of more than one octet are in no certificate.
+        // No certificate has tags of more than one octet.
         if tag & 0x1F == 0x1F {
             return None;
         }
@@ -350,12 +350,12 @@ impl<'a> Elements<'a> {
         Some((element, Self { at: end, ..self }))
     }
 
-    /// The next element if it has this tag, and what is after it.
+    /// The next element if it has this tag, and what follows it.
     pub(super) fn take(self, tag: u8) -> Option<(Element, Self)> {
         self.next().filter(|(element, _)| element.tag == tag)
     }
 
-    /// Whether nothing is left.
+    /// Succeeds if nothing is left.
     pub(super) fn end(self) -> Option<()> {
         (self.at == self.end).then_some(())
     }

@@ -1,4 +1,4 @@
-//! The device's certificate and its issuers: put in order, and checked before anything believes them.
+//! The device's certificate and its issuers: put in order, and checked before anything relies on them.
 
 use std::time::Duration;
 
@@ -28,22 +28,21 @@ impl PartialEq for Chain {
 
 impl Eq for Chain {}
 
-/// What the check of a certificate ends with.
+/// The result of a certificate's check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It may enter the token.
     Good,
     /// It may enter the token, but the operator should know this.
     GoodBut(String),
-    /// It may not, because of this.
+    /// It may not enter the token, for this reason.
     Bad(String),
 }
 
 impl Chain {
-    /// Reads a file with the certificate of this key and, in any order, its issuers, in any form of
-    /// [`certificates`]. What does not lead up from the certificate is left out. Where `issuers` are named, the
-    /// certificate has to lead up to one of these, whose certificate is in the file, too. The error says what is wrong,
-    /// for the operator.
+    /// Reads a file with the certificate of this key and, in any order, its issuers, in any form of [`certificates`].
+    /// Certificates that are not in its chain are left out. If `issuers` are named, it has to chain up to one of them,
+    /// whose certificate is in the file, too. The error tells the operator what is wrong.
     pub fn parse(
         content: &[u8],
         key: &PublicKey,
@@ -69,7 +68,7 @@ impl Chain {
         Ok(chain)
     }
 
-    /// Reads what [`Chain::pem`] has written; nothing where it is damaged. Verifies no signature: that has been done.
+    /// Reads what [`Chain::pem`] has written; nothing if it is damaged. Verifies no signatures: that has been done.
     pub fn stored(pem: &[u8]) -> Option<Self> {
         let mut all = certificates(pem).ok()?;
         Some(Self {
@@ -79,8 +78,9 @@ impl Chain {
         })
     }
 
-    /// Whether a file has these certificates in it, in whatever order and form, and besides only such as cannot belong to
-    /// them by their names and keys: then [`Chain::parse`], which verifies signatures, would find nothing new.
+    /// Whether a file contains these certificates, in any order and form, and beside them only certificates that by
+    /// their names and keys cannot belong to the chain: then [`Chain::parse`], which verifies signatures, would find
+    /// nothing new.
     pub fn is_all_of(&self, content: &[u8]) -> bool {
         certificates(content).is_ok_and(|mut found| {
             let all_there = self.all().all(|c| found.contains(c));
@@ -104,7 +104,7 @@ impl Chain {
         PublicKey::from_spki(self.leaf.key().to_vec())
     }
 
-    /// What was in the file and does not lead up from the certificate.
+    /// The certificates in the file that are not part of the chain.
     pub fn remark(&self) -> Option<String> {
         (!self.left_out.is_empty()).then(|| {
             printable(format!(
@@ -139,12 +139,12 @@ impl Chain {
         self.leaf.common_name()
     }
 
-    /// Whether it may be of this thing.
+    /// Whether it may belong to this thing.
     pub fn is_of(&self, thing_name: &str) -> bool {
         self.thing_name().is_none_or(|name| name == thing_name)
     }
 
-    /// The thing that it names, if it names one: AWS's own certificates are for whatever they are attached to.
+    /// The thing that it names, if any: AWS's own certificates are for whatever they are attached to.
     pub fn thing_name(&self) -> Option<String> {
         self.common_name().filter(|name| name != AWS_COMMON_NAME)
     }
@@ -166,7 +166,7 @@ impl Chain {
         self.leaf.summary()
     }
 
-    /// Leaf first, then its issuers, as RFC 7468 text.
+    /// The leaf, then its issuers, in PEM (RFC 7468).
     pub fn pem(&self) -> String {
         let encode = |c: &Certificate| pem::encode("CERTIFICATE", c.der());
         self.all().map(encode).collect()
@@ -200,7 +200,7 @@ impl Chain {
 /// (CreateKeysAndCertificate); from a CSR it keeps the requested name.
 const AWS_COMMON_NAME: &str = "AWS IoT Certificate";
 
-/// Which of the certificates is the one for this key; of several, the one that begins to be valid last.
+/// The certificate for this key; of several, the one whose validity begins last.
 fn leaf(found: &[Certificate], key: &PublicKey) -> std::result::Result<usize, String> {
     let newest = |matches: &dyn Fn(&Certificate) -> bool| {
         let mine = found.iter().enumerate().filter(|(_, c)| matches(c));
@@ -222,8 +222,8 @@ fn other_key(key: &PublicKey) -> String {
     )
 }
 
-/// An undisciplined clock runs behind: what it calls expired has expired, and what it calls not
-/// yet valid shows that it is behind.
+/// An undisciplined clock runs behind: a certificate that it calls expired has expired, and one that it calls not yet
+/// valid shows that the clock is behind.
 fn validity(not_before: Duration, not_after: Duration, clock: Clock) -> Verdict {
     let days = |d: Duration| d.as_secs() / (24 * 60 * 60);
     if clock.now > not_after {

@@ -1,7 +1,7 @@
-//! X.509: the request that goes out, the certificate that comes in. Every use of x509-cert on the device is here.
+//! X.509: outgoing requests and incoming certificates. Every use of x509-cert on the device is here.
 //!
-//! Certificates have two readers. OpenSSL verifies them; `certificate` finds their fields, in whatever OpenSSL can verify
-//! and at no cost to a boot with nothing to do. x509-cert makes requests and names, and reads no certificate.
+//! Certificates have two readers. OpenSSL verifies them; `certificate` finds their fields, in everything that OpenSSL
+//! can verify, at no cost to a boot with nothing to do. x509-cert makes requests and names, and reads no certificates.
 
 mod algorithm;
 mod bundle;

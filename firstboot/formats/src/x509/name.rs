@@ -1,4 +1,4 @@
-//! Names (RFC 5280 §4.1.2.4): made from settings, and shown in words, whatever strings a CA has put into them.
+//! Names (RFC 5280 §4.1.2.4): made from settings, and shown as text, whatever string types a CA has used.
 
 use std::str::FromStr;
 
@@ -18,7 +18,7 @@ pub fn name(attributes: &[(&str, &str)]) -> std::result::Result<Name, String> {
     Name::from_str(&text.join(",")).map_err(|e| format!("{}: {e}", text.join(",")))
 }
 
-/// RFC 4514 §2.4: what would end or change a value gets a backslash.
+/// RFC 4514 §2.4: characters that would end or change a value get a backslash.
 fn escape(value: &str) -> String {
     value
         .chars()
@@ -37,7 +37,7 @@ pub(super) fn common_name(name: &[u8]) -> Option<String> {
         .and_then(|(_, value)| text(name, &value))
 }
 
-/// A name's DER in words (RFC 4514 §2): the last attribute first.
+/// A name's DER as text (RFC 4514 §2): the last attribute first.
 pub(super) fn words(name: &[u8]) -> String {
     let mut words: Vec<String> = attributes(name)
         .map(|(id, value)| {
@@ -55,7 +55,7 @@ fn label(id: &[u8]) -> String {
         return "?".into();
     };
     let shortest = DB.find_names_for_oid(id).min_by_key(|name| name.len());
-    // As everybody writes them, and RFC 4514 §3 does: CN, not cn.
+    // In capitals, as in RFC 4514 §3: CN, not cn.
     shortest.map_or_else(
         || id.to_string(),
         |name| match name.len() {
@@ -65,7 +65,7 @@ fn label(id: &[u8]) -> String {
     )
 }
 
-/// The attributes of a name: the type's octets, the value. What cannot be read ends them.
+/// The attributes of a name: the type's octets and the value. An unreadable one ends the list.
 fn attributes(name: &[u8]) -> impl Iterator<Item = (&[u8], Element)> {
     let top = Elements::new(name, 0..name.len()).take(tag::SEQUENCE);
     each(name, top.map(|(name, _)| name))
@@ -77,7 +77,7 @@ fn attributes(name: &[u8]) -> impl Iterator<Item = (&[u8], Element)> {
         })
 }
 
-/// What is in an element.
+/// The elements in an element.
 fn each(der: &[u8], outer: Option<Element>) -> impl Iterator<Item = Element> {
     let mut elements = outer.map(|outer| outer.inside(der));
     std::iter::from_fn(move || {
@@ -87,8 +87,8 @@ fn each(der: &[u8], outer: Option<Element>) -> impl Iterator<Item = Element> {
     })
 }
 
-/// A string as its tag says (X.680 §8.6, X.690 §8.23): UTF8String, the ASCII ones, TeletexString as everybody writes
-/// it (Latin-1), BMPString and UniversalString. Nothing where it is no string, or not what it says.
+/// Decodes a string by its tag (X.680 §8.6, X.690 §8.23): UTF8String, the ASCII types, TeletexString as it is used in
+/// practice (Latin-1), BMPString and UniversalString. Nothing if it is not a string, or not valid.
 fn text(der: &[u8], value: &Element) -> Option<String> {
     let octets = &der[value.content.clone()];
     match value.tag {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_string_is_no_name() {
+    fn what_is_not_a_string_is_not_a_name() {
         let mut name = with(Asn1Type::PRINTABLESTRING, "gateway-1");
         let at = name.len() - "gateway-1".len() - 2;
         name[at] = 0x1E;

@@ -1,4 +1,4 @@
-//! Which certificate has issued which: OpenSSL's word on the bytes that came.
+//! Which certificate has issued which, as OpenSSL verifies it on the original bytes.
 
 use openssl::error::ErrorStack;
 use openssl::pkey::PKey;
@@ -12,7 +12,7 @@ use crate::digest::{Fingerprint, sha256};
 use crate::printable::printable;
 use crate::public_key::PublicKey;
 
-/// Whether the certificate's key is this one; also where it is written another way, a compressed point for example.
+/// Whether the certificate's key is this one, even if it is encoded differently, for example as a compressed point.
 pub(super) fn is_for(certificate: &Certificate, key: &PublicKey) -> bool {
     let same = || -> Result<bool, ErrorStack> {
         let one = PKey::public_key_from_der(certificate.key())?;
@@ -21,8 +21,8 @@ pub(super) fn is_for(certificate: &Certificate, key: &PublicKey) -> bool {
     certificate.key() == key.spki() || same().unwrap_or(false)
 }
 
-/// What leads up from a certificate: a tree, of which it is the root, made breadth first, so that each certificate is
-/// looked at once, however many have the same name.
+/// What leads up from a certificate: a tree with that certificate as its root, built breadth first, so that each
+/// certificate is looked at once, however many have the same name.
 pub(super) struct Graph<'a> {
     leaf: X509,
     others: &'a [Certificate],
@@ -30,9 +30,9 @@ pub(super) struct Graph<'a> {
 }
 
 struct Reached {
-    /// Which of the others it is.
+    /// Its index among the others.
     at: usize,
-    /// Which of the reached ones it has issued; none for the leaf.
+    /// The index of the reached one that it has issued; none for the leaf.
     below: Option<usize>,
     certificate: X509,
 }
@@ -69,7 +69,8 @@ impl<'a> Graph<'a> {
             }
             looking_at = Some(next);
         }
-        // An issuer's name without its signature is no stray certificate: one of the two is damaged, or another key's.
+        // An issuer's name without its signature is not a stray certificate: one of the two is damaged, or for another
+        // key.
         let named = |(_, c): &&(usize, X509)| c.issued(&leaf) == X509VerifyResult::OK;
         if let (true, Some((at, _))) = (reached.is_empty(), candidates.iter().find(named)) {
             return Err(printable(format!(
@@ -85,12 +86,12 @@ impl<'a> Graph<'a> {
         })
     }
 
-    /// The others that lead as far up as any do, each issued by the next.
+    /// The longest path up through the others, each issued by the next.
     pub(super) fn longest(&self) -> Vec<usize> {
         self.numbers(&self.path(self.reached.len().checked_sub(1)))
     }
 
-    /// The others that lead up to one of these. The error says why there are none.
+    /// The path up to one of these. The error says why there is none.
     pub(super) fn leading_to(&self, issuers: &[Fingerprint]) -> Result<Vec<usize>, String> {
         let is_named = |r: &Reached| issuers.contains(&sha256(self.others[r.at].der()));
         let end = self.reached.iter().position(is_named).ok_or(

@@ -1,6 +1,6 @@
 //! Certificate requests: PKCS#10 (RFC 2986) from a public key and something that signs.
 //!
-//! The DER is written here because the tools at hand get it wrong: tpm2-openssl puts a NULL parameter into
+//! The DER is written here because the available tools get it wrong: tpm2-openssl puts a NULL parameter into
 //! ecdsa-with-SHA256, which strict parsers refuse (docs/findings/greengrass.md, "Certificate requests").
 
 use x509_cert::attr::Attributes;
@@ -21,8 +21,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// Makes a request for `name`, signed by `sign`, and verifies the signature in software: this
-    /// is also the proof that the key works.
+    /// Makes a request for `name`, signed by `sign`, and verifies the signature in software: this also proves that the
+    /// key works.
     pub fn make<E: From<Error>>(
         name: Name,
         key: &PublicKey,
@@ -55,26 +55,26 @@ impl Request {
         })
     }
 
-    /// Reads a request as [`Request::pem`] writes it.
+    /// Parses what [`Request::pem`] writes.
     pub fn parse(pem: &[u8]) -> Result<Self> {
         let request =
             CertReq::from_pem(pem).context(Kind::Other, || "not a certificate request".into())?;
         Ok(Self { request })
     }
 
-    /// RFC 7468 text.
+    /// PEM (RFC 7468).
     pub fn pem(&self) -> Result<String> {
         self.request
             .to_pem(LineEnding::LF)
             .context(Kind::Other, || "cannot encode the request".into())
     }
 
-    /// The name that is asked for.
+    /// The requested name.
     pub fn subject(&self) -> &Name {
         &self.request.info.subject
     }
 
-    /// The key that it is asked for.
+    /// The key that the request is for.
     pub fn public_key(&self) -> Result<PublicKey> {
         let spki = self
             .request

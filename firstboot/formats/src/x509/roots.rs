@@ -1,11 +1,11 @@
-//! Root certificates: looked at at every boot, and left to those who trust them.
+//! Root certificates: checked at every boot, and verified by those who rely on them.
 
 use super::bundle::certificates;
 use super::certificate::Certificate;
 use crate::pem;
 
-/// The certificates of a file of roots, as PEM that every reader takes: without what is around them, each once. An old
-/// root may have what RFC 5280 forbids today. The error says what is wrong, for the operator.
+/// The certificates of a file of roots, as PEM that every reader accepts: without surrounding text, each once. An old
+/// root may have what RFC 5280 forbids today. The error tells the operator what is wrong.
 pub fn roots(content: &[u8]) -> Result<String, String> {
     let encode = |root: &Certificate| pem::encode("CERTIFICATE", root.der());
     Ok(certificates(content)?.iter().map(encode).collect())
@@ -20,7 +20,7 @@ mod tests {
     const AMAZON: &[u8] = include_bytes!("../../../conf/AmazonTrustServices.pem");
 
     #[test]
-    fn a_bundle_stays_as_it_is_and_loses_comments_and_copies() {
+    fn a_bundle_loses_only_comments_and_copies() {
         let amazon = String::from_utf8_lossy(AMAZON);
         assert_eq!(roots(AMAZON).as_deref(), Ok(&*amazon));
         let bundle = [b"# Autorit\xE9\r\n".as_slice(), AMAZON, b"\n", AMAZON].concat();

@@ -1,4 +1,4 @@
-//! What takes an accepted certificate's place: only one that is verifiably no worse. A card is a bad keeper, and an old
+//! What may replace an accepted certificate: only one that is verifiably no worse. Cards lose data, and an old
 //! certificate is easily put back.
 
 use super::chain::{Chain, Verdict};
@@ -8,8 +8,7 @@ use crate::printable::printable;
 use crate::public_key::PublicKey;
 
 impl Chain {
-    /// Checks the certificate as [`Chain::check`] does, and whether it may take the accepted one's place, if there is
-    /// one.
+    /// Checks the certificate as [`Chain::check`] does, and whether it may replace the accepted one, if there is one.
     pub fn check_successor(
         &self,
         accepted: Option<&Self>,
@@ -36,7 +35,7 @@ impl Chain {
                 "it is the accepted certificate with fewer of its issuers, or with a damaged one".into()
             });
         }
-        // No CA gives a serial number to two certificates, and no two signatures are alike: one of both has changed.
+        // No CA uses a serial number twice, and no two signatures are alike: one of the two has changed.
         if new.identifier() == old.identifier() || new.signature() == old.signature() {
             return Some(
                 "it is a damaged copy of the accepted certificate (same issuer and serial number, or same \

@@ -1,6 +1,5 @@
-//! What AWS IoT Core's fleet provisioning is asked and what it answers (AWS IoT Core developer guide,
-//! "Device provisioning MQTT API"), as JSON. Answers come from the network: what is not as documented is
-//! refused, with the reason.
+//! Requests to AWS IoT Core's fleet provisioning, and its answers (AWS IoT Core developer guide, "Device provisioning
+//! MQTT API"), as JSON. Answers come from the network: what differs from the documentation is refused, with the reason.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +10,12 @@ use zeroize::Zeroizing;
 
 /// The topic of CreateCertificateFromCsr.
 pub const CREATE: &str = "$aws/certificates/create-from-csr/json";
-/// A certificate ID may have this many characters: it has 64 hexadecimal ones (AWS IoT API reference).
+/// Maximum length of a certificate ID, characters: it has 64 hexadecimal digits (AWS IoT API reference).
 const MAX_ID: usize = 128;
-/// An ownership token may have this many bytes; one of some hundred is usual.
+/// Maximum size of an ownership token, bytes; it usually has some hundred.
 const MAX_TOKEN: usize = 16 * 1024;
-/// The certificate and the device's configuration have to fit into a file of the identity directory.
+/// Maximum size of the certificate and of the device's configuration, bytes: they have to fit into a file of the
+/// identity directory.
 const MAX_CONTENT: usize = 32 * 1024;
 
 /// The topic of RegisterThing.
@@ -87,10 +87,10 @@ impl Created {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Registered {
-    /// What the template has for the device.
+    /// The template's configuration for the device.
     #[serde(default)]
     pub device_configuration: Option<Map<String, Value>>,
-    /// The thing's name, if the template makes a thing.
+    /// The thing's name, if the template creates a thing.
     #[serde(default)]
     pub thing_name: Option<String>,
 }

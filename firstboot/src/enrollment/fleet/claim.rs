@@ -1,5 +1,5 @@
-//! The claim certificate and its key, from the boot partition: what the whole fleet shows to AWS IoT Core
-//! so that each device gets a certificate of its own.
+//! The claim certificate and its key, from the boot partition: every device of the fleet shows them to AWS IoT Core to
+//! get a certificate of its own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use super::failure::waiting;
 use crate::boot_partition::BootPartition;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
-/// A private key's PEM may have this many bytes: RSA with 4096 bits has 3.2 KB.
+/// Maximum size of a private key's PEM, bytes: RSA with 4096 bits has 3.2 KB.
 const MAX_KEY: usize = 16 * 1024;
 /// The markers of an encrypted private key: PKCS#8 (RFC 7468 §11), and PEM's own (RFC 1421 §4.6.1.1).
 const ENCRYPTED: [&[u8]; 2] = [b"ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
 
-/// Reads the pair and checks that it is one.
+/// Reads the pair and checks that key and certificate match.
 pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
     let [certificate_path, key_path] = boot.claim_paths();
     let certificate =
@@ -65,7 +65,7 @@ pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
     Ok(certified(&chain, key))
 }
 
-/// What the operator has to do where there is no pair.
+/// What the operator has to do if there is no pair.
 pub fn missing(boot: &BootPartition) -> String {
     let [certificate, key] = boot.claim_paths();
     format!(
@@ -91,7 +91,7 @@ fn private_key(content: &[u8]) -> std::result::Result<PKey<Private>, String> {
             what_is(content)
         )
     };
-    // Its parameters may come before an elliptic curve's key, and a certificate beside it.
+    // An elliptic curve's key may follow its parameters, and a certificate may be in the same file.
     let block = pem::blocks(content)?
         .into_iter()
         .find(|block| block.label.ends_with("PRIVATE KEY"));

@@ -1,5 +1,5 @@
-//! The way to AWS IoT Core: TCP, perhaps through an HTTP proxy, and TLS 1.2 or 1.3 with a client
-//! certificate. The server is verified, by name, against one file of root certificates.
+//! The connection to AWS IoT Core: TCP, perhaps through an HTTP proxy, and TLS 1.2 or 1.3 with a client certificate.
+//! The server is verified, by name, against one file of root certificates.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -19,20 +19,20 @@ use super::server::Verifier;
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::settings::Settings;
 
-/// How long all addresses of a name together may take to answer.
+/// Time limit for connecting, for all addresses of a name together.
 const CONNECTING: Duration = Duration::from_secs(15);
 /// ALPN for MQTT with a client certificate on port 443 (AWS IoT Core developer guide, "Device communication
 /// protocols").
 const ALPN: &[u8] = b"x-amzn-mqtt-ca";
 /// The port on which AWS IoT Core wants ALPN.
 const ALPN_PORT: u16 = 443;
-/// A proxy's answer may have this many bytes.
+/// Maximum size of a proxy's answer, bytes.
 const MAX_PROXY_ANSWER: usize = 8 * 1024;
 
 /// A TLS connection with a time limit.
 pub type Connection = StreamOwned<ClientConnection, Timed>;
 
-/// A TCP connection on which nothing takes longer than until a moment.
+/// A TCP connection on which every operation has a deadline.
 pub struct Timed {
     tcp: TcpStream,
     deadline: Instant,
@@ -76,7 +76,7 @@ fn configuration(root_ca: &[u8], certificate: CertifiedKey, port: u16) -> Result
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .context(ErrorKind::Other, setting_up)?
-        // By its own rules, only with a better refusal.
+        // By rustls's own rules, only with a better message.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)));
@@ -100,7 +100,7 @@ fn dial(host: &str, port: u16, deadline: Instant) -> Result<TcpStream> {
         }
         match TcpStream::connect_timeout(&address, left) {
             Ok(tcp) => {
-                // A few small packets in turn: none should wait for another.
+                // Requests and answers are few and small: none should wait to be merged with another.
                 tcp.set_nodelay(true)
                     .context(ErrorKind::Other, || "cannot set TCP_NODELAY".into())?;
                 return Ok(tcp);
@@ -119,16 +119,16 @@ fn dial(host: &str, port: u16, deadline: Instant) -> Result<TcpStream> {
     })
 }
 
-/// Has a proxy connect us (RFC 9110 §9.3.6, CONNECT).
+/// Connects through a proxy (RFC 9110 §9.3.6, CONNECT).
 fn tunnel(proxy: &mut Timed, host: &str, port: u16) -> io::Result<()> {
     let other = |text: String| io::Error::other(text);
     let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
-    // A proxy may say no before it has read everything: its answer is there all the same.
+    // A proxy may refuse before it has read everything: its answer is there all the same.
     if let Err(e) = proxy.write_all(request.as_bytes()) {
         debug!("the proxy does not listen: {e}");
     }
     let mut answer = Vec::new();
-    // Byte by byte: what comes after the empty line is TLS already.
+    // Byte by byte: TLS begins right after the empty line.
     while !answer.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         if answer.len() == MAX_PROXY_ANSWER || proxy.read(&mut byte)? == 0 {
@@ -184,7 +184,7 @@ impl Write for Timed {
     }
 }
 
-/// The certificate chain and its key, as TLS shows them.
+/// The certificate chain and its key, as TLS presents them.
 pub fn certified(chain: &Chain, key: Arc<dyn rustls::sign::SigningKey>) -> CertifiedKey {
     let (leaf, issuers) = chain.objects();
     let all = std::iter::once(leaf).chain(issuers);

@@ -1,8 +1,7 @@
-//! What goes wrong on the way to AWS IoT Core, in words that say what the operator can do.
+//! What goes wrong between the device and AWS IoT Core, in words that say what the operator can do.
 //!
-//! Whatever the passing of time or somebody at AWS's console can mend is waited for: the device is
-//! tried again and needs nobody. The words of others are hostile: shortened, and shown without control
-//! characters.
+//! If time or somebody at AWS's console can fix it, the device waits and tries again, without anybody's help. Foreign
+//! text is hostile: it is truncated, and shown without control characters.
 
 use std::io;
 
@@ -30,7 +29,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// Reads the payload; what cannot be read is a refusal, too.
+    /// Parses the payload; an unreadable one is a refusal, too.
     pub fn parse(payload: &[u8]) -> Self {
         serde_json::from_slice(payload).unwrap_or_else(|e| Self {
             error_message: format!("a reason that cannot be read ({e})"),
@@ -38,7 +37,7 @@ impl Rejection {
         })
     }
 
-    /// Whether it is the ownership token that is refused: used already, expired, or never given out.
+    /// Whether it is the ownership token that is refused: used already, expired, or never issued.
     pub fn is_about_the_token(&self) -> bool {
         self.error_code == "InvalidCertificateOwnershipToken"
     }
@@ -112,7 +111,7 @@ pub fn broken(what: &str, error: &io::Error) -> Error {
         {
             waiting(format!("{what}: timed out waiting for an answer"))
         }
-        // AWS IoT Core's way to say that a policy forbids something, too.
+        // AWS IoT Core also closes the connection if a policy forbids something.
         None if is_closing(error) => waiting(format!(
             "{what}: the connection was closed. Check the network and the claim certificate: is it active, and does its \
              policy allow fleet provisioning?"
@@ -173,7 +172,7 @@ fn refused(what: &str, error: &TlsError) -> Error {
     })
 }
 
-/// The beginning of somebody else's words; control characters are the business of [`Error`].
+/// The beginning of foreign text; [`Error`] escapes control characters.
 pub fn truncate(text: &str) -> String {
     match text.char_indices().nth(MAX_QUOTED) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_others_are_short_and_steer_no_terminal() {
+    fn foreign_text_is_truncated_and_controls_no_terminal() {
         let rejection = Rejection {
             error_message: "\u{1b}[2Jä".repeat(1000),
             ..Rejection::default()

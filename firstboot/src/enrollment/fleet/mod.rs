@@ -11,7 +11,7 @@
 //! | `failure` | what went wrong, and what the operator can do |
 //! | `tpm_key` | TLS client authentication with our own key, to see whether a certificate is active |
 //!
-//! Nothing here decides or keeps anything: what has been reached lies in the identity directory.
+//! Nothing here decides or keeps anything: the state is in the identity directory.
 
 mod answers;
 pub mod claim;
@@ -42,13 +42,13 @@ pub use answers::{Created, Registered};
 pub use failure::Rejection;
 use mqtt::{Answer, Client, NotConnected};
 
-/// How much AWS IoT's clock may be ahead of ours where a certificate begins to be valid. Refusing it for
-/// that would only mint another one.
+/// How far AWS IoT's clock may be ahead of ours at the start of a certificate's validity. Refusing the certificate
+/// would only create another one.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
-/// So often a connection may close without a word before it counts as a refusal.
+/// How often a connection may close without a reason before that counts as a refusal.
 const CLOSINGS: usize = 3;
 
-/// What fleet provisioning offers where no certificate has been accepted. Looks at files only.
+/// What fleet provisioning offers before a certificate is accepted. Looks at files only.
 pub fn offer(
     settings: &Settings,
     boot: &BootPartition,
@@ -77,7 +77,7 @@ pub fn offer(
     }
 }
 
-/// The clock, as far as the operator lets it be believed.
+/// The clock, trusted if the operator says so.
 fn clock(settings: &Settings) -> Clock {
     let clock = Clock::read();
     Clock {
@@ -91,7 +91,7 @@ pub struct Session {
     client: Client<connection::Connection>,
 }
 
-/// What RegisterThing has come to.
+/// The result of RegisterThing.
 pub enum Registering {
     /// The thing is registered, the certificate is active.
     Done(Registered),
@@ -181,8 +181,8 @@ impl Session {
     }
 }
 
-/// Whether AWS IoT Core accepts a connection with this certificate and our own key: then the certificate is
-/// active, and its thing has been registered. An error where that cannot be told.
+/// Whether AWS IoT Core accepts a connection with this certificate and our own key: then the certificate is active, and
+/// its thing has been registered. An error if that cannot be determined.
 pub fn is_active(
     settings: &Settings,
     root_ca: &[u8],

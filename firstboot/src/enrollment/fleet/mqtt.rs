@@ -1,7 +1,7 @@
-//! The little MQTT that fleet provisioning needs (MQTT 3.1.1, OASIS standard): connect, subscribe, and one
-//! request after the other, each with an answer to wait for. Everything has a time limit and a size limit.
+//! The part of MQTT that fleet provisioning needs (MQTT 3.1.1, OASIS standard): connect, subscribe, and one request
+//! after the other, each with its answer. Everything has a time limit and a size limit.
 //!
-//! No request is ever waited for as long as the keep alive time, so that no PINGREQ is due (§3.1.2.10).
+//! No wait is as long as the keep alive time, so no PINGREQ is due (§3.1.2.10).
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 use super::failure;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The largest message that AWS IoT Core sends is 128 KiB (AWS IoT Core quotas, "Maximum size of MQTT
-/// message payload"); topic and header come on top.
+/// The largest message that AWS IoT Core sends is 128 KiB (AWS IoT Core quotas, "Maximum size of MQTT message
+/// payload"); topic and header add to that.
 pub const MAX_PACKET: usize = 129 * 1024;
 /// Seconds without a packet after which the broker may drop the connection.
 const KEEP_ALIVE: u16 = 120;
@@ -25,27 +25,27 @@ const KEEP_ALIVE: u16 = 120;
 const CONNECTING: Duration = Duration::from_secs(20);
 /// How long it may take to accept the subscriptions (SUBACK).
 const SUBSCRIBING: Duration = Duration::from_secs(10);
-/// How long an answer may take: AWS IoT Core calls the account's own Lambda function before it registers a
-/// thing, and gives that 5 seconds.
+/// How long an answer may take: AWS IoT Core calls the account's own Lambda function before it registers a thing, and
+/// gives it 5 seconds.
 const ANSWERING: Duration = Duration::from_secs(30);
 /// How long DISCONNECT may take.
 const LEAVING: Duration = Duration::from_secs(2);
 
-/// A byte stream on which nothing may take longer than until a moment.
+/// A byte stream with a deadline for every operation.
 pub trait Stream: Read + Write {
-    /// Sets that moment; a read or write beyond it ends with `TimedOut`.
+    /// Sets the deadline; a read or write beyond it fails with `TimedOut`.
     fn until(&mut self, deadline: Instant);
 }
 
 /// An accepted MQTT connection.
 pub struct Client<S> {
     stream: S,
-    // Ownership tokens come in here.
+    // Wiped, because ownership tokens arrive here.
     received: Zeroizing<Vec<u8>>,
     last_pid: Pid,
 }
 
-/// What a request was answered.
+/// The answer to a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
     /// A message on `…/accepted`.
@@ -59,7 +59,7 @@ pub enum Answer {
 pub enum NotConnected {
     /// It refuses this certificate, or this client.
     Refused(Error),
-    /// The connection ended without a word: a refusal, or the network.
+    /// The connection ended without a reason: a refusal, or the network.
     Closed(Error),
     /// Anything else.
     Failed(Error),
@@ -124,9 +124,9 @@ impl<S: Stream> Client<S> {
         }
     }
 
-    /// Publishes a request, and waits for a message on its topic with `/accepted` or `/rejected`. Messages
-    /// on other topics, and those that come once more, are acknowledged and forgotten. `what` reads
-    /// before a colon: "asking for the certificate".
+    /// Publishes a request, and waits for a message on its topic with `/accepted` or `/rejected`. Messages on other
+    /// topics, and repeated ones, are acknowledged and dropped. `what` reads before a colon: "asking for the
+    /// certificate".
     pub fn request(&mut self, topic: &str, payload: &[u8], what: &str) -> Result<Answer> {
         self.try_to_request(topic, payload)
             .map_err(|trouble| trouble.error(what))
@@ -171,7 +171,7 @@ impl<S: Stream> Client<S> {
         match message.qos_pid {
             QosPid::Level0 => Ok(()),
             QosPid::Level1(pid) => self.send(&Packet::Puback(pid)),
-            // More than was subscribed to (§3.8.4).
+            // The broker may send more than was subscribed to (§3.8.4).
             QosPid::Level2(_) => Err(Trouble::Malformed("a message came with QoS 2".into())),
         }
     }
@@ -247,8 +247,7 @@ impl From<NotConnected> for Error {
     }
 }
 
-/// Takes a packet from the beginning of what has been received, if a whole one is there. The error says
-/// what is wrong with it.
+/// Takes a packet off the front of the received bytes, if a whole one is there. The error says what is wrong with it.
 pub fn take_packet(received: &mut Vec<u8>) -> std::result::Result<Option<Packet>, String> {
     let header = match Header::decode(received) {
         Ok(header) => header,

@@ -1,5 +1,5 @@
-//! Whether the server is AWS IoT Core: rustls' own verification, and a refusal that says whom the server's certificate
-//! is from, and whom we would believe.
+//! Whether the server is AWS IoT Core: rustls's own verification, with a message that says who issued the server's
+//! certificate and which roots are trusted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,12 +23,12 @@ pub struct Verifier {
     roots: Vec<String>,
 }
 
-/// The server's certificate is from somebody whom we do not know.
+/// The server's certificate leads to no trusted root.
 #[derive(Debug)]
 pub struct UnknownRoot {
-    /// Whom it leads up to.
+    /// The issuer that it leads up to.
     pub theirs: String,
-    /// Whom we would believe.
+    /// The trusted roots.
     pub ours: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for UnknownRoot {
 impl std::error::Error for UnknownRoot {}
 
 impl Verifier {
-    /// With these roots. Those of a bundle that TLS cannot use, such as one from before X.509 version 3, are skipped.
+    /// With these roots. Roots that TLS cannot use, such as one from before X.509 version 3, are skipped.
     pub fn new(root_ca: &[u8], provider: Arc<CryptoProvider>) -> Result<Self> {
         let found = certificates(root_ca).map_err(Error::settings)?;
         let mut store = RootCertStore::empty();
@@ -65,12 +65,12 @@ impl Verifier {
     }
 }
 
-/// Whom a certificate leads up to, by the names in it and in those that came with it.
+/// The issuer that a certificate leads up to, by the names in it and in those sent with it.
 fn top(end_entity: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Option<String> {
     let read = |der: &CertificateDer<'_>| Certificate::parse(der.to_vec());
     let others: Vec<Certificate> = others.iter().filter_map(read).collect();
     let mut issuer = read(end_entity)?.issuer();
-    // Each is one step at most, whatever names a hostile server puts into them.
+    // Each is at most one step, whatever names a hostile server puts into them.
     for _ in &others {
         let above = others.iter().find(|c| c.subject() == issuer);
         issuer = above.map_or(issuer, Certificate::issuer);

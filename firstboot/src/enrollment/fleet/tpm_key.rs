@@ -17,7 +17,7 @@ pub struct TpmKey {
 }
 
 impl TpmKey {
-    /// The open key, which is of this kind.
+    /// From the open key, which has this type.
     pub fn new(key: OpenKey, kind: KeyType) -> Self {
         Self {
             key: Arc::new(Mutex::new(key)),
@@ -25,8 +25,8 @@ impl TpmKey {
         }
     }
 
-    /// What the key can sign. PKCS #1 v1.5 comes first: it always works, and TLS 1.3, which does not have
-    /// it, leaves PSS.
+    /// The signature schemes of the key. PKCS #1 v1.5 comes first, as it always works; TLS 1.3 does not have it, and
+    /// takes PSS.
     fn schemes(&self) -> &'static [SignatureScheme] {
         match self.kind {
             KeyType::EccP256 => &[SignatureScheme::ECDSA_NISTP256_SHA256],

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::settings::Settings;
 use crate::tpm::Srk;
 
-/// The next step: a pure function of what is wanted (or why that cannot be told), what is there, and what this process
+/// The next step: a pure function of what is wanted (or why that is unknown), what is there, and what this process
 /// remembers.
 pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory) -> Step {
     if let Err(why) = wanted
@@ -71,7 +71,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         return Step::ForgetOwnership;
     }
     let offer = memory.judge(&identity.offer);
-    // One that could not be published before in this process is not tried again.
+    // If this process has failed to publish it, it does not try again.
     let request_is_published = identity.request_is_published || memory.request_stays.is_some();
     let Some(certificate) = &identity.certificate else {
         if survey.configuration_is_ours {
@@ -140,7 +140,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
     Step::Done((!remarks.is_empty()).then(|| remarks.join("; ")))
 }
 
-/// What the TPM needs before anything else, or what keeps it from being used.
+/// What the TPM needs before anything else, or why it cannot be used.
 fn tpm_first(tpm: &TpmState) -> Option<Step> {
     let lockout = &tpm.lockout;
     if lockout.counter > 0 && !lockout.lockout_auth_set {
@@ -176,7 +176,7 @@ fn from_blank(
     if let Some(why) = &survey.volatile {
         return Step::Stop(State::VolatileStorage, ErrorKind::CannotWrite, why.clone());
     }
-    // Before anything of its configuration is taken away: it may come back.
+    // Before any of its configuration is removed: the identity may be restored.
     if let Some(step) = tpm.and_then(|tpm| root_key::take_back(survey, tpm, memory)) {
         return step;
     }

@@ -1,5 +1,5 @@
-//! What is next where the storage root key is not the identity's, or is to be: an identity is not given up for an
-//! answer of the TPM that nobody has vouched for.
+//! What is next if the storage root key is not the identity's, or is to be used for one: a single, unconfirmed answer
+//! of the TPM never costs an identity.
 
 use crate::error::ErrorKind;
 use crate::layout::ROOT_KEY_WITH_AUTH;
@@ -9,7 +9,7 @@ use crate::provision::step::Step;
 use crate::provision::survey::{Survey, TpmState};
 use crate::tpm::Srk;
 
-/// What is said of an object that is in the storage root key's place.
+/// The message about a foreign object in the storage root key's place.
 pub(super) fn foreign(what: &str) -> String {
     format!(
         "the TPM has {what} at 0x81000001, where the storage root key belongs. firstboot never evicts objects: if nothing \
@@ -17,11 +17,11 @@ pub(super) fn foreign(what: &str) -> String {
     )
 }
 
-/// Where the identity needs a key of the Name `wanted`, which is not there.
+/// The step if the identity needs a key of the Name `wanted`, which is not there.
 ///
-/// First of all, can the TPM make it again? Evicting it takes no more than the owner hierarchy's authorization, which
-/// is empty. Then, does an identity that was set aside fit this TPM? Only then is this one set aside, and after the TPM
-/// was asked again.
+/// First, can the TPM make it again? Evicting it takes only the owner hierarchy's authorization, which is empty.
+/// Second, does an identity that was set aside fit this TPM? This one is set aside only after both questions, and after
+/// the TPM was asked again.
 pub(super) fn missing(wanted: &str, survey: &Survey, tpm: &TpmState, memory: &Memory) -> Step {
     let primaries = match primaries(tpm, memory) {
         Ok(primaries) => primaries,
@@ -66,7 +66,7 @@ pub(super) fn missing(wanted: &str, survey: &Survey, tpm: &TpmState, memory: &Me
     Step::SetAside(why.into())
 }
 
-/// Takes back an identity that was set aside and fits the TPM.
+/// Restores an identity that was set aside and fits the TPM.
 pub(super) fn take_back(survey: &Survey, tpm: &TpmState, memory: &Memory) -> Option<Step> {
     let fitting = |fits: &dyn Fn(&String) -> bool| {
         let mut all = survey.set_aside.iter();
@@ -84,8 +84,8 @@ pub(super) fn take_back(survey: &Survey, tpm: &TpmState, memory: &Memory) -> Opt
     }
 }
 
-/// What comes before the use of the key that is there: whether it takes an empty authorization value is tried, but not
-/// where a wrong one could be the last try but one.
+/// What comes before the existing key is used: firstboot tries whether it accepts an empty authorization value, but not
+/// if a wrong one could be the last try but one.
 pub(super) fn usable(survey: &Survey, tpm: &TpmState, memory: &Memory) -> Option<Step> {
     let Srk::Present { name, no_da } = &tpm.srk else {
         return None;
@@ -118,8 +118,8 @@ pub(super) fn usable(survey: &Survey, tpm: &TpmState, memory: &Memory) -> Option
     }
 }
 
-/// The Names of the storage root keys that the TPM can make, or the step that finds out. Where the owner hierarchy has
-/// an authorization value, there are none that we can make.
+/// The Names of the storage root keys that the TPM can make, or the step that finds out. If the owner hierarchy has an
+/// authorization value, we can make none.
 fn primaries<'a>(tpm: &TpmState, memory: &'a Memory) -> Result<&'a [String], Step> {
     match &memory.primaries {
         Some(names) => Ok(names),

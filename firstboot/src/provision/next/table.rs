@@ -26,7 +26,7 @@ impl Scene {
     }
 }
 
-/// A device with nothing left to do, but for the certificate.
+/// A device with nothing left to do except for the certificate.
 pub fn awaiting() -> Scene {
     let survey = Survey {
         tpm: Some(Ok(TpmState {
@@ -87,7 +87,7 @@ fn expired() -> Refusal {
     }
 }
 
-/// Without an identity, below a key that takes an empty authorization value.
+/// Without an identity, below a key that accepts an empty authorization value.
 fn blank() -> Scene {
     let mut scene = awaiting();
     scene.survey.identity = IdentityState::Absent;
@@ -111,8 +111,8 @@ fn swapped() -> Scene {
     scene
 }
 
-/// A key without noDA is there that was not tried; so many tries of so many are used up, and only somebody else can
-/// reset them.
+/// There is a key without noDA that was not tried; `counter` of `max_tries` tries are used up, and only somebody else
+/// can reset them.
 fn protected(scene: &mut Scene, counter: u32, max_tries: u32) {
     scene.memory.empty_auth = None;
     tpm(scene, |t| {
@@ -610,7 +610,7 @@ fn weak_rsa_keys_are_not_made_but_ecc_keys_are() {
     assert_eq!(scene.next(&settings), Step::MakeIdentity);
 }
 
-/// With a certificate: a self-signed one will do, nobody checks it here.
+/// With a certificate: a self-signed one will do, as nothing checks it here.
 #[test]
 fn after_the_certificate_come_token_and_configuration() {
     let settings = Settings::default();
@@ -642,7 +642,7 @@ fn after_the_certificate_come_token_and_configuration() {
     assert!(matches!(step, Step::Done(Some(_))));
 }
 
-/// With a wrapped reply, of which only the form is right: nobody checks it here.
+/// With a wrapped reply of which only the form is right: nothing checks it here.
 #[test]
 fn a_reply_is_opened_before_and_after_there_is_a_certificate() {
     let wrapped = wrapped();

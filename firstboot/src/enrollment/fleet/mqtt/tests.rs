@@ -10,7 +10,7 @@ use super::*;
 
 const TOPIC: &str = "$aws/certificates/create-from-csr/json";
 
-/// What the broker sends, one piece a read, and what it has been sent.
+/// What the broker sends, one piece per read, and what it has received.
 #[derive(Default)]
 struct Script {
     to_client: VecDeque<Vec<u8>>,
@@ -61,7 +61,7 @@ fn message(topic: &str, payload: &[u8], pid: u16) -> Vec<u8> {
     bytes(Publish::new(pid, topic, payload.to_vec().into()).into())
 }
 
-/// A connection that is accepted and then gets this.
+/// A connection that is accepted and then receives this.
 fn connected(pieces: Vec<Vec<u8>>) -> Client<Script> {
     let mut to_client = VecDeque::from([connack(ConnectReturnCode::Accepted)]);
     to_client.extend(pieces);
@@ -121,7 +121,7 @@ fn an_answer_is_found_among_other_messages_and_all_are_acknowledged() {
         })
         .collect();
     assert_eq!(acknowledged, [1, 2, 3]);
-    // What comes once more is not the answer of the next request.
+    // A repeated message is not the answer to the next request.
     let error = client.request("other", b"{}", "asking again").unwrap_err();
     assert_eq!(error.kind, ErrorKind::Waiting);
 }
@@ -153,7 +153,7 @@ fn a_subscription_counts_when_all_of_it_is_granted() {
 }
 
 #[test]
-fn what_is_too_large_or_no_mqtt_is_refused_before_it_is_read() {
+fn what_is_too_large_or_not_mqtt_is_refused_before_it_is_read() {
     // PUBLISH, remaining length 2^28 - 1 (§2.2.3).
     let gigantic = vec![0x32, 0xFF, 0xFF, 0xFF, 0x7F];
     // A remaining length of five bytes, a reserved packet type, QoS 3, a topic that is longer than its packet.

@@ -140,7 +140,7 @@ impl Relay {
         self.shared.state().hellos.clone()
     }
 
-    /// Blocks until no connection is left: by then, the broker has handled all that it was sent.
+    /// Blocks until no connection is left: by then, the broker has handled everything that it was sent.
     pub fn settle(&self) -> Result<()> {
         let state = self.shared.state();
         let (state, _) = self

@@ -2,6 +2,7 @@
 //!
 //! Certificates have two readers. OpenSSL verifies them; `certificate` finds their fields, in everything that OpenSSL
 //! can verify, at no cost to a boot with nothing to do. x509-cert makes requests and names, and reads no certificates.
+//! rustls verifies a TLS server's certificate with a reader of its own (rustls-webpki), which sees nothing else.
 
 mod algorithm;
 mod bundle;

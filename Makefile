@@ -35,7 +35,7 @@ layer:
 	image-tests/host-packages
 	image-tests/layer/check
 
-# An arm64 machine in QEMU boots, with a software TPM, Debian 13 and systemd; the plug is pulled, too.
+# An arm64 machine in QEMU boots, with a software TPM, Debian 13 and systemd, also with plugs pulled.
 boot: guest
 	cd image-tests && cargo test --locked --test boot
 
@@ -53,7 +53,7 @@ sweep: build
 	image-tests/host-packages
 	# wrapped replies are the station's
 	$(STATION) build --release --locked
-	# --release: the proxy is on the way of each TPM command
+	# --release: each TPM command goes through the proxy
 	cd image-tests && cargo run --release --quiet --locked --bin sweep
 	cd image-tests && SWEEP=full cargo test --locked --test power_cuts --test faults
 
@@ -64,8 +64,8 @@ fuzz:
 	image-tests/host-packages
 	cd image-tests && PROPTEST_CASES=$(CASES) cargo test --release --locked --test fuzz
 
-# Fleet provisioning alone: against a double of AWS IoT Core, end to end and misused, then DEVICES at once, which
-# spread themselves over SPREAD seconds. A thousand have about 7 GiB of memory.
+# Only fleet provisioning: against a double of AWS IoT Core, end to end and misbehaving, then DEVICES at once, which
+# spread themselves over SPREAD seconds. A thousand need about 7 GiB of memory.
 DEVICES ?= 1000
 SPREAD  ?= 400
 fleet: build
@@ -73,8 +73,8 @@ fleet: build
 	cd image-tests && cargo test --locked --test fleet
 	cd image-tests && DEVICES=$(DEVICES) SPREAD=$(SPREAD) cargo run --quiet --locked --bin fleet_load
 
-# Proof that the key is in a TPM, alone: firstboot-station and devices that open what it makes, a thousand requests
-# in one run, and whom it refuses.
+# Only the proof that a key is in a TPM: firstboot-station and devices that open its replies, a thousand requests in one
+# run, and what it refuses.
 station: build
 	image-tests/host-packages
 	$(STATION) build --release --locked
@@ -85,11 +85,11 @@ station: build
 # for some of ecc, rsa, idle, boot, footprint, growth, status.
 bench: guest
 	image-tests/host-packages --bench
-	# --release: the proxy is on the way of each TPM command
+	# --release: each TPM command goes through the proxy
 	cd image-tests && cargo run --release --quiet --locked --bin bench
 
-# What is in the repository and made from something else there: the recipe's crates, the licence texts of linked crates,
-# manual pages and shell completions. Tests say which of them are out of date.
+# Generated files in the repository: the recipe's crates, the licence texts of linked crates, manual pages and shell
+# completions. Tests say which of them are out of date.
 generated:
 	image-tests/layer/crates >meta-tpm-greengrass/recipes-tpm-greengrass/firstboot/firstboot-crates.inc
 	image-tests/dependencies/notices.py firstboot >firstboot/THIRD-PARTY.txt

@@ -1,7 +1,7 @@
 # MACHINE_FEATURES tpm-swtpm: runqemu, and with it testimage, gives the machine a software TPM, new
 # and unprovisioned at each start. Every image inherits it (conf/layer.conf).
 
-# Short: a UNIX socket's path may have 107 characters.
+# Keep it short: a UNIX socket's path may have 107 characters.
 TPM_SWTPM_DIR ?= "${TMPDIR}/swtpm"
 
 QB_SETUP_CMD = "\

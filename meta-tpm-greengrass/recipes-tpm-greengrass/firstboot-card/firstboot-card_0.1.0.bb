@@ -20,7 +20,7 @@ do_configure[noexec] = "1"
 do_compile[noexec] = "1"
 do_install[noexec] = "1"
 
-# Windows' Notepad opens the page, and is happier with CR LF.
+# CR LF, because Windows' Notepad opens the page.
 do_deploy() {
     install -d ${DEPLOYDIR}/firstboot
     sed 's/$/\r/' ${S}/README.txt >${DEPLOYDIR}/firstboot/README.txt

@@ -1,7 +1,7 @@
-SUMMARY = "Makes a Greengrass identity of an unprovisioned TPM on first boot"
+SUMMARY = "Turns an unprovisioned TPM into a Greengrass identity on first boot"
 DESCRIPTION = "Makes a token, a key and a certificate request in the TPM, waits for the certificate, and configures Greengrass to use both. A power cut at any moment leaves nothing that needs a person."
 SECTION = "security"
-# firstboot's own, and those of the crates that it has linked in. Both files are in the package, too.
+# firstboot's own, and those of its linked crates. Both files are in the package, too.
 LICENSE = "Apache-2.0 & BSD-3-Clause & ISC & MIT & Unicode-DFS-2016 & Zlib"
 LIC_FILES_CHKSUM = "\
     file://LICENSE;md5=43d54c51b5034c6fc060dc931e6258fa \
@@ -11,7 +11,7 @@ LIC_FILES_CHKSUM = "\
 # libcrypto, libsqlite3 and libtss2: firstboot links them. Their Rust bindings are pre-generated.
 DEPENDS = "openssl sqlite3 tpm2-tss"
 
-# The program's source lies beside this layer, in the same repository: file by file, because the
+# The program's source is beside this layer, in the same repository: file by file, because the
 # build's own folder, target/, must not get in, nor firstboot/station, which no device has.
 FILESEXTRAPATHS:prepend := "${THISDIR}/../../..:"
 SRC_URI = "\
@@ -41,14 +41,14 @@ REQUIRED_DISTRO_FEATURES = "systemd"
 # bitbake strips, and keeps the symbols for the -dbg package.
 export CARGO_PROFILE_RELEASE_STRIP = "none"
 
-# One rule lays everything down, here and in the tests: firstboot/Makefile.
+# One rule installs everything, here and in the tests: firstboot/Makefile.
 do_install() {
     oe_runmake -C ${S}/firstboot install DESTDIR=${D} \
         prefix=${prefix} bindir=${bindir} datadir=${datadir} mandir=${mandir} lib=${nonarch_libdir} \
         BINARY=${B}/target/${CARGO_TARGET_SUBDIR}/firstboot
 }
 
-# FIRSTBOOT_SETTINGS[path.to.key] = "value": laid over the defaults of firstboot.json.
+# FIRSTBOOT_SETTINGS[path.to.key] = "value": overrides the defaults of firstboot.json.
 FIRSTBOOT_SETTINGS[doc] = "The image's settings for firstboot; see meta-tpm-greengrass's docs/reference.md"
 
 def firstboot_settings(d):
@@ -58,7 +58,7 @@ def firstboot_settings(d):
     flat = {key: value for key, value in (d.getVarFlags('FIRSTBOOT_SETTINGS') or {}).items() if key != 'doc'}
     if d.getVar('TPM_GREENGRASS_EDITION') != 'none':
         flat.setdefault('greengrass.edition', d.getVar('TPM_GREENGRASS_EDITION'))
-    # In JSON these are no texts.
+    # In JSON these are not strings.
     for key in ('enrollment.port', 'enrollment.spread_seconds'):
         if key in flat:
             flat[key] = int(flat[key])

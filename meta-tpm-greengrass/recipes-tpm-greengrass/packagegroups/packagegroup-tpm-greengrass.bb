@@ -1,8 +1,8 @@
 SUMMARY = "A TPM-backed AWS IoT Greengrass core device"
-DESCRIPTION = "firstboot, what it loads, what Greengrass reaches the key through, and the tools to look at all that. No Python and nothing of TPM 1.2."
+DESCRIPTION = "firstboot, the libraries that it loads, Greengrass's way to the key, and tools for diagnosis. No Python, and nothing for TPM 1.2."
 
 # Not "all", the class's default: debian.bbclass renames packages with a library in them (libp11 to libp11-3),
-# and what names those is bound to their architecture. The class looks when it is inherited.
+# and a packagegroup that names those is bound to their architecture. The class checks when it is inherited.
 PACKAGE_ARCH = "${TUNE_PKGARCH}"
 
 inherit packagegroup features_check tpm_greengrass
@@ -26,6 +26,6 @@ RDEPENDS:${PN} = "\
     tpm2-tools \
     tpm2-tss \
 "
-# nooelint: oelint.vars.dependsordered - these two come last, being no names
+# nooelint: oelint.vars.dependsordered - these two come last, as they are not names
 RDEPENDS:${PN} += "${@tpm_greengrass_packages(d)}"
 RDEPENDS:${PN} += "${@'tpm2-abrmd' if bb.utils.to_boolean(d.getVar('TPM_GREENGRASS_ABRMD')) else ''}"

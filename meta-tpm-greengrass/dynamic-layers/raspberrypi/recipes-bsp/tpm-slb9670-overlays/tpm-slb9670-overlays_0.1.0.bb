@@ -7,7 +7,7 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=43d54c51b5034c6fc060dc931e6258fa"
 # the device tree compiler
 DEPENDS = "dtc-native"
 
-# The sources lie beside this layer, in the same repository.
+# The sources are beside this layer, in the same repository.
 FILESEXTRAPATHS:prepend := "${THISDIR}/../../../../..:"
 SRC_URI = "\
     file://LICENSE \
@@ -31,7 +31,7 @@ do_compile() {
     oe_runmake -C ${S}/dts-overlays O=${B}
 }
 
-# In a folder of their own: the kernel deploys an overlay of the same name, where KERNEL_DEVICETREE asks for it.
+# In a folder of their own: the kernel deploys an overlay of the same name if KERNEL_DEVICETREE asks for it.
 do_deploy() {
     install -d ${DEPLOYDIR}/tpm-slb9670
     install -m 0644 ${B}/*.dtbo ${DEPLOYDIR}/tpm-slb9670

@@ -6,8 +6,8 @@ use super::Identity;
 use crate::error::Result;
 
 impl Identity {
-    /// Whether an upgrade of the store's schema by tpm2-pkcs11 1.10 was interrupted: it leaves copies behind, and then
-    /// refuses to run for good. Only for a store of ours.
+    /// Whether an upgrade of the store's schema by tpm2-pkcs11 1.10 was interrupted: it leaves copies behind, and the
+    /// library then never runs again. Only for a store of ours.
     pub fn has_cut_upgrade(&self) -> bool {
         [".bak", ".old"]
             .iter()

@@ -80,8 +80,8 @@ pub(super) fn register_thing(context: &mut Context, record: &Record) -> Result<(
     Ok(())
 }
 
-/// Whether another certificate may be requested in place of a useless one: only once per process, because each is one
-/// more in the account.
+/// Permits another certificate in place of a useless one: only once per process, because each is one more in the
+/// account.
 fn may_create_another(context: &Context, why: Error) -> Result<()> {
     if context.memory.has_created {
         return Err(why);

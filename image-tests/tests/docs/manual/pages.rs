@@ -72,10 +72,10 @@ fn device() -> Program {
             "firstboot makes a PKCS#11 token, a key pair and a certificate request in the device's TPM, gets the \
              certificate, and configures AWS IoT Greengrass (nucleus, nucleus lite or v1) to use key and certificate. \
              The key never leaves the TPM.",
-            "systemd runs it at each boot: firstboot.service runs provision, firstboot-enroll.service runs enroll, and \
-             Greengrass waits for the latter. Each start looks at what is there, takes the steps that are missing, and \
-             ends. With nothing to do, it writes nothing. The power may fail at any moment: the next start goes on from \
-             what it finds.",
+            "systemd runs it at each boot: firstboot.service runs provision until the device has its certificate, \
+             firstboot-enroll.service runs enroll, and Greengrass waits for the latter. Each start looks at what is \
+             there, takes the steps that are missing, and ends. With nothing to do, it writes nothing. The power may \
+             fail at any moment: the next start goes on from what it finds.",
             "The certificate comes from files that an operator puts on the boot partition, or from AWS IoT fleet \
              provisioning, as firstboot.json says.",
         ]),
@@ -87,10 +87,11 @@ fn device() -> Program {
             (
                 "ENVIRONMENT",
                 entries([
-                    ("TPM2_PKCS11_TCTI", "The TPM, as --tcti has it."),
+                    ("TPM2_PKCS11_TCTI", "The TPM's TCTI, as for --tcti."),
                     (
                         "TSS2_LOG, TPM2_PKCS11_LOG_LEVEL",
-                        "What the TPM libraries log. Unless they are set, or with --verbose, firstboot keeps both quiet.",
+                        "What the TPM libraries log. If they are not set, firstboot keeps the libraries quiet, unless \
+                         --verbose is given.",
                     ),
                     (
                         "JOURNAL_STREAM",
@@ -107,7 +108,7 @@ fn device() -> Program {
                     ),
                     (
                         IMAGE_SETTINGS.to_owned(),
-                        "The image's settings, which the operator's are laid over.".to_owned(),
+                        "The image's settings, which the operator's override.".to_owned(),
                     ),
                     (
                         format!("{BOOT}/requests/<thing>.csr.pem, <thing>.json"),
@@ -160,7 +161,7 @@ fn station() -> Program {
         description: Section::Paragraphs(vec![
             "firstboot-station answers the certificate requests that firstboot(8) writes to its devices' cards. It checks \
              that a request comes with the endorsement key certificate of a TPM whose manufacturer you trust, and with a \
-             key that such a TPM has made and never exports. The answer is a certificate, encrypted so that only this \
+             key that such a TPM has generated and never exports. The answer is a certificate, encrypted so that only this \
              TPM can read it, and only while the key of the request is loaded in it.",
             "The certificate is a secret until its first use: until then, the answer is the only proof of where the key \
              is. The station never writes it to a disk in clear.",

@@ -169,8 +169,8 @@ fn no_service_requires_the_boot_partition() -> Result<()> {
     Ok(())
 }
 
-/// `systemd-analyze security`: at most this exposure, of 10. It may only go down. 0.7 of enrollment's is the network,
-/// for fleet provisioning.
+/// `systemd-analyze security` reports at most this exposure, of 10. It may only go down. 0.9 of enrollment's is the
+/// network, for fleet provisioning.
 #[test]
 fn the_sandbox_gets_no_weaker() -> Result<()> {
     let root = installed()?;

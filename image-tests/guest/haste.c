@@ -1,6 +1,6 @@
 /* Loaded into QEMU (LD_PRELOAD), so that nobody has to wait for a guest that only waits: the clock that drives an idle
- * guest's own clock (docs/devel/tcg-icount.rst, "sleep=on") runs faster by the factor in the file HASTE, a 32-bit number
- * that may change at any time. A guest that works counts its instructions as usual. */
+ * guest's own clock (docs/devel/tcg-icount.rst, "sleep=on") runs faster by the factor in the file HASTE, a 32-bit
+ * number that may change at any time. A guest that works counts its instructions as usual. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

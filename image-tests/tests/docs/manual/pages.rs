@@ -161,8 +161,8 @@ fn station() -> Program {
         description: Section::Paragraphs(vec![
             "firstboot-station answers the certificate requests that firstboot(8) writes to its devices' cards. It checks \
              that a request comes with the endorsement key certificate of a TPM whose manufacturer you trust, and with a \
-             key that such a TPM has generated and never exports. The answer is a certificate, encrypted so that only this \
-             TPM can read it, and only while the key of the request is loaded in it.",
+             key that such a TPM has generated and never exports. The answer is a certificate, encrypted so that only \
+             this TPM can read it, and only while the key of the request is loaded in it.",
             "The certificate is a secret until its first use: until then, the answer is the only proof of where the key \
              is. The station never writes it to a disk in clear.",
             "It needs no network. The CA's key may be in a file, or in a smart card or HSM.",

@@ -1,4 +1,4 @@
-"""The image's firstboot.json: the repository's defaults with the image's variables laid over them."""
+"""The image's firstboot.json: the image's variables override the defaults of the repository."""
 import json
 
 import layer

@@ -112,12 +112,12 @@ fn judge(fixture: &Fixture, pem: &[u8]) -> Checked<bool> {
     }
 }
 
-/// The DER of all certificates in a text.
+/// The DER of all certificates in a text, even of those whose end shares its dashes with what follows.
 fn certificates(pem: &[u8]) -> Vec<Vec<u8>> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     let text = String::from_utf8_lossy(pem);
-    text.split("-----BEGIN CERTIFICATE-----")
-        .skip(1)
-        .filter_map(|rest| rest.split_once("-----END CERTIFICATE-----"))
+    text.match_indices(BEGIN)
+        .filter_map(|(at, _)| text[at + BEGIN.len()..].split_once("-----END CERTIFICATE-----"))
         .map(|(body, _)| base64(body))
         .collect()
 }
@@ -234,6 +234,18 @@ fn spliced_certificates_get_a_verdict() -> Checked {
         pem.extend(&other.as_bytes()[from.index(other.len())..]);
         judge(fixture, &pem)?;
     });
+    Ok(())
+}
+
+/// One certificate after another, joined within the last lines of the first.
+#[test]
+fn joined_certificates_get_a_verdict() -> Checked {
+    let fixture = fixture()?;
+    for (one, other) in fixture.blocks.iter().zip(fixture.blocks.iter().rev()) {
+        for at in one.len().saturating_sub(60)..=one.len() {
+            judge(fixture, format!("{}{other}", &one[..at]).as_bytes())?;
+        }
+    }
     Ok(())
 }
 

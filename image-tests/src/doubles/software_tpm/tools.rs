@@ -123,6 +123,8 @@ impl SoftwareTpm {
     /// Puts it into failure mode, as after a failed self-test: its state can no longer be written. Only a power cycle
     /// would end that, and the state is gone.
     pub fn fail(&self) -> Result<()> {
+        // Once it answers, its first state is written: swtpm listens before that, and would end without the directory.
+        self.run(&["tpm2_getrandom", "--hex", "1"])?;
         std::fs::remove_dir_all(self.state())?;
         // Any command that writes; it has to fail.
         let written = self.attempt(&["tpm2_dictionarylockout", "--setup-parameters", "-n", "5"])?;

@@ -56,7 +56,8 @@ pub fn blocks(text: &[u8]) -> Result<Vec<Block>, String> {
             label: label.to_owned(),
             body: Zeroizing::new(body.to_owned()),
         });
-        rest = &after[body.len() + end.len()..];
+        // Joined files can share dashes: the end of this marker may open the next one.
+        rest = &after[body.len() + end.len() - DASHES.len()..];
     }
     Ok(blocks)
 }
@@ -128,6 +129,9 @@ mod tests {
         for text in [
             format!("{one}{two}"),
             format!("{}{two}", one.trim_end()),
+            format!("{}{two}", one.trim_end().trim_end_matches('-')),
+            format!("{}--{two}", one.trim_end().trim_end_matches('-')),
+            format!("{}--{two}", one.trim_end()),
             format!("Bag Attributes\r\n  {one}\r\n# ---\r\n{two}").replace('\n', "\r\n"),
             format!("{one}{two}").replace('\n', "\\n"),
             format!("{one}{two}").replace('\n', " "),

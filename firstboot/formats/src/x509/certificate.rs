@@ -29,6 +29,7 @@ pub struct Certificate {
     pub(super) not_before: Duration,
     pub(super) not_after: Duration,
     extensions: Vec<Extension>,
+    is_authority: bool,
 }
 
 /// An extension (RFC 5280 §4.1): the positions of its identifier and its value.
@@ -108,10 +109,12 @@ impl Certificate {
         let (not_after, validity) = validity.next()?;
         validity.end()?;
 
+        let extensions = extensions(&der, tbs)?;
         Some(Self {
             not_before: moment(not_before.tag, &der[not_before.content])?,
             not_after: moment(not_after.tag, &der[not_after.content])?,
-            extensions: extensions(&der, tbs)?,
+            is_authority: has_authority(&der, &extensions)?,
+            extensions,
             serial_number: serial_number.whole,
             issuer: issuer.whole,
             subject: subject.whole,
@@ -151,15 +154,9 @@ impl Certificate {
         found.map(|extension| &self.der[extension.value.clone()])
     }
 
-    /// basicConstraints with cA (RFC 5280 §4.2.1.9).
+    /// Whether it is a CA's: basicConstraints with cA (RFC 5280 §4.2.1.9).
     pub fn is_authority(&self) -> bool {
-        let authority = |value: &[u8]| {
-            let (constraints, _) = Elements::new(value, 0..value.len()).take(tag::SEQUENCE)?;
-            let (authority, _) = constraints.inside(value).take(tag::BOOLEAN)?;
-            Some(value[authority.content].iter().any(|b| *b != 0))
-        };
-        let constraints = self.extension(&BASIC_CONSTRAINTS);
-        constraints.and_then(authority) == Some(true)
+        self.is_authority
     }
 
     /// Issuer and serial number, which together are unique (RFC 5280 §4.1.2.2).
@@ -250,6 +247,20 @@ fn extensions(der: &[u8], mut after_key: Elements<'_>) -> Option<Vec<Extension>>
         extensions.end()?;
     }
     after_key.end()?;
+    Some(found)
+}
+
+/// Whether basicConstraints has cA. Nothing if the extension is damaged.
+fn has_authority(der: &[u8], extensions: &[Extension]) -> Option<bool> {
+    let mut found = false;
+    for extension in extensions
+        .iter()
+        .filter(|e| der[e.id.clone()] == BASIC_CONSTRAINTS)
+    {
+        let (constraints, _) = Elements::new(der, extension.value.clone()).take(tag::SEQUENCE)?;
+        let authority = constraints.inside(der).take(tag::BOOLEAN);
+        found |= authority.is_some_and(|(a, _)| der[a.content].iter().any(|b| *b != 0));
+    }
     Some(found)
 }
 

@@ -20,7 +20,7 @@ fn enrolled(edition: &str, key: KeyType, options: Options) -> Result<Enrolling> 
     assert!(!enrolling.device.exists("/boot/firstboot/claim.key.pem"));
     assert!(!enrolling.device.exists("/boot/firstboot/claim.cert.pem"));
     // A later start asks for nothing.
-    enrolling.cloud.core.take_events();
+    enrolling.cloud.core.take_events()?;
     enrolling.ends(exit::DONE, "")?;
     assert_eq!(enrolling.cloud.core.events().0.len(), 0);
     Ok(enrolling)

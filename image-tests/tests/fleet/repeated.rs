@@ -117,7 +117,7 @@ fn a_damaged_certificate_is_restored_without_the_network() -> Result<()> {
     let enrolling = Enrolling::new()?;
     enrolling.ends_done()?;
     let before = enrolling.certificate()?;
-    enrolling.cloud.core.take_events();
+    enrolling.cloud.core.take_events()?;
     for damage in ["", "hello", &before[..before.len() / 2]] {
         enrolling
             .device

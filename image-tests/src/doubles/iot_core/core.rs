@@ -145,26 +145,32 @@ impl IotCore {
 
     /// Blocks until the counts satisfy `wanted`. Fails after a minute.
     pub fn wait_until(&self, what: &str, wanted: impl Fn(Counts) -> bool) -> Result<()> {
-        let missing = |shared: &mut Shared| !wanted(shared.memory.service.registry.counts());
+        let counted = |shared: &Shared| wanted(shared.memory.service.registry.counts());
+        self.wait(what, counted).map(drop)
+    }
+
+    fn wait(&self, what: &str, wanted: impl Fn(&Shared) -> bool) -> Result<MutexGuard<'_, Shared>> {
+        let missing = |shared: &mut Shared| !wanted(shared);
         let waited = self
             .shared
             .1
             .wait_timeout_while(self.lock(), PATIENCE, missing);
         let (shared, result) = waited.unwrap_or_else(PoisonError::into_inner);
-        drop(shared);
         ensure!(
             !result.timed_out(),
             "waiting for {what}: nothing within a minute"
         );
-        Ok(())
+        Ok(shared)
     }
 
     pub fn events(&self) -> EventLog {
         self.lock().events.clone()
     }
 
-    pub fn take_events(&self) -> EventLog {
-        std::mem::take(&mut self.lock().events)
+    /// The events so far, once no connection is open: the broker may notice the end of one after its client is gone.
+    pub fn take_events(&self) -> Result<EventLog> {
+        let mut shared = self.wait("connections to end", |shared| shared.events.open() == 0)?;
+        Ok(std::mem::take(&mut shared.events))
     }
 
     /// mosquitto's log.

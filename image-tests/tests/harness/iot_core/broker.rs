@@ -26,7 +26,7 @@ fn a_claim_may_use_the_provisioning_topics_and_no_others() -> Result<()> {
         "$aws/certificates/create-from-csr/cbor",
     ] {
         publish(&double, &double.claim, topic)?;
-        let events = double.core.take_events();
+        let events = double.core.take_events()?;
         assert_eq!(
             events.count(|e| *e == Event::Denied(topic.into())),
             1,

@@ -348,9 +348,10 @@ impl Device {
             return line.to_owned();
         };
         let (before, path) = line.split_at(start);
-        match self.exists(path.trim_end()) {
-            true => format!("{before}{}", self.path(path).display()),
-            false => line.to_owned(),
+        if self.exists(path.trim_end()) {
+            format!("{before}{}", self.path(path).display())
+        } else {
+            line.to_owned()
         }
     }
 }

@@ -163,9 +163,8 @@ fn blocks_in_any_order_get_a_verdict() -> Checked {
     let fixture = fixture()?;
     let blocks = vec((select(fixture.blocks.clone()), any::<bool>()), 0..6);
     proptest!(cases(500), |(blocks in blocks)| {
-        let text = blocks.into_iter().map(|(block, crlf)| match crlf {
-            true => block.replace('\n', "\r\n"),
-            false => block,
+        let text = blocks.into_iter().map(|(block, crlf)| {
+            if crlf { block.replace('\n', "\r\n") } else { block }
         });
         judge(fixture, text.collect::<String>().as_bytes())?;
     });

@@ -97,9 +97,10 @@ pub fn text(tree: &Value, form: Form) -> String {
         Form::Ascii => tree
             .to_string()
             .chars()
-            .flat_map(|c| match c.is_ascii() {
-                true => vec![c.to_string()],
-                false => {
+            .flat_map(|c| {
+                if c.is_ascii() {
+                    vec![c.to_string()]
+                } else {
                     let mut units = [0; 2];
                     let units = c.encode_utf16(&mut units).iter();
                     units.map(|unit| format!("\\u{unit:04x}")).collect()

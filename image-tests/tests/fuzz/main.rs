@@ -52,9 +52,10 @@ impl Tree {
     fn new() -> Checked<Self> {
         // In memory, if possible: firstboot syncs each file that it writes.
         let memory = Path::new("/dev/shm");
-        let root = match memory.is_dir() {
-            true => TempDir::new_in(memory)?,
-            false => TempDir::new()?,
+        let root = if memory.is_dir() {
+            TempDir::new_in(memory)?
+        } else {
+            TempDir::new()?
         };
         let layout = Layout::new(root.path());
         let tree = Self { root, layout };

@@ -160,9 +160,10 @@ impl Shared {
     }
 
     fn tick(&mut self) -> Answer {
-        let actions = match self.released {
-            true => std::mem::take(&mut self.held),
-            false => Vec::new(),
+        let actions = if self.released {
+            std::mem::take(&mut self.held)
+        } else {
+            Vec::new()
         };
         self.released = false;
         Answer {

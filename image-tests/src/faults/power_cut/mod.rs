@@ -64,9 +64,10 @@ fn chosen_scenarios(only: &str) -> impl Iterator<Item = (Scenario, KeyType)> {
     let is_wanted = move |(scenario, key): &(Scenario, KeyType)| {
         let name = scenario.name_with(*key);
         // "reset, ecc-p256" is a scenario's name, and the end of another's.
-        match scenario_is_named(only) {
-            true => name == only,
-            false => name.contains(only),
+        if scenario_is_named(only) {
+            name == only
+        } else {
+            name.contains(only)
         }
     };
     SCENARIOS

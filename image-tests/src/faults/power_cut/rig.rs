@@ -137,9 +137,10 @@ impl Rig {
         let settings = self.device.read("/boot/firstboot/firstboot.json")?;
         let settings: serde_json::Value = serde_json::from_str(&settings)?;
         let reads_token = settings["greengrass"]["edition"] == "nucleus";
-        let configured = self.device.exists(match reads_token {
-            true => "/greengrass/v2/config/config.yaml",
-            false => "/etc/greengrass/config.yaml",
+        let configured = self.device.exists(if reads_token {
+            "/greengrass/v2/config/config.yaml"
+        } else {
+            "/etc/greengrass/config.yaml"
         });
         if configured != done {
             wrong.push(format!("done: {done}, configuration there: {configured}"));

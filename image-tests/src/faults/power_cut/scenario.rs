@@ -193,10 +193,11 @@ impl Scenario {
     /// Prepares it: a device at the scenario's start.
     pub fn checkpoint(&self, key: KeyType) -> Result<Checkpoint> {
         let device = Device::unprovisioned()?;
-        device.settings(&match self.fleet {
+        device.settings(&if self.fleet {
             // The port is the double's, once there is one.
-            true => fleet_settings(self.edition, key, 1),
-            false => offline_settings(self.edition, key),
+            fleet_settings(self.edition, key, 1)
+        } else {
+            offline_settings(self.edition, key)
         })?;
         (self.prepare)(&device, &Authority::new()?)?;
         Checkpoint::take(device)

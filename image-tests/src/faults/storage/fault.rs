@@ -56,9 +56,10 @@ pub struct Injector {
 impl Observer for Injector {
     fn enter(&mut self, call: &StorageCall, _: Tracee) -> Result<Verdict> {
         self.seen += 1;
-        let due = match self.fault.lasting {
-            true => self.seen >= self.fault.from,
-            false => self.seen == self.fault.from,
+        let due = if self.fault.lasting {
+            self.seen >= self.fault.from
+        } else {
+            self.seen == self.fault.from
         };
         let fails = due && self.fault.fits(call.kind);
         Ok(if fails {

@@ -20,13 +20,12 @@ fn heard(misbehaviour: Misbehaviour, at: &str) -> Result<(String, usize)> {
     double
         .core
         .misbehave(Call::CreateCertificate, 1, misbehaviour);
-    let said = match nothing {
-        true => double.in_vain(CREATE, at, &payload)?,
-        false => {
-            double
-                .request(CREATE, at, &payload, double.core.port())?
-                .stdout
-        }
+    let said = if nothing {
+        double.in_vain(CREATE, at, &payload)?
+    } else {
+        double
+            .request(CREATE, at, &payload, double.core.port())?
+            .stdout
     };
     let created = double.core.counts().created;
     // The next request is handled as documented.

@@ -57,9 +57,9 @@ impl AllowList {
             None => {
                 Err("its EK certificate is not in the allow-list: it is not one of our TPMs".into())
             }
-            Some(Some(wanted)) if wanted != thing_name => Err(format!(
-                "by the allow-list, its TPM belongs to \"{wanted}\""
-            )),
+            Some(Some(wanted)) if wanted != thing_name => {
+                Err(format!("the allow-list assigns its TPM to \"{wanted}\""))
+            }
             Some(_) => Ok(()),
         }
     }

@@ -98,7 +98,7 @@ impl Authority {
         match public.verifies(Scheme::X509, TRIAL, &signature) {
             true => Ok(authority),
             false => Err(Error::settings(
-                "--key is not the key of --ca's certificate",
+                "--key does not match the certificate in --ca",
             )),
         }
     }
@@ -136,12 +136,12 @@ impl Authority {
         let length = thing_name.chars().count();
         if length > MAX_COMMON_NAME {
             return Err(Stop::Refused(format!(
-                "its thing name has {length} characters, and the common name of a certificate has at most \
+                "its thing name has {length} characters, but a certificate's common name may have at most \
                  {MAX_COMMON_NAME} (RFC 5280): give the thing a shorter name, or have AWS IoT issue the certificate, \
                  which names no thing, and wrap that"
             )));
         }
-        let issuing = || "cannot make the certificate".to_owned();
+        let issuing = || "cannot create the certificate".to_owned();
         let certificate = self
             .to_be_signed(key, thing_name, days)
             .map_err(|e| Stop::Refused(format!("{}: {e}", issuing())))?;

@@ -32,7 +32,8 @@ pub(crate) fn wrap(answering: &Answering, certificate: &Path) -> Result<()> {
     let certificates = Certificates::open(certificate)?;
     if !certificates.are_many() && records(&answering.requests)?.len() != 1 {
         return Err(Error::settings(
-            "--certificate: one certificate is for one request; for many, name a directory with <thing>.pem",
+            "--certificate: a single certificate is for a single request; for more, name a directory of <thing>.pem \
+             files",
         ));
     }
     answer(answering, authority(answering)?, Source::Wrap(certificates))
@@ -50,7 +51,7 @@ pub(crate) fn inspect(files: &[PathBuf], tpms: &Tpms) -> Result<()> {
         bad += usize::from(verdict.is_err());
         let verdict = match verdict {
             Ok(()) if policy.is_some() => "good".into(),
-            Ok(()) => "well-formed; --vendor-ca checks its TPM".into(),
+            Ok(()) => "well-formed; use --vendor-ca to check its TPM".into(),
             Err(reason) => format!("refused: {reason}"),
         };
         lines.push(("verdict", verdict));
@@ -88,9 +89,9 @@ fn answer(answering: &Answering, authority: Authority, source: Source) -> Result
     }
     let refused = outcome.refused.len();
     let mut summary = format!(
-        "{} requests: {} replies written to {}, {} already answered, {refused} refused",
-        records.len(),
-        outcome.written,
+        "{}: {} written to {}, {} already answered, {refused} refused",
+        count(records.len(), "request", "requests"),
+        count(outcome.written, "reply", "replies"),
         answering.out.display(),
         outcome.answered_before,
     );
@@ -107,6 +108,11 @@ fn answer(answering: &Answering, authority: Authority, source: Source) -> Result
         Some(error) => Err(error),
         None => refusal(refused, records.len()),
     }
+}
+
+/// A number with the noun in the form that goes with it.
+fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn refusal(refused: usize, of: usize) -> Result<()> {

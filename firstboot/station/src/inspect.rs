@@ -64,8 +64,8 @@ fn reply(path: &Path, lines: &mut Lines) -> Result<(), String> {
     lines.push(("key's Name", to_hex(&reply.key_name)));
     lines.push(("EK certificate", to_hex(&reply.ek_certificate_sha256)));
     lines.push(("issuer", to_hex(&issuer)));
-    let certificate =
-        X509::from_der(&reply.issuer).map_err(|e| format!("its issuer is damaged: {e}"))?;
+    let certificate = X509::from_der(&reply.issuer)
+        .map_err(|e| format!("its issuer's certificate is damaged: {e}"))?;
     lines.push(("", format!("{:?}", certificate.subject_name())));
     let (name, ek) = (&reply.key_name, &reply.ek_certificate_sha256);
     reply.check(&[issuer], &reply.thing_name, name, ek)

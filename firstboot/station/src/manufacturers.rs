@@ -66,7 +66,7 @@ impl Manufacturers {
         let (roots, intermediates, found) = sort().context(Exit::Settings, unusable)?;
         match found {
             0 => Err(Error::settings(
-                "--vendor-ca: there is no root certificate (a self-signed one)",
+                "--vendor-ca: there is no root certificate (a self-signed one) among these files",
             )),
             _ => Ok(Self {
                 roots,
@@ -96,7 +96,7 @@ impl Manufacturers {
         match verify {
             Ok(true) => Ok(()),
             Ok(false) => Err(printable(format!(
-                "its EK certificate does not lead to a pinned TPM manufacturer (--vendor-ca): {why}"
+                "its EK certificate does not chain up to a pinned TPM manufacturer (--vendor-ca): {why}"
             ))),
             Err(e) => Err(format!("its EK certificate cannot be verified: {e}")),
         }

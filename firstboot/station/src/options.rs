@@ -10,7 +10,7 @@ pub(crate) struct Answering {
     /// Requests, or directories of requests
     #[arg(required = true, value_name = "REQUESTS")]
     pub(crate) requests: Vec<PathBuf>,
-    /// Your CA's certificate, PEM; certificates of its issuers may follow, and go to the devices, too
+    /// Your CA's certificate (PEM). The certificates of its issuers may follow it, and then go to the devices, too
     #[arg(long, value_name = "CERT")]
     pub(crate) ca: PathBuf,
     /// The CA's key: a PEM file or a PKCS#11 URI

@@ -100,7 +100,7 @@ fn parts(attribute: &str) -> Result<(&str, Vec<u8>), String> {
     let (name, value) = attribute
         .split_once('=')
         .ok_or_else(|| format!("\"{attribute}\" has no value"))?;
-    let value = decode(value).ok_or_else(|| format!("{name} is badly encoded"))?;
+    let value = decode(value).ok_or_else(|| format!("{name} is not percent-encoded correctly"))?;
     Ok((name, value))
 }
 
@@ -156,8 +156,8 @@ mod tests {
         assert!(refused("pkcs11:object=a;x-vendor=1").contains("x-vendor=1"));
         assert!(refused("pkcs11:object=a;pin-source=/pin").contains("pin-source"));
         assert!(refused("pkcs11:object=a;object=b").contains("twice"));
-        assert!(refused("pkcs11:object=%g0").contains("badly encoded"));
-        assert!(refused("pkcs11:object=%0").contains("badly encoded"));
+        assert!(refused("pkcs11:object=%g0").contains("percent-encoded"));
+        assert!(refused("pkcs11:object=%0").contains("percent-encoded"));
         assert!(refused("pkcs11:object").contains("no value"));
         assert!(refused("pkcs11:object=a;type=cert").contains("type=cert"));
     }

@@ -33,13 +33,13 @@ impl Replies {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         // Without a trailing slash or dot, which would follow a link.
         let path: PathBuf = path.components().collect();
-        let using = || format!("--out {}", path.display());
+        let using = || format!("cannot use --out {}", path.display());
         if path.is_symlink() {
             return Err(Error::new(
                 Exit::CannotWrite,
                 format!(
-                    "{}: it is a symbolic link, which anybody who had the card can have made. If it leads to the \
-                     right folder, name that folder",
+                    "{}: it is a symbolic link, which anybody with the card may have made. If it leads to the right \
+                     directory, name that directory",
                     using()
                 ),
             ));

@@ -129,7 +129,7 @@ pub(crate) fn file(path: &Path, limit: usize) -> Result<Vec<u8>> {
     };
     let metadata = path.metadata().map_err(|e| no_input(&e.to_string()))?;
     if metadata.len() > limit as u64 {
-        return Err(no_input(&format!("it has more than {limit} bytes")));
+        return Err(no_input(&format!("it is larger than {limit} bytes")));
     }
     let mut content = Zeroizing::new(std::fs::read(path).map_err(|e| no_input(&e.to_string()))?);
     Ok(match text::decode(&content) {

@@ -58,7 +58,10 @@ impl Signer {
         key.map(Self::File).map_err(|_| {
             Error::settings(match (asked, &pass_phrase) {
                 (true, None) => {
-                    format!("--key: {} is encrypted: --pin-file is missing", source.key)
+                    format!(
+                        "--key: {} is encrypted: give its pass phrase with --pin-file",
+                        source.key
+                    )
                 }
                 (true, Some(_)) => {
                     format!("--key: the pass phrase does not open {}", source.key)
@@ -87,7 +90,7 @@ fn pin(path: Option<&Path>) -> Result<Option<Zeroizing<String>>> {
     match std::str::from_utf8(line.unwrap_or_default()) {
         Ok(pin) if !pin.is_empty() => Ok(Some(Zeroizing::new(pin.to_owned()))),
         _ => Err(Error::settings(format!(
-            "--pin-file: {} does not begin with a PIN",
+            "--pin-file: the first line of {} has no PIN or pass phrase",
             path.display()
         ))),
     }

@@ -105,7 +105,7 @@ fn slot(library: &Pkcs11, uri: &Pkcs11Uri) -> Result<Slot> {
     match found[..] {
         [slot] => Ok(slot),
         _ => Err(Error::settings(format!(
-            "--key: {} tokens match the URI (token=…;serial=…), not one. There are: {}",
+            "--key: {} tokens match the URI (token=…;serial=…), not one. Available: {}",
             found.len(),
             match there.is_empty() {
                 true => "none".into(),

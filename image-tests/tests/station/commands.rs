@@ -89,7 +89,7 @@ fn a_run_can_be_repeated() -> Result<()> {
     fs::write(station.out().join("gw-2.reply.json"), "{")?;
     let changed = station.issue(&requests)?;
     assert_eq!(changed.code, exit::DONE, "{changed:?}");
-    assert!(changed.stdout.contains("1 replies written"), "{changed:?}");
+    assert!(changed.stdout.contains("1 reply written"), "{changed:?}");
     Ok(())
 }
 
@@ -105,7 +105,7 @@ fn only_tpms_of_the_allow_list_get_replies() -> Result<()> {
     assert!(station.out().join("gw-1.reply.json").exists());
     assert!(
         done.stderr
-            .contains("gw-2.json: by the allow-list, its TPM belongs to \"gw-7\""),
+            .contains("gw-2.json: the allow-list assigns its TPM to \"gw-7\""),
         "{done:?}"
     );
     assert!(

@@ -121,7 +121,7 @@ fn requests_for_one_name_are_all_refused() -> Result<()> {
         "LINE_7.json",
         "\"line:7\", whose files have the same names on a card",
     );
-    assert!(done.stdout.contains("1 replies written") && done.stdout.contains("4 refused"));
+    assert!(done.stdout.contains("1 reply written") && done.stdout.contains("4 refused"));
     assert!(has_reply(&station, "gw-1"), "{done:?}");
     Ok(())
 }
@@ -166,7 +166,7 @@ fn one_request_given_twice_gets_one_reply() -> Result<()> {
     let done = finish(issue.args([requests.join("gw-1.json"), requests.join(".")]))?;
     assert_eq!(done.code, exit::DONE, "{done:?}");
     assert!(
-        done.stdout.contains("1 requests: 1 replies written"),
+        done.stdout.contains("1 request: 1 reply written"),
         "{done:?}"
     );
     Ok(())

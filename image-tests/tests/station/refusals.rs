@@ -110,13 +110,13 @@ fn csrs_that_do_not_match_are_refused() -> Result<()> {
         .collect::<String>()
         .into();
     std::fs::write(&record, changed.to_string())?;
-    fixture.refuses(&record, "for another key than the TPM's")?;
+    fixture.refuses(&record, "for another key, not the TPM's")?;
     std::fs::remove_file(&csr)?;
     fixture.refuses(&record, "gw-1.csr.pem is missing")?;
 
     let mut forged = fixture.forged()?;
     forged.csr_signer = Some(p256()?);
-    fixture.refuses_request(&forged, "signature is wrong")
+    fixture.refuses_request(&forged, "signature is not valid")
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn endorsement_keys_of_others_are_refused() -> Result<()> {
     // Another CA with the same names.
     refused(
         with(&Manufacturer::new()?, usual),
-        "does not lead to a pinned TPM manufacturer",
+        "does not chain up to a pinned TPM manufacturer",
     )?;
     let mut flipped = fixture.forged()?;
     *flipped
@@ -242,17 +242,17 @@ fn fields_that_are_truncated_too_long_or_invalid_are_refused() -> Result<()> {
     )?;
     fixture.refuses_record(
         |r| r["ek_certificate"] = json!("A".repeat(70_000)),
-        "more than 65536 bytes",
+        "larger than 65536 bytes",
     )?;
     fixture.refuses_record(
         |r| r["ek_certificate"] = json!("A".repeat(60_000)),
         "EK certificate is damaged",
     )?;
     fixture.refuses_record(|r| r["ek_certificate"] = Value::Null, "invalid type: null")?;
-    fixture.refuses_record(|r| r["unattested"] = json!("lost"), "and not both")?;
+    fixture.refuses_record(|r| r["unattested"] = json!("lost"), "unattested, not both")?;
     fixture.refuses_record(
         |r| r["key_sha256"] = json!("00"),
-        "key_sha256 is not that of its key_public",
+        "key_sha256 does not match its key_public",
     )?;
     fixture.refuses_record(
         |r| r["thing_name"] = json!("../../etc/passwd"),

@@ -50,7 +50,7 @@ fn missing_or_wrong_arguments_are_named() -> Result<()> {
     let other = station.path("other.key");
     let key = image_tests::doubles::pki::p256()?;
     fs::write(&other, key.private_key_to_pem_pkcs8()?)?;
-    with_key(&other, &[], "--key is not the key of --ca's certificate")?;
+    with_key(&other, &[], "--key does not match the certificate in --ca")?;
     with_key(
         &station.operator.certificate_path(),
         &[],
@@ -63,7 +63,7 @@ fn missing_or_wrong_arguments_are_named() -> Result<()> {
         &other,
         key.private_key_to_pem_pkcs8_passphrase(cipher, b"1234")?,
     )?;
-    with_key(&other, &[], "--pin-file is missing")?;
+    with_key(&other, &[], "give its pass phrase with --pin-file")?;
     let pin = station.path("pin");
     fs::write(&pin, "4321\n")?;
     let pin_text = pin.to_string_lossy();

@@ -30,7 +30,7 @@ complete -c firstboot-station -n "__fish_firstboot_station_needs_command" -f -a 
 complete -c firstboot-station -n "__fish_firstboot_station_needs_command" -f -a "wrap" -d 'Check requests and wrap certificates that another CA, such as AWS IoT, issued for them'
 complete -c firstboot-station -n "__fish_firstboot_station_needs_command" -f -a "inspect" -d 'Show what a request or a reply contains, and what is wrong with it'
 complete -c firstboot-station -n "__fish_firstboot_station_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand issue" -l ca -d 'Your CA\'s certificate, PEM; certificates of its issuers may follow, and go to the devices, too' -r -F
+complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand issue" -l ca -d 'Your CA\'s certificate (PEM). The certificates of its issuers may follow it, and then go to the devices, too' -r -F
 complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand issue" -l key -d 'The CA\'s key: a PEM file or a PKCS#11 URI' -r
 complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand issue" -l pin-file -d 'File whose first line is the token\'s PIN or the key file\'s pass phrase' -r -F
 complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand issue" -l pkcs11-module -d 'The PKCS#11 library, if the URI has no module-path' -r -F
@@ -42,7 +42,7 @@ complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand issu
 complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand issue" -l force -d 'Also answer requests that already have a reply, and let a name pass to another TPM or key'
 complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand issue" -s h -l help -d 'Print help'
 complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand issue" -s V -l version -d 'Print version'
-complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand wrap" -l ca -d 'Your CA\'s certificate, PEM; certificates of its issuers may follow, and go to the devices, too' -r -F
+complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand wrap" -l ca -d 'Your CA\'s certificate (PEM). The certificates of its issuers may follow it, and then go to the devices, too' -r -F
 complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand wrap" -l key -d 'The CA\'s key: a PEM file or a PKCS#11 URI' -r
 complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand wrap" -l pin-file -d 'File whose first line is the token\'s PIN or the key file\'s pass phrase' -r -F
 complete -c firstboot-station -n "__fish_firstboot_station_using_subcommand wrap" -l pkcs11-module -d 'The PKCS#11 library, if the URI has no module-path' -r -F

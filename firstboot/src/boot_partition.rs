@@ -1,4 +1,4 @@
-//! The FAT partition: what the operator puts there, and what the device puts there for the operator.
+//! The FAT partition: what the operator saves there, and what the device writes there for the operator.
 //!
 //! It has neither owners nor modes, and anybody who ever had the card may have written to it. Reads are limited in size
 //! and follow no links, and no secret is ever written.
@@ -36,7 +36,7 @@ impl BootPartition {
         self.directory.join(name)
     }
 
-    /// The thing's certificate, where the operator is expected to put it.
+    /// The thing's certificate, where the operator is expected to save it.
     pub fn certificate_path(&self, thing_name: &str) -> PathBuf {
         self.path("certificates")
             .join(format!("{}.pem", file_name(thing_name)))
@@ -85,8 +85,8 @@ impl BootPartition {
         let [_, key] = self.claim_paths();
         self.has_claim().then(|| {
             format!(
-                "a claim certificate or its key lies on the boot partition, and enrollment.method is offline: nothing \
-                 uses it, and whoever has the card can ask for certificates with it. Remove {} and claim.cert.pem, or \
+                "the boot partition holds a claim certificate or its key, but enrollment.method is offline: nothing \
+                 uses it, and anyone with the card can request certificates with it. Remove {} and claim.cert.pem, or \
                  set enrollment.method to fleet-provisioning",
                 key.display()
             )

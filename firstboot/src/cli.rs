@@ -48,7 +48,7 @@ pub struct Arguments {
 /// The commands.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
-    /// Create whatever is missing of token, key and certificate request. Needs no network
+    /// Create the token, the key and the certificate request, where missing. Needs no network
     #[command(after_help = "\
 Publishes the request as firstboot/requests/<thing>.csr.pem on the boot partition.
 
@@ -62,11 +62,11 @@ Exits with status 75 while there is no certificate.
 Example:
   cp gateway-1.pem /boot/firstboot/certificates/ && firstboot enroll")]
     Enroll,
-    /// Take a new certificate while Greengrass runs
+    /// Accept a new certificate while Greengrass runs
     #[command(after_help = "\
-Leaves token and configuration alone. nucleus lite uses the certificate from its next connection on. For the
-other editions it has to go into the token: `systemctl restart firstboot-enroll`, which stops Greengrass and
-starts it again. firstboot-renew.service does all of this when a certificate is put onto the boot partition.
+Leaves the token and the configuration alone. nucleus lite uses the certificate from its next connection on. The
+other editions read it from the token: `systemctl restart firstboot-enroll` stores it there, stopping Greengrass
+and starting it again. firstboot-renew.service does all of this when a certificate is saved on the boot partition.
 
 Example:
   firstboot renew && firstboot renew --due && systemctl restart firstboot-enroll")]
@@ -94,8 +94,8 @@ Examples:
     },
     /// Discard the identity and remove the configuration written for it
     #[command(after_help = "\
-Destroys the identity's PIN, so that its key can no longer be used. The rest of the last two identities
-is kept for root as /var/lib/tpm2_pkcs11.orphan-N. The TPM keeps its storage root key.
+Destroys the identity's PIN, so that its key can no longer be used. The rest of the identity is set aside
+as /var/lib/tpm2_pkcs11.orphan-N, readable only by root; the latest two are kept. The TPM keeps its storage root key.
 What Greengrass derived from the configuration, such as its record of deployments, is removed, too.
 The next `firstboot provision` creates a new key.
 
@@ -164,7 +164,7 @@ fn is_this_machine(root: &Path) -> bool {
 pub fn run(arguments: &Arguments) -> Result<Exit> {
     let tcti = arguments.tcti();
     let root = std::path::absolute(&arguments.root).context(ErrorKind::Settings, || {
-        format!("--root {}", arguments.root.display())
+        format!("cannot resolve --root {}", arguments.root.display())
     })?;
     let layout = match tcti {
         Some(_) => Layout::new(root),
@@ -206,8 +206,8 @@ fn advance(layout: Layout, tcti: Option<&str>, goal: Goal) -> Result<()> {
     outcome.conclude()
 }
 
-/// Whether the token does not hold the accepted certificate yet, so that Greengrass has to stop for that. The TPM is not
-/// asked.
+/// Whether the token does not hold the accepted certificate yet: storing it there takes a stop of Greengrass. Sends no
+/// TPM command.
 fn is_renewal_due(layout: Layout) -> Result<bool> {
     let _lock = lock(&layout)?;
     let mut context = Context::open(layout, None);
@@ -220,7 +220,7 @@ fn reset(layout: Layout, tcti: Option<&str>, keep_pin: bool) -> Result<()> {
     let _lock = lock(&layout)?;
     let context = Context::open(layout, tcti);
     provision::reset(&context.places, keep_pin)?;
-    let message = "reset: `firstboot provision` makes a new identity";
+    let message = "reset: `firstboot provision` creates a new identity";
     report::publish(&context, None, State::Blank, message);
     Ok(())
 }

@@ -22,9 +22,9 @@ pub fn objection(layout: &Layout) -> Option<String> {
         && (root == Path::new("/") || lies_in_memory(&root, MOST_LAYERS).is_none())
     {
         return Some(format!(
-            "{} lies in memory ({why}): an identity that is made there is gone with the power, and each boot would \
-             make another one. Mount storage that lasts at /var/lib before firstboot.service starts; with a \
-             read-only root, take /var/lib out of VOLATILE_BINDS",
+            "{} is in memory ({why}): an identity created there would be lost with the power, and each boot would \
+             create another. Mount persistent storage at /var/lib before firstboot.service starts; with a read-only \
+             root, remove /var/lib from VOLATILE_BINDS",
             beside.display()
         ));
     }
@@ -32,7 +32,7 @@ pub fn objection(layout: &Layout) -> Option<String> {
     let separate = identity.is_dir() && device(&identity) != device(beside);
     separate.then(|| {
         format!(
-            "{} is a mount point: firstboot builds an identity beside it and renames it, which cannot be done across \
+            "{} is a mount point: firstboot builds an identity beside it and renames it, which does not work across \
              file systems. Mount that storage at /var/lib",
             identity.display()
         )

@@ -20,7 +20,7 @@ pub enum ErrorKind {
     TpmRefuses,
     /// Something could not be written.
     CannotWrite,
-    /// Time or somebody else has to fix it: the network, AWS IoT Core, the end of a lockout.
+    /// Time or somebody else has to fix it: a certificate, the network, the clock, AWS IoT Core, the end of a lockout.
     Waiting,
     /// Anything else.
     Other,

@@ -21,7 +21,7 @@ pub enum Exit {
     Other = 70,
     /// EX_CANTCREAT: something could not be written.
     CannotWrite = 73,
-    /// EX_TEMPFAIL: waiting for a certificate, the network, or the end of a lockout.
+    /// EX_TEMPFAIL: waiting for a certificate, the network, the clock, or the end of a lockout.
     Waiting = 75,
     /// EX_CONFIG: the settings are missing or invalid.
     Settings = 78,

@@ -29,7 +29,7 @@ impl Pin {
         })?;
         if from_tpm.len() != ENTROPY {
             return Err(Error::other(format!(
-                "the TPM gave {} random bytes instead of {ENTROPY}",
+                "the TPM returned {} random bytes instead of {ENTROPY}",
                 from_tpm.len()
             )));
         }

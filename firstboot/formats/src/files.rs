@@ -150,7 +150,7 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<()> {
         Ok(())
     };
     attempt().context(Kind::CannotWrite, || {
-        format!("cannot make the directory {}", path.display())
+        format!("cannot create the directory {}", path.display())
     })
 }
 
@@ -258,7 +258,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
         return refuse("it is not a regular file");
     }
     if content.len() > limit {
-        return refuse(&format!("it has more than {limit} bytes"));
+        return refuse(&format!("it is larger than {limit} bytes"));
     }
     Ok(Some(content))
 }

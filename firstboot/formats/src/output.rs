@@ -26,7 +26,7 @@ pub fn print_json(value: &Value) -> Result<()> {
 /// value stays the same.
 pub fn json_text(value: &Value) -> Result<String> {
     let text = serde_json::to_string_pretty(value)
-        .context(Kind::Other, || "cannot encode the status".into())?;
+        .context(Kind::Other, || "cannot encode the report".into())?;
     let mut shown = String::with_capacity(text.len() + 1);
     for c in text.chars() {
         // serde_json escapes U+0000 to U+001F itself; line feeds here come from its indentation.

@@ -13,7 +13,7 @@ pub fn check_thing_name(name: &str) -> std::result::Result<(), String> {
     }
     if name.len() > MAX_THING_NAME {
         return Err(format!(
-            "thing_name has {} characters; AWS IoT allows {MAX_THING_NAME}",
+            "thing_name has {} characters; AWS IoT allows at most {MAX_THING_NAME}",
             name.len()
         ));
     }

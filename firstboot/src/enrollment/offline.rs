@@ -1,5 +1,5 @@
-//! Enrollment without a network: the operator takes the request from the boot partition and puts
-//! the certificate there, or a reply that only this TPM can open.
+//! Enrollment without a network: the operator takes the request from the boot partition and saves the certificate
+//! there, or a reply that only this TPM can open.
 
 use firstboot_formats::attestation::{Evidence, MAX_REPLY, PublicArea, Reply};
 use firstboot_formats::card::MAX_CERTIFICATE;
@@ -16,7 +16,7 @@ use super::{Offer, Refusal, WrappedReply};
 use crate::boot_partition::BootPartition;
 use crate::identity::Superseded;
 
-/// Maximum number of files in the certificate's place that a message names.
+/// Maximum number of files that a message names where the certificate is expected.
 const NAMES_SHOWN: usize = 3;
 
 /// The device that the certificate has to be for.
@@ -37,7 +37,7 @@ pub struct Wanted<'a> {
     pub superseded: Option<&'a Superseded>,
 }
 
-/// Looks at this thing's certificate on the boot partition; if there is none, at the reply. Asks the TPM nothing.
+/// Looks at this thing's certificate on the boot partition; if there is none, at the reply. Sends no TPM command.
 pub fn offer(boot: &BootPartition, wanted: &Wanted<'_>, clock: Clock) -> Offer {
     let path = boot.certificate_path(wanted.thing_name);
     let refused = |reason: String| {
@@ -120,8 +120,8 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
     }
 }
 
-/// The files in the certificate's place, to help whoever put them there: the first names, this thing's before others',
-/// and what each file is.
+/// The files where the certificate is expected, to help whoever saved them: the first names, this thing's before
+/// others', and what each file is.
 fn instead(boot: &BootPartition, wanted: &Wanted<'_>) -> String {
     let path = boot.certificate_path(wanted.thing_name);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();

@@ -29,13 +29,13 @@ pub fn set_aside(layout: &Layout, places: &[&str]) -> Result<()> {
     for path in found(layout, places) {
         let aside = earlier(&path);
         warn!(
-            "{} was made for another identity; it is kept as {}",
+            "{} is not known to be this identity's: setting it aside as {}",
             path.display(),
             aside.display()
         );
         let moved = discard(&aside).and_then(|()| Ok(files::rename(&path, &aside)?));
         if let Err(e) = moved {
-            warn!("{e}; it is removed");
+            warn!("{e}: removing it instead");
             discard(&path)?;
         }
     }
@@ -62,7 +62,7 @@ fn discard(path: &Path) -> Result<()> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         Ok(metadata) if metadata.is_dir() => {
             if let Err(e) = files::remove_tree(path) {
-                warn!("{e}; Greengrass has no use for it, so that it stays");
+                warn!("{e}: leaving it, because Greengrass does not read it");
             }
             Ok(())
         }

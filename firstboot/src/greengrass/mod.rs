@@ -200,8 +200,8 @@ pub fn write(layout: &Layout, values: &ConfigValues<'_>) -> Result<()> {
             && content.len() > spec.limit
         {
             return Err(Error::settings(format!(
-                "{} would have {} bytes; this edition reads only {}. Move what is not firstboot's \
-                 into a file of its own",
+                "{} would have {} bytes, but this edition reads only {}. Move what is not firstboot's into a file of \
+                 its own",
                 path.display(),
                 content.len(),
                 spec.limit
@@ -339,7 +339,7 @@ pub fn remove(layout: &Layout, edition: Edition) -> Result<()> {
     remove_unreadable(&layout.at(spec.main))
 }
 
-/// Removes what [`existing`] has kept, if it was ours: the PIN is in it.
+/// Removes what [`existing`] has set aside, if it was ours: the PIN is in it.
 fn remove_unreadable(main: &Path) -> Result<()> {
     let aside = unreadable(main);
     match files::read(&aside, MAX_SIZE) {
@@ -348,25 +348,25 @@ fn remove_unreadable(main: &Path) -> Result<()> {
     }
 }
 
-/// The path under which an unreadable file is kept.
+/// The path under which an unreadable file is set aside.
 fn unreadable(path: &Path) -> PathBuf {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".unreadable");
     aside.into()
 }
 
-/// The file's present content. An unreadable file is kept beside it, not lost.
+/// The file's present content. An unreadable file is set aside.
 fn existing(path: &Path) -> Result<Value> {
     let tree = match files::read(path, MAX_SIZE) {
         Ok(None) => return Ok(Value::Null),
-        Ok(Some(content)) => {
-            tree::parse(&content).context(ErrorKind::Other, || path.display().to_string())
-        }
+        Ok(Some(content)) => tree::parse(&content).context(ErrorKind::Other, || {
+            format!("cannot read {}", path.display())
+        }),
         Err(e) => Err(e.into()),
     };
     tree.or_else(|e| {
         let aside = unreadable(path);
-        warn!("{e}; it is kept as {}", aside.display());
+        warn!("{e}: setting it aside as {}", aside.display());
         files::rename(path, &aside)?;
         Ok(Value::Null)
     })
@@ -375,8 +375,9 @@ fn existing(path: &Path) -> Result<Value> {
 /// JSON with two spaces of indentation and no escaped solidus is YAML, too: libyaml's and
 /// Jackson's parsers read it alike.
 fn encode(tree: &Value) -> Result<Zeroizing<Vec<u8>>> {
-    let mut text = serde_json::to_vec_pretty(tree)
-        .context(ErrorKind::Other, || "cannot encode a configuration".into())?;
+    let mut text = serde_json::to_vec_pretty(tree).context(ErrorKind::Other, || {
+        "cannot encode the configuration".into()
+    })?;
     text.push(b'\n');
     Ok(Zeroizing::new(text))
 }

@@ -60,7 +60,7 @@ pub fn amend(path: &Path, changes: &[(Vec<String>, Value)]) -> Result<()> {
         Ok(Some(log)) => log,
         Ok(None) => return Ok(()),
         Err(e) => {
-            warn!("{e}. Settings that have changed reach this nucleus by a deployment only");
+            warn!("{e}. Changed settings reach the nucleus only through a deployment");
             return Ok(());
         }
     };
@@ -83,7 +83,7 @@ pub fn amend(path: &Path, changes: &[(Vec<String>, Value)]) -> Result<()> {
             what: "changed".into(),
             value: wanted.clone(),
         };
-        info!("{}: {} has changed", path.display(), place.join("."));
+        info!("updating {}: {}", path.display(), place.join("."));
         serde_json::to_writer(&mut amended, &line).context(ErrorKind::Other, || {
             format!("cannot encode a line of {}", path.display())
         })?;
@@ -93,7 +93,7 @@ pub fn amend(path: &Path, changes: &[(Vec<String>, Value)]) -> Result<()> {
         return Ok(());
     }
     let metadata = path.symlink_metadata().context(ErrorKind::Other, || {
-        format!("cannot look at {}", path.display())
+        format!("cannot access {}", path.display())
     })?;
     let access = Access {
         mode: metadata.mode() & 0o7777,

@@ -34,7 +34,9 @@ fn parse_yaml(content: &[u8]) -> Result<Value> {
             _ => {}
         }
         if depth > MAX_DEPTH {
-            return Err(Error::other(format!("it is more than {MAX_DEPTH} deep")));
+            return Err(Error::other(format!(
+                "it is nested more than {MAX_DEPTH} levels deep"
+            )));
         }
     }
     let documents = Yaml::load_from_str(text).of_kind(ErrorKind::Other)?;
@@ -42,7 +44,7 @@ fn parse_yaml(content: &[u8]) -> Result<Value> {
         [] => Ok(Value::Null),
         [one] => tree(one),
         many => Err(Error::other(format!(
-            "it has {} YAML documents",
+            "it contains {} YAML documents, not one",
             many.len()
         ))),
     }
@@ -72,7 +74,7 @@ fn tree(node: &Yaml<'_>) -> Result<Value> {
         }
         Yaml::Tagged(_, inner) => tree(inner),
         _ => Err(Error::other(
-            "it has anchors or aliases, which are not supported",
+            "it contains anchors or aliases, which are not supported",
         )),
     }
 }

@@ -48,7 +48,7 @@ impl Identity {
             return Ok(match others.unwrap_or_default().as_slice() {
                 [] => Contents::Ours,
                 others => Contents::Both(format!(
-                    "{} has {} that firstboot has not made",
+                    "{} contains {}, which firstboot did not create",
                     self.directory.display(),
                     in_words(others)
                 )),
@@ -66,7 +66,7 @@ impl Identity {
             others => in_words(others),
         };
         Ok(Contents::Others(format!(
-            "{} has {what} of another program, and no identity of firstboot's",
+            "{} contains {what} of another program, but no identity of firstboot's",
             self.directory.display()
         )))
     }

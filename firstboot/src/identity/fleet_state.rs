@@ -95,8 +95,8 @@ impl Identity {
             .map(Some)
             .ok_or_else(|| {
                 Error::other(format!(
-                    "{} is damaged, and the name of the registered thing was in it: write \
-                     {{\"thing_name\": \"…\"}} there, or start over with `firstboot reset`",
+                    "{} is damaged, so the registered thing's name is unknown: write {{\"thing_name\": \"…\"}} there, \
+                     or start over with `firstboot reset`",
                     path.display()
                 ))
             })

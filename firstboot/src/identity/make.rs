@@ -179,17 +179,17 @@ fn offer_pss(
         return token::record_pss(&staged.directory);
     }
     log::warn!(
-        "this TPM's RSA-PSS signatures do not have the salt length that TLS 1.3 wants: only TLS 1.2 will work with \
-         this RSA key. \"key\": \"ecc-p256\" has no such limit"
+        "this TPM's RSA-PSS signatures do not have the salt length that TLS 1.3 requires: with this RSA key, only TLS \
+         1.2 works. \"key\": \"ecc-p256\" has no such limit"
     );
     Ok(())
 }
 
 fn making(key: KeyType) -> String {
     match key {
-        KeyType::EccP256 => "making the ECC P-256 key in the TPM".into(),
+        KeyType::EccP256 => "generating the ECC P-256 key in the TPM".into(),
         KeyType::Rsa2048 => {
-            "making the RSA-2048 key in the TPM (10 s on average on an SLB 9670, sometimes 50 s)"
+            "generating the RSA-2048 key in the TPM (10 s on average on an SLB 9670, sometimes 50 s)"
                 .into()
         }
     }

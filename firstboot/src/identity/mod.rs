@@ -9,7 +9,7 @@
 //! | `certificate.pem` | the accepted certificate and its chain; the token is made to hold it where Greengrass reads it there |
 //! | `ownership.json` | fleet provisioning: an issued certificate and its ownership token, for root alone |
 //! | `registration.json` | fleet provisioning: the thing's name as the template made it, and the certificate |
-//! | `opened.json` | which wrapped reply the certificate came in, and which is worth less: saves opening them at each boot |
+//! | `opened.json` | which wrapped reply the certificate came in, and which held a lesser one: saves opening them at each boot |
 //! | `configured` | which edition and thing Greengrass was configured for |
 //! | `verified.json` | what the token was last seen to hold, if Greengrass reads the certificate there: saves opening it at each boot |
 //! | `reset`, `reset-keep` | given up by `firstboot reset`: does not come back |
@@ -103,7 +103,7 @@ impl Identity {
         Ok(files::remove_tree(&self.staging)?)
     }
 
-    /// The first essential file that is missing or empty, if any. A file that cannot be looked at is an error, not a
+    /// The first essential file that is missing or empty, if any. A file that cannot be accessed is an error, not a
     /// defect: I/O and permission errors never discard an identity.
     pub fn defect(&self) -> Result<Option<String>> {
         if orphans::is_given_up(&self.directory) {
@@ -113,7 +113,12 @@ impl Identity {
             let path = self.directory.join(name);
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_file() && metadata.len() > 0 => {}
-                Ok(_) => return Ok(Some(format!("{} is empty or no file", path.display()))),
+                Ok(_) => {
+                    return Ok(Some(format!(
+                        "{} is empty or not a regular file",
+                        path.display()
+                    )));
+                }
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                     return Ok(Some(format!("{} is missing", path.display())));
                 }
@@ -176,8 +181,12 @@ impl Identity {
 
     /// The user PIN.
     pub fn pin(&self) -> Result<Pin> {
-        Pin::parse(self.read(PIN)?)
-            .ok_or_else(|| Error::other(format!("{}/{PIN} holds no PIN", self.directory.display())))
+        Pin::parse(self.read(PIN)?).ok_or_else(|| {
+            Error::other(format!(
+                "{}/{PIN} does not contain a PIN",
+                self.directory.display()
+            ))
+        })
     }
 
     /// The key, for more than one signature. Costs opening the library and a login.
@@ -217,13 +226,14 @@ impl Identity {
 }
 
 fn cannot_look_at(path: &Path, e: std::io::Error) -> Error {
-    Error::other(format!("cannot look at {}: {e}", path.display())).caused_by(e)
+    Error::other(format!("cannot access {}: {e}", path.display())).caused_by(e)
 }
 
 fn token_slot(library: &Library) -> Result<u64> {
     library.token_slot()?.ok_or_else(|| {
         Error::other(
-            "the PKCS#11 store has no token of ours: somebody changed it. `firstboot reset` makes a new identity",
+            "firstboot's token is missing from the PKCS#11 store, which somebody has changed. Start over with \
+             `firstboot reset`",
         )
     })
 }

@@ -17,7 +17,7 @@ pub struct OpenedReplies {
     /// SHA-256 of the reply that it came in, hexadecimal; none if it did not come in a reply.
     #[serde(default)]
     pub reply_sha256: Option<String>,
-    /// A reply that was opened, and whose certificate is worth less.
+    /// A reply that was opened, and whose certificate may not replace the accepted one.
     #[serde(default)]
     pub superseded: Option<Superseded>,
 }

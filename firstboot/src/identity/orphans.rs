@@ -110,7 +110,7 @@ impl Identity {
         for (.., path) in ours.into_iter().take(too_many) {
             if path == latest {
                 log::warn!(
-                    "{} is not kept: those from before are worth more",
+                    "not keeping {}: the identities set aside before it have a certificate or can be restored",
                     path.display()
                 );
             }

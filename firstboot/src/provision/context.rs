@@ -39,7 +39,7 @@ pub struct Places {
 /// What steps have tried or found out and no file records: it ends with the process.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    /// The Names of the storage root keys that this TPM can make; `None` until it is asked.
+    /// The Names of the storage root keys that this TPM can create; `None` until it is asked.
     pub primaries: Option<Vec<String>>,
     /// The Name of the key at 0x81000001 that was tried, and whether it accepts an empty authorization value.
     pub empty_auth: Option<(String, bool)>,
@@ -50,7 +50,7 @@ pub struct Memory {
     pub has_created: bool,
     /// The reply that could not be opened.
     pub refused_reply: Option<RefusedReply>,
-    /// Why the request could not be put onto the boot partition, although the device is in service.
+    /// Why the request could not be published on the boot partition, although the device is in service.
     pub request_stays: Option<String>,
     /// Why the claim pair could not be removed from the boot partition.
     pub claim_stays: Option<String>,

@@ -68,7 +68,7 @@ fn root_ca(layout: &Layout, boot: &BootPartition) -> Result<Vec<u8>> {
         .context(ErrorKind::Settings, || "no root certificate".into())?
         .ok_or_else(|| {
             Error::settings(format!(
-                "there is no root certificate: neither {} nor {}",
+                "there is no root certificate: save one as {} (the image has none at {})",
                 boot.path("root-ca.pem").display(),
                 path.display()
             ))

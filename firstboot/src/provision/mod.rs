@@ -88,7 +88,7 @@ impl Outcome {
                 Ok(())
             }
             step if !step.is_end() => {
-                info!("left to the next start of enrollment: {message}");
+                info!("left for the next start of enrollment: {message}");
                 Ok(())
             }
             Step::Wait(_, what) => Err(Error::new(ErrorKind::Waiting, format!("waiting: {what}"))),
@@ -251,7 +251,7 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
                 IdentityState::Defective(_) => identity.set_defective_aside()?,
                 _ => identity.set_aside()?,
             };
-            warn!("the old identity is kept as {}", aside.display());
+            warn!("the old identity was set aside as {}", aside.display());
             Ok(())
         }
         Step::RemoveConfiguration => {

@@ -17,7 +17,7 @@ use crate::tpm::Credential;
 
 /// Opens a reply, accepts the certificate in it, and notes which reply it was: in this order, so that after a power cut
 /// at any point it is opened again. A reply that cannot be opened, or holds no certificate for this device, is
-/// remembered until this process ends, and changes nothing; one that is worth less than the accepted certificate is
+/// remembered until this process ends, and changes nothing; one whose certificate may not replace the accepted one is
 /// remembered until another certificate is accepted.
 pub(super) fn open(context: &mut Context, wrapped: &WrappedReply, record: &Record) -> Result<()> {
     match certificate_in(context, wrapped, record) {
@@ -73,8 +73,8 @@ fn certificate_in(context: &mut Context, wrapped: &WrappedReply, record: &Record
         Verdict::Good => {}
         Verdict::GoodBut(remark) => warn!("{remark}"),
         Verdict::Bad(why) => {
-            let reason = format!("the certificate in it: {why}");
-            // Good, but worth less than the accepted one: that will not change, and need not be found out again.
+            let reason = format!("the certificate in it is refused: {why}");
+            // Good, but no successor of the accepted one: that will not change, and need not be found out again.
             if let Some(accepted) = &accepted
                 && !matches!(chain.check(&key, name, clock), Verdict::Bad(_))
             {
@@ -87,7 +87,7 @@ fn certificate_in(context: &mut Context, wrapped: &WrappedReply, record: &Record
             return Err(Error::other(reason));
         }
     }
-    info!("opened: {}", chain.describe());
+    info!("opened the reply: {}", chain.describe());
     Ok(chain)
 }
 

@@ -21,7 +21,9 @@ use crate::settings::{Settings, check_parameter, expand};
 pub(super) fn create_certificate(context: &mut Context, record: &Record) -> Result<()> {
     let [request, _] = context.places.identity.request_files()?;
     let key = Request::parse(&request)?.public_key()?;
-    let request = String::from_utf8(request).context(ErrorKind::Other, || "the request".into())?;
+    let request = String::from_utf8(request).context(ErrorKind::Other, || {
+        "cannot read the certificate request".into()
+    })?;
     // First whatever can fail here: an unregistered certificate is one too many.
     template_parameters(context.settings()?, record)?;
     let mut session = session(context)?;
@@ -69,7 +71,10 @@ pub(super) fn register_thing(context: &mut Context, record: &Record) -> Result<(
             session.close();
             if !is_active(context, &chain, record)? {
                 context.places.identity.forget_ownership()?;
-                return may_create_another(context, rejection.error("registering the thing"));
+                return may_create_another(
+                    context,
+                    rejection.error("registering the thing with AWS IoT Core"),
+                );
             }
             keep(context, ownership, None, None)?;
             return Ok(());

@@ -21,8 +21,8 @@ pub(super) fn renew(context: &mut Context, in_service: bool, record: &Record) ->
     context.places.identity.keep_request(&new)
 }
 
-/// Puts a request and its record onto the boot partition. If the device is in service, a card that cannot be written is
-/// no reason to take it out of service.
+/// Publishes a request and its record on the boot partition. If the device is in service, a card that cannot be written
+/// is no reason to take it out of service.
 pub(super) fn publish(
     context: &mut Context,
     in_service: bool,

@@ -33,8 +33,11 @@ pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
         Contents::Ours => {
             request::withdraw(places);
             let aside = identity.give_up(keep_pin)?;
-            info!("the old identity is kept as {}", aside.display());
-            info!("its PIN is {}", if keep_pin { "kept" } else { "destroyed" });
+            info!("the old identity was set aside as {}", aside.display());
+            info!(
+                "its PIN was {}",
+                if keep_pin { "kept" } else { "destroyed" }
+            );
         }
     }
     for edition in Edition::ALL {

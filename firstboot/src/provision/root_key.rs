@@ -13,9 +13,9 @@ use crate::layout::{Layout, ROOT_KEY_WITH_AUTH};
 use crate::progress;
 use crate::tpm::{Srk, Stored, Tpm};
 
-/// Finds out which storage root keys this TPM can make.
+/// Finds out which storage root keys this TPM can create.
 pub(super) fn examine_primaries(context: &mut Context) -> Result<()> {
-    let what = "asking the TPM which storage root keys it can make";
+    let what = "asking the TPM which storage root keys it can create";
     let names = progress::with_progress(what, || context.tpm()?.primary_names())?;
     context.memory.primaries = Some(names);
     Ok(())
@@ -81,9 +81,9 @@ pub(super) fn confirm_loss(context: &mut Context) -> Result<()> {
             let tpm = context.tpm()?;
             if loads_any(tpm, &stored.seal, &stored.key)? {
                 return Err(Error::other(
-                    "the TPM loads the identity's key, but reports another storage root key than srk.name has: one of the \
-                     two is wrong. Is that file damaged, or is somebody tampering with the SPI bus? Nothing was \
-                     changed; `firstboot reset` starts over",
+                    "the TPM loads the identity's key, but reports another storage root key than the one in srk.name: \
+                     one of the two is wrong. Is that file damaged, or is somebody tampering with the SPI bus? Nothing \
+                     was changed; `firstboot reset` starts over",
                 ));
             }
         }

@@ -23,7 +23,7 @@ pub enum Step {
     RepairStore,
     /// Reset the counter of failed tries.
     ResetLockout,
-    /// Ask the TPM which storage root keys it can make.
+    /// Ask the TPM which storage root keys it can create.
     ExaminePrimaries,
     /// Check whether the storage root key takes an empty authorization value.
     TryRootKey,
@@ -126,9 +126,9 @@ impl Step {
         match self {
             Self::Stop(_, _, why) | Self::Wait(_, why) | Self::Serve(_, why) => why.clone(),
             Self::RemoveStaging => "removing an unfinished identity".into(),
-            Self::RepairStore => "repairing a token store after an interrupted upgrade".into(),
+            Self::RepairStore => "repairing the token store after an interrupted upgrade".into(),
             Self::ResetLockout => "resetting the TPM's count of failed tries".into(),
-            Self::ExaminePrimaries => "asking the TPM which storage root keys it can make".into(),
+            Self::ExaminePrimaries => "asking the TPM which storage root keys it can create".into(),
             Self::TryRootKey => {
                 "checking whether the storage root key has an authorization value".into()
             }

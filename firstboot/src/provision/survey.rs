@@ -220,7 +220,9 @@ fn defective(identity: &Identity, defect: String) -> Result<IdentityState> {
         Contents::Nothing => IdentityState::Absent,
         Contents::Ours => IdentityState::Defective(defect),
         Contents::Others(what) => IdentityState::Foreign(what),
-        Contents::Both(what) => IdentityState::Foreign(format!("{what}; and of ours, {defect}")),
+        Contents::Both(what) => IdentityState::Foreign(format!(
+            "{what}. firstboot's own identity there is unusable: {defect}"
+        )),
     })
 }
 
@@ -334,8 +336,8 @@ fn offer(
     let offer = match (settings.enrollment.method, accepted) {
         (Method::Offline, _) => {
             let clock = Clock::read();
-            // If its certificate is gone, a reply is opened again; one that was worth less, as soon as the accepted
-            // certificate is worthless.
+            // If its certificate is gone, a reply is opened again; one that held a lesser certificate, as soon as the
+            // accepted certificate is worthless.
             let opened = match accepted {
                 Some(accepted) => identity.opened_replies(accepted)?,
                 None => OpenedReplies::default(),

@@ -20,8 +20,8 @@ impl Settings {
         check_thing_name(&self.thing_name).map_err(Error::settings)?;
         if self.thing_name.len() > MAX_NAME_ATTRIBUTE {
             self.remarks.push(format!(
-                "thing_name has {} characters; as the common name of the request it should have {MAX_NAME_ATTRIBUTE} at \
-                 most (RFC 5280), and a CA may refuse it: take a shorter one",
+                "thing_name has {} characters; the request's common name should have at most {MAX_NAME_ATTRIBUTE} (RFC \
+                 5280), and a CA may refuse it: choose a shorter name",
                 self.thing_name.len()
             ));
         }
@@ -38,7 +38,7 @@ impl Subject {
             let limit = if key == "C" { 2 } else { MAX_NAME_ATTRIBUTE };
             if value.chars().count() > limit || value.chars().any(char::is_control) {
                 return Err(Error::settings(format!(
-                    "subject.{key}: {value:?} has more than {limit} characters, or control characters"
+                    "subject.{key}: {value:?} is longer than {limit} characters or contains control characters"
                 )));
             }
         }
@@ -49,7 +49,7 @@ impl Subject {
             .count();
         if !self.country.is_empty() && letters != 2 {
             return Err(Error::settings(format!(
-                "subject.C: {:?} is not a country code of two capital letters",
+                "subject.C: {:?} is not a country code of two upper-case letters",
                 self.country
             )));
         }
@@ -66,7 +66,7 @@ pub(super) fn board_value(name: &str, path: &str, layout: &Layout) -> Result<Opt
     };
     value.map(Some).ok_or_else(|| {
         Error::settings(format!(
-            "{path} uses ${{{name}}}, and this board has none; use another placeholder or a plain value"
+            "{path} uses ${{{name}}}, but this board has none: use another placeholder or a plain value"
         ))
     })
 }

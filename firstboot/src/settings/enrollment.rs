@@ -28,11 +28,11 @@ const LATER: [&str; 5] = [
     "ek_certificate",
 ];
 
-/// How a certificate is got.
+/// How the device gets its certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Enrollment {
-    /// The way.
+    /// The method.
     pub method: Method,
     /// SHA-256 of the CA certificates whose keys may sign a wrapped reply; if empty, no reply is accepted.
     #[serde(deserialize_with = "fingerprints")]
@@ -72,11 +72,11 @@ impl Default for Enrollment {
     }
 }
 
-/// The ways to a certificate.
+/// The methods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// The operator takes the request from the boot partition and puts the certificate there.
+    /// The operator takes the request from the boot partition and saves the certificate there.
     #[default]
     Offline,
     /// AWS IoT Core issues it over the network, to a device with the fleet's claim certificate.
@@ -102,14 +102,18 @@ impl Enrollment {
         let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
         if name.len() > MAX_TEMPLATE_NAME || !name.chars().all(plain) {
             return wrong(format!(
-                "template_name: {name:?} is not valid; AWS IoT allows {MAX_TEMPLATE_NAME} letters, digits, '_' and '-'"
+                "template_name: {name:?} is not valid; AWS IoT allows up to {MAX_TEMPLATE_NAME} letters, digits, '_' \
+                 and '-'"
             ));
         }
         if self.port == 0 {
-            return wrong("port: 0 is not valid; AWS IoT's are 8883 and 443".into());
+            return wrong("port: 0 is not valid; AWS IoT uses 8883 and 443".into());
         }
         if self.spread_seconds > MAX_SPREAD {
-            return wrong(format!("spread_seconds: at most {MAX_SPREAD}"));
+            return wrong(format!(
+                "spread_seconds: {} is more than a day ({MAX_SPREAD})",
+                self.spread_seconds
+            ));
         }
         if !self.http_proxy.is_empty() && self.proxy().is_none() {
             return wrong(format!(
@@ -144,8 +148,8 @@ pub fn check_parameter(key: &str, value: &str) -> Result<()> {
     let (most_key, most_value) = MAX_PARAMETER;
     if key.is_empty() || key.len() > most_key || value.len() > most_value {
         return Err(Error::settings(format!(
-            "enrollment.template_parameters.{key}: AWS IoT allows {most_key} characters in a parameter's name and \
-             {most_value} in its value"
+            "enrollment.template_parameters.{key}: AWS IoT allows at most {most_key} characters in a parameter's name \
+             and {most_value} in its value"
         )));
     }
     Ok(())

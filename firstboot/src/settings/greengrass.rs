@@ -15,7 +15,7 @@ impl Greengrass {
     /// Refuses what cannot work. Returns a remark about what may work, but not for long or not everywhere.
     pub(super) fn check(&self) -> Result<Vec<String>> {
         let v1 = self.edition == Edition::V1;
-        let region = "a region's name such as \"eu-central-1\", in small letters";
+        let region = "a region's name in lower case, such as \"eu-central-1\"";
         let host = "a host name alone, without \"https://\", port or path";
         type Form = fn(&str) -> bool;
         let values: [(&str, &str, bool, Form, &str); 5] = [
@@ -96,7 +96,7 @@ fn check_endpoint(
         None => return Ok(None),
         Some(Err(NoEndpoint)) => {
             return Err(format!(
-                "is below a domain of AWS's, but no endpoint of AWS IoT. {}",
+                "is in one of AWS's domains, but is not an AWS IoT endpoint. {}",
                 ask(wanted)
             ));
         }
@@ -112,7 +112,7 @@ fn check_endpoint(
     }
     if endpoint.region != region {
         return Err(format!(
-            "is in another region than greengrass.aws_region, {region:?}. Correct the region, or the endpoint: {}",
+            "is in another region, not in greengrass.aws_region ({region:?}). Correct the region or the endpoint: {}",
             ask(wanted)
         ));
     }
@@ -125,8 +125,8 @@ fn check_endpoint(
     }
     Ok(endpoint.is_legacy.then(|| {
         format!(
-            "has no \"-ats\" in it: AWS IoT no longer supports the root of these older endpoints' certificates, and \
-             Amazon's own have not signed them. {}",
+            "has no \"-ats\": AWS IoT no longer supports the root of these older endpoints' certificates, which do not \
+             chain up to Amazon's roots. {}",
             ask(wanted)
         )
     }))
@@ -252,7 +252,7 @@ mod tests {
         );
         refused(
             |s| s.iot_data_endpoint = "bucket.s3.eu-central-1.amazonaws.com".into(),
-            &["no endpoint of AWS IoT"],
+            &["not an AWS IoT endpoint"],
         );
     }
 

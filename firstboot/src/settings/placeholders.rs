@@ -20,7 +20,7 @@ pub fn expand(
         let value = value(name)?;
         done.push_str(&value.ok_or_else(|| {
             unknown(&format!(
-                "uses ${{{name}}}, and there is no such placeholder"
+                "uses ${{{name}}}, but there is no such placeholder"
             ))
         })?);
         rest = after;

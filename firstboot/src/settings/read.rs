@@ -37,7 +37,7 @@ impl Settings {
             let tree: Value = serde_json::from_slice(&text).context(ErrorKind::Settings, at)?;
             if has_list(&tree, &[]) {
                 return Err(Error::settings(format!(
-                    "{}: there is a list in it ([ ]); settings have names",
+                    "{}: it contains a list ([ ]), but settings have names; only enrollment.issuers is a list",
                     path.display()
                 )));
             }

@@ -123,7 +123,7 @@ impl Library {
         let pkcs11 = self.pkcs11()?;
         pkcs11
             .init_token(cryptoki_slot(slot)?, &so_pin, TOKEN_LABEL)
-            .pkcs11_context(|| "cannot make the PKCS#11 token".into())?;
+            .pkcs11_context(|| "cannot create the PKCS#11 token".into())?;
         let session = self.session(slot)?;
         session
             .login(UserType::So, Some(&so_pin))
@@ -143,8 +143,8 @@ impl Library {
                 "the TPM is in dictionary-attack lockout: `firstboot tpm` says when it ends",
             )),
             Err(Pkcs11Error::Pkcs11(RvError::PinIncorrect, _)) => Err(Error::other(
-                "the token refuses the PIN in its identity directory: somebody changed one of \
-                 them. `firstboot reset` makes a new identity",
+                "the token refuses the identity's PIN: somebody has changed one of the two. Start over with `firstboot \
+                 reset`",
             )),
             Err(e) => Err(e).context(ErrorKind::Other, || "cannot log in to the token".into()),
         }
@@ -214,7 +214,7 @@ impl<T> Pkcs11Context<T> for std::result::Result<T, Pkcs11Error> {
 fn point_library_at(store: &Store) -> Result<()> {
     files::make_directory(&store.locks, 0o700)?;
     std::env::set_current_dir(&store.locks).context(ErrorKind::CannotWrite, || {
-        format!("cannot go to {}", store.locks.display())
+        format!("cannot change to the directory {}", store.locks.display())
     })?;
     let settings: [(&str, &Path); 3] = [
         ("TPM2_PKCS11_STORE", &store.directory),
@@ -230,7 +230,9 @@ fn point_library_at(store: &Store) -> Result<()> {
 }
 
 fn cryptoki_slot(id: u64) -> Result<Slot> {
-    Slot::try_from(id).context(ErrorKind::Other, || format!("the slot number {id}"))
+    Slot::try_from(id).context(ErrorKind::Other, || {
+        format!("slot number {id} is not valid")
+    })
 }
 
 fn auth(pin: &Pin) -> AuthPin {

@@ -58,7 +58,7 @@ impl Login {
         let (public, _private) = self
             .session
             .generate_key_pair(&mechanism, &public, &private)
-            .pkcs11_context(|| format!("cannot make the {kind} key pair"))?;
+            .pkcs11_context(|| format!("cannot generate the {kind} key pair"))?;
         self.read_public_key(public)
     }
 
@@ -79,7 +79,7 @@ impl Login {
                 Ok(area.to_vec())
             }
             _ => Err(Error::other(
-                "the PKCS#11 library does not tell the key's TPM2B_PUBLIC: is it tpm2-pkcs11?",
+                "the PKCS#11 library does not return the key's TPM2B_PUBLIC: is it tpm2-pkcs11?",
             )),
         }
     }
@@ -171,7 +171,7 @@ impl Login {
         ];
         self.session
             .create_object(&template)
-            .pkcs11_context(|| format!("cannot put a certificate ({label}) into the token"))?;
+            .pkcs11_context(|| format!("cannot store a certificate ({label}) in the token"))?;
         Ok(())
     }
 
@@ -209,8 +209,8 @@ impl Login {
         match self.find(class, OBJECT_LABEL)?.as_slice() {
             [one] => Ok(*one),
             found => Err(Error::other(format!(
-                "the token has {} objects of class {class} labelled {OBJECT_LABEL} instead of one: \
-                 somebody changed it. `firstboot reset` makes a new identity",
+                "the token has {} objects of class {class} labelled {OBJECT_LABEL} instead of one: somebody has \
+                 changed it. Start over with `firstboot reset`",
                 found.len()
             ))),
         }

@@ -31,7 +31,7 @@ pub fn record(directory: &Path) -> Result<()> {
         )
         .context(ErrorKind::Other, recording)?;
     let changed = with_line(&config)
-        .ok_or_else(|| Error::other(format!("{}: unknown form of configuration", recording())))?;
+        .ok_or_else(|| Error::other(format!("{}: unknown configuration format", recording())))?;
     database
         .execute(
             "UPDATE tokens SET config = ?1 WHERE label = ?2",

@@ -50,7 +50,9 @@ impl StoredKey {
         let [public, _] = &self.key;
         // Without its size.
         let area = PublicArea::parse(public.get(2..).unwrap_or_default());
-        let area = area.context(ErrorKind::Other, || "the key in the token's store".into())?;
+        let area = area.context(ErrorKind::Other, || {
+            "cannot parse the key in the token's store".into()
+        })?;
         Ok(area.public_key().clone())
     }
 
@@ -177,7 +179,7 @@ impl Attributes {
             .filter(|bytes| !bytes.is_empty())
             .ok_or_else(|| {
                 Error::other(format!(
-                    "the key in the token's store has no attribute {attribute:#x}: was it made by another library?"
+                    "the key in the token's store has no attribute {attribute:#x}: was it created by another library?"
                 ))
             })
     }

@@ -31,7 +31,7 @@ impl Tokens {
                 Ok(Self::default())
             }
             found => found.context(ErrorKind::Other, || {
-                format!("cannot read which tokens {} has", database.display())
+                format!("cannot list the tokens in {}", database.display())
             }),
         }
     }

@@ -65,7 +65,8 @@ pub struct Channel<'a> {
 impl Tpm {
     /// Opens one below the storage root key of this Name: two TPM commands.
     pub fn channel(&mut self, srk_name: &str) -> Result<Channel<'_>> {
-        let gone = || Error::other("the key at 0x81000001 is not the storage root key any more");
+        let gone =
+            || Error::other("the key at 0x81000001 is no longer the identity's storage root key");
         let srk = self.open_srk()?.ok_or_else(gone)?;
         // Whoever owns the salt's key can decrypt everything, so a key substituted on the bus would reveal it all. This
         // is therefore the Name that the stack computes from the public key to which it encrypts the salt (tpm2-tss,
@@ -162,11 +163,11 @@ impl Channel<'_> {
 
     /// Makes the endorsement key, which is the same each time, and compares it with the certificate's.
     fn endorsement_key(&mut self, wanted: &PublicKey) -> Result<KeyHandle> {
-        let what = "cannot make the endorsement key";
+        let what = "cannot create the endorsement key";
         let kind = match wanted.key_type() {
             Some(KeyType::EccP256) => AsymmetricAlgorithmSelection::Ecc(EccCurve::NistP256),
             Some(KeyType::Rsa2048) => AsymmetricAlgorithmSelection::Rsa(RsaKeyBits::Rsa2048),
-            None => return Err(Error::other(format!("{what}: it is of no known kind"))),
+            None => return Err(Error::other(format!("{what}: its type is not supported"))),
         };
         // Templates L-1 and L-2 of the TCG EK Credential Profile, §B.3.3 and §B.3.4.
         let template =
@@ -181,8 +182,8 @@ impl Channel<'_> {
         self.loaded.push(made.key_handle.into());
         if public_key(&made.out_public).as_ref() != Some(wanted) {
             return Err(Error::other(
-                "the TPM's endorsement key is not the one that its certificate is for: was it made by another \
-                 template, or has the endorsement seed been changed?",
+                "the EK certificate is not for the TPM's endorsement key: was the key created from another template, \
+                 or has the endorsement seed been changed?",
             ));
         }
         Ok(made.key_handle)
@@ -232,7 +233,7 @@ impl Channel<'_> {
         self.tpm
             .context
             .tr_sess_set_attributes(self.session, attributes, mask)
-            .map_err(|e| failed("cannot have the TPM's answers encrypted", e))
+            .map_err(|e| failed("cannot have the TPM encrypt its responses", e))
     }
 
     /// Makes room. An object that cannot be flushed is gone already.
@@ -259,7 +260,7 @@ pub(super) fn content(bytes: &[u8]) -> Result<&[u8]> {
             Ok(rest)
         }
         _ => Err(Error::other(
-            "the token's store or a reply has a TPM object of a wrong size",
+            "the token's store or a reply contains a TPM object of the wrong size",
         )),
     }
 }

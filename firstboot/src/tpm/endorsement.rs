@@ -66,7 +66,7 @@ impl Tpm {
             let index = place.certificate;
             match self.read_certificate(index) {
                 Ok(Some(certificate)) => return Ok(Ok(certificate)),
-                Ok(None) => reasons.push(format!("NV index {index:#010x} holds no certificate")),
+                Ok(None) => reasons.push(format!("NV index {index:#010x} contains no certificate")),
                 Err(e) => {
                     let e = failed(&format!("cannot read NV index {index:#010x}"), e);
                     // A refusal by the TPM is a fact about the TPM.

@@ -34,7 +34,9 @@ impl Tpm {
             .get_capability(CapabilityType::Handles, TPM2_PERSISTENT_FIRST, MANY)
             .map_err(|e| failed("cannot list the TPM's persistent objects", e))?;
         let CapabilityData::Handles(list) = data else {
-            return Err(Error::other("the TPM lists something else than handles"));
+            return Err(Error::other(
+                "the TPM returned something other than handles",
+            ));
         };
         list.into_inner()
             .into_iter()
@@ -69,9 +71,11 @@ fn meaning(handle: u32) -> &'static str {
     match handle {
         srk::HANDLE => "storage root key: the parent of the PKCS#11 token",
         0x8100_0000..=0x8100_FFFF => {
-            "storage hierarchy; tpm2_ptool 1.9 leaves one at each init: not firstboot's"
+            "storage hierarchy: not firstboot's; tpm2_ptool 1.9 leaves one here at each init"
         }
-        0x8101_0000..=0x8101_FFFF => "endorsement key, of the vendor or the operating system",
+        0x8101_0000..=0x8101_FFFF => {
+            "endorsement key, from the manufacturer or the operating system"
+        }
         0x8102_0000..=0x817F_FFFF => "owner's range: not firstboot's",
         _ => "platform's range: not firstboot's",
     }

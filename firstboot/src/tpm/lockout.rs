@@ -27,12 +27,13 @@ pub fn reset(tcti: &str) -> Result<()> {
             "cannot reset the TPM's dictionary-attack lockout: {what}: response code {code:#x}"
         ))
     };
-    let name = CString::new(tcti).map_err(|_| Error::settings("the TCTI has a NUL in it"))?;
+    let name =
+        CString::new(tcti).map_err(|_| Error::settings("the TCTI contains a NUL character"))?;
     let mut transport: *mut c::TSS2_TCTI_CONTEXT = ptr::null_mut();
     // SAFETY: `name` outlives the call; the library sets `transport` or returns an error.
     let code = unsafe { c::Tss2_TctiLdr_Initialize(name.as_ptr(), &mut transport) };
     if code != 0 {
-        return Err(failed("opening the TPM", code));
+        return Err(failed("cannot open the TPM", code));
     }
     let mut esys: *mut c::ESYS_CONTEXT = ptr::null_mut();
     // SAFETY: `transport` was made above and lives until it is finalised below, after `esys`; both

@@ -74,7 +74,7 @@ fn parse_tcti(tcti: &str) -> Result<TctiNameConf> {
         "tabrmd" => TabrmdConfig::from_str(configuration).map(TctiNameConf::Tabrmd),
         _ => {
             return Err(Error::settings(format!(
-                "the TCTI {tcti:?} is none of device:…, swtpm:…, mssim:…, tabrmd:…"
+                "the TCTI {tcti:?} is not supported: use device:…, swtpm:…, mssim:… or tabrmd:…"
             )));
         }
     };

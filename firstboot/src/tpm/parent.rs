@@ -49,7 +49,10 @@ impl Tpm {
             match tpm.try_to_load(key, private, public) {
                 Ok(()) => Ok(true),
                 Err(e) if is_about_the_object(&e) => Ok(false),
-                Err(e) => Err(failed("cannot try to load the token's key", e)),
+                Err(e) => Err(failed(
+                    "cannot test whether the TPM loads the token's key",
+                    e,
+                )),
             }
         };
         if let Some(key) = self.open_srk()? {
@@ -80,7 +83,7 @@ impl Tpm {
 }
 
 fn gone(what: &str) -> Error {
-    Error::other(format!("{what}: the key is gone meanwhile"))
+    Error::other(format!("{what}: the key is no longer there"))
 }
 
 fn kind(error: &tss_esapi::Error) -> Option<Kind> {

@@ -30,7 +30,7 @@ pub struct Identification {
     pub model: String,
     /// Major and minor version: upper and lower half of TPM_PT_FIRMWARE_VERSION_1.
     pub firmware: (u16, u16),
-    /// TPM_PT_FIRMWARE_VERSION_2: the vendor's build number.
+    /// TPM_PT_FIRMWARE_VERSION_2: the manufacturer's build number.
     pub firmware_build: u32,
     /// The library specification's revision × 100, such as 138.
     pub revision: u32,
@@ -105,10 +105,9 @@ impl Lockout {
             seconds => format!("one is forgotten every {seconds} s"),
         };
         Some(format!(
-            "{} of {} tries before the TPM's dictionary-attack lockout are used up, and firstboot cannot reset them, \
-             since somebody has set the lockout authorization. A wrong PIN counts, and so does a plug that is pulled \
-             while the key is in use; {forgotten}. Whoever has that authorization resets them with \
-             `tpm2_dictionarylockout -c -p …`",
+            "the TPM has counted {} of {} failed tries before its dictionary-attack lockout ({forgotten}). Its lockout \
+             authorization is set, so firstboot cannot reset the count: reset it with `tpm2_dictionarylockout -c -p \
+             …`",
             self.counter, self.max_tries
         ))
     }
@@ -167,7 +166,7 @@ impl Tpm {
             )),
             _ => Err(Error::new(
                 ErrorKind::NoTpm,
-                "the TPM answers TPM2_GetCapability with something else",
+                "the TPM answered TPM2_GetCapability with something other than properties",
             )),
         }
     }

@@ -14,7 +14,7 @@ impl Channel<'_> {
     /// Signs a SHA-256 digest with an RSA key: RSASSA-PSS with SHA-256 and whatever salt the TPM uses (TPM 2.0 Library,
     /// Part 1 §B.7, Part 3 §20.2). Four TPM commands including the drop.
     pub fn sign_pss(mut self, key: Stored<'_>, auth: &[u8], digest: &[u8]) -> Result<Vec<u8>> {
-        let what = "cannot make an RSA-PSS signature with the TPM";
+        let what = "cannot create an RSA-PSS signature with the TPM";
         let digest = Digest::try_from(digest).map_err(|e| failed(what, e))?;
         let scheme = SignatureScheme::RsaPss {
             hash_scheme: HashScheme::new(HashingAlgorithm::Sha256),
@@ -44,7 +44,9 @@ impl Channel<'_> {
             .map_err(|e| failed(what, e))?;
         match signature {
             Signature::RsaPss(signature) => Ok(signature.signature().value().to_vec()),
-            _ => Err(Error::other(format!("{what}: it made another one"))),
+            _ => Err(Error::other(format!(
+                "{what}: it returned another kind of signature"
+            ))),
         }
     }
 }

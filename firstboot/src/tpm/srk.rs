@@ -126,7 +126,7 @@ impl Tpm {
             }
         }
         Err(Error::other(
-            "the TPM does not make the storage root key that it made just before",
+            "the TPM no longer creates the storage root key that it created a moment ago",
         ))
     }
 
@@ -137,14 +137,14 @@ impl Tpm {
         work: impl FnOnce(&mut Self, KeyHandle) -> Result<T>,
     ) -> Result<T> {
         let public = template(no_da).context(ErrorKind::Other, || {
-            "the storage root key's template".into()
+            "cannot build the storage root key's template".into()
         })?;
         let primary = self
             .context
             .execute_with_session(Some(AuthSession::Password), |context| {
                 context.create_primary(Hierarchy::Owner, public, None, None, None, None)
             })
-            .map_err(|e| failed("cannot make the storage root key", e))?
+            .map_err(|e| failed("cannot create the storage root key", e))?
             .key_handle;
         let done = work(self, primary);
         // With or without success: transient memory is scarce without a resource manager.
@@ -237,5 +237,7 @@ pub(super) fn template(no_da: bool) -> tss_esapi::Result<Public> {
 }
 
 fn handle() -> Result<PersistentTpmHandle> {
-    PersistentTpmHandle::new(HANDLE).context(ErrorKind::Other, || "0x81000001".into())
+    PersistentTpmHandle::new(HANDLE).context(ErrorKind::Other, || {
+        "cannot use the handle 0x81000001".into()
+    })
 }

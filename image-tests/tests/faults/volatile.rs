@@ -47,14 +47,14 @@ fn overlay(at: &Path, upper: &Path, options: &str) -> Result<()> {
 
 #[test]
 fn in_a_tmpfs_nothing_is_made() -> Result<()> {
-    refuses("/var", "lies in memory (tmpfs)", |at| {
+    refuses("/var", "is in memory (tmpfs)", |at| {
         mount(&["-t", "tmpfs", "none", text(at)?])
     })
 }
 
 #[test]
 fn in_a_ramfs_nothing_is_made() -> Result<()> {
-    refuses("/var/lib", "lies in memory (ramfs)", |at| {
+    refuses("/var/lib", "is in memory (ramfs)", |at| {
         mount(&["-t", "ramfs", "none", text(at)?])
     })
 }
@@ -62,7 +62,7 @@ fn in_a_ramfs_nothing_is_made() -> Result<()> {
 /// As volatile-binds does: a directory of a tmpfs, bind-mounted.
 #[test]
 fn in_a_volatile_bind_nothing_is_made() -> Result<()> {
-    refuses("/var/lib", "lies in memory (tmpfs)", |at| {
+    refuses("/var/lib", "is in memory (tmpfs)", |at| {
         let elsewhere = at.with_file_name("volatile");
         fs::create_dir_all(&elsewhere)?;
         mount(&["-t", "tmpfs", "none", text(&elsewhere)?])?;

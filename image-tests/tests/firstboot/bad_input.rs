@@ -157,7 +157,7 @@ fn addresses_that_contradict_each_other_are_refused() -> Result<()> {
                 s["greengrass"]["iot_data_endpoint"] =
                     json!("greengrass.eu-central-1.amazonaws.com");
             },
-            ["greengrass.iot_data_endpoint", "no endpoint of AWS IoT"],
+            ["greengrass.iot_data_endpoint", "not an AWS IoT endpoint"],
         ),
     ];
     for (change, words) in cases {
@@ -227,7 +227,10 @@ fn a_serial_number_with_a_path_is_refused() -> Result<()> {
 
 #[test]
 fn settings_of_ten_mebibytes_are_refused() -> Result<()> {
-    refuses_text(vec![b' '; 10 * 1024 * 1024], &["has more than 65536 bytes"])
+    refuses_text(
+        vec![b' '; 10 * 1024 * 1024],
+        &["is larger than 65536 bytes"],
+    )
 }
 
 #[test]

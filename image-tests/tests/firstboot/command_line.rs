@@ -277,13 +277,13 @@ fn systemd_is_told_the_current_step() -> Result<()> {
         told += &String::from_utf8_lossy(&buffer[..length]);
     }
     assert!(
-        told.contains("STATUS=making the ECC P-256 key in the TPM"),
+        told.contains("STATUS=generating the ECC P-256 key in the TPM"),
         "{told}"
     );
     // The log has the same before the step, and its duration after it.
     let line = |text: &str| outcome.stderr.lines().position(|line| line.contains(text));
-    let before = line("making the ECC P-256 key in the TPM …");
-    let after = line("making the ECC P-256 key in the TPM: done in");
+    let before = line("generating the ECC P-256 key in the TPM …");
+    let after = line("generating the ECC P-256 key in the TPM: done in");
     assert!(before.is_some() && before < after, "{}", outcome.stderr);
     Ok(())
 }

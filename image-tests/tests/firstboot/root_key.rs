@@ -257,7 +257,7 @@ fn the_last_tries_are_left_to_their_owner() -> Result<()> {
     device.tpm.set_lockout_auth("theirs")?;
     device.tpm.occupy(&["-G", "rsa2048"])?;
     let outcome = device.run(&["provision"])?;
-    assert_ends(&outcome, exit::WAITING, "1 of 3 tries");
+    assert_ends(&outcome, exit::WAITING, "1 of 3 failed tries");
     assert_eq!(device.tpm.lockout_counter()?, 1);
     assert!(!device.exists(STORE));
     Ok(())
@@ -274,7 +274,7 @@ fn tries_that_somebody_else_has_to_reset_are_reported() -> Result<()> {
     assert!(!device.run(&["provision"])?.stderr.contains("tries"));
     device.tpm.use_up_one_try()?;
     device.tpm.use_up_one_try()?;
-    let words = "2 of 8 tries before the TPM's dictionary-attack lockout";
+    let words = "2 of 8 failed tries before its dictionary-attack lockout";
     assert_ends(&device.run(&["provision"])?, exit::DONE, words);
     assert!(device.succeed(&["status"])?.contains(words));
     device.enroll_with(&Authority::new()?)?;

@@ -29,7 +29,7 @@ fn settings_that_do_not_work_everywhere_cause_a_warning() -> Result<()> {
     let warnings = warnings(&log);
     assert_eq!(warnings.len(), 2, "{log}");
     assert!(warnings[0].contains("65 characters"), "{log}");
-    assert!(warnings[1].contains("no \"-ats\" in it"), "{log}");
+    assert!(warnings[1].contains("no \"-ats\": "), "{log}");
     Ok(())
 }
 

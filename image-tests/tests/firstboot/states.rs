@@ -231,7 +231,7 @@ fn a_swapped_tpm_gets_a_new_identity() -> Result<()> {
     other.succeed(&["provision"])?;
     device.tcti = Some(other.tpm.tcti());
     let outcome = device.run(&["enroll"])?;
-    assert_ends(&outcome, exit::WAITING, "made by another TPM");
+    assert_ends(&outcome, exit::WAITING, "created with another TPM");
     assert!(device.exists("/var/lib/tpm2_pkcs11.orphan-1/pin"));
     assert!(device.exists("/var/lib/tpm2_pkcs11/pin"));
     assert_eq!(other.tpm.persistent_handles()?, [SRK]);

@@ -42,7 +42,7 @@ fn a_store_that_was_there_before_is_left_alone() -> Result<()> {
         assert_stops(&device, &format!("the token {label:?} of another program"))?;
         for _ in 0..3 {
             device.succeed(&["reset"])?;
-            assert_stops(&device, "set TPM2_PKCS11_STORE for them")?;
+            assert_stops(&device, "set TPM2_PKCS11_STORE to its new place")?;
         }
         let labels = pkcs11_tool::token_labels(&store(&device, STORE)?)?;
         assert_eq!(labels, [label]);

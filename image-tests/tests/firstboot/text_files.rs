@@ -139,9 +139,12 @@ fn a_root_path_that_is_not_a_file_is_a_settings_error() -> Result<()> {
     fs::remove_file(&path)?;
     let request = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n";
     for (content, words) in [
-        (vec![b'\n'; 64 * 1024 + 1], "has more than 65536 bytes"),
+        (vec![b'\n'; 64 * 1024 + 1], "is larger than 65536 bytes"),
         (Vec::new(), "it is empty"),
-        (request.into(), "it contains a CERTIFICATE REQUEST"),
+        (
+            request.into(),
+            "it contains a block \"CERTIFICATE REQUEST\"",
+        ),
         (b"<html>".to_vec(), "it is HTML"),
     ] {
         device.write(ROOT_CA, content)?;

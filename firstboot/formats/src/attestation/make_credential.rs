@@ -40,15 +40,18 @@ impl EkPublic {
     pub fn new(key: PKey<Public>) -> Result<Self, String> {
         match key.id() {
             Id::RSA if key.bits() == RSA_BITS => Ok(Self(key)),
-            Id::RSA => Err(format!("an RSA EK of {} bits, not 2048", key.bits())),
+            Id::RSA => Err(format!(
+                "its EK is an RSA key of {} bits, not 2048",
+                key.bits()
+            )),
             Id::EC => {
                 let curve = key.ec_key().ok().and_then(|key| key.group().curve_name());
                 match curve {
                     Some(Nid::X9_62_PRIME256V1) => Ok(Self(key)),
-                    _ => Err("an EK on another curve than P-256".into()),
+                    _ => Err("its EK is on another curve, not P-256".into()),
                 }
             }
-            _ => Err("an EK that is neither RSA nor on P-256".into()),
+            _ => Err("its EK is neither RSA nor on P-256".into()),
         }
     }
 

@@ -55,10 +55,10 @@ impl PublicArea {
         let (key_type, public_key) = match kind {
             ALG_ECC => (KeyType::EccP256, rest.ecc()?),
             ALG_RSA => (KeyType::Rsa2048, rest.rsa()?),
-            other => return Err(format!("a key of type {other:#06x} is neither ECC nor RSA")),
+            other => return Err(format!("its type, {other:#06x}, is neither ECC nor RSA")),
         };
         if !rest.0.is_empty() {
-            return Err(format!("it has {} bytes too many at the end", rest.0.len()));
+            return Err(format!("it has trailing bytes: {}", rest.0.len()));
         }
         Ok(Self {
             bytes: bytes.to_vec(),
@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
             let coordinate = self.tpm2b()?;
             let zeros = COORDINATE
                 .checked_sub(coordinate.len())
-                .ok_or("a coordinate has more than 32 bytes")?;
+                .ok_or("a coordinate is longer than 32 bytes")?;
             point.resize(point.len() + zeros, 0);
             point.extend(coordinate);
         }
@@ -153,14 +153,14 @@ impl<'a> Reader<'a> {
 
     /// The rest of TPMS_RSA_PARMS (§12.2.3.5), and TPM2B_PUBLIC_KEY_RSA (§11.2.4.5).
     fn rsa(&mut self) -> Result<PublicKey, String> {
-        self.expect(8 * MODULUS as u16, "number of bits")?;
+        self.expect(8 * MODULUS as u16, "key size")?;
         let exponent = match u32::from(self.number()?) << 16 | u32::from(self.number()?) {
             0 | USUAL_EXPONENT => USUAL_EXPONENT.to_be_bytes(),
             other => return Err(format!("its public exponent is {other}, not 65537")),
         };
         let modulus = self.tpm2b()?;
         if modulus.len() != MODULUS || modulus.first().is_none_or(|&b| b < 0x80) {
-            return Err("its modulus does not have 2048 bits".into());
+            return Err("its modulus is not 2048 bits long".into());
         }
         PublicKey::from_rsa(modulus, &exponent).map_err(|e| e.to_string())
     }
@@ -244,7 +244,7 @@ mod tests {
                 assert!(refused(&area[..length]).contains("too early"), "{length}");
             }
             let longer = [&area[..], &[0]].concat();
-            assert!(refused(&longer).contains("1 bytes too many"));
+            assert!(refused(&longer).contains("trailing bytes: 1"));
             let with_size = [&(area.len() as u16).to_be_bytes()[..], &area].concat();
             PublicArea::parse(&with_size).unwrap_err();
             let changed = |at: usize, to: u8| {

@@ -85,14 +85,14 @@ impl Reply {
             version: u32,
         }
         if text.len() > MAX_REPLY {
-            return Err(format!("it has more than {MAX_REPLY} bytes"));
+            return Err(format!("it is larger than {MAX_REPLY} bytes"));
         }
         let no_reply = |e: serde_json::Error| printable(format!("it is not a wrapped reply: {e}"));
         let Versioned { version } = serde_json::from_slice(text).map_err(no_reply)?;
         if version != VERSION {
             return Err(format!(
-                "it has version {version}, but this firstboot reads only version {VERSION}: use the \
-                 firstboot-station of its own release"
+                "it has version {version}, but this firstboot reads only version {VERSION}: use the firstboot-station \
+                 of the same release"
             ));
         }
         let reply: Self = serde_json::from_slice(text).map_err(no_reply)?;
@@ -114,7 +114,7 @@ impl Reply {
         ] {
             if !good {
                 return Err(format!(
-                    "it is not a wrapped reply: {field} has a wrong size"
+                    "it is not a wrapped reply: {field} has the wrong size"
                 ));
             }
         }
@@ -157,13 +157,13 @@ impl Reply {
         }
         if &self.key_name != key_name {
             return Err(
-                "it is for another key than this device's: was it made from this device's current request?"
+                "it is for another key, not this device's: was it made from the device's current request?"
                     .into(),
             );
         }
         if &self.ek_certificate_sha256 != ek_sha256 {
             return Err(format!(
-                "it is for another TPM (EK certificate {}) than this device's ({})",
+                "it is for another TPM (EK certificate {}), not this device's ({})",
                 to_hex(&self.ek_certificate_sha256),
                 to_hex(ek_sha256)
             ));

@@ -35,7 +35,7 @@ impl Reply {
         let mut nonce = [0; NONCE];
         rand_bytes(&mut credential[..])
             .and_then(|()| rand_bytes(&mut nonce))
-            .map_err(|e| format!("no random bytes: {e}"))?;
+            .map_err(|e| format!("cannot get random bytes: {e}"))?;
         let (credential_blob, secret) =
             make_credential(contents.ek, &contents.key_name, &credential)?;
         let mut reply = Self {
@@ -69,7 +69,7 @@ impl Reply {
             &contents.ek_sha256,
         )?;
         if reply.json()?.len() > super::MAX_REPLY {
-            return Err("the certificate's chain is too long for a reply".into());
+            return Err("the certificate's chain is too large for a reply".into());
         }
         Ok(reply)
     }
@@ -237,11 +237,11 @@ mod tests {
         assert!(changed("version", 2.into()).contains("version 2"));
         assert!(changed("mode", 1.into()).contains("unknown field `mode`"));
         assert!(changed("key_name", "00".into()).contains("68 hexadecimal digits"));
-        assert!(changed("nonce", "AA==".into()).contains("nonce has a wrong size"));
+        assert!(changed("nonce", "AA==".into()).contains("nonce has the wrong size"));
         assert!(changed("ciphertext", "AA==".into()).contains("ciphertext"));
-        assert!(changed("secret", "ACA=".into()).contains("secret has a wrong size"));
+        assert!(changed("secret", "ACA=".into()).contains("secret has the wrong size"));
         assert!(changed("credential_blob", "!".into()).contains("base64"));
-        assert!(changed("thing_name", "\u{7}".repeat(MAX).into()).contains("more than"));
+        assert!(changed("thing_name", "\u{7}".repeat(MAX).into()).contains("larger than"));
         let mut fewer = json.clone();
         fewer.as_object_mut().unwrap().remove("issuer");
         assert!(refused(&fewer).contains("missing field `issuer`"));

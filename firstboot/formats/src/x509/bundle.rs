@@ -30,7 +30,7 @@ pub fn certificates(content: &[u8]) -> Result<Vec<Certificate>, String> {
     for block in pem::blocks(&text)? {
         if !LABELS.contains(&block.label.as_str()) {
             return Err(printable(format!(
-                "it contains a {}; only certificates belong here",
+                "it contains a block \"{}\"; only certificates belong here",
                 block.label
             )));
         }
@@ -97,7 +97,7 @@ pub fn what_is(content: &[u8]) -> &'static str {
             Err(_) => "damaged JSON",
         },
         Some(b'<') => "HTML or XML",
-        _ if std::str::from_utf8(&text).is_err() || text.contains(&0) => "no text",
+        _ if std::str::from_utf8(&text).is_err() || text.contains(&0) => "not text",
         _ => "text without PEM",
     }
 }
@@ -157,7 +157,10 @@ mod tests {
             (b"\r\n", "it is empty"),
             (b"-----BEGIN PRIVATE KEY-----\n", "PRIVATE KEY"),
             (answer.as_bytes(), "damaged"),
-            (&answer.as_bytes()[110..], "it contains a RSA PRIVATE KEY;"),
+            (
+                &answer.as_bytes()[110..],
+                "it contains a block \"RSA PRIVATE KEY\";",
+            ),
             (cut, "has no end"),
             (
                 b"-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n",
@@ -168,7 +171,7 @@ mod tests {
             (b"<!DOCTYPE html>", "HTML"),
             (b"hello", "text without PEM"),
             (b"\x30\x82\x01\xFF", "DER of another kind"),
-            (b"PK\x03\x04\xFF", "no text"),
+            (b"PK\x03\x04\xFF", "not text"),
         ] {
             let refused = refused(content);
             assert!(refused.contains(why), "{why}: {refused}");

@@ -216,8 +216,7 @@ fn leaf(found: &[Certificate], key: &PublicKey) -> std::result::Result<usize, St
 
 fn other_key(key: &PublicKey) -> String {
     format!(
-        "it is for another key than this device's (SHA-256 {}): was it made from this device's \
-         current request?",
+        "it is for another key, not this device's (SHA-256 {}): was it made from the device's current request?",
         key.fingerprint()
     )
 }
@@ -225,26 +224,22 @@ fn other_key(key: &PublicKey) -> String {
 /// An undisciplined clock runs behind: a certificate that it calls expired has expired, and one that it calls not yet
 /// valid shows that the clock is behind.
 fn validity(not_before: Duration, not_after: Duration, clock: Clock) -> Verdict {
-    let days = |d: Duration| d.as_secs() / (24 * 60 * 60);
     if clock.now > not_after {
         let doubt = if clock.synchronised {
             ""
         } else {
             " (the clock is not synchronised; if its date is wrong, set it)"
         };
-        return Verdict::Bad(format!(
-            "it expired {} days ago{doubt}",
-            days(clock.now - not_after)
-        ));
+        return Verdict::Bad(format!("it expired on {}{doubt}", date(not_after)));
     }
     if clock.now < not_before {
-        let ahead = days(not_before - clock.now);
+        let start = date(not_before);
         return if clock.synchronised {
-            Verdict::Bad(format!("it is not valid before {ahead} days from now"))
+            Verdict::Bad(format!("it is not valid before {start}"))
         } else {
             Verdict::GoodBut(format!(
-                "the clock is not synchronised and at least {ahead} days behind the start of the certificate's \
-                 validity: TLS connections fail until it is set"
+                "the clock is not synchronised, and still before the start of the certificate's validity ({start}): \
+                 TLS connections fail until it is set"
             ))
         };
     }

@@ -15,7 +15,8 @@ pub fn name(attributes: &[(&str, &str)]) -> std::result::Result<Name, String> {
         .iter()
         .map(|(key, value)| format!("{key}={}", escape(value)))
         .collect();
-    Name::from_str(&text.join(",")).map_err(|e| format!("{}: {e}", text.join(",")))
+    Name::from_str(&text.join(","))
+        .map_err(|e| format!("cannot encode the name {}: {e}", text.join(",")))
 }
 
 /// RFC 4514 §2.4: characters that would end or change a value get a backslash.

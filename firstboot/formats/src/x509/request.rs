@@ -28,7 +28,7 @@ impl Request {
         key: &PublicKey,
         sign: impl FnOnce(&[u8]) -> std::result::Result<Vec<u8>, E>,
     ) -> std::result::Result<Self, E> {
-        let making = || "cannot make the certificate request".to_owned();
+        let making = || "cannot create the certificate request".to_owned();
         let info = CertReqInfo {
             version: Version::V1,
             subject: name,
@@ -36,13 +36,13 @@ impl Request {
                 .context(Kind::Other, making)?,
             attributes: Attributes::new(),
         };
-        let unknown = || Error::other(format!("{}: unknown kind of key", making()));
+        let unknown = || Error::other(format!("{}: unsupported type of key", making()));
         let algorithm = signature_algorithm(key.family().ok_or_else(unknown)?);
         let message = info.to_der().context(Kind::Other, making)?;
         let signature = sign(&message)?;
         if !key.verifies(Scheme::X509, &message, &signature) {
             return Err(Error::other(
-                "the TPM's signature does not verify with the key that it made: the key cannot be used",
+                "the TPM's signature does not verify with the key that it generated: the key cannot be used",
             )
             .into());
         }
@@ -57,8 +57,9 @@ impl Request {
 
     /// Parses what [`Request::pem`] writes.
     pub fn parse(pem: &[u8]) -> Result<Self> {
-        let request =
-            CertReq::from_pem(pem).context(Kind::Other, || "not a certificate request".into())?;
+        let request = CertReq::from_pem(pem).context(Kind::Other, || {
+            "cannot parse the certificate request".into()
+        })?;
         Ok(Self { request })
     }
 

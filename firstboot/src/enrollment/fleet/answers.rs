@@ -72,7 +72,7 @@ impl Created {
         let token = &created.certificate_ownership_token;
         if token.is_empty() || token.len() > MAX_TOKEN {
             return Err(format!(
-                "certificateOwnershipToken has {} bytes",
+                "certificateOwnershipToken is empty or too long ({} bytes)",
                 token.len()
             ));
         }
@@ -99,7 +99,7 @@ impl Registered {
     /// Reads the payload.
     pub fn parse(payload: &[u8]) -> Result<Self, String> {
         if payload.len() > MAX_CONTENT {
-            return Err(format!("{} bytes, which is too long", payload.len()));
+            return Err(format!("it is too long ({} bytes)", payload.len()));
         }
         let registered: Self = serde_json::from_slice(payload).map_err(|e| e.to_string())?;
         if let Some(name) = &registered.thing_name {

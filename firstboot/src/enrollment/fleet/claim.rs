@@ -45,9 +45,9 @@ pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
     let wrong = |path: &Path, why: &str| Error::settings(format!("{}: {why}", path.display()));
     certificates(&certificate).map_err(|why| wrong(&certificate_path, &why))?;
     let key = private_key(&key).map_err(|why| wrong(&key_path, &why))?;
-    let public = key
-        .public_key_to_der()
-        .context(ErrorKind::Settings, || key_path.display().to_string())?;
+    let public = key.public_key_to_der().context(ErrorKind::Settings, || {
+        format!("cannot use the claim key {}", key_path.display())
+    })?;
     let chain = Chain::parse(&certificate, &PublicKey::from_spki(public), &[]).map_err(|_| {
         Error::settings(format!(
             "{} is not the key of {}",
@@ -57,11 +57,13 @@ pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
     })?;
     if let Some(end) = chain.expired(Clock::read()) {
         return Err(Error::settings(format!(
-            "{} expired on {end}: put a new claim pair onto the boot partition",
+            "{} expired on {end}: save a new claim pair on the boot partition",
             certificate_path.display(),
         )));
     }
-    let key = signing_key(&key).context(ErrorKind::Settings, || key_path.display().to_string())?;
+    let key = signing_key(&key).context(ErrorKind::Settings, || {
+        format!("cannot use the claim key {}", key_path.display())
+    })?;
     Ok(certified(&chain, key))
 }
 
@@ -80,14 +82,14 @@ fn private_key(content: &[u8]) -> std::result::Result<PKey<Private>, String> {
     let has = |marker: &[u8]| content.windows(marker.len()).any(|w| w == marker);
     if ENCRYPTED.iter().any(|marker| has(marker)) {
         return Err(
-            "the key is encrypted, and nobody is there to type its password: save it unencrypted (openssl pkey -in … \
-             -out claim.key.pem). firstboot removes it after enrollment"
+            "the key is encrypted, and nobody is there to type its pass phrase: save it unencrypted (openssl pkey -in \
+             … -out claim.key.pem). firstboot removes it after enrollment"
                 .into(),
         );
     }
     let none = || {
         format!(
-            "it holds no private key (PKCS#1, SEC1 or PKCS#8, in PEM): it is {}",
+            "it contains no private key (PKCS#1, SEC1 or PKCS#8, in PEM): it is {}",
             what_is(content)
         )
     };
@@ -100,7 +102,7 @@ fn private_key(content: &[u8]) -> std::result::Result<PKey<Private>, String> {
         None => Zeroizing::new(content.to_vec()),
     };
     PKey::private_key_from_der(&der).map_err(|_| match block {
-        Some(_) => "the private key is damaged, or of an unknown kind".into(),
+        Some(_) => "the private key is damaged or of an unsupported type".into(),
         None => none(),
     })
 }

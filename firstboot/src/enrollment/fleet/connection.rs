@@ -48,7 +48,7 @@ pub fn connect(
     let port = settings.enrollment.port;
     let config = configuration(root_ca, certificate, port)?;
     let name = ServerName::try_from(host.to_owned()).context(ErrorKind::Settings, || {
-        format!("greengrass.iot_data_endpoint: {host:?}")
+        format!("greengrass.iot_data_endpoint: {host:?} is not a host name")
     })?;
     let deadline = Instant::now() + CONNECTING;
     let tcp = match settings.enrollment.proxy() {
@@ -59,7 +59,7 @@ pub fn connect(
                 deadline,
             };
             tunnel(&mut timed, host, port).context(ErrorKind::Waiting, || {
-                format!("the proxy {proxy}:{proxy_port}")
+                format!("cannot connect through the proxy {proxy}:{proxy_port}")
             })?;
             timed.tcp
         }
@@ -125,7 +125,7 @@ fn tunnel(proxy: &mut Timed, host: &str, port: u16) -> io::Result<()> {
     let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
     // A proxy may refuse before it has read everything: its answer is there all the same.
     if let Err(e) = proxy.write_all(request.as_bytes()) {
-        debug!("the proxy does not listen: {e}");
+        debug!("cannot send CONNECT to the proxy: {e}");
     }
     let mut answer = Vec::new();
     // Byte by byte: TLS begins right after the empty line.

@@ -32,7 +32,7 @@ impl Rejection {
     /// Parses the payload; an unreadable one is a refusal, too.
     pub fn parse(payload: &[u8]) -> Self {
         serde_json::from_slice(payload).unwrap_or_else(|e| Self {
-            error_message: format!("a reason that cannot be read ({e})"),
+            error_message: format!("its reason cannot be read: {e}"),
             ..Self::default()
         })
     }
@@ -88,7 +88,7 @@ pub fn connection_refused(code: ConnectReturnCode) -> Error {
 
 /// The broker answered CONNECT with "server unavailable".
 pub fn unavailable() -> Error {
-    waiting("AWS IoT Core is currently unavailable".into())
+    waiting("AWS IoT Core is currently unavailable: firstboot tries again later".into())
 }
 
 /// The broker refused SUBSCRIBE.

@@ -210,8 +210,8 @@ pub fn is_active(
     Ok(false)
 }
 
-/// Waits a random part of `enrollment.spread_seconds`, at each try: devices that are powered on together,
-/// or lost the network together, do not connect together.
+/// Waits a random part of `enrollment.spread_seconds`, at each try: devices that are powered on together, or lost the
+/// network together, do not all connect at once.
 fn spread(settings: &Settings) -> Result<()> {
     let most = Duration::from_secs(settings.enrollment.spread_seconds).as_millis() as u64;
     if most == 0 {
@@ -222,7 +222,7 @@ fn spread(settings: &Settings) -> Result<()> {
     })?;
     let wait = Duration::from_millis(random % most);
     let what = format!(
-        "waiting {:.1} s, so that devices that are powered on together do not connect together",
+        "waiting {:.1} s, so that devices powered on together do not all connect at once",
         wait.as_secs_f64()
     );
     info!("{what}");

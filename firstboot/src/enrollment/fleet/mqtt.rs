@@ -257,7 +257,7 @@ pub fn take_packet(received: &mut Vec<u8>) -> std::result::Result<Option<Packet>
     let length = mqtt_proto::total_len(header.remaining_len as usize).map_err(|e| e.to_string())?;
     if length > MAX_PACKET {
         return Err(format!(
-            "a packet has {length} bytes, more than AWS IoT Core's {MAX_PACKET}"
+            "a packet has {length} bytes; AWS IoT Core sends at most {MAX_PACKET}"
         ));
     }
     if received.len() < length {

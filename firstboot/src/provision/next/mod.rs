@@ -43,7 +43,8 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
                 ErrorKind::Other,
                 format!(
                     "{what}. firstboot leaves other programs' tokens alone and needs this directory for itself: move \
-                     their store, set TPM2_PKCS11_STORE for them, and start firstboot again"
+                     their store elsewhere, set TPM2_PKCS11_STORE to its new place for them, and start firstboot \
+                     again"
                 ),
             );
         }
@@ -151,7 +152,7 @@ fn tpm_first(tpm: &TpmState) -> Option<Step> {
             State::LockedOut,
             format!(
                 "the TPM is in dictionary-attack lockout ({} of {} tries), and its lockout authorization is set, so \
-                 firstboot cannot end that: wait {} s for one try, or reset the lockout with that authorization \
+                 firstboot cannot end it: wait {} s for one try, or reset the lockout with that authorization \
                  (tpm2_dictionarylockout -c -p …)",
                 lockout.counter, lockout.max_tries, lockout.interval_seconds
             ),

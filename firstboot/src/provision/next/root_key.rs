@@ -48,14 +48,14 @@ pub(super) fn missing(wanted: &str, survey: &Survey, tpm: &TpmState, memory: &Me
             return Step::Stop(
                 State::Orphaned,
                 ErrorKind::Other,
-                "the identity's storage root key is gone from 0x81000001, and the TPM's owner hierarchy has an \
-                 authorization value, which it would take to recreate it: recreate it with that authorization \
-                 (ECC P-256, AES-128-CFB, with the attribute noda), or start over with `firstboot reset`"
+                "the identity's storage root key is gone from 0x81000001, and firstboot cannot recreate it, because \
+                 the TPM's owner hierarchy has an authorization value: recreate it with that authorization (ECC P-256, \
+                 AES-128-CFB, with the attribute noda), or start over with `firstboot reset`"
                     .into(),
             );
         }
         Srk::Absent => "its storage root key is gone: the TPM was cleared",
-        _ => "it was made by another TPM, or before this one was cleared",
+        _ => "it was created with another TPM, or before this one was cleared",
     };
     if let Some(step) = usable(survey, tpm, memory) {
         return step;
@@ -109,17 +109,17 @@ pub(super) fn usable(survey: &Survey, tpm: &TpmState, memory: &Memory) -> Option
         None => Some(Step::Wait(
             State::ForeignPrimary,
             format!(
-                "the TPM has a storage key at 0x81000001. Whether it has an authorization value can only be tried, and \
-                 with {} of {} failed tries firstboot does not risk one more: wait {} s for each to be forgotten, or \
-                 reset the count with the lockout authorization (tpm2_dictionarylockout -c -p …)",
+                "the TPM has a storage key at 0x81000001. Only a try would tell whether it has an authorization value, \
+                 and with {} of {} failed tries firstboot does not risk one more: wait {} s for each to be forgotten, \
+                 or reset the count with the lockout authorization (tpm2_dictionarylockout -c -p …)",
                 lockout.counter, lockout.max_tries, lockout.interval_seconds
             ),
         )),
     }
 }
 
-/// The Names of the storage root keys that the TPM can make, or the step that finds out. If the owner hierarchy has an
-/// authorization value, we can make none.
+/// The Names of the storage root keys that the TPM can create, or the step that finds out. If the owner hierarchy has
+/// an authorization value, firstboot can have none created.
 fn primaries<'a>(tpm: &TpmState, memory: &'a Memory) -> Result<&'a [String], Step> {
     match &memory.primaries {
         Some(names) => Ok(names),

@@ -360,7 +360,7 @@ const TABLE: &[Row] = &[
         swapped,
         |s| s.memory.lost = Some("000b01".into()),
         "Orphaned",
-        "setting the identity aside: it was made by another TPM",
+        "setting the identity aside: it was created with another TPM",
     ),
     (
         "another identity was lost",
@@ -436,7 +436,7 @@ const TABLE: &[Row] = &[
         blank,
         |s| protected(s, 1, 3),
         "ForeignPrimary",
-        "the TPM has a storage key at 0x81000001. Whether",
+        "the TPM has a storage key at 0x81000001. Only a try",
     ),
     (
         "blank, somebody else's store",

@@ -69,7 +69,7 @@ fn device() -> Program {
         manual: "System Manager's Manual",
         folder: "firstboot",
         description: Section::Paragraphs(vec![
-            "firstboot makes a PKCS#11 token, a key pair and a certificate request in the device's TPM, gets the \
+            "firstboot creates a PKCS#11 token, a key pair in the device's TPM and a certificate request, obtains the \
              certificate, and configures AWS IoT Greengrass (nucleus, nucleus lite or v1) to use key and certificate. \
              The key never leaves the TPM.",
             "systemd runs it at each boot: firstboot.service runs provision until the device has its certificate, \

@@ -96,7 +96,7 @@ fn no_session_is_salted_with_another_key() -> Result<()> {
     let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
     let mut tpm = Tpm::connect(&proxy.tcti(), &Layout::new("/"))?;
     let refused = tpm.channel(&other).err().map(|e| e.to_string());
-    assert!(refused.is_some_and(|why| why.contains("not the storage root key")));
+    assert!(refused.is_some_and(|why| why.contains("no longer the identity's storage root key")));
     assert_eq!(proxy.take_commands().count("StartAuthSession"), 0);
     assert!(tpm.channel(&name).is_ok());
     Ok(())

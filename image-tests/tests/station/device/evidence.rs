@@ -91,7 +91,7 @@ fn indices_of_any_size_are_read() -> Result<()> {
         assert_eq!(read == Some(&certificate), expected, "{}", content.len());
         if !expected {
             let why = evidence.unattested.unwrap_or_default();
-            assert_eq!(why, "NV index 0x01c00002 holds no certificate");
+            assert_eq!(why, "NV index 0x01c00002 contains no certificate");
         }
         device.succeed(&["reset"])?;
     }

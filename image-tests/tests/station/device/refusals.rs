@@ -113,7 +113,7 @@ fn damaged_replies_never_reach_the_tpm() -> Result<()> {
         (later.to_string(), "version 2"),
         (whole[..whole.len() / 2].to_owned(), "not a wrapped reply"),
         (String::new(), "not a wrapped reply"),
-        (" ".repeat(65 * 1024), "more than 65536 bytes"),
+        (" ".repeat(65 * 1024), "larger than 65536 bytes"),
     ] {
         drop_reply(&device, damaged)?;
         assert_refused(&mut device, words, 0)?;
@@ -246,7 +246,7 @@ fn an_ek_that_differs_from_its_certificate_is_noticed_before_the_credential_is_s
         let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
         device.tcti = Some(proxy.tcti());
         let outcome = device.run(&["enroll"])?;
-        assert_ends(&outcome, WAITING, "not the one that its certificate is for");
+        assert_ends(&outcome, WAITING, "not for the TPM's endorsement key");
         assert_eq!(proxy.take_commands().count("ActivateCredential"), 0);
         device.tcti = None;
         assert!(device.tpm.transient_handles()?.is_empty());

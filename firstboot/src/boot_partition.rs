@@ -67,7 +67,8 @@ impl BootPartition {
         content.of_kind(ErrorKind::Settings)
     }
 
-    /// The claim certificate and its key, which every device of a fleet shows to get a certificate of its own.
+    /// The paths of the claim certificate and its key, which every device of a fleet presents to get a certificate of
+    /// its own.
     pub fn claim_paths(&self) -> [PathBuf; 2] {
         [self.path("claim.cert.pem"), self.path("claim.key.pem")]
     }

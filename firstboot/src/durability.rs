@@ -10,7 +10,7 @@ use crate::layout::{IDENTITY, Layout};
 /// Maximum depth of overlays on overlays and loop devices on those: more than anybody builds.
 const MOST_LAYERS: usize = 8;
 
-/// Why an identity would not last on this device, and what to do about it.
+/// Why an identity would not survive a power cut on this device, and what to do about it.
 ///
 /// A tree under `--root` that is in memory as a whole is a copy, and not what a device boots from.
 pub fn objection(layout: &Layout) -> Option<String> {

@@ -8,7 +8,7 @@ use sd_notify::NotifyState;
 
 /// Says what is about to be done, does it, and says how long it took.
 ///
-/// `what` reads after "now": "making an RSA-2048 key in the TPM (tens of seconds on an SLB 9670)".
+/// `what` reads after "now": "generating the RSA-2048 key in the TPM (tens of seconds on an SLB 9670)".
 pub fn with_progress<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     info!("{what} …");
     status(what);

@@ -12,7 +12,7 @@
 //! | `opened.json` | which wrapped reply the certificate came in, and which held a lesser one: saves opening them at each boot |
 //! | `configured` | which edition and thing Greengrass was configured for |
 //! | `verified.json` | what the token was last seen to hold, if Greengrass reads the certificate there: saves opening it at each boot |
-//! | `reset`, `reset-keep` | given up by `firstboot reset`: does not come back |
+//! | `reset`, `reset-keep` | discarded by `firstboot reset`: never restored |
 
 mod certificate;
 mod configured;

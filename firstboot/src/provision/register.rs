@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::identity::{Identity, Ownership, Registration};
 use crate::settings::{Settings, check_parameter, expand};
 
-/// Asks AWS IoT Core for a certificate, and keeps it with the proof that it is ours.
+/// Requests a certificate from AWS IoT Core, and keeps it with the proof that it is ours.
 pub(super) fn create_certificate(context: &mut Context, record: &Record) -> Result<()> {
     let [request, _] = context.places.identity.request_files()?;
     let key = Request::parse(&request)?.public_key()?;

@@ -24,7 +24,7 @@ const TPM2_PUB_BLOB: u64 = 0x8F00_0002;
 const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 
 impl Login {
-    /// Has the TPM make the key pair, with `id` as CKA_ID, which links it to its certificate.
+    /// Has the TPM generate the key pair, with `id` as CKA_ID, which links it to its certificate.
     pub fn make_key(&self, kind: KeyType, id: &[u8]) -> Result<PublicKey> {
         let common = [
             Attribute::Token(true),

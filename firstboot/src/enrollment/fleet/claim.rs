@@ -1,5 +1,5 @@
-//! The claim certificate and its key, from the boot partition: every device of the fleet shows them to AWS IoT Core to
-//! get a certificate of its own.
+//! The claim certificate and its key, from the boot partition: every device of the fleet presents them to AWS IoT Core
+//! to get a certificate of its own.
 
 use std::path::Path;
 use std::sync::Arc;

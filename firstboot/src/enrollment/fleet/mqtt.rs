@@ -125,7 +125,7 @@ impl<S: Stream> Client<S> {
     }
 
     /// Publishes a request, and waits for a message on its topic with `/accepted` or `/rejected`. Messages on other
-    /// topics, and repeated ones, are acknowledged and dropped. `what` reads before a colon: "asking for the
+    /// topics, and repeated ones, are acknowledged and dropped. `what` reads before a colon: "requesting a
     /// certificate".
     pub fn request(&mut self, topic: &str, payload: &[u8], what: &str) -> Result<Answer> {
         self.try_to_request(topic, payload)

@@ -41,6 +41,11 @@ fn assert_is_idle(device: &mut Device, command: &str) -> Result<()> {
         opened.contains("libtss2-esys"),
         "strace shows no libraries: {opened}"
     );
+    // Most symbols that are looked up at a start are libcrypto's own, and the libraries are searched in this order.
+    assert!(
+        opened.find("libcrypto") < opened.find("libtss2"),
+        "libcrypto is not the first library: {opened}"
+    );
     assert!(
         !opened.contains("libtpm2_pkcs11"),
         "{command} loaded the PKCS#11 library"

@@ -17,7 +17,11 @@ pub fn from_base64(text: &str) -> Option<Vec<u8>> {
 
 /// Bytes as lower-case hexadecimal digits.
 pub fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    bytes
+        .iter()
+        .flat_map(|b| [digit(b >> 4), digit(b & 0x0F)])
+        .collect()
 }
 
 /// Pairs of hexadecimal digits, upper or lower case.
@@ -110,6 +114,7 @@ mod tests {
     #[test]
     fn hexadecimal_digits_come_in_pairs() {
         assert_eq!(from_hex("00fF").unwrap(), [0x00, 0xFF]);
+        assert_eq!(to_hex(&[0x00, 0x0F, 0xA9]), "000fa9");
         for bad in ["0", "0g", "+1", "ää", "0 "] {
             assert_eq!(from_hex(bad), None, "{bad:?}");
         }

@@ -1,12 +1,17 @@
-"""The test vectors of the wrapped reply are those of a second implementation of docs/attestation.md."""
+"""The test vectors are those of a second implementation of docs/attestation.md."""
 import subprocess
 import sys
+
+import pytest
 
 import layer
 
 VECTORS = layer.REPOSITORY / "firstboot/formats/vectors"
 
 
-def test_the_vectors_are_what_their_program_writes():
-    made = subprocess.run([sys.executable, "-B", VECTORS / "make.py"], check=True, capture_output=True, text=True)
-    assert made.stdout == (VECTORS / "reply-v1.json").read_text(), "run make.py (its head says how)"
+@pytest.mark.parametrize(
+    "program, vectors", [("make.py", "reply-v1.json"), ("countersignature.py", "countersignature-v1.json")]
+)
+def test_the_vectors_are_what_their_program_writes(program, vectors):
+    made = subprocess.run([sys.executable, "-B", VECTORS / program], check=True, capture_output=True, text=True)
+    assert made.stdout == (VECTORS / vectors).read_text(), f"run {program} (its head says how)"

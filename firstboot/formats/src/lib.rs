@@ -10,6 +10,7 @@
 pub mod attestation;
 pub mod card;
 pub mod clock;
+pub mod countersignature;
 pub mod digest;
 pub mod encoding;
 pub mod error;

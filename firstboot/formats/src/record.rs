@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::attestation::Evidence;
+use crate::countersignature::Countersignature;
 use crate::public_key::KeyType;
 
 /// The version of a [`Record`]'s form.
@@ -31,6 +32,9 @@ pub struct Record {
     /// What shows that the key is in a TPM; none in the record of an older firstboot.
     #[serde(flatten)]
     pub evidence: Option<Evidence>,
+    /// What shows that the holder of the key in service asks for another; none if the request is not for a next key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub countersignature: Option<Countersignature>,
 }
 
 impl Record {
@@ -45,6 +49,7 @@ impl Record {
             key_sha256: String::new(),
             csr_sha256: String::new(),
             evidence: None,
+            countersignature: None,
         }
     }
 }

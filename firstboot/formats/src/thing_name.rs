@@ -28,6 +28,12 @@ pub fn check_thing_name(name: &str) -> std::result::Result<(), String> {
     }
 }
 
+/// Under this name lie a request for a thing's next key, and what answers it. No thing has such a name: there is a dot
+/// in it.
+pub fn next_name(thing_name: &str) -> String {
+    format!("{thing_name}.next")
+}
+
 /// The thing's name as a file name on FAT: of the characters that a thing name may have, only the colon is not allowed
 /// there.
 pub fn file_name(thing_name: &str) -> String {

@@ -100,6 +100,7 @@ pub(super) fn plan<'a>(
             key_sha256: String::new(),
             csr_sha256: String::new(),
             evidence: None,
+            countersignature: None,
         },
         ek,
     }

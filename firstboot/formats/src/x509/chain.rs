@@ -99,6 +99,11 @@ impl Chain {
         path::is_for(&self.leaf, key)
     }
 
+    /// Whether name and signature of the certificate are this CA's.
+    pub fn is_issued_by(&self, authority: &Certificate) -> bool {
+        path::is_issued_by(&self.leaf, authority)
+    }
+
     /// The key that it is for.
     pub fn key(&self) -> PublicKey {
         PublicKey::from_spki(self.leaf.key().to_vec())

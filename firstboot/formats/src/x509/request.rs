@@ -70,6 +70,13 @@ impl Request {
             .context(Kind::Other, || "cannot encode the request".into())
     }
 
+    /// DER (RFC 2986 §4).
+    pub fn der(&self) -> Result<Vec<u8>> {
+        self.request
+            .to_der()
+            .context(Kind::Other, || "cannot encode the request".into())
+    }
+
     /// The requested name.
     pub fn subject(&self) -> &Name {
         &self.request.info.subject

@@ -52,6 +52,7 @@ pub fn awaiting() -> Scene {
                 key_sha256: String::new(),
                 csr_sha256: String::new(),
                 evidence: None,
+                countersignature: None,
             },
             certificate: None,
             offer: Offer::Pending("the certificate".into()),

@@ -108,6 +108,11 @@ impl Authority {
         self.certificate.der()
     }
 
+    /// The same, with its fields.
+    pub(crate) fn x509(&self) -> &x509::Certificate {
+        &self.certificate
+    }
+
     /// Signs with SHA-256.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
         self.signer.sign(self.family, message)

@@ -4,9 +4,11 @@
 //! opening the reply proves that both are in the same TPM, and that this TPM exists.
 
 use firstboot_formats::attestation::{EkPublic, KEY_ATTRIBUTES, NAME_SIZE, PublicArea};
+use firstboot_formats::countersignature::Countersignature;
 use firstboot_formats::digest::{Fingerprint, sha256};
 use firstboot_formats::encoding::to_hex;
 use firstboot_formats::public_key::PublicKey;
+use firstboot_formats::x509;
 use openssl::nid::Nid;
 use openssl::x509::X509Req;
 
@@ -105,6 +107,24 @@ pub(crate) fn key(request: &Request) -> Result<PublicArea, String> {
     check_name(&csr, &record.thing_name)?;
     refuse_roca(&csr_key.rsa().ok(), "key")?;
     Ok(area)
+}
+
+/// Whether this key has countersigned the request.
+pub(crate) fn countersignature(
+    request: &Request,
+    countersignature: &Countersignature,
+    key: &PublicKey,
+) -> Result<(), String> {
+    let csr = x509::Request::parse(&request.csr).map_err(|e| e.to_string())?;
+    match countersignature.is_by(key, &csr) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(
+            "its countersignature was not made for this CSR with the key in service: one of the two was changed, or \
+             another device made it"
+                .into(),
+        ),
+        Err(e) => Err(e.to_string()),
+    }
 }
 
 /// The name in the signed CSR has to be the record's: anybody with the card can change the record.

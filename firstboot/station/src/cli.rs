@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use firstboot_formats::output;
 
 use crate::commands;
-use crate::options::{Answering, Tpms};
+use crate::options::{Answering, Replying, Tpms};
 
 /// Turn firstboot's certificate requests into certificates that only their TPMs can open
 #[derive(Debug, Parser)]
@@ -39,7 +39,8 @@ enum Command {
 REQUESTS are <thing>.json files with <thing>.csr.pem beside them, or directories of those. A request that
 already has a reply from this CA in DIR is skipped, so that a run can be repeated. Refused, besides requests
 that no known TPM vouches for: all requests of a run that share a name or a key; a name that a reply in DIR or
-a line of the inventory gives to another TPM or key (unless --force); a name longer than 64 characters.
+a line of the inventory gives to another TPM, or to another key where the request is not for a next one (unless
+--force); a name longer than 64 characters.
 
 Examples:
   firstboot-station issue requests/ --out certificates/ --ca ca.pem --key ca.key --days 3650 \\
@@ -49,7 +50,7 @@ Examples:
       --pin-file pin --vendor-ca infineon/root.crt --vendor-ca infineon/manufacturing-ca.crt")]
     Issue {
         #[command(flatten)]
-        answering: Answering,
+        replying: Replying,
         /// Validity of the certificates in days; may not exceed that of the CA
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36500))]
         days: u32,
@@ -67,10 +68,37 @@ Examples:
       --vendor-ca infineon/")]
     Wrap {
         #[command(flatten)]
-        answering: Answering,
+        replying: Replying,
         /// The certificate (PEM; - for standard input), or a directory of <thing>.pem files
         #[arg(long, value_name = "PATH")]
         certificate: PathBuf,
+    },
+    /// Renew certificates: issue one for a thing's next key if its key in service has signed the request, too
+    #[command(after_help = "\
+REQUESTS are <thing>.next.json files with <thing>.next.csr.pem beside them, or directories of those. The certificate
+goes to <thing>.next.pem, not encrypted: the key in service vouches for the next one, but nothing shows that it is in a
+TPM. Refused: requests without a countersignature, or with one by any key but that in service; a certificate in service
+that has expired, is for another thing, or was wrapped for a TPM (use issue for that). What is in service is what the
+inventory's last line for a thing says, or --in-service.
+
+Examples:
+  firstboot-station reissue requests/ --out certificates/ --ca ca.pem --key ca.key --days 365 \\
+      --inventory fleet.csv
+  firstboot-station reissue requests/gateway-1.next.json --out certificates/ --ca ca.pem --key ca.key \\
+      --days 365 --in-service gateway-1.pem --inventory fleet.csv")]
+    Reissue {
+        #[command(flatten)]
+        answering: Answering,
+        /// Validity of the certificates in days; may not exceed that of the CA
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36500))]
+        days: u32,
+        /// Certificates in service that the inventory or the CA does not know: a PEM file, or a directory of
+        /// <thing>.pem files. They count whatever the inventory says
+        #[arg(long, value_name = "PATH")]
+        in_service: Option<PathBuf>,
+        /// Also answer requests that already have a certificate
+        #[arg(long)]
+        again: bool,
     },
     /// Show what a request or a reply contains, and what is wrong with it
     #[command(after_help = "\
@@ -106,11 +134,17 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match &arguments.command {
-        Command::Issue { answering, days } => commands::issue(answering, *days),
+        Command::Issue { replying, days } => commands::issue(replying, *days),
         Command::Wrap {
-            answering,
+            replying,
             certificate,
-        } => commands::wrap(answering, certificate),
+        } => commands::wrap(replying, certificate),
+        Command::Reissue {
+            answering,
+            days,
+            in_service,
+            again,
+        } => commands::reissue(answering, *days, in_service.as_deref(), *again),
         Command::Inspect { files, tpms } => commands::inspect(files, tpms),
     };
     match done {

@@ -8,35 +8,77 @@ use firstboot_formats::output;
 
 use crate::allow_list::AllowList;
 use crate::authority::Authority;
-use crate::batch::{Batch, Source};
+use crate::batch::{self, Outcome};
 use crate::check::Policy;
 use crate::error::{Error, Exit, Result};
 use crate::inspect;
 use crate::inventory::Inventory;
 use crate::manufacturers::Manufacturers;
-use crate::options::{Answering, Tpms};
+use crate::options::{Answering, Replying, Tpms};
+use crate::reissue::{InService, Reissue};
 use crate::replies::Replies;
 use crate::request::records;
 use crate::signer::KeySource;
+use crate::wrapped::{Source, Wrapped};
 use crate::wrapping::Certificates;
 
 /// Issues certificates with the operator's CA.
-pub(crate) fn issue(answering: &Answering, days: u32) -> Result<()> {
-    let authority = authority(answering)?;
+pub(crate) fn issue(replying: &Replying, days: u32) -> Result<()> {
+    let authority = authority(&replying.answering)?;
     authority.check_days(days)?;
-    answer(answering, authority, Source::Issue(days))
+    reply(replying, authority, Source::Issue(days))
 }
 
 /// Wraps certificates of other CAs.
-pub(crate) fn wrap(answering: &Answering, certificate: &Path) -> Result<()> {
+pub(crate) fn wrap(replying: &Replying, certificate: &Path) -> Result<()> {
     let certificates = Certificates::open(certificate)?;
-    if !certificates.are_many() && records(&answering.requests)?.len() != 1 {
+    if !certificates.are_many() && records(&replying.answering.requests)?.len() != 1 {
         return Err(Error::settings(
             "--certificate: a single certificate is for a single request; for more, name a directory of <thing>.pem \
              files",
         ));
     }
-    answer(answering, authority(answering)?, Source::Wrap(certificates))
+    let authority = authority(&replying.answering)?;
+    reply(replying, authority, Source::Wrap(certificates))
+}
+
+/// Issues certificates for next keys.
+pub(crate) fn reissue(
+    answering: &Answering,
+    days: u32,
+    in_service: Option<&Path>,
+    again: bool,
+) -> Result<()> {
+    let in_service = in_service.map(InService::open).transpose()?;
+    let records = records(&answering.requests)?;
+    match &in_service {
+        None if answering.inventory.is_none() => {
+            return Err(Error::settings(
+                "--inventory is missing: it says which certificates are in service. Without one, name them with \
+                 --in-service",
+            ));
+        }
+        Some(one) if !one.are_many() && records.len() != 1 => {
+            return Err(Error::settings(
+                "--in-service: a single certificate is for a single request; for more, name a directory of <thing>.pem \
+                 files",
+            ));
+        }
+        _ => {}
+    }
+    let authority = authority(answering)?;
+    authority.check_days(days)?;
+    let mut reissue = Reissue {
+        authority,
+        days,
+        replies: Replies::open(&answering.out)?,
+        inventory: inventory(answering)?,
+        in_service,
+        again,
+    };
+    let outcome = batch::run(&mut reissue, &records);
+    let what = ["certificate", "certificates"];
+    report(outcome, what, answering, records.len(), None)
 }
 
 /// Describes files.
@@ -63,55 +105,65 @@ pub(crate) fn inspect(files: &[PathBuf], tpms: &Tpms) -> Result<()> {
     refusal(bad, files.len())
 }
 
-fn answer(answering: &Answering, authority: Authority, source: Source) -> Result<()> {
-    if answering.tpms.vendor_ca.is_empty() {
+fn reply(replying: &Replying, authority: Authority, source: Source) -> Result<()> {
+    let Replying {
+        answering,
+        force,
+        tpms,
+    } = replying;
+    if tpms.vendor_ca.is_empty() {
         return Err(Error::settings(
             "--vendor-ca is missing: it says whose TPMs to accept",
         ));
     }
     let records = records(&answering.requests)?;
-    let mut batch = Batch {
-        policy: policy(&answering.tpms)?,
+    let mut wrapped = Wrapped {
+        policy: policy(tpms)?,
         authority,
         source,
         replies: Replies::open(&answering.out)?,
-        inventory: answering
-            .inventory
-            .as_deref()
-            .map(Inventory::open)
-            .transpose()?,
-        force: answering.force,
+        inventory: inventory(answering)?,
+        force: *force,
     };
-    let issuer = sha256(batch.authority.certificate());
-    let outcome = batch.run(&records);
+    let issuer = to_hex(&sha256(wrapped.authority.certificate()));
+    let outcome = batch::run(&mut wrapped, &records);
+    let signed = format!("signed by {issuer}, which devices need in enrollment.issuers");
+    let what = ["reply", "replies"];
+    report(outcome, what, answering, records.len(), Some(signed))
+}
+
+/// Says what a run has done, of so many requests, and what else there is to say.
+fn report(
+    outcome: Outcome,
+    what: [&str; 2],
+    answering: &Answering,
+    requests: usize,
+    remark: Option<String>,
+) -> Result<()> {
     for (path, reason) in &outcome.refused {
         output::say(&format!("refused: {}: {reason}", path.display()));
     }
     let refused = outcome.refused.len();
     let mut summary = format!(
         "{}: {} written to {}, {} already answered, {refused} refused",
-        count(records.len(), "request", "requests"),
-        count(outcome.written, "reply", "replies"),
+        count(requests, ["request", "requests"]),
+        count(outcome.written, what),
         answering.out.display(),
         outcome.answered_before,
     );
-    let left = records.len() - outcome.written - outcome.answered_before - refused;
+    let left = requests - outcome.written - outcome.answered_before - refused;
     if left > 0 {
         summary += &format!(", {left} not tried: run the command again for those");
     }
-    let issuer = to_hex(&issuer);
-    output::print_lines([
-        summary,
-        format!("signed by {issuer}, which devices need in enrollment.issuers"),
-    ])?;
+    output::print_lines(std::iter::once(summary).chain(remark))?;
     match outcome.failed {
         Some(error) => Err(error),
-        None => refusal(refused, records.len()),
+        None => refusal(refused, requests),
     }
 }
 
-/// A number with the noun in the form that goes with it.
-fn count(number: usize, one: &str, many: &str) -> String {
+/// A number with the noun, of singular and plural, that goes with it.
+fn count(number: usize, [one, many]: [&str; 2]) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
@@ -134,6 +186,14 @@ fn policy(tpms: &Tpms) -> Result<Policy> {
             .map(AllowList::read)
             .transpose()?,
     })
+}
+
+fn inventory(answering: &Answering) -> Result<Option<Inventory>> {
+    answering
+        .inventory
+        .as_deref()
+        .map(Inventory::open)
+        .transpose()
 }
 
 fn authority(answering: &Answering) -> Result<Authority> {

@@ -5,7 +5,9 @@ use std::path::Path;
 use firstboot_formats::attestation::{MAX_REPLY, PublicArea, Reply};
 use firstboot_formats::digest::sha256;
 use firstboot_formats::encoding::to_hex;
+use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::text;
+use firstboot_formats::x509::{Certificate, Summary};
 use openssl::x509::X509;
 
 use crate::check::{self, Policy};
@@ -46,10 +48,26 @@ fn request(path: &Path, policy: Option<&Policy>, lines: &mut Lines) -> Result<()
     if let Some(reason) = &request.evidence.unattested {
         lines.push(("unattested", reason.clone()));
     }
-    match policy {
-        Some(policy) => policy.check(&request).map(drop),
-        None => check::key(&request).map(drop),
+    let countersigned = record.countersignature.as_ref();
+    let in_service = countersigned.map(|c| Certificate::parse(c.certificate.clone()));
+    if let Some(Some(certificate)) = &in_service {
+        let Summary {
+            subject, not_after, ..
+        } = certificate.summary();
+        let summary = format!("{subject}, valid until {not_after}");
+        lines.push(("in service", summary));
     }
+    match policy {
+        Some(policy) => policy.check(&request).map(drop)?,
+        None => check::key(&request).map(drop)?,
+    }
+    let Some(countersignature) = countersigned else {
+        return Ok(());
+    };
+    let certificate = in_service.flatten();
+    let certificate = certificate.ok_or("the certificate of its countersignature is damaged")?;
+    let key = PublicKey::from_spki(certificate.key().to_vec());
+    check::countersignature(&request, countersignature, &key)
 }
 
 fn reply(path: &Path, lines: &mut Lines) -> Result<(), String> {

@@ -13,7 +13,6 @@ use serde_json::{Map, Value};
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::lock::lock;
-use crate::replies::taken;
 
 /// The names of the columns, and of a template's parameters.
 const COLUMNS: [&str; 7] = [
@@ -36,7 +35,7 @@ pub(crate) struct Line {
     pub(crate) tpm: String,
     /// Manufacturer, model and firmware at manufacture, as the EK certificate has them.
     pub(crate) ek_tpm: String,
-    /// SHA-256 of the EK certificate.
+    /// SHA-256 of the EK certificate; empty if the certificate was not wrapped for a TPM.
     pub(crate) ek_sha256: String,
     /// SHA-256 of the key (SubjectPublicKeyInfo).
     pub(crate) key_sha256: String,
@@ -64,8 +63,16 @@ pub(crate) struct Inventory {
     path: PathBuf,
     file: File,
     csv: bool,
-    /// EK and key of each name, from its latest line.
-    holders: BTreeMap<String, [String; 2]>,
+    /// Who has each name.
+    holders: BTreeMap<String, Holder>,
+}
+
+/// Who has a name, by its latest line.
+pub(crate) struct Holder {
+    /// SHA-256 of the EK certificate; empty if the certificate was not wrapped for a TPM.
+    pub(crate) ek_sha256: String,
+    /// SHA-256 of the key (SubjectPublicKeyInfo).
+    pub(crate) key_sha256: String,
 }
 
 impl Inventory {
@@ -115,8 +122,12 @@ impl Inventory {
         let (whole, rest) = text.split_at(text.rfind('\n').map_or(0, |end| end + 1));
         let rest_stays = !rest.is_empty() && inventory.end(whole, rest)?;
         for line in whole.lines().chain(rest_stays.then_some(rest)) {
-            if let Some([name, ek, key]) = inventory.read(line) {
-                inventory.holders.insert(fat_name(&name), [ek, key]);
+            if let Some([name, ek_sha256, key_sha256]) = inventory.read(line) {
+                let holder = Holder {
+                    ek_sha256,
+                    key_sha256,
+                };
+                inventory.holders.insert(fat_name(&name), holder);
             }
         }
         if csv && whole.is_empty() && !rest_stays {
@@ -169,20 +180,14 @@ impl Inventory {
         Some([value("ThingName")?, value("EkSha256")?, value("KeySha256")?])
     }
 
-    /// Whether a name is free for this EK and this key, or already theirs. The error says that it belongs to somebody
-    /// else.
-    pub(crate) fn check(
-        &self,
-        thing_name: &str,
-        ek_sha256: &str,
-        key_sha256: &str,
-    ) -> std::result::Result<(), String> {
-        match self.holders.get(&fat_name(&plain(thing_name))) {
-            Some([ek, key]) if ek != ek_sha256 || key != key_sha256 => {
-                Err(taken(thing_name, &self.path.display().to_string()))
-            }
-            _ => Ok(()),
-        }
+    /// Who has a name, if anybody has.
+    pub(crate) fn holder(&self, thing_name: &str) -> Option<&Holder> {
+        self.holders.get(&fat_name(&plain(thing_name)))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Adds a line, durably.

@@ -22,13 +22,21 @@ pub(crate) struct Answering {
     /// The PKCS#11 library, if the URI has no module-path
     #[arg(long, value_name = "FILE")]
     pub(crate) pkcs11_module: Option<PathBuf>,
-    /// Directory for <thing>.reply.json, not a symbolic link. A second run waits until this one has finished
+    /// Directory for <thing>.reply.json (or <thing>.pem), not a symbolic link. A second run waits until this one has
+    /// finished
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Append a line for each certificate to this file, and refuse names that it gives to others: .csv, or .jsonl for
     /// AWS IoT's bulk registration
     #[arg(long, value_name = "FILE")]
     pub(crate) inventory: Option<PathBuf>,
+}
+
+/// Options of the commands that answer with wrapped replies.
+#[derive(Debug, Args)]
+pub(crate) struct Replying {
+    #[command(flatten)]
+    pub(crate) answering: Answering,
     /// Also answer requests that already have a reply, and let a name pass to another TPM or key
     #[arg(long, alias = "again")]
     pub(crate) force: bool,

@@ -63,25 +63,35 @@ impl Replies {
         })
     }
 
-    /// The path of the reply to a request.
-    pub(crate) fn path(&self, request: &Request) -> PathBuf {
-        self.directory.join(request.file_name(REPLY))
+    /// The path of the answer to a request, whose name ends like this. The error says why nothing can be written there.
+    pub(crate) fn path(
+        &self,
+        request: &Request,
+        end: &str,
+    ) -> std::result::Result<PathBuf, String> {
+        let path = self.directory.join(request.file_name(end));
+        match path.is_dir() {
+            true => Err(format!(
+                "its answer cannot be written: {} is a directory",
+                path.display()
+            )),
+            false => Ok(path),
+        }
     }
 
     /// Whether this very request has a reply by this issuer. The error says why it must not have one: its name belongs
-    /// to another TPM or key.
+    /// to another TPM, or to another key of the same one, and this is not its next.
     pub(crate) fn have(
         &self,
         request: &Request,
         attested: &Attested,
         issuer: Fingerprint,
     ) -> std::result::Result<bool, String> {
-        let target = self.path(request);
+        let target = self.directory.join(request.file_name(REPLY));
         let thing_name = &request.record.thing_name;
         let (key_name, ek) = (&attested.key_name, &attested.ek_sha256);
-        let mut answered = false;
-        let same_name = self.there.get(&fat_name(&request.file_name(REPLY)));
-        for path in same_name.into_iter().flatten() {
+        let (mut answered, mut is_known, mut of_other_key) = (false, request.is_next, None);
+        for path in self.about(request) {
             let Some(text) = files::read(path, MAX_REPLY).map_err(|e| e.to_string())? else {
                 continue;
             };
@@ -89,19 +99,40 @@ impl Replies {
             let Ok(reply) = Reply::parse(&text) else {
                 continue;
             };
-            if reply.key_name != *key_name || reply.ek_certificate_sha256 != *ek {
-                return Err(taken(&reply.thing_name, &path.display().to_string()));
+            if reply.ek_certificate_sha256 != *ek {
+                return Err(taken(&reply.thing_name, path));
+            }
+            match reply.key_name == *key_name {
+                true => is_known = true,
+                false => of_other_key = Some((reply.thing_name.clone(), path)),
             }
             answered |= *path == target && reply.check(&[issuer], thing_name, key_name, ek).is_ok();
         }
-        Ok(answered)
+        match of_other_key {
+            Some((thing_name, path)) if !is_known => Err(taken(&thing_name, path)),
+            _ => Ok(answered),
+        }
+    }
+
+    /// The replies to the thing, for its key in service or its next one.
+    fn about(&self, request: &Request) -> impl Iterator<Item = &PathBuf> {
+        let names = [
+            request.present_file_name(REPLY),
+            request.next_file_name(REPLY),
+        ];
+        names
+            .map(|name| self.there.get(&fat_name(&name)))
+            .into_iter()
+            .flatten()
+            .flatten()
     }
 }
 
 /// Why a name's second device gets no reply: with certificates for the same name, both would be one thing.
-pub(crate) fn taken(thing_name: &str, by: &str) -> String {
+pub(crate) fn taken(thing_name: &str, by: &Path) -> String {
     format!(
-        "\"{thing_name}\" has been given to another TPM or key ({by}). If this device has a new one, revoke its old \
-         certificate, and use --force for this request alone"
+        "\"{thing_name}\" has been given to another TPM or key ({}). If this device has a new one, revoke its old \
+         certificate, and use --force for this request alone",
+        by.display()
     )
 }

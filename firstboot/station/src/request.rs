@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use firstboot_formats::attestation::Evidence;
 use firstboot_formats::record::Record;
 use firstboot_formats::text;
-use firstboot_formats::thing_name::{check_thing_name, file_name};
+use firstboot_formats::thing_name::{check_thing_name, file_name, next_name};
 use zeroize::Zeroizing;
 
 use crate::error::{Context, Error, Exit, Result};
@@ -31,6 +31,8 @@ pub(crate) struct Request {
     pub(crate) evidence: Evidence,
     /// The CSR, PEM.
     pub(crate) csr: Vec<u8>,
+    /// It is for the thing's next key, beside the one in service.
+    pub(crate) is_next: bool,
 }
 
 impl Request {
@@ -53,16 +55,31 @@ impl Request {
             Ok(None) => return Err(format!("{} is missing beside it", path.display())),
             Err(e) => return Err(e.to_string()),
         };
+        let next = file_name(&next_name(&parsed.thing_name)) + RECORD;
         Ok(Self {
+            is_next: record.file_name() == Some(OsStr::new(&next)),
             record: parsed,
             evidence,
             csr,
         })
     }
 
-    /// The name of a file about this thing, as FAT allows it and the device looks for it.
+    /// The name of a file about this request, as FAT allows it and the device looks for it.
     pub(crate) fn file_name(&self, end: &str) -> String {
+        match self.is_next {
+            true => self.next_file_name(end),
+            false => self.present_file_name(end),
+        }
+    }
+
+    /// The name of a file about the thing's key in service.
+    pub(crate) fn present_file_name(&self, end: &str) -> String {
         file_name(&self.record.thing_name) + end
+    }
+
+    /// The name of a file about the thing's next key.
+    pub(crate) fn next_file_name(&self, end: &str) -> String {
+        file_name(&next_name(&self.record.thing_name)) + end
     }
 }
 

@@ -6,25 +6,27 @@ use std::path::PathBuf;
 
 use firstboot_formats::thing_name::fat_name;
 
-use crate::check::Attested;
 use crate::request::Request;
 
-/// A request that has passed every check of its own.
-pub(crate) struct Candidate {
+/// A request that has passed every check of its own, so that its record names its key.
+pub(crate) struct Candidate<T> {
     /// The record's path.
     pub(crate) path: PathBuf,
     /// The request.
     pub(crate) request: Request,
-    /// The key and the TPM that it comes from.
-    pub(crate) attested: Attested,
+    /// What the checks have found out.
+    pub(crate) checked: T,
 }
 
 /// For each of them, why it is not answered, if another one conflicts with it.
-pub(crate) fn objections(candidates: &[Candidate]) -> Vec<Option<String>> {
+pub(crate) fn objections<T>(candidates: &[Candidate<T>]) -> Vec<Option<String>> {
     let names = groups(candidates, |c| fat_name(&c.request.record.thing_name));
-    let keys = groups(candidates, |c| c.attested.key_name);
-    let objection = |(one, (same_name, same_key)): (&Candidate, (Option<usize>, Option<usize>))| {
-        let name = |c: &Candidate| c.request.record.thing_name.clone();
+    let keys = groups(candidates, |c| c.request.record.key_sha256.clone());
+    let objection = |(one, (same_name, same_key)): (
+        &Candidate<T>,
+        (Option<usize>, Option<usize>),
+    )| {
+        let name = |c: &Candidate<T>| c.request.record.thing_name.clone();
         let other = same_name.or(same_key).and_then(|at| candidates.get(at))?;
         let (thing, path) = (name(other), other.path.display());
         Some(match same_name {
@@ -45,8 +47,11 @@ pub(crate) fn objections(candidates: &[Candidate]) -> Vec<Option<String>> {
 }
 
 /// For each candidate, another one that has something in common with it.
-fn groups<T: Ord>(candidates: &[Candidate], of: impl Fn(&Candidate) -> T) -> Vec<Option<usize>> {
-    let mut groups: BTreeMap<T, Vec<usize>> = BTreeMap::new();
+fn groups<T, K: Ord>(
+    candidates: &[Candidate<T>],
+    of: impl Fn(&Candidate<T>) -> K,
+) -> Vec<Option<usize>> {
+    let mut groups: BTreeMap<K, Vec<usize>> = BTreeMap::new();
     for (candidate, at) in candidates.iter().zip(0..) {
         groups.entry(of(candidate)).or_default().push(at);
     }

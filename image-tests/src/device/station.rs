@@ -81,6 +81,16 @@ impl Station {
         Ok(command)
     }
 
+    /// `reissue` with certificates that are valid for a year.
+    pub fn reissuing(&self, requests: &Path) -> Result<Command> {
+        let mut command = self.command(&["reissue", "--days", "365"])?;
+        command.arg(requests);
+        command.arg("--ca").arg(self.operator.certificate_path());
+        command.arg("--key").arg(self.operator.key_path());
+        command.arg("--out").arg(self.out());
+        Ok(command)
+    }
+
     /// Runs `issue` for these requests.
     pub fn issue(&self, requests: &Path) -> Result<Finished> {
         finish(&mut self.issuing(requests)?)

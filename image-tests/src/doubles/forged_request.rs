@@ -11,7 +11,8 @@ use openssl::hash::MessageDigest;
 use openssl::pkey::{Id, PKey, Private, Public};
 use openssl::rsa::Rsa;
 use openssl::sha::sha256;
-use openssl::x509::X509Req;
+use openssl::sign::Signer;
+use openssl::x509::{X509, X509Req};
 use serde_json::{Value, json};
 
 use super::pki::{EkForm, Manufacturer, hex, named, p256};
@@ -28,6 +29,10 @@ pub struct ForgedRequest {
     pub attributes: u32,
     pub policy: Vec<u8>,
     pub ek_certificate: Option<Vec<u8>>,
+    /// It is for the thing's next key.
+    pub is_next: bool,
+    /// The certificate in service (PEM), and the key that signs the CSR, too.
+    pub countersigner: Option<(String, PKey<Private>)>,
 }
 
 impl ForgedRequest {
@@ -50,6 +55,25 @@ impl ForgedRequest {
             attributes: 0x60072,
             policy: Vec::new(),
             ek_certificate: Some(manufacturer.certify(&*public(&ek)?, form)?),
+            is_next: false,
+            countersigner: None,
+        })
+    }
+
+    /// A request for the same thing's next key, from the same TPM.
+    pub fn next(&self) -> Result<Self> {
+        Ok(Self {
+            key: p256()?,
+            is_next: true,
+            ..self.clone()
+        })
+    }
+
+    /// The same, countersigned by this one's key, which has this certificate (PEM).
+    pub fn next_countersigned(&self, certificate: &str) -> Result<Self> {
+        Ok(Self {
+            countersigner: Some((certificate.to_owned(), self.key.clone())),
+            ..self.next()?
         })
     }
 
@@ -79,9 +103,17 @@ impl ForgedRequest {
             Some(certificate) => record["ek_certificate"] = json!(encode_block(certificate)),
             None => record["unattested"] = json!("the TPM has no EK certificate"),
         }
+        if let Some((certificate, key)) = &self.countersigner {
+            let certificate = X509::from_pem(certificate.as_bytes())?;
+            record["countersignature"] = json!({
+                "certificate": encode_block(&certificate.to_der()?),
+                "signature": encode_block(&countersign(key, &csr)?),
+            });
+        }
         change(&mut record);
         fs::create_dir_all(directory)?;
-        let name = self.thing.replace(':', "_");
+        let next = if self.is_next { ".next" } else { "" };
+        let name = self.thing.replace(':', "_") + next;
         fs::write(directory.join(format!("{name}.csr.pem")), csr)?;
         let path = directory.join(format!("{name}.json"));
         fs::write(&path, record.to_string())?;
@@ -121,6 +153,14 @@ impl ForgedRequest {
         }
         Ok(area)
     }
+}
+
+/// As docs/attestation.md has it.
+fn countersign(key: &PKey<Private>, csr: &[u8]) -> Result<Vec<u8>> {
+    let csr = X509Req::from_pem(csr)?.to_der()?;
+    let signed = [b"firstboot countersignature v1\0", &csr[..]].concat();
+    let mut signer = Signer::new(MessageDigest::sha256(), key)?;
+    Ok(signer.sign_oneshot_to_vec(&signed)?)
 }
 
 /// An RSA-2048 key as Infineon firmware before 7.62 makes them (ROCA, CVE-2017-15361): each prime is a multiple of the

@@ -71,7 +71,7 @@ fn unexpected_files_among_the_replies_stop_no_other() -> Result<()> {
         assert_eq!(done.code, exit::REFUSED, "{done:?}");
         assert!(
             done.stderr
-                .contains("gw-1.json: its reply cannot be written"),
+                .contains("gw-1.json: its answer cannot be written"),
             "{done:?}"
         );
         assert!(target(3).exists());

@@ -9,6 +9,7 @@ mod make_credential;
 mod names;
 mod output;
 mod refusals;
+mod reissue;
 mod secrets;
 mod thousand;
 mod token;

@@ -85,6 +85,7 @@ fn help_has_examples() -> Result<()> {
         &["--help"][..],
         &["issue", "--help"],
         &["wrap", "--help"],
+        &["reissue", "--help"],
         &["inspect", "--help"],
     ] {
         let shown = finish(&mut station.command(arguments)?)?;

@@ -4,9 +4,15 @@
 # Keep it short: a UNIX socket's path may have 107 characters.
 TPM_SWTPM_DIR ?= "${TMPDIR}/swtpm"
 
+# meta-tpm's wrapper, and the programs that it starts, outlast the build. The image's own sysroot does not: rm_work
+# removes it, and an image from sstate has none.
+TPM_SWTPM = "${BASE_WORKDIR}/${BUILD_SYS}/swtpm-wrappers-native/1.0/swtpm_oe.sh"
+EXTRA_IMAGEDEPENDS += "swtpm-wrappers-native:do_create_wrapper"
+TESTIMAGEDEPENDS:append = " swtpm-wrappers-native:do_create_wrapper"
+
 QB_SETUP_CMD = "\
     rm -rf ${TPM_SWTPM_DIR} && mkdir -p ${TPM_SWTPM_DIR} && \
-    ${STAGING_BINDIR_NATIVE}/swtpm socket --tpm2 --daemon --terminate \
+    ${TPM_SWTPM} socket --tpm2 --daemon --terminate \
     --tpmstate dir=${TPM_SWTPM_DIR} --ctrl type=unixio,path=${TPM_SWTPM_DIR}/socket \
     --log file=${TPM_SWTPM_DIR}/log \
 "
@@ -14,5 +20,3 @@ QB_OPT_APPEND:append = "\
     -chardev socket,id=chrtpm,path=${TPM_SWTPM_DIR}/socket \
     -tpmdev emulator,id=tpm0,chardev=chrtpm -device tpm-tis-device,tpmdev=tpm0 \
 "
-
-do_write_qemuboot_conf[depends] += "swtpm-native:do_populate_sysroot"

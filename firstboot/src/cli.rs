@@ -62,11 +62,12 @@ Exits with status 75 while there is no certificate.
 Example:
   cp gateway-1.pem /boot/firstboot/certificates/ && firstboot enroll")]
     Enroll,
-    /// Accept a new certificate while Greengrass runs
+    /// Take a new certificate while Greengrass runs, or ask for one that is due
     #[command(after_help = "\
-Leaves the token and the configuration alone. nucleus lite uses the certificate from its next connection on. The
-other editions read it from the token: `systemctl restart firstboot-enroll` stores it there, stopping Greengrass
-and starting it again. firstboot-renew.service does all of this when a certificate is saved on the boot partition.
+With \"renew\" in the settings, publishes the request again when a new certificate is due.
+Leaves token and configuration alone. nucleus lite uses the certificate from its next connection on. For the
+other editions it has to go into the token: `systemctl restart firstboot-enroll`, which stops Greengrass and
+starts it again. firstboot-renew.service does all of this, daily and when a certificate is put onto the boot partition.
 
 Example:
   firstboot renew && firstboot renew --due && systemctl restart firstboot-enroll")]

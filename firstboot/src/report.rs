@@ -7,6 +7,7 @@ use std::path::Path;
 
 use firstboot_formats::encoding::to_hex;
 use firstboot_formats::output;
+use firstboot_formats::x509::Chain;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -14,7 +15,7 @@ use crate::enrollment::Offer;
 use crate::error::Result;
 use crate::greengrass;
 use crate::layout::{IDENTITY, Layout};
-use crate::provision::{self, Context, IdentityState, Places, State, Step, Survey};
+use crate::provision::{self, Complete, Context, IdentityState, Places, State, Step, Survey};
 use crate::settings::Settings;
 use crate::tpm::Tpm;
 
@@ -65,8 +66,13 @@ fn summary(context: &Context, survey: Option<&Survey>, state: State) -> Value {
         .map(|settings| settings.remarks.clone())
         .unwrap_or_default();
     let tpm = survey.and_then(|survey| survey.tpm.as_ref()?.as_ref().ok());
+    let identity = match survey.map(|survey| &survey.identity) {
+        Some(IdentityState::Complete(identity)) => Some(identity),
+        _ => None,
+    };
     let warnings = remarks
         .into_iter()
+        .chain(identity.and_then(|identity| identity.renewal.warning.clone()))
         .chain(tpm.and_then(|tpm| tpm.lockout.warning()));
     add(&mut report, "warnings", warnings.collect());
     let aside = context
@@ -77,17 +83,37 @@ fn summary(context: &Context, survey: Option<&Survey>, state: State) -> Value {
         .map(|(_, path)| path);
     let aside = aside.chain(greengrass::files_set_aside(&context.places.layout));
     add(&mut report, "set_aside", aside.collect());
-    let Some(IdentityState::Complete(identity)) = survey.map(|survey| &survey.identity) else {
+    let Some(identity) = identity else {
         return report;
     };
     if let Some(certificate) = &identity.certificate {
         report["certificate"] = json!(certificate.summary());
+        report["renewal"] = renewal(context, identity, certificate);
     }
     if identity.is_for_another_name.is_some() {
         report["wanted_thing_name"] = json!(settings.map(|settings| &settings.thing_name));
     }
     if let Offer::Refused(refusal) = &*context.memory.judge(&identity.offer) {
         report["refused"] = json!([refusal]);
+    }
+    report
+}
+
+/// Until when the certificate is valid, when the next one is to come, and what came of asking for one.
+fn renewal(context: &Context, identity: &Complete, certificate: &Chain) -> Value {
+    let renewal = &identity.renewal;
+    let mut report = json!({ "valid_until": certificate.summary().not_after });
+    if let Some(next) = &renewal.next {
+        report["next"] = json!(next);
+        report["due"] = json!(renewal.due.is_some());
+    }
+    if let Some(asked) = &renewal.asked {
+        let result = match &*context.memory.judge(&identity.offer) {
+            _ if !renewal.is_asked_for => "renewed",
+            Offer::Refused(_) => "refused",
+            _ => "waiting",
+        };
+        report["last_attempt"] = json!({ "time": asked.time, "result": result });
     }
     report
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use x509_cert::der::DateTime;
+
 /// A time, and whether it can be trusted.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -30,4 +32,9 @@ impl Clock {
             synchronised: state >= 0 && state != libc::TIME_ERROR,
         }
     }
+}
+
+/// A moment, counted from the epoch, as RFC 3339 has it: UTC, without fractions of a second.
+pub fn rfc3339(moment: Duration) -> String {
+    DateTime::from_unix_duration(moment).map_or_else(|e| e.to_string(), |date| date.to_string())
 }

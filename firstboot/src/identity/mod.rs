@@ -9,11 +9,13 @@
 //! | `certificate.pem` | the accepted certificate and its chain; the token is made to hold it where Greengrass reads it there |
 //! | `ownership.json` | fleet provisioning: an issued certificate and its ownership token, for root alone |
 //! | `registration.json` | fleet provisioning: the thing's name as the template made it, and the certificate |
-//! | `opened.json` | which wrapped reply the certificate came in, and which held a lesser one: saves opening them at each boot |
+//! | `opened.json` | which wrapped reply the certificate came in, and which is worth less: saves opening them at each boot |
+//! | `asked.json` | when a successor of which certificate was asked for |
 //! | `configured` | which edition and thing Greengrass was configured for |
 //! | `verified.json` | what the token was last seen to hold, if Greengrass reads the certificate there: saves opening it at each boot |
 //! | `reset`, `reset-keep` | discarded by `firstboot reset`: never restored |
 
+mod asked;
 mod certificate;
 mod configured;
 mod contents;
@@ -34,6 +36,7 @@ use crate::layout::{IDENTITY, Layout, RUN, STAGING, TOKEN_BUILD};
 use crate::secret::Pin;
 use crate::token::{DATABASE, Library, OpenKey, Store, StoredKey};
 
+pub use asked::Asked;
 pub use certificate::Verified;
 pub use contents::Contents;
 pub use fleet_state::{Ownership, Registration};
@@ -52,6 +55,7 @@ const OWNERSHIP: &str = "ownership.json";
 const REGISTRATION: &str = "registration.json";
 const OPENED: &str = "opened.json";
 const CONFIGURED: &str = "configured";
+const ASKED: &str = "asked.json";
 /// Maximum size of a file, bytes. Nothing in an identity directory comes near it, except the store.
 const MAX_FILE: usize = 64 * 1024;
 
@@ -152,6 +156,7 @@ impl Identity {
             REGISTRATION,
             OPENED,
             CONFIGURED,
+            ASKED,
         ]);
         std::iter::once((self.directory.clone(), self.access(0o750)))
             .chain(files.map(|name| (self.directory.join(name), self.access(0o440))))

@@ -8,6 +8,7 @@
 //! | `next` | which step is due: a pure function |
 //! | `step`, `state` | the steps, and the states in which they are due |
 //! | `make_identity`, `root_key`, `request`, `register`, `open_reply`, `configure` | the steps that take more than a line |
+//! | `renewal` | when another certificate is due, and the step that asks for it |
 //! | `names` | which name the thing has |
 //! | `reset` | the way back: `firstboot reset` |
 
@@ -19,6 +20,7 @@ mod names;
 mod next;
 mod open_reply;
 mod register;
+mod renewal;
 mod request;
 mod reset;
 mod root_key;
@@ -37,6 +39,7 @@ pub use context::{Context, Memory, Places};
 pub use inputs::Inputs;
 pub use names::known as thing_name;
 pub use next::next;
+pub use renewal::Renewal;
 pub use reset::reset;
 pub use state::State;
 pub use step::Step;
@@ -281,6 +284,7 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
             }
             identity.accept(chain)
         }
+        Step::AskForRenewal(accepted) => renewal::ask(context, accepted),
         Step::FillToken(chain) => identity.fill_token(chain),
         Step::WriteConfiguration(chain) => configure::write(context, chain),
         Step::RemoveClaim => {

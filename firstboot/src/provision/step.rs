@@ -59,6 +59,8 @@ pub enum Step {
     FillToken(Box<Chain>),
     /// Write Greengrass's configuration.
     WriteConfiguration(Box<Chain>),
+    /// Ask for a successor of the accepted certificate: publish the request again, and note when.
+    AskForRenewal(Box<Chain>),
     /// Remove the fleet's claim certificate and key from the boot partition.
     RemoveClaim,
     /// Nothing left to do; perhaps with something that the operator should know.
@@ -77,14 +79,18 @@ impl Step {
             | Self::Accept(..)
             | Self::FillToken(_)
             | Self::WriteConfiguration(_)
+            | Self::AskForRenewal(_)
             | Self::RemoveClaim => true,
             _ => false,
         }
     }
 
-    /// Whether the step takes a new certificate, and leaves token and configuration alone.
+    /// Whether the step asks for a new certificate or takes it, and leaves token and configuration alone.
     pub(super) fn is_renewal(&self) -> bool {
-        matches!(self, Self::OpenReply(_) | Self::Accept(..))
+        matches!(
+            self,
+            Self::AskForRenewal(_) | Self::OpenReply(_) | Self::Accept(..)
+        )
     }
 
     /// Whether the walk ends here.
@@ -117,7 +123,7 @@ impl Step {
             | Self::OpenReply(_)
             | Self::Accept(..) => State::AwaitingCertificate,
             Self::FillToken(_) | Self::WriteConfiguration(_) => State::Unconfigured,
-            Self::RemoveClaim | Self::Done(_) => State::Done,
+            Self::AskForRenewal(_) | Self::RemoveClaim | Self::Done(_) => State::Done,
         }
     }
 
@@ -150,6 +156,9 @@ impl Step {
             Self::Accept(..) => "accepting the certificate".into(),
             Self::FillToken(_) => "storing the certificate in the token".into(),
             Self::WriteConfiguration(_) => "writing Greengrass's configuration".into(),
+            Self::AskForRenewal(_) => {
+                "asking for a new certificate: publishing the request again".into()
+            }
             Self::RemoveClaim => "removing the fleet's claim pair from the boot partition".into(),
             Self::Done(None) => "nothing left to do".into(),
             Self::Done(Some(remark)) => format!("nothing left to do, but: {remark}"),

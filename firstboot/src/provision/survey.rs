@@ -14,7 +14,7 @@ use firstboot_formats::x509::{Chain, Request};
 
 use super::context::{Context, Places};
 use super::inputs::Inputs;
-use super::{configure, names, root_key};
+use super::{Renewal, configure, names, root_key};
 use crate::durability;
 use crate::enrollment::offline::{self, Wanted};
 use crate::enrollment::{Offer, fleet};
@@ -88,6 +88,8 @@ pub struct Complete {
     pub record: Record,
     /// The accepted certificate.
     pub certificate: Option<Chain>,
+    /// The certificate's age, and what comes of it.
+    pub renewal: Renewal,
     /// What enrollment offers.
     pub offer: Offer,
     /// The token was seen to hold the accepted certificate, or the edition does not read it there.
@@ -262,6 +264,9 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         Some(_) if reads_token => identity.verified(),
         _ => None,
     };
+    let renewal = certificate
+        .as_ref()
+        .map(|chain| Renewal::look(inputs.map(|inputs| &inputs.settings), places, chain));
     let token_is_ready = certificate.is_some() && (verified.is_some() || !reads_token);
     // What stands, whatever is wanted …
     let standing = Complete {
@@ -269,6 +274,7 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         access_is_right: true,
         request_is_current: true,
         request_is_published: true,
+        renewal: renewal.unwrap_or_default(),
         offer: Offer::Pending(String::new()),
         token_is_ready,
         ownership_is_spent: false,

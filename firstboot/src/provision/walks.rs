@@ -3,7 +3,7 @@
 
 use super::context::RefusedReply;
 use super::next::table::{Scene, awaiting, chain, wrapped};
-use super::{Complete, IdentityState, MOST_STEPS, Step, goes_round, next};
+use super::{Complete, IdentityState, MOST_STEPS, Renewal, Step, goes_round, next};
 use crate::enrollment::{Offer, Refusal};
 use crate::error::Error;
 use crate::settings::Settings;
@@ -68,6 +68,8 @@ fn identity(bits: &mut Bits) -> Scene {
         i.is_for_another_name = (bits.one() && i.certificate.is_some()).then(|| "gw-0".into());
         i.ownership_is_spent = bits.one();
         i.claim_is_spent = bits.one();
+        i.renewal.due = bits.one().then(|| "due".into());
+        i.renewal.is_asked_for = bits.one();
         i.offer = match bits.below(6) {
             0 => Offer::Pending("a certificate".into()),
             1 => Offer::CanCreate,
@@ -80,7 +82,7 @@ fn identity(bits: &mut Bits) -> Scene {
     scene
 }
 
-const IDENTITIES: u32 = 6 << 11;
+const IDENTITIES: u32 = 6 << 13;
 
 /// Adds any TPM to the survey, and what is found out about it.
 fn tpm(bits: &mut Bits, scene: &mut Scene, world: &mut World) {
@@ -209,7 +211,11 @@ fn enrollment(step: &Step, identity: &mut Complete, world: &World) {
             identity.certificate = Some(chain());
             identity.offer = Offer::Pending("a newer certificate".into());
             identity.is_for_another_name = None;
+            identity.renewal = Renewal::default();
             (identity.token_is_ready, identity.configuration_is_written) = (false, false);
+        }
+        Step::AskForRenewal(_) => {
+            (identity.renewal.is_asked_for, identity.request_is_published) = (true, true);
         }
         Step::FillToken(_) => identity.token_is_ready = true,
         Step::WriteConfiguration(_) => identity.configuration_is_written = true,
@@ -309,6 +315,7 @@ fn useless() -> Vec<Option<Step>> {
         Some(Step::Accept(chain(), None)),
         Some(Step::FillToken(chain())),
         Some(Step::WriteConfiguration(chain())),
+        Some(Step::AskForRenewal(chain())),
         Some(Step::RemoveClaim),
     ]
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use firstboot_formats::clock::Clock;
 use firstboot_formats::digest::{Fingerprint, fingerprint};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -87,6 +88,15 @@ impl Enrollment {
     /// Whether the method is fleet provisioning.
     pub fn is_fleet(&self) -> bool {
         self.method == Method::FleetProvisioning
+    }
+
+    /// The clock, as far as the operator lets it be believed.
+    pub fn clock(&self) -> Clock {
+        let clock = Clock::read();
+        Clock {
+            synchronised: clock.synchronised || self.trust_clock,
+            ..clock
+        }
     }
 
     /// Replaces what is known already and refuses what cannot work.

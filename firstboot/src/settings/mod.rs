@@ -8,6 +8,7 @@ mod enrollment;
 mod greengrass;
 mod placeholders;
 mod read;
+mod renew;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use enrollment::{Enrollment, Method, check_parameter};
 pub use placeholders::expand;
+pub use renew::{At, Renew};
 
 /// The settings, merged and checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -30,6 +32,8 @@ pub struct Settings {
     pub subject: Subject,
     /// How the device gets a certificate for the request.
     pub enrollment: Enrollment,
+    /// When a new certificate is asked for; never, where nothing is said.
+    pub renew: Option<Renew>,
     /// What is written for Greengrass.
     pub greengrass: Greengrass,
     /// Where the image keeps its libraries. Only the image's own file may say so.

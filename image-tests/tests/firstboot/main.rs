@@ -16,6 +16,7 @@ mod output;
 mod renamed;
 mod renew;
 mod renewal_cmp;
+mod renewal_due;
 mod reset;
 mod root_key;
 mod secrets;

@@ -1,10 +1,12 @@
 //! A boot with nothing to do: a few TPM commands, no PKCS#11 library, no login, nothing written.
 
 use anyhow::Result;
-use image_tests::device::Device;
-use image_tests::doubles::pki::Authority;
+use image_tests::clients::KeyType;
+use image_tests::device::{Device, offline_settings};
+use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::doubles::tpm_proxy::{Options, Proxy};
 use image_tests::faults::storage::{Kind, trace};
+use serde_json::json;
 
 use crate::usual;
 
@@ -91,7 +93,28 @@ fn little_is_done_when_enrolled() -> Result<()> {
     let mut device = usual()?;
     device.enroll_with(&Authority::new()?)?;
     assert_is_idle(&mut device, "provision")?;
-    assert_is_idle(&mut device, "enroll")
+    assert_is_idle(&mut device, "enroll")?;
+    assert_is_idle(&mut device, "renew")
+}
+
+/// A certificate is due, was asked for, and has not come: that costs no more than waiting for the first one.
+#[test]
+fn when_a_renewal_is_awaited() -> Result<()> {
+    let mut device = usual()?;
+    let authority = Authority::new()?;
+    device.enroll_with(&authority)?;
+    let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
+    settings["renew"] = json!({});
+    settings["enrollment"]["trust_clock"] = json!(true);
+    device.settings(&settings)?;
+    let old = Validity::Days { over: 90, left: 10 };
+    device.drop_certificate(&authority.sign_valid(&device.request()?, old)?)?;
+    device.succeed(&["enroll"])?;
+    assert_eq!(device.status()?["renewal"]["due"], true);
+    for command in ["provision", "enroll", "renew"] {
+        assert_is_idle(&mut device, command)?;
+    }
+    Ok(())
 }
 
 /// An unrelated certificate is left out once, not parsed at each boot.

@@ -23,6 +23,7 @@ const INSTALLED: &[&str] = &[
     "/usr/lib/systemd/system/firstboot-fsck@.service",
     "/usr/lib/systemd/system/firstboot-greengrass.target",
     "/usr/lib/systemd/system/firstboot-renew.service",
+    "/usr/lib/systemd/system/firstboot-renew.timer",
     "/usr/lib/systemd/system/firstboot.service",
     "/usr/lib/systemd/system/ggl.aws.greengrass.TokenExchangeService.service.d/10-firstboot.conf",
     "/usr/lib/systemd/system/ggl.core.gg-fleet-statusd.service.d/10-firstboot.conf",
@@ -118,6 +119,7 @@ fn systemd_accepts_the_units() -> Result<()> {
         "firstboot-enroll.timer",
         "firstboot-again.service",
         "firstboot-renew.service",
+        "firstboot-renew.timer",
         "firstboot-bind.service",
         "firstboot-fsck@dev-mmcblk0p1.service",
     ]);

@@ -1,5 +1,7 @@
 //! firstboot.json on the boot partition.
 
+use std::time::Duration;
+
 use firstboot::error::ErrorKind;
 use firstboot::settings::Settings;
 use proptest::collection::vec;
@@ -91,6 +93,12 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
             prop_assert!(!value.contains("${serial}"), "{:?}", value);
         }
     }
+    // Within the lifetime, or before it.
+    if let Some(renew) = settings.renew {
+        let lifetime = [1_000_000, 2_000_000].map(Duration::from_secs);
+        prop_assert!(renew.at.moment(lifetime) < lifetime[1], "{:?}", renew);
+        prop_assert!(!enrollment.is_fleet());
+    }
     // A request can be made with them.
     let name = settings.subject.with_common_name(&settings.thing_name);
     prop_assert!(firstboot_formats::x509::name(&name).is_ok(), "{:?}", name);
@@ -101,6 +109,7 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
 fn places() -> impl Strategy<Value = String> {
     let mut known = vec![String::new(), "/unknown".into(), "/platform".into()];
     known.push("/platform/pkcs11_module".into());
+    known.extend(["/renew".into(), "/renew/at".into()]);
     for (key, value) in valid().as_object().into_iter().flatten() {
         known.push(format!("/{key}"));
         let inner = value.as_object().into_iter().flatten();
@@ -143,6 +152,8 @@ fn values() -> impl Strategy<Value = Value> {
             json!("fleet-provisioning"),
             json!({ "A": "${machine_id}${tpm}${", "B": "${key_sha256}" }),
             json!("DE"),
+            json!("2/3"),
+            json!("30 days"),
             json!(["gw", "ecc-p256"]),
             json!("x".repeat(200)),
             library

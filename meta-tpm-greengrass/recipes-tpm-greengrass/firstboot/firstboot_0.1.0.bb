@@ -94,7 +94,7 @@ python install_settings() {
 do_install[postfuncs] += "install_settings"
 install_settings[vardepvalue] = "${@firstboot_settings(d)}"
 
-SYSTEMD_SERVICE:${PN} = "firstboot.service firstboot-enroll.service firstboot-enroll.path"
+SYSTEMD_SERVICE:${PN} = "firstboot.service firstboot-enroll.service firstboot-enroll.path firstboot-renew.timer"
 
 # The manual page is in the -doc package, and bash's completions are in that of their class.
 PACKAGE_BEFORE_PN += "${PN}-fish-completion ${PN}-zsh-completion"

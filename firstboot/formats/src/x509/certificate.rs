@@ -13,6 +13,7 @@ use serde::Serialize;
 use x509_cert::der::DateTime;
 
 use super::name;
+use crate::clock::rfc3339;
 use crate::encoding::to_hex;
 use crate::printable::printable;
 
@@ -200,8 +201,8 @@ impl Certificate {
             subject: printable(self.subject()),
             issuer: printable(self.issuer()),
             serial: to_hex(self.serial_number()),
-            not_before: date(self.not_before),
-            not_after: date(self.not_after),
+            not_before: rfc3339(self.not_before),
+            not_after: rfc3339(self.not_after),
         }
     }
 
@@ -215,11 +216,6 @@ impl Certificate {
             serial_number: part(&self.serial_number),
         }
     }
-}
-
-/// RFC 3339, UTC.
-pub(super) fn date(moment: Duration) -> String {
-    DateTime::from_unix_duration(moment).map_or_else(|e| e.to_string(), |date| date.to_string())
 }
 
 /// The extensions, which follow the key; unique identifiers, which nobody uses, may come first. Nothing if they are

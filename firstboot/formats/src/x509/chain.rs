@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::bundle::certificates;
-use super::certificate::{Certificate, CertificateDer, Summary, date};
+use super::certificate::{Certificate, CertificateDer, Summary};
 use super::path::{self, Graph};
-use crate::clock::Clock;
+use crate::clock::{Clock, rfc3339};
 use crate::digest::{Fingerprint, sha256};
 use crate::pem;
 use crate::printable::printable;
@@ -134,9 +134,14 @@ impl Chain {
         validity(self.leaf.not_before, self.leaf.not_after, clock)
     }
 
+    /// Its first and its last moment, counted from the epoch.
+    pub fn lifetime(&self) -> [Duration; 2] {
+        [self.leaf.not_before, self.leaf.not_after]
+    }
+
     /// When it expired (RFC 3339, UTC), if it has.
     pub fn expired(&self, clock: Clock) -> Option<String> {
-        (clock.now > self.leaf.not_after).then(|| date(self.leaf.not_after))
+        (clock.now > self.leaf.not_after).then(|| rfc3339(self.leaf.not_after))
     }
 
     /// The subject's common name.

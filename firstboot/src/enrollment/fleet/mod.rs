@@ -63,7 +63,7 @@ pub fn offer(
     if !boot.has_claim() {
         return Offer::Pending(claim::missing(boot));
     }
-    if !clock(settings).synchronised {
+    if !settings.enrollment.clock().synchronised {
         return Offer::Pending(
             "the clock is not synchronised yet, so AWS IoT Core's certificate cannot be checked: can the device reach \
              a time server (timedatectl)? On a board with a battery-backed clock, set enrollment.trust_clock"
@@ -74,15 +74,6 @@ pub fn offer(
         Offer::CanRegister
     } else {
         Offer::CanCreate
-    }
-}
-
-/// The clock, trusted if the operator says so.
-fn clock(settings: &Settings) -> Clock {
-    let clock = Clock::read();
-    Clock {
-        synchronised: clock.synchronised || settings.enrollment.trust_clock,
-        ..clock
     }
 }
 
@@ -139,7 +130,7 @@ impl Session {
         };
         let chain = Chain::parse(created.certificate_pem.as_bytes(), key, &[])
             .map_err(|why| answered(what, &why))?;
-        let clock = clock(settings);
+        let clock = settings.enrollment.clock();
         let clock = Clock {
             now: clock.now + CLOCK_SKEW,
             ..clock

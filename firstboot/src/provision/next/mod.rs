@@ -130,9 +130,15 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
             "the fleet's claim pair is still on the boot partition: {why}"
         )),
     };
+    let renewal = &identity.renewal;
+    if renewal.due.is_some() && !(renewal.is_asked_for && request_is_published) {
+        return Step::AskForRenewal(Box::new(certificate.clone()));
+    }
     let remarks: Vec<_> = [
         claim_stays,
         remark,
+        renewal.due.clone(),
+        renewal.warning.clone(),
         tpm.and_then(|tpm| tpm.lockout.warning()),
     ]
     .into_iter()

@@ -9,7 +9,7 @@ use super::next;
 use crate::enrollment::{Offer, Refusal, WrappedReply};
 use crate::error::ErrorKind;
 use crate::provision::context::{Memory, RefusedReply};
-use crate::provision::{Complete, IdentityState, State, Step, Survey, TpmState};
+use crate::provision::{Complete, IdentityState, Renewal, State, Step, Survey, TpmState};
 use crate::settings::{Edition, Greengrass, Settings};
 use crate::tpm::{Identification, Lockout, Srk};
 
@@ -55,6 +55,7 @@ pub fn awaiting() -> Scene {
                 countersignature: None,
             },
             certificate: None,
+            renewal: Renewal::default(),
             offer: Offer::Pending("the certificate".into()),
             token_is_ready: false,
             is_for_another_name: None,
@@ -641,6 +642,50 @@ fn after_the_certificate_come_token_and_configuration() {
     let step = scene.next(&settings);
     assert!(step.describe().contains("claim pair is still"), "{step:?}");
     assert!(matches!(step, Step::Done(Some(_))));
+}
+
+/// Asked for once, again where the request has gone from the card, and awaited as long as it takes.
+#[test]
+fn a_renewal_that_is_due_is_asked_for() {
+    let settings = Settings::default();
+    let mut scene = enrolled();
+    let ask = Step::AskForRenewal(Box::new(chain()));
+    assert_eq!(ask.state(), State::Done);
+    assert!(ask.is_enrollment() && ask.is_renewal());
+    identity(&mut scene, |i| i.renewal.due = Some("due".into()));
+    assert_eq!(scene.next(&settings), ask);
+    identity(&mut scene, |i| {
+        i.renewal.is_asked_for = true;
+        i.request_is_published = false;
+    });
+    assert_eq!(scene.next(&settings), ask);
+    let mut unwritable = scene.clone();
+    unwritable.memory.request_stays = Some("read-only".into());
+    identity(&mut scene, |i| i.request_is_published = true);
+    let awaiting = Step::Done(Some("due".into()));
+    assert_eq!(scene.next(&settings), awaiting);
+    assert_eq!(unwritable.next(&settings), awaiting);
+    identity(&mut scene, |i| i.renewal.warning = Some("late".into()));
+    assert_eq!(
+        scene.next(&settings),
+        Step::Done(Some("due; late".to_owned()))
+    );
+    // A request that is not due is not missed.
+    identity(&mut scene, |i| {
+        i.renewal = Renewal::default();
+        i.request_is_published = false;
+    });
+    assert_eq!(scene.next(&settings), Step::Done(None));
+}
+
+/// With nothing left to do.
+fn enrolled() -> Scene {
+    let mut scene = awaiting();
+    identity(&mut scene, |i| {
+        i.certificate = Some(chain());
+        (i.token_is_ready, i.configuration_is_written) = (true, true);
+    });
+    scene
 }
 
 /// With a wrapped reply of which only the form is right: nothing checks it here.

@@ -8,6 +8,8 @@ mod operator;
 pub use manufacturer::{EkForm, Manufacturer, PLATFORM_CERTIFICATE};
 pub use operator::{Authority, Pair};
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::Result;
 use openssl::asn1::{Asn1Time, Asn1Type};
 use openssl::bn::{BigNum, MsbOption};
@@ -30,17 +32,31 @@ pub enum Validity {
     Recent,
     Expired,
     NotYet,
+    /// So many days of its lifetime are over, and so many are left.
+    Days {
+        over: u32,
+        left: u32,
+    },
 }
 
 impl Validity {
-    /// The first and the last second, as ASN.1 times.
-    fn dates(self) -> [&'static str; 2] {
-        match self {
+    /// The first and the last second.
+    fn dates(self) -> Result<[Asn1Time; 2]> {
+        let [from, until] = match self {
             Self::Now => ["20200101000000Z", "20491231235959Z"],
             Self::Recent => ["20230101000000Z", "20491231235959Z"],
             Self::Expired => ["20200101000000Z", "20210101000000Z"],
             Self::NotYet => ["20700101000000Z", "20710101000000Z"],
-        }
+            Self::Days { over, left } => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64;
+                let day = |count: i64| Asn1Time::from_unix(now + count * 24 * 60 * 60);
+                return Ok([day(-i64::from(over))?, day(left.into())?]);
+            }
+        };
+        Ok([
+            Asn1Time::from_str_x509(from)?,
+            Asn1Time::from_str_x509(until)?,
+        ])
     }
 }
 
@@ -118,9 +134,9 @@ fn sign<K: HasPublic>(
     builder.set_subject_name(subject)?;
     builder.set_issuer_name(issuer)?;
     builder.set_pubkey(key)?;
-    let [from, until] = validity.dates();
-    builder.set_not_before(Asn1Time::from_str_x509(from)?.as_ref())?;
-    builder.set_not_after(Asn1Time::from_str_x509(until)?.as_ref())?;
+    let [from, until] = validity.dates()?;
+    builder.set_not_before(&from)?;
+    builder.set_not_after(&until)?;
     extend(&mut builder)?;
     builder.sign(issuer_key, MessageDigest::sha256())?;
     Ok(builder.build())

@@ -1,0 +1,143 @@
+//! The accepted certificate's renewal: when it is due, and what people are told of it.
+
+use std::time::Duration;
+
+use firstboot_formats::clock::{Clock, rfc3339};
+use firstboot_formats::x509::Chain;
+
+use super::context::{Context, Places};
+use super::request;
+use crate::error::Result;
+use crate::identity::Asked;
+use crate::settings::{At, Settings};
+
+/// People are warned this long before the end …
+const WARNING: At = At::Before(Duration::from_secs(30 * 24 * 60 * 60));
+/// … or after this share of the lifetime, if that is later: a certificate may live for less.
+const WARNING_OF_SHORT: At = At::Share(2, 3);
+
+/// What is to be said of the accepted certificate's age.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Renewal {
+    /// When the next one is due (RFC 3339, UTC), if the settings have it done.
+    pub next: Option<String>,
+    /// It is due; what is awaited, in words.
+    pub due: Option<String>,
+    /// The latest note that a certificate's successor was asked for.
+    pub asked: Option<Asked>,
+    /// The accepted certificate's successor was asked for.
+    pub is_asked_for: bool,
+    /// The end is near, or past; in words that change only then.
+    pub warning: Option<String>,
+}
+
+impl Renewal {
+    /// Looks at the accepted certificate.
+    pub(super) fn look(settings: Option<&Settings>, places: &Places, accepted: &Chain) -> Self {
+        let clock = settings.map_or_else(Clock::read, |settings| settings.enrollment.clock());
+        let asked = places.identity.asked();
+        let is_asked_for = asked.as_ref().is_some_and(|asked| asked.is_about(accepted));
+        let wanted = settings.and_then(|settings| Some((settings, settings.renew?.at)));
+        let lifetime = accepted.lifetime();
+        Self {
+            next: wanted.map(|(_, at)| rfc3339(at.moment(lifetime))),
+            due: wanted
+                .filter(|(_, at)| is_due(at.moment(lifetime), is_asked_for, clock))
+                .map(|(settings, _)| awaited(places, &settings.thing_name)),
+            asked,
+            is_asked_for,
+            warning: warning(lifetime, clock),
+        }
+    }
+}
+
+/// A clock that is not synchronised decides nothing: what was due stays due.
+fn is_due(moment: Duration, is_asked_for: bool, clock: Clock) -> bool {
+    match clock.synchronised {
+        true => clock.now >= moment,
+        false => is_asked_for,
+    }
+}
+
+/// An undisciplined clock runs behind, so that this is never too early.
+fn warning(lifetime: [Duration; 2], clock: Clock) -> Option<String> {
+    let [_, end] = lifetime;
+    let from = WARNING
+        .moment(lifetime)
+        .max(WARNING_OF_SHORT.moment(lifetime));
+    let date = rfc3339(end);
+    if clock.now > end {
+        Some(format!(
+            "the certificate expired on {date}: without a new one, Greengrass cannot connect"
+        ))
+    } else if clock.now >= from {
+        Some(format!(
+            "the certificate expires on {date}: from then on, Greengrass cannot connect without a new one"
+        ))
+    } else {
+        None
+    }
+}
+
+fn awaited(places: &Places, thing_name: &str) -> String {
+    let [request, _] = places.boot.request_paths(thing_name);
+    format!(
+        "the certificate is due for renewal: have {} signed again and save the new certificate as {}",
+        request.display(),
+        places.boot.certificate_path(thing_name).display()
+    )
+}
+
+/// Publishes the request again, and notes when.
+pub(super) fn ask(context: &mut Context, accepted: &Chain) -> Result<()> {
+    let request = context.places.identity.request_files()?;
+    request::publish(context, true, &request)?;
+    let time = rfc3339(Clock::read().now);
+    context.places.identity.note_asked(accepted, time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(day: u64, synchronised: bool) -> Clock {
+        Clock {
+            now: days(day),
+            synchronised,
+        }
+    }
+
+    fn days(count: u64) -> Duration {
+        Duration::from_secs(count * 24 * 60 * 60)
+    }
+
+    #[test]
+    fn only_a_synchronised_clock_makes_it_due() {
+        let due = |day, synchronised, asked| is_due(days(10), asked, at(day, synchronised));
+        assert!(due(10, true, false) && due(11, true, true));
+        assert!(!due(9, true, false));
+        // The settings were changed to a later time.
+        assert!(!due(9, true, true));
+        assert!(!due(11, false, false));
+        assert!(due(9, false, true));
+    }
+
+    #[test]
+    fn the_last_days_are_warned_of() {
+        let says = |life: [u64; 2], day| warning(life.map(days), at(day, false));
+        let year = [100, 465];
+        assert_eq!(says(year, 434), None);
+        let last = says(year, 435);
+        assert!(
+            last.as_ref()
+                .is_some_and(|w| w.contains("expires on 1971-04-11T")),
+            "{last:?}"
+        );
+        assert_eq!(says(year, 464), last, "it would be written each day");
+        assert!(says(year, 466).is_some_and(|w| w.contains("expired on 1971-04-11T")));
+        // The last third of 30 days.
+        let month = [100, 130];
+        assert_eq!(says(month, 119), None);
+        assert!(says(month, 120).is_some());
+    }
+}

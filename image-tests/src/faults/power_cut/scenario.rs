@@ -6,10 +6,12 @@ use serde_json::json;
 use crate::clients::KeyType;
 use crate::device::station::Station;
 use crate::device::{Checkpoint, Device, offline_settings};
-use crate::doubles::pki::Authority;
+use crate::doubles::pki::{Authority, Validity};
 use crate::doubles::software_tpm::{Ek, SoftwareTpm};
 use crate::faults::network::fleet_settings;
 use crate::process::succeed;
+
+const SETTINGS: &str = "/boot/firstboot/firstboot.json";
 
 /// Where the next undisturbed start has to arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +40,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 11] = [
+pub const SCENARIOS: [Scenario; 12] = [
     Scenario {
         name: "provision",
         edition: "nucleus-lite",
@@ -88,6 +90,14 @@ pub const SCENARIOS: [Scenario; 11] = [
         edition: "nucleus",
         prepare: prepare_replacement,
         command: "enroll",
+        destination: Destination::Done,
+        fleet: false,
+    },
+    Scenario {
+        name: KEPT_KEY,
+        edition: "nucleus",
+        prepare: prepare_due,
+        command: "renew",
         destination: Destination::Done,
         fleet: false,
     },
@@ -154,6 +164,9 @@ pub const COMES_BACK: &str = "identity comes back";
 /// The scenario in which a reply is opened.
 pub const WRAPPED_REPLY: &str = "wrapped reply";
 
+/// The scenario in which a certificate for the same key is due, and asked for.
+pub const KEPT_KEY: &str = "renew, kept key";
+
 /// Puts the certificate for the request onto the card.
 fn prepare_enroll(device: &Device, authority: &Authority) -> Result<()> {
     device.succeed(&["provision"])?;
@@ -168,11 +181,24 @@ fn prepare_replacement(device: &Device, authority: &Authority) -> Result<()> {
     Ok(())
 }
 
+/// A certificate in its last days, and a card from which the request has been removed.
+fn prepare_due(device: &Device, authority: &Authority) -> Result<()> {
+    device.enroll_with(authority)?;
+    let old = Validity::Days { over: 90, left: 10 };
+    let request = device.request()?;
+    device.drop_certificate(&authority.sign_valid(&request, old)?)?;
+    device.succeed(&["enroll"])?;
+    let mut settings: serde_json::Value = serde_json::from_str(&device.read(SETTINGS)?)?;
+    settings["renew"] = json!({});
+    settings["enrollment"]["trust_clock"] = json!(true);
+    device.settings(&settings)?;
+    Ok(std::fs::remove_file(request)?)
+}
+
 /// Puts a reply of a provisioning station onto the card. It is for an RSA EK if the device's key is an RSA key, too.
 fn prepare_wrapped_reply(device: &Device, _: &Authority) -> Result<()> {
     let station = Station::new()?;
-    let file = "/boot/firstboot/firstboot.json";
-    let mut settings: serde_json::Value = serde_json::from_str(&device.read(file)?)?;
+    let mut settings: serde_json::Value = serde_json::from_str(&device.read(SETTINGS)?)?;
     let ek = match settings["key"].as_str() {
         Some("rsa-2048") => Ek::Rsa2048,
         _ => Ek::P256,

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::clouds::Clouds;
 use super::point::{Kind, LOSSES, Point};
 use super::rig::Rig;
-use super::scenario::{COMES_BACK, Destination, Scenario, WRAPPED_REPLY};
+use super::scenario::{COMES_BACK, Destination, KEPT_KEY, Scenario, WRAPPED_REPLY};
 use crate::clients::KeyType;
 use crate::device::{Checkpoint, Device, STORE};
 use crate::doubles::software_tpm::copy_state;
@@ -267,6 +267,12 @@ impl Stage {
         if self.scenario.name == WRAPPED_REPLY && !rig.device.exists(format!("{STORE}/opened.json"))
         {
             wrong.push("the reply will be opened at each start".to_owned());
+        }
+        if self.scenario.name == KEPT_KEY
+            && !(rig.device.exists(format!("{STORE}/asked.json"))
+                && published_request(rig.device.root()).is_some())
+        {
+            wrong.push("no new certificate is asked for".to_owned());
         }
         if self.scenario.name == "provision"
             && let Some(published) = published

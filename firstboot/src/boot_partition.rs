@@ -10,7 +10,7 @@ use firstboot_formats::card::MAX_CERTIFICATE;
 use firstboot_formats::files;
 use firstboot_formats::output;
 use firstboot_formats::text;
-use firstboot_formats::thing_name::file_name;
+use firstboot_formats::thing_name::{file_name, next_name};
 use log::warn;
 use serde_json::Value;
 
@@ -145,6 +145,21 @@ impl BootPartition {
         for (path, published) in self.request_paths(thing_name).iter().zip(published) {
             if holds(path, published) {
                 files::remove(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the files of the next identity the names of those that they replace, so that none of an identity that is not
+    /// in service any more is left.
+    pub fn take_up_next(&self, thing_name: &str) -> Result<()> {
+        let next = next_name(thing_name);
+        let of = |name: &str| [self.certificate_path(name), self.reply_path(name)];
+        for (from, to) in of(&next).iter().zip(of(thing_name)) {
+            if from.symlink_metadata().is_ok() {
+                files::rename(from, &to)?;
+            } else {
+                files::remove(&to)?;
             }
         }
         Ok(())

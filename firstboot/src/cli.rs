@@ -12,7 +12,7 @@ use log::info;
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::exit::Exit;
 use crate::layout::{Layout, RUN};
-use crate::provision::{self, Context, Goal, State, Step, Survey};
+use crate::provision::{self, Context, Goal, State, Survey};
 use crate::report;
 use crate::tpm::Tpm;
 
@@ -72,7 +72,7 @@ starts it again. firstboot-renew.service does all of this, daily and when a cert
 Example:
   firstboot renew && firstboot renew --due && systemctl restart firstboot-enroll")]
     Renew {
-        /// Change nothing. Exit with 0 if the token does not hold the accepted certificate yet, with 75 if it does
+        /// Change nothing. Exit with 0 if Greengrass has to stop for an accepted certificate, with 75 if not
         #[arg(long)]
         due: bool,
     },
@@ -207,14 +207,14 @@ fn advance(layout: Layout, tcti: Option<&str>, goal: Goal) -> Result<()> {
     outcome.conclude()
 }
 
-/// Whether the token does not hold the accepted certificate yet: storing it there takes a stop of Greengrass. Sends no
-/// TPM command.
+/// Whether Greengrass has to stop for a certificate that was accepted: the token does not hold it yet, or it is for a new
+/// key. The TPM is not asked.
 fn is_renewal_due(layout: Layout) -> Result<bool> {
     let _lock = lock(&layout)?;
     let mut context = Context::open(layout, None);
     let survey = Survey::take(&mut context, None)?;
     let step = provision::next(context.wanted(), &survey, &context.memory);
-    Ok(matches!(step, Step::FillToken(_)))
+    Ok(step.needs_restart())
 }
 
 fn reset(layout: Layout, tcti: Option<&str>, keep_pin: bool) -> Result<()> {

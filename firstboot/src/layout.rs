@@ -8,6 +8,10 @@ pub const IDENTITY: &str = "/var/lib/tpm2_pkcs11";
 pub const TOKEN_BUILD: &str = "/run/firstboot/token";
 /// Where an identity is built before it appears by one rename.
 pub const STAGING: &str = "/var/lib/tpm2_pkcs11.new";
+/// The identity with the next key, until it takes the place of the one in service.
+pub const NEXT: &str = "/var/lib/tpm2_pkcs11.next";
+/// The identity that was in service before.
+pub const PREVIOUS: &str = "/var/lib/tpm2_pkcs11.previous";
 /// Identities that were set aside: `IDENTITY` with this and a number appended.
 pub const ORPHAN_SUFFIX: &str = ".orphan-";
 /// The Name of a storage key at 0x81000001 that was found to have an authorization value.

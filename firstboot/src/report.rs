@@ -15,7 +15,7 @@ use crate::enrollment::Offer;
 use crate::error::Result;
 use crate::greengrass;
 use crate::layout::{IDENTITY, Layout};
-use crate::provision::{self, Complete, Context, IdentityState, Places, State, Step, Survey};
+use crate::provision::{self, Complete, Context, IdentityState, Next, Places, State, Step, Survey};
 use crate::settings::Settings;
 use crate::tpm::Tpm;
 
@@ -93,9 +93,16 @@ fn summary(context: &Context, survey: Option<&Survey>, state: State) -> Value {
     if identity.is_for_another_name.is_some() {
         report["wanted_thing_name"] = json!(settings.map(|settings| &settings.thing_name));
     }
-    if let Offer::Refused(refusal) = &*context.memory.judge(&identity.offer) {
-        report["refused"] = json!([refusal]);
-    }
+    let next = match &identity.next {
+        Next::Candidate(next) => Some(&next.offer),
+        _ => None,
+    };
+    let offers = [Some(&identity.offer), next].into_iter().flatten();
+    let refused = offers.filter_map(|offer| match &*context.memory.judge(offer) {
+        Offer::Refused(refusal) => Some(refusal.clone()),
+        _ => None,
+    });
+    add(&mut report, "refused", refused.collect());
     report
 }
 
@@ -108,7 +115,11 @@ fn renewal(context: &Context, identity: &Complete, certificate: &Chain) -> Value
         report["due"] = json!(renewal.due.is_some());
     }
     if let Some(asked) = &renewal.asked {
-        let result = match &*context.memory.judge(&identity.offer) {
+        let offer = match &identity.next {
+            Next::Candidate(next) => &next.offer,
+            _ => &identity.offer,
+        };
+        let result = match &*context.memory.judge(offer) {
             _ if !renewal.is_asked_for => "renewed",
             Offer::Refused(_) => "refused",
             _ => "waiting",
@@ -122,7 +133,12 @@ fn renewal(context: &Context, identity: &Complete, certificate: &Chain) -> Value
 fn is_service(state: State) -> bool {
     matches!(
         state,
-        State::Done | State::AwaitingCertificate | State::Unconfigured | State::Error
+        State::Done
+            | State::AwaitingCertificate
+            | State::Unconfigured
+            | State::Error
+            // A next identity was being made.
+            | State::Interrupted
     )
 }
 

@@ -48,7 +48,7 @@ complete -c firstboot -n "__fish_firstboot_using_subcommand enroll" -s h -l help
 complete -c firstboot -n "__fish_firstboot_using_subcommand enroll" -s V -l version -d 'Print version'
 complete -c firstboot -n "__fish_firstboot_using_subcommand renew" -l root -d 'The root of the device\'s file tree: a prefix for every path' -r -F
 complete -c firstboot -n "__fish_firstboot_using_subcommand renew" -l tcti -d 'The TPM\'s TCTI; without --root, the default is device:/dev/tpmrm0' -r
-complete -c firstboot -n "__fish_firstboot_using_subcommand renew" -l due -d 'Change nothing. Exit with 0 if the token does not hold the accepted certificate yet, with 75 if it does'
+complete -c firstboot -n "__fish_firstboot_using_subcommand renew" -l due -d 'Change nothing. Exit with 0 if Greengrass has to stop for an accepted certificate, with 75 if not'
 complete -c firstboot -n "__fish_firstboot_using_subcommand renew" -s v -l verbose -d 'Log more'
 complete -c firstboot -n "__fish_firstboot_using_subcommand renew" -s h -l help -d 'Print help'
 complete -c firstboot -n "__fish_firstboot_using_subcommand renew" -s V -l version -d 'Print version'

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 use nix::unistd::{Uid, geteuid};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -160,6 +160,17 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
         .and_then(|()| sync_parent_io(to))
         .context(Kind::CannotWrite, || {
             format!("cannot rename {} to {}", from.display(), to.display())
+        })
+}
+
+/// Has two names in one directory change places, in one step (renameat2(2), RENAME_EXCHANGE), durably. Not every file
+/// system can do that; ext4, Btrfs, XFS and F2FS can.
+pub fn exchange(one: &Path, other: &Path) -> Result<()> {
+    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)
+        .map_err(io::Error::from)
+        .and_then(|()| sync_parent_io(one))
+        .context(Kind::CannotWrite, || {
+            format!("cannot exchange {} and {}", one.display(), other.display())
         })
 }
 

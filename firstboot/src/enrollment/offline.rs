@@ -23,6 +23,8 @@ const NAMES_SHOWN: usize = 3;
 pub struct Wanted<'a> {
     /// The thing's name.
     pub thing_name: &'a str,
+    /// The name under which its files lie: the thing's, or [`next_name`](firstboot_formats::thing_name::next_name).
+    pub file_name: &'a str,
     /// Its key.
     pub key: &'a PublicKey,
     /// What its request says about its TPM.
@@ -39,7 +41,7 @@ pub struct Wanted<'a> {
 
 /// Looks at this thing's certificate on the boot partition; if there is none, at the reply. Sends no TPM command.
 pub fn offer(boot: &BootPartition, wanted: &Wanted<'_>, clock: Clock) -> Offer {
-    let path = boot.certificate_path(wanted.thing_name);
+    let path = boot.certificate_path(wanted.file_name);
     let refused = |reason: String| {
         let path = path.clone();
         Offer::Refused(Refusal { path, reason })
@@ -79,7 +81,7 @@ fn nothing_new() -> Offer {
 }
 
 fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
-    let path = boot.reply_path(wanted.thing_name);
+    let path = boot.reply_path(wanted.file_name);
     let refused = |reason: &str| {
         let (path, reason) = (path.clone(), reason.to_owned());
         Offer::Refused(Refusal { path, reason })
@@ -90,11 +92,11 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
             return nothing_new();
         }
         Ok(None) => {
-            let [request, _] = boot.request_paths(wanted.thing_name);
+            let [request, _] = boot.request_paths(wanted.file_name);
             return Offer::Pending(format!(
                 "have {} signed and save the certificate as {}{}",
                 request.display(),
-                boot.certificate_path(wanted.thing_name).display(),
+                boot.certificate_path(wanted.file_name).display(),
                 match wanted.accepted {
                     None => instead(boot, wanted),
                     // The files there are for the name that it had.
@@ -123,7 +125,7 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
 /// The files where the certificate is expected, to help whoever saved them: the first names, this thing's before
 /// others', and what each file is.
 fn instead(boot: &BootPartition, wanted: &Wanted<'_>) -> String {
-    let path = boot.certificate_path(wanted.thing_name);
+    let path = boot.certificate_path(wanted.file_name);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let mut names = boot.certificate_names();
     names.sort_by_key(|name| !name.starts_with(&*stem));

@@ -13,7 +13,7 @@ use firstboot_formats::public_key::{KeyType, PublicKey, Scheme};
 use firstboot_formats::record::Record;
 use firstboot_formats::x509::Request;
 
-use super::{DATABASE, Identity, PIN, RECORD, REQUEST, SRK_NAME, token_slot};
+use super::{DATABASE, GENERATION, Identity, PIN, RECORD, REQUEST, SRK_NAME, token_slot};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::secret::Pin;
 use crate::token::{self, Library, Login, Store, StoredKey};
@@ -31,10 +31,17 @@ pub struct Plan<'a> {
     pub ek: std::result::Result<Vec<u8>, String>,
 }
 
+/// The token's PINs.
+pub struct Pins {
+    /// Its user's.
+    pub user: Pin,
+    /// Its security officer's: forgotten once the token is made.
+    pub officer: Pin,
+}
+
 /// What an identity consists of, except for the storage root key's Name.
 struct Made {
     database: Vec<u8>,
-    pin: Pin,
     request: String,
     record: String,
 }
@@ -43,27 +50,32 @@ struct Made {
 const MAX_STORE: usize = 1024 * 1024;
 
 impl Identity {
-    /// Makes the identity below the storage root key of this Name: token, PINs, key, request, proof; then the rename.
-    /// `entropy` is random bytes from the TPM: twice [`crate::secret::ENTROPY`].
+    /// Makes the identity below the storage root key of this Name: token, key, request, proof; then the rename.
     pub fn make(
         &self,
         plan: &Plan<'_>,
         tpm: &mut Tpm,
         srk_name: &str,
-        entropy: &[u8],
+        pins: &Pins,
+        generation: u64,
     ) -> Result<()> {
         if let Some(parent) = self.staging.parent() {
             files::make_directory(parent, 0o755)?;
         }
         files::make_directory(&self.staging, 0o700)?;
-        let store = self.make_in_memory(plan, tpm, srk_name, entropy)?;
+        let store = self.make_in_memory(plan, tpm, srk_name, pins)?;
+        let generation = (generation > 0).then(|| generation.to_string());
+        let generation = generation.iter().map(|text| (GENERATION, text.as_bytes()));
         for (name, content) in [
             (DATABASE, store.database.as_slice()),
-            (PIN, store.pin.expose().as_bytes()),
+            (PIN, pins.user.expose().as_bytes()),
             (SRK_NAME, srk_name.as_bytes()),
             (REQUEST, store.request.as_bytes()),
             (RECORD, store.record.as_bytes()),
-        ] {
+        ]
+        .into_iter()
+        .chain(generation)
+        {
             files::write_without_dir_sync(
                 &self.staging.join(name),
                 content,
@@ -75,13 +87,13 @@ impl Identity {
         Ok(files::rename(&self.staging, &self.directory)?)
     }
 
-    /// Token, PINs, key, request, proof.
+    /// Token, key, request, proof.
     fn make_in_memory(
         &self,
         plan: &Plan<'_>,
         tpm: &mut Tpm,
         srk_name: &str,
-        entropy: &[u8],
+        pins: &Pins,
     ) -> Result<Made> {
         // A killed process may have left it; a power cut leaves nothing.
         files::remove_tree(&self.token_build)?;
@@ -90,25 +102,21 @@ impl Identity {
             directory: self.token_build.clone(),
             ..self.store.clone()
         };
-        let (for_user, for_so) = entropy.split_at(entropy.len() / 2);
-        let pin = Pin::generate(for_user)?;
-        let so_pin = Pin::generate(for_so)?;
         let mut id = [0; 16];
         getrandom::fill(&mut id).context(ErrorKind::Other, || {
             "cannot get random bytes from the kernel".into()
         })?;
 
         let library = Library::open(&staged)?;
-        let slot = library.make_token(&so_pin, &pin)?;
-        drop(so_pin);
-        let login = library.login(slot, &pin)?;
+        let slot = library.make_token(&pins.officer, &pins.user)?;
+        let login = library.login(slot, &pins.user)?;
         let key =
             crate::progress::with_progress(&making(plan.key), || login.make_key(plan.key, &id))?;
         let (request, record) = self.request(plan, &key, &login)?;
         drop(login);
         drop(library);
         if plan.key == KeyType::Rsa2048 {
-            offer_pss(tpm, srk_name, &staged, &key, &pin)?;
+            offer_pss(tpm, srk_name, &staged, &key, &pins.user)?;
         }
         let database = self.token_build.join(DATABASE);
         let database = files::read(&database, MAX_STORE)?
@@ -116,7 +124,6 @@ impl Identity {
         files::remove_tree(&self.token_build)?;
         Ok(Made {
             database,
-            pin,
             request,
             record,
         })

@@ -13,7 +13,9 @@
 //! | `asked.json` | when a successor of which certificate was asked for |
 //! | `configured` | which edition and thing Greengrass was configured for |
 //! | `verified.json` | what the token was last seen to hold, if Greengrass reads the certificate there: saves opening it at each boot |
-//! | `reset`, `reset-keep` | discarded by `firstboot reset`: never restored |
+//! | `generation` | how many identities have had this PIN before; none is 0 |
+//! | `taken-up` | when it took the place of the one before (seconds since the epoch), by a synchronised clock |
+//! | `reset`, `reset-keep` | given up by `firstboot reset`: does not come back |
 
 mod asked;
 mod certificate;
@@ -21,6 +23,7 @@ mod configured;
 mod contents;
 mod fleet_state;
 mod make;
+mod next;
 mod opened_replies;
 mod orphans;
 mod store_upgrade;
@@ -40,7 +43,7 @@ pub use asked::Asked;
 pub use certificate::Verified;
 pub use contents::Contents;
 pub use fleet_state::{Ownership, Registration};
-pub use make::Plan;
+pub use make::{Pins, Plan};
 pub use opened_replies::{OpenedReplies, Superseded};
 
 /// Files without which an identity cannot be used. Request and record can be signed again.
@@ -56,6 +59,8 @@ const REGISTRATION: &str = "registration.json";
 const OPENED: &str = "opened.json";
 const CONFIGURED: &str = "configured";
 const ASKED: &str = "asked.json";
+const GENERATION: &str = "generation";
+const TAKEN_UP: &str = "taken-up";
 /// Maximum size of a file, bytes. Nothing in an identity directory comes near it, except the store.
 const MAX_FILE: usize = 64 * 1024;
 
@@ -86,6 +91,14 @@ impl Identity {
             directory,
             group,
         }
+    }
+
+    /// An identity in another place of the same device.
+    pub fn at(&self, layout: &Layout, place: &str) -> Self {
+        let mut other = self.clone();
+        other.directory = layout.at(place);
+        other.store.directory.clone_from(&other.directory);
+        other
     }
 
     /// Whether there is a directory, whatever is in it. Not being able to look is an error.
@@ -157,6 +170,8 @@ impl Identity {
             OPENED,
             CONFIGURED,
             ASKED,
+            GENERATION,
+            TAKEN_UP,
         ]);
         std::iter::once((self.directory.clone(), self.access(0o750)))
             .chain(files.map(|name| (self.directory.join(name), self.access(0o440))))

@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
+use firstboot_formats::digest::Fingerprint;
+
 use super::inputs::Inputs;
 use crate::boot_partition::BootPartition;
 use crate::enrollment::fleet::Session;
 use crate::enrollment::{Offer, Refusal};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
-use crate::layout::Layout;
+use crate::layout::{Layout, NEXT, PREVIOUS};
 use crate::settings::{Platform, Settings};
 use crate::tpm::Tpm;
 
@@ -30,6 +32,10 @@ pub struct Places {
     pub layout: Layout,
     /// Its identity directory.
     pub identity: Identity,
+    /// The one with the next key, if there is one.
+    pub next: Identity,
+    /// The one that was in service before, if it is still there.
+    pub previous: Identity,
     /// Its boot partition.
     pub boot: BootPartition,
     /// The TCTI of its TPM, if the TPM is to be looked at.
@@ -52,6 +58,11 @@ pub struct Memory {
     pub refused_reply: Option<RefusedReply>,
     /// Why the request could not be published on the boot partition, although the device is in service.
     pub request_stays: Option<String>,
+    /// The certificate of the next identity (its SHA-256) whose key was seen to sign.
+    pub proved: Option<Fingerprint>,
+    /// Why a new key could not be made or taken up: the identity in service is none the worse for it, and this process
+    /// leaves it at that.
+    pub new_key_stays: Option<String>,
     /// Why the claim pair could not be removed from the boot partition.
     pub claim_stays: Option<String>,
 }
@@ -93,6 +104,8 @@ impl Context {
         Self {
             inputs,
             places: Places {
+                next: identity.at(&layout, NEXT),
+                previous: identity.at(&layout, PREVIOUS),
                 layout,
                 identity,
                 boot,

@@ -1,12 +1,14 @@
 //! Creating the identity below the storage root key, and that key, too, if there is none.
 
+use firstboot_formats::public_key::KeyType;
 use log::warn;
 use zeroize::Zeroizing;
 
-use super::context::Context;
+use super::context::{Context, Places};
 use super::{request, root_key};
-use crate::error::Result;
-use crate::secret;
+use crate::error::{Error, Result};
+use crate::identity::{Identity, Pins};
+use crate::secret::{self, Pin};
 use crate::tpm::{Identification, Srk};
 
 /// Creates the identity.
@@ -15,11 +17,50 @@ pub(super) fn make(context: &mut Context, srk: &Srk, tpm: &Identification) -> Re
         Srk::Present { name, .. } => name.clone(),
         _ => root_key::make(context)?,
     };
+    let identity = context.places.identity.clone();
+    make_at(context, &identity, &srk_name, tpm, None, 0)
+}
+
+/// Makes the identity with the next key, with the PIN of the one in service and below the same storage root key.
+pub(super) fn make_next(context: &mut Context) -> Result<()> {
+    let Places { identity, next, .. } = &context.places;
+    let (pin, srk_name) = (identity.pin()?, identity.srk_name()?);
+    let (generation, next) = (identity.generation() + 1, next.clone());
+    let tpm = context.tpm()?.identification()?;
+    if let Some(why) = weak_key(context.settings()?.key, &tpm) {
+        return Err(Error::settings(why));
+    }
+    make_at(context, &next, &srk_name, &tpm, Some(pin), generation)
+}
+
+/// Why this TPM is not to make such a key.
+pub(super) fn weak_key(key: KeyType, tpm: &Identification) -> Option<String> {
+    (key == KeyType::Rsa2048 && tpm.has_roca_flaw()).then(|| {
+        format!(
+            "this TPM ({tpm}) makes RSA keys that can be factored (ROCA, CVE-2017-15361): set \"key\": \"ecc-p256\", \
+             which is not affected, or update the firmware to 7.62 or later"
+        )
+    })
+}
+
+fn make_at(
+    context: &mut Context,
+    place: &Identity,
+    srk_name: &str,
+    tpm: &Identification,
+    pin: Option<Pin>,
+    generation: u64,
+) -> Result<()> {
     let ek = context.tpm()?.ek_certificate()?;
     if let Err(why) = &ek {
         warn!("the request cannot prove that its key is in a TPM: {why}");
     }
     let entropy = Zeroizing::new(context.tpm()?.random(2 * secret::ENTROPY)?);
+    let (for_user, for_officer) = entropy.split_at(entropy.len() / 2);
+    let pins = Pins {
+        user: pin.map_or_else(|| Pin::generate(for_user), Ok)?,
+        officer: Pin::generate(for_officer)?,
+    };
     let Context {
         places,
         connections,
@@ -29,5 +70,5 @@ pub(super) fn make(context: &mut Context, srk: &Srk, tpm: &Identification) -> Re
     let settings = &inputs.as_ref().map_err(Clone::clone)?.settings;
     let plan = request::plan(settings, places, tpm.to_string(), ek);
     let tpm = connections.tpm(places)?;
-    places.identity.make(&plan, tpm, &srk_name, &entropy)
+    place.make(&plan, tpm, srk_name, &pins, generation)
 }

@@ -9,6 +9,7 @@
 //! | `step`, `state` | the steps, and the states in which they are due |
 //! | `make_identity`, `root_key`, `request`, `register`, `open_reply`, `configure` | the steps that take more than a line |
 //! | `renewal` | when another certificate is due, and the step that asks for it |
+//! | `rekey` | another key: the next identity, and its steps |
 //! | `names` | which name the thing has |
 //! | `reset` | the way back: `firstboot reset` |
 
@@ -20,6 +21,7 @@ mod names;
 mod next;
 mod open_reply;
 mod register;
+mod rekey;
 mod renewal;
 mod request;
 mod reset;
@@ -39,6 +41,7 @@ pub use context::{Context, Memory, Places};
 pub use inputs::Inputs;
 pub use names::known as thing_name;
 pub use next::next;
+pub use rekey::{Candidate, Next};
 pub use renewal::Renewal;
 pub use reset::reset;
 pub use state::State;
@@ -225,6 +228,10 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
         IdentityState::Complete(identity) => Ok(&identity.record),
         _ => Err(Error::other("there is no identity")),
     };
+    let next = match &survey.identity {
+        IdentityState::Complete(identity) => &identity.next,
+        _ => &Next::Absent,
+    };
     let in_service = survey.is_enrolled();
     let Places {
         identity,
@@ -277,7 +284,12 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
         Step::CreateCertificate => register::create_certificate(context, record()?),
         Step::RegisterThing => register::register_thing(context, record()?),
         Step::ForgetOwnership => identity.forget_ownership(),
-        Step::OpenReply(wrapped) => open_reply::open(context, wrapped, record()?),
+        Step::OpenReply(wrapped) => {
+            let record = record()?;
+            let file = boot.reply_path(&record.thing_name);
+            let identity = identity.clone();
+            open_reply::open(context, &identity, file, wrapped, record)
+        }
         Step::Accept(chain, remark) => {
             if let Some(remark) = remark {
                 warn!("{remark}");
@@ -285,6 +297,19 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
             identity.accept(chain)
         }
         Step::AskForRenewal(accepted) => renewal::ask(context, accepted),
+        Step::MakeNext
+        | Step::AskForNext(_)
+        | Step::RemoveNext(_)
+        | Step::OpenNextReply(_)
+        | Step::AcceptNext(..)
+        | Step::FillNextToken(_)
+        | Step::ProveNext(_)
+        | Step::ChangeIdentities
+        | Step::KeepPrevious
+        | Step::RemovePrevious => {
+            rekey::take(context, step, next);
+            Ok(())
+        }
         Step::FillToken(chain) => identity.fill_token(chain),
         Step::WriteConfiguration(chain) => configure::write(context, chain),
         Step::RemoveClaim => {

@@ -1,5 +1,7 @@
 //! Opening a wrapped reply: a certificate for this TPM alone.
 
+use std::path::PathBuf;
+
 use firstboot_formats::attestation::CREDENTIAL_SIZE;
 use firstboot_formats::clock::Clock;
 use firstboot_formats::public_key::{KeyType, PublicKey};
@@ -11,7 +13,7 @@ use openssl::x509::X509;
 use super::context::{Context, RefusedReply};
 use crate::enrollment::{Refusal, WrappedReply};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::identity::Superseded;
+use crate::identity::{Identity, Superseded};
 use crate::progress;
 use crate::tpm::Credential;
 
@@ -19,10 +21,15 @@ use crate::tpm::Credential;
 /// at any point it is opened again. A reply that cannot be opened, or holds no certificate for this device, is
 /// remembered until this process ends, and changes nothing; one whose certificate may not replace the accepted one is
 /// remembered until another certificate is accepted.
-pub(super) fn open(context: &mut Context, wrapped: &WrappedReply, record: &Record) -> Result<()> {
-    match certificate_in(context, wrapped, record) {
+pub(super) fn open(
+    context: &mut Context,
+    identity: &Identity,
+    file: PathBuf,
+    wrapped: &WrappedReply,
+    record: &Record,
+) -> Result<()> {
+    match certificate_in(context, identity, wrapped, record) {
         Ok(chain) => {
-            let identity = &context.places.identity;
             if identity.certificate()?.as_ref() != Some(&chain) {
                 identity.accept(&chain)?;
             }
@@ -32,7 +39,7 @@ pub(super) fn open(context: &mut Context, wrapped: &WrappedReply, record: &Recor
             context.memory.refused_reply = Some(RefusedReply {
                 sha256: wrapped.sha256.clone(),
                 refusal: Refusal {
-                    path: context.places.boot.reply_path(&record.thing_name),
+                    path: file,
                     reason: e.to_string(),
                 },
             });
@@ -42,7 +49,12 @@ pub(super) fn open(context: &mut Context, wrapped: &WrappedReply, record: &Recor
     }
 }
 
-fn certificate_in(context: &mut Context, wrapped: &WrappedReply, record: &Record) -> Result<Chain> {
+fn certificate_in(
+    context: &mut Context,
+    identity: &Identity,
+    wrapped: &WrappedReply,
+    record: &Record,
+) -> Result<Chain> {
     let ek = record
         .evidence
         .as_ref()
@@ -54,7 +66,7 @@ fn certificate_in(context: &mut Context, wrapped: &WrappedReply, record: &Record
         }
         _ => "opening the certificate with the TPM",
     };
-    let credential = progress::with_progress(what, || credential(context, wrapped, &ek))?;
+    let credential = progress::with_progress(what, || credential(context, identity, wrapped, &ek))?;
     let credential: &[u8; CREDENTIAL_SIZE] = credential
         .as_slice()
         .try_into()
@@ -62,7 +74,6 @@ fn certificate_in(context: &mut Context, wrapped: &WrappedReply, record: &Record
             "the TPM returned a credential of the wrong size".into()
         })?;
     let pem = wrapped.reply.open(credential).map_err(Error::other)?;
-    let identity = &context.places.identity;
     let [request, _] = identity.request_files()?;
     let key = Request::parse(&request)?.public_key()?;
     // Its issuer is one of enrollment.issuers; the certificate may be from any CA, AWS IoT's for example.
@@ -94,10 +105,10 @@ fn certificate_in(context: &mut Context, wrapped: &WrappedReply, record: &Record
 /// The credential that the TPM releases for it, with our key and that endorsement key loaded.
 fn credential(
     context: &mut Context,
+    identity: &Identity,
     wrapped: &WrappedReply,
     ek: &PublicKey,
 ) -> Result<zeroize::Zeroizing<Vec<u8>>> {
-    let identity = &context.places.identity;
     let stored = identity.stored_key()?;
     let seal_auth = stored.seal_auth(&identity.pin()?);
     let srk_name = identity.srk_name()?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use firstboot_formats::clock::{Clock, rfc3339};
+use firstboot_formats::thing_name::next_name;
 use firstboot_formats::x509::Chain;
 
 use super::context::{Context, Places};
@@ -43,7 +44,7 @@ impl Renewal {
             next: wanted.map(|(_, at)| rfc3339(at.moment(lifetime))),
             due: wanted
                 .filter(|(_, at)| is_due(at.moment(lifetime), is_asked_for, clock))
-                .map(|(settings, _)| awaited(places, &settings.thing_name)),
+                .map(|(settings, _)| awaited(settings, places)),
             asked,
             is_asked_for,
             warning: warning(lifetime, clock),
@@ -79,12 +80,17 @@ fn warning(lifetime: [Duration; 2], clock: Clock) -> Option<String> {
     }
 }
 
-fn awaited(places: &Places, thing_name: &str) -> String {
-    let [request, _] = places.boot.request_paths(thing_name);
+fn awaited(settings: &Settings, places: &Places) -> String {
+    let thing_name = &settings.thing_name;
+    let (file_name, again) = match settings.wants_new_key() {
+        true => (next_name(thing_name), ""),
+        false => (thing_name.clone(), " again"),
+    };
+    let [request, _] = places.boot.request_paths(&file_name);
     format!(
-        "the certificate is due for renewal: have {} signed again and save the new certificate as {}",
+        "the certificate is due for renewal: have {} signed{again} and save the new certificate as {}",
         request.display(),
-        places.boot.certificate_path(thing_name).display()
+        places.boot.certificate_path(&file_name).display()
     )
 }
 
@@ -92,6 +98,19 @@ fn awaited(places: &Places, thing_name: &str) -> String {
 pub(super) fn ask(context: &mut Context, accepted: &Chain) -> Result<()> {
     let request = context.places.identity.request_files()?;
     request::publish(context, true, &request)?;
+    note(context, accepted)
+}
+
+/// Publishes the next identity's request in place of the present one's, and notes when.
+pub(super) fn ask_for_next(context: &mut Context, accepted: &Chain) -> Result<()> {
+    let [request, record] = context.places.next.request_files()?;
+    let file_name = next_name(&context.settings()?.thing_name);
+    request::publish_as(context, true, &file_name, [&request, &record])?;
+    request::withdraw(&context.places);
+    note(context, accepted)
+}
+
+fn note(context: &Context, accepted: &Chain) -> Result<()> {
     let time = rfc3339(Clock::read().now);
     context.places.identity.note_asked(accepted, time)
 }

@@ -1,13 +1,17 @@
 //! The certificate request: signed again, published on the boot partition, withdrawn from it.
 
+use firstboot_formats::digest::sha256;
+use firstboot_formats::encoding::to_hex;
+use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::record::{RECORD_VERSION, Record};
-use firstboot_formats::thing_name::check_thing_name;
+use firstboot_formats::thing_name::{check_thing_name, next_name};
+use firstboot_formats::x509::Request;
 use log::warn;
 
 use super::context::{Context, Places};
 use crate::board;
 use crate::error::Result;
-use crate::identity::Plan;
+use crate::identity::{Identity, Plan};
 use crate::settings::Settings;
 
 /// Requests the certificate again, and withdraws a request under another name, so that nobody certifies that, too. The
@@ -28,8 +32,19 @@ pub(super) fn publish(
     in_service: bool,
     [request, record]: &[Vec<u8>; 2],
 ) -> Result<()> {
+    let file_name = context.settings()?.thing_name.clone();
+    publish_as(context, in_service, &file_name, [request, record])
+}
+
+/// The same under another name.
+pub(super) fn publish_as(
+    context: &mut Context,
+    in_service: bool,
+    file_name: &str,
+    [request, record]: [&[u8]; 2],
+) -> Result<()> {
     let boot = &context.places.boot;
-    match boot.publish_request(&context.settings()?.thing_name, [request, record]) {
+    match boot.publish_request(file_name, [request, record]) {
         Err(e) if in_service => {
             warn!("{e}");
             context.memory.request_stays = Some(e.to_string());
@@ -39,10 +54,35 @@ pub(super) fn publish(
     }
 }
 
+/// Whether a request and its record say what is wanted now.
+pub(super) fn is_current(
+    settings: &Settings,
+    request: &Request,
+    pem: &[u8],
+    record: &Record,
+    key: &PublicKey,
+) -> bool {
+    let wanted = settings.subject.with_common_name(&settings.thing_name);
+    firstboot_formats::x509::name(&wanted).is_ok_and(|name| *request.subject() == name)
+        && record.evidence.is_some()
+        && record.thing_name == settings.thing_name
+        && record.csr_sha256 == to_hex(&sha256(pem))
+        && record.key_sha256 == key.fingerprint()
+}
+
 /// Removes this identity's request from the boot partition: it is no longer wanted. A card that cannot be written is no
 /// reason to stop.
 pub(super) fn withdraw(places: &Places) {
-    let Ok([request, record]) = places.identity.request_files() else {
+    withdraw_of(places, &places.identity, |thing_name| thing_name);
+}
+
+/// The same for the next identity's.
+pub(super) fn withdraw_next(places: &Places) {
+    withdraw_of(places, &places.next, |thing_name| next_name(&thing_name));
+}
+
+fn withdraw_of(places: &Places, identity: &Identity, file_name: fn(String) -> String) {
+    let Ok([request, record]) = identity.request_files() else {
         return;
     };
     let Ok(Record { thing_name, .. }) = serde_json::from_slice(&record) else {
@@ -54,7 +94,7 @@ pub(super) fn withdraw(places: &Places) {
     }
     if let Err(e) = places
         .boot
-        .withdraw_request(&thing_name, [&request, &record])
+        .withdraw_request(&file_name(thing_name), [&request, &record])
     {
         warn!("cannot remove the old request from the boot partition: {e}");
     }

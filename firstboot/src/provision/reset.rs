@@ -13,9 +13,19 @@ use crate::settings::Edition;
 /// reset has happened, and the next start removes whatever a power cut leaves of the configuration.
 pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
     let Places {
-        identity, layout, ..
+        identity,
+        next,
+        previous,
+        layout,
+        ..
     } = places;
     identity.remove_staging()?;
+    // They have the same PIN, and nothing without the identity.
+    if next.exists()? {
+        request::withdraw_next(places);
+    }
+    next.destroy()?;
+    previous.destroy()?;
     let contents = if identity.exists()? {
         identity.contents()?
     } else {

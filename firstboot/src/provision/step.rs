@@ -61,6 +61,26 @@ pub enum Step {
     WriteConfiguration(Box<Chain>),
     /// Ask for a successor of the accepted certificate: publish the request again, and note when.
     AskForRenewal(Box<Chain>),
+    /// Make the identity with the next key, beside the one in service.
+    MakeNext,
+    /// Ask for its certificate: publish its request in place of the present one's, and note when.
+    AskForNext(Box<Chain>),
+    /// Remove a next identity that will not be in service; why.
+    RemoveNext(String),
+    /// Have the TPM open the wrapped reply for the next identity, and accept the certificate in it.
+    OpenNextReply(Box<WrappedReply>),
+    /// Accept the certificate for the next identity.
+    AcceptNext(Box<Chain>, Option<String>),
+    /// Store it in the next identity's token.
+    FillNextToken(Box<Chain>),
+    /// See whether the next identity's key signs for its certificate.
+    ProveNext(Box<Chain>),
+    /// Put the next identity into the place of the one in service.
+    ChangeIdentities,
+    /// Keep the identity that was in service before, and tidy up the boot partition.
+    KeepPrevious,
+    /// Remove the identity that was in service before.
+    RemovePrevious,
     /// Remove the fleet's claim certificate and key from the boot partition.
     RemoveClaim,
     /// Nothing left to do; perhaps with something that the operator should know.
@@ -79,17 +99,44 @@ impl Step {
             | Self::Accept(..)
             | Self::FillToken(_)
             | Self::WriteConfiguration(_)
-            | Self::AskForRenewal(_)
             | Self::RemoveClaim => true,
-            _ => false,
+            _ => self.is_about_renewal(),
         }
     }
 
-    /// Whether the step asks for a new certificate or takes it, and leaves token and configuration alone.
-    pub(super) fn is_renewal(&self) -> bool {
+    /// Whether the step is one of a renewal alone.
+    fn is_about_renewal(&self) -> bool {
         matches!(
             self,
-            Self::AskForRenewal(_) | Self::OpenReply(_) | Self::Accept(..)
+            Self::AskForRenewal(_)
+                | Self::MakeNext
+                | Self::AskForNext(_)
+                | Self::RemoveNext(_)
+                | Self::OpenNextReply(_)
+                | Self::AcceptNext(..)
+                | Self::FillNextToken(_)
+                | Self::ProveNext(_)
+                | Self::ChangeIdentities
+                | Self::KeepPrevious
+                | Self::RemovePrevious
+        )
+    }
+
+    /// Whether the step asks for a new certificate or takes it, and leaves alone what a running Greengrass uses: token,
+    /// key and configuration.
+    pub(super) fn is_renewal(&self) -> bool {
+        match self {
+            Self::ProveNext(_) | Self::ChangeIdentities => false,
+            Self::RemoveStaging | Self::OpenReply(_) | Self::Accept(..) => true,
+            _ => self.is_about_renewal(),
+        }
+    }
+
+    /// Whether Greengrass has to stop before a renewal can go on.
+    pub fn needs_restart(&self) -> bool {
+        matches!(
+            self,
+            Self::FillToken(_) | Self::ProveNext(_) | Self::ChangeIdentities
         )
     }
 
@@ -123,7 +170,19 @@ impl Step {
             | Self::OpenReply(_)
             | Self::Accept(..) => State::AwaitingCertificate,
             Self::FillToken(_) | Self::WriteConfiguration(_) => State::Unconfigured,
-            Self::AskForRenewal(_) | Self::RemoveClaim | Self::Done(_) => State::Done,
+            Self::AskForRenewal(_)
+            | Self::MakeNext
+            | Self::AskForNext(_)
+            | Self::RemoveNext(_)
+            | Self::OpenNextReply(_)
+            | Self::AcceptNext(..)
+            | Self::FillNextToken(_)
+            | Self::ProveNext(_)
+            | Self::ChangeIdentities
+            | Self::KeepPrevious
+            | Self::RemovePrevious
+            | Self::RemoveClaim
+            | Self::Done(_) => State::Done,
         }
     }
 
@@ -159,6 +218,18 @@ impl Step {
             Self::AskForRenewal(_) => {
                 "asking for a new certificate: publishing the request again".into()
             }
+            Self::AskForNext(_) => "asking for a certificate for the new key".into(),
+            Self::MakeNext => "creating the next identity: token, key, request".into(),
+            Self::RemoveNext(why) => format!("removing the next identity: {why}"),
+            Self::OpenNextReply(_) => {
+                "opening the wrapped certificate for the new key with the TPM".into()
+            }
+            Self::AcceptNext(..) => "accepting the certificate for the new key".into(),
+            Self::FillNextToken(_) => "storing the certificate in the next identity's token".into(),
+            Self::ProveNext(_) => "checking that the new key signs for its certificate".into(),
+            Self::ChangeIdentities => "putting the next identity into service".into(),
+            Self::KeepPrevious => "setting the previous identity apart".into(),
+            Self::RemovePrevious => "removing the previous identity".into(),
             Self::RemoveClaim => "removing the fleet's claim pair from the boot partition".into(),
             Self::Done(None) => "nothing left to do".into(),
             Self::Done(Some(remark)) => format!("nothing left to do, but: {remark}"),

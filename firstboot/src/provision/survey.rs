@@ -6,15 +6,13 @@
 use std::path::PathBuf;
 
 use firstboot_formats::clock::Clock;
-use firstboot_formats::digest::sha256;
-use firstboot_formats::encoding::to_hex;
 use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::record::Record;
 use firstboot_formats::x509::{Chain, Request};
 
 use super::context::{Context, Places};
 use super::inputs::Inputs;
-use super::{Renewal, configure, names, root_key};
+use super::{Next, Renewal, configure, names, rekey, request, root_key};
 use crate::durability;
 use crate::enrollment::offline::{self, Wanted};
 use crate::enrollment::{Offer, fleet};
@@ -90,6 +88,10 @@ pub struct Complete {
     pub certificate: Option<Chain>,
     /// The certificate's age, and what comes of it.
     pub renewal: Renewal,
+    /// What is in the place of the next identity.
+    pub next: Next,
+    /// The identity that was in service before has been kept for long enough.
+    pub previous_is_spent: bool,
     /// What enrollment offers.
     pub offer: Offer,
     /// The token was seen to hold the accepted certificate, or the edition does not read it there.
@@ -275,6 +277,8 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         request_is_current: true,
         request_is_published: true,
         renewal: renewal.unwrap_or_default(),
+        next: Next::Absent,
+        previous_is_spent: false,
         offer: Offer::Pending(String::new()),
         token_is_ready,
         ownership_is_spent: false,
@@ -291,14 +295,8 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
     let settings = &inputs.settings;
     let record = &standing.record;
     let certificate = standing.certificate.as_ref();
-    let wanted =
-        firstboot_formats::x509::name(&settings.subject.with_common_name(&settings.thing_name));
-    let asked = request.as_ref().map(Request::subject);
-    let request_is_current = wanted.is_ok_and(|n| asked == Some(&n))
-        && record.evidence.is_some()
-        && record.thing_name == settings.thing_name
-        && record.csr_sha256 == to_hex(&sha256(&request_pem))
-        && record.key_sha256 == key.fingerprint();
+    let request_is_current = request
+        .is_some_and(|request| request::is_current(settings, &request, &request_pem, record, &key));
     let slot = verified.map(|verified| verified.slot);
     let configuration_is_written = match certificate {
         Some(chain) if token_is_ready => configure::is_written(inputs, places, chain, slot)?,
@@ -317,6 +315,11 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
             .transpose()?
             .flatten(),
         configuration_is_written,
+        next: match certificate {
+            Some(_) => rekey::look(settings, places),
+            None => Next::Absent,
+        },
+        previous_is_spent: certificate.is_some() && rekey::previous_is_spent(settings, places),
         claim_is_spent: certificate.is_some() && settings.enrollment.is_fleet() && boot.has_claim(),
         ..standing
     })))
@@ -339,32 +342,46 @@ fn offer(
     accepted: Option<&Chain>,
 ) -> Result<Offer> {
     let Places { identity, boot, .. } = places;
-    let offer = match (settings.enrollment.method, accepted) {
+    Ok(match (settings.enrollment.method, accepted) {
         (Method::Offline, _) => {
-            let clock = Clock::read();
-            // If its certificate is gone, a reply is opened again; one that held a lesser certificate, as soon as the
-            // accepted certificate is worthless.
-            let opened = match accepted {
-                Some(accepted) => identity.opened_replies(accepted)?,
-                None => OpenedReplies::default(),
-            };
-            let in_force = |accepted: &Chain| {
-                accepted.expired(clock).is_none() && accepted.is_of(&settings.thing_name)
-            };
-            let superseded = opened.superseded.filter(|_| accepted.is_some_and(in_force));
-            let wanted = Wanted {
-                thing_name: &settings.thing_name,
-                key,
-                evidence: record.evidence.as_ref(),
-                issuers: &settings.enrollment.issuers,
-                accepted,
-                opened: opened.reply_sha256.as_deref(),
-                superseded: superseded.as_ref(),
-            };
-            offline::offer(boot, &wanted, clock)
+            let name = &settings.thing_name;
+            offline_offer(settings, places, identity, name, key, record, accepted)?
         }
         (Method::FleetProvisioning, None) => fleet::offer(settings, boot, identity, key),
         (Method::FleetProvisioning, Some(_)) => Offer::Pending("a newer certificate".into()),
+    })
+}
+
+/// What the boot partition has for an identity, under this name.
+pub(super) fn offline_offer(
+    settings: &Settings,
+    places: &Places,
+    identity: &Identity,
+    file_name: &str,
+    key: &PublicKey,
+    record: &Record,
+    accepted: Option<&Chain>,
+) -> Result<Offer> {
+    let clock = Clock::read();
+    // If its certificate is gone, a reply is opened again; one that was worth less, as soon as the accepted certificate
+    // is worthless.
+    let opened = match accepted {
+        Some(accepted) => identity.opened_replies(accepted)?,
+        None => OpenedReplies::default(),
     };
-    Ok(offer)
+    let in_force = |accepted: &Chain| {
+        accepted.expired(clock).is_none() && accepted.is_of(&settings.thing_name)
+    };
+    let superseded = opened.superseded.filter(|_| accepted.is_some_and(in_force));
+    let wanted = Wanted {
+        thing_name: &settings.thing_name,
+        file_name,
+        key,
+        evidence: record.evidence.as_ref(),
+        issuers: &settings.enrollment.issuers,
+        accepted,
+        opened: opened.reply_sha256.as_deref(),
+        superseded: superseded.as_ref(),
+    };
+    Ok(offline::offer(&places.boot, &wanted, clock))
 }

@@ -2,11 +2,11 @@
 //! AWS IoT Core refuses what it is shown.
 
 use super::context::RefusedReply;
-use super::next::table::{Scene, awaiting, chain, wrapped};
-use super::{Complete, IdentityState, MOST_STEPS, Renewal, Step, goes_round, next};
+use super::next::table::{Scene, awaiting, candidate, chain, enrolled, wrapped};
+use super::{Complete, IdentityState, MOST_STEPS, Next, Renewal, Step, goes_round, next};
 use crate::enrollment::{Offer, Refusal};
 use crate::error::Error;
-use crate::settings::Settings;
+use crate::settings::{Renew, RenewedKey, Settings};
 use crate::tpm::Srk;
 
 fn refusal() -> Refusal {
@@ -188,12 +188,67 @@ fn apply(step: &Step, scene: &mut Scene, world: &World) {
             });
         }
         Step::RemoveClaim => scene.memory.claim_stays = Some("read-only".into()),
+        Step::MakeNext
+        | Step::AskForNext(_)
+        | Step::RemoveNext(_)
+        | Step::OpenNextReply(_)
+        | Step::AcceptNext(..)
+        | Step::FillNextToken(_)
+        | Step::ProveNext(_)
+        | Step::ChangeIdentities
+        | Step::KeepPrevious
+        | Step::RemovePrevious => rekeying(step, scene, world),
         _ => complete(scene, |i| enrollment(step, i, world)),
     }
     if *step == Step::ConfirmLoss
         && let IdentityState::Complete(identity) = &scene.survey.identity
     {
         scene.memory.lost = Some(identity.srk_name.clone());
+    }
+}
+
+/// What a step of a renewal with another key does; where the world refuses, it fails.
+fn rekeying(step: &Step, scene: &mut Scene, world: &World) {
+    if world.refuses && !matches!(step, Step::OpenNextReply(_)) {
+        scene.memory.new_key_stays = Some("read-only".into());
+        return;
+    }
+    match step {
+        Step::OpenNextReply(wrapped) if world.refuses => {
+            scene.memory.refused_reply = Some(RefusedReply {
+                sha256: wrapped.sha256.clone(),
+                refusal: refusal(),
+            });
+        }
+        Step::ProveNext(chain) => scene.memory.proved = Some(chain.fingerprint()),
+        Step::ChangeIdentities => complete(scene, |i| {
+            (i.next, i.renewal) = (Next::Former, Renewal::default());
+        }),
+        Step::KeepPrevious => complete(scene, |i| {
+            (i.next, i.previous_is_spent) = (Next::Absent, false);
+        }),
+        Step::RemovePrevious => complete(scene, |i| i.previous_is_spent = false),
+        Step::RemoveNext(_) => complete(scene, |i| i.next = Next::Absent),
+        Step::MakeNext => complete(scene, |i| {
+            i.next = Next::Candidate(Box::new(candidate()));
+        }),
+        Step::AskForNext(_) => complete(scene, |i| {
+            i.renewal.is_asked_for = true;
+            if let Next::Candidate(next) = &mut i.next {
+                next.request_is_published = true;
+            }
+        }),
+        Step::OpenNextReply(_) | Step::AcceptNext(..) => complete(scene, |i| {
+            if let Next::Candidate(next) = &mut i.next {
+                next.certificate = Some(chain());
+                next.offer = Offer::Pending("a newer certificate".into());
+            }
+        }),
+        _ => complete(scene, |i| {
+            if let Next::Candidate(next) = &mut i.next {
+                next.token_is_ready = true;
+            }
+        }),
     }
 }
 
@@ -225,7 +280,7 @@ fn enrollment(step: &Step, identity: &mut Complete, world: &World) {
 
 /// Walks to the end, and checks each step.
 #[track_caller]
-fn walk(wanted: Result<&Settings, &Error>, mut scene: Scene, world: World) {
+fn walk(wanted: Result<&Settings, &Error>, mut scene: Scene, world: World) -> Step {
     let start = scene.clone();
     let mut taken = Vec::new();
     loop {
@@ -248,15 +303,16 @@ fn walk(wanted: Result<&Settings, &Error>, mut scene: Scene, world: World) {
         asked <= 1,
         "{asked} certificates in one run: {start:?}: {taken:?}"
     );
+    let last = next(wanted, &scene.survey, &scene.memory);
     // If all steps help, no walk ends in a circle.
     if world.useless.is_none() {
-        let last = next(wanted, &scene.survey, &scene.memory);
         let registers = last == Step::RegisterThing;
         assert!(
             last.is_end() || registers,
             "{start:?}: {taken:?}, then {last:?}"
         );
     }
+    last
 }
 
 #[track_caller]
@@ -316,6 +372,16 @@ fn useless() -> Vec<Option<Step>> {
         Some(Step::FillToken(chain())),
         Some(Step::WriteConfiguration(chain())),
         Some(Step::AskForRenewal(chain())),
+        Some(Step::MakeNext),
+        Some(Step::AskForNext(chain())),
+        Some(Step::RemoveNext(String::new())),
+        Some(Step::OpenNextReply(wrapped())),
+        Some(Step::AcceptNext(chain(), None)),
+        Some(Step::FillNextToken(chain())),
+        Some(Step::ProveNext(chain())),
+        Some(Step::ChangeIdentities),
+        Some(Step::KeepPrevious),
+        Some(Step::RemovePrevious),
         Some(Step::RemoveClaim),
     ]
 }
@@ -395,3 +461,69 @@ fn walks_from_every_tpm_end_well() {
         }
     }
 }
+
+/// Whatever is wrong with a renewal, and whatever fails of it, ends in service.
+#[test]
+fn of_every_renewal() {
+    let with_new_key = Settings {
+        renew: Some(Renew {
+            key: RenewedKey::New,
+            ..Renew::default()
+        }),
+        ..Settings::default()
+    };
+    let useless = useless();
+    for number in 0..RENEWALS {
+        let scene = renewal(&mut Bits(number));
+        // As in `of_every_identity`.
+        let kind = (number / 7) as usize % useless.len();
+        for settings in [&with_new_key, &Settings::default()] {
+            for refuses in [false, true] {
+                for useless in [None, useless[kind].clone()] {
+                    let world = World {
+                        useless,
+                        refuses,
+                        ..world()
+                    };
+                    let last = walk(Ok(settings), scene.clone(), world);
+                    assert!(
+                        !matches!(last, Step::Stop(..) | Step::Wait(..)),
+                        "{scene:?}: {last:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Each state of a renewal of a device in service.
+fn renewal(bits: &mut Bits) -> Scene {
+    let mut scene = enrolled();
+    scene.survey.interrupted = bits.one();
+    complete(&mut scene, |i| {
+        i.renewal.due = bits.one().then(|| "due".into());
+        i.renewal.is_asked_for = bits.one();
+        i.request_is_published = bits.one();
+        i.previous_is_spent = bits.one();
+        let mut next = candidate();
+        next.request_is_published = bits.one();
+        next.certificate = bits.one().then(chain);
+        next.token_is_ready = bits.one() && next.certificate.is_some();
+        next.offer = match bits.below(4) {
+            0 => Offer::Pending("a certificate".into()),
+            1 => Offer::Certificate(Box::new(chain()), None),
+            2 => Offer::Reply(wrapped()),
+            _ => Offer::Refused(refusal()),
+        };
+        i.next = match bits.below(5) {
+            0 => Next::Absent,
+            1 => Next::Unknown("i/o".into()),
+            2 => Next::Useless("torn".into()),
+            3 => Next::Former,
+            _ => Next::Candidate(Box::new(next)),
+        };
+    });
+    scene
+}
+
+const RENEWALS: u32 = (4 * 5) << 8;

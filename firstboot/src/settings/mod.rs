@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use enrollment::{Enrollment, Method, check_parameter};
 pub use placeholders::expand;
-pub use renew::{At, Renew};
+pub use renew::{At, Renew, RenewedKey};
 
 /// The settings, merged and checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

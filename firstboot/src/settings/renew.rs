@@ -16,8 +16,21 @@ const MAX_DAYS: u32 = 3650;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Renew {
+    /// With which key.
+    pub key: RenewedKey,
     /// When it is due.
     pub at: At,
+}
+
+/// The key of the next certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RenewedKey {
+    /// The one that there is.
+    #[default]
+    Keep,
+    /// Another one.
+    New,
 }
 
 /// A moment in a certificate's lifetime.

@@ -32,6 +32,9 @@ pub const SERIAL: &str = "10000000a1b2c3d4";
 pub const MACHINE_ID: &str = "0123456789abcdef0123456789abcdef";
 /// The directory of the device's identity, as a path on the device.
 pub const STORE: &str = "/var/lib/tpm2_pkcs11";
+/// Those of the one with the next key, and of the one that was in service before.
+pub const NEXT: &str = "/var/lib/tpm2_pkcs11.next";
+pub const PREVIOUS: &str = "/var/lib/tpm2_pkcs11.previous";
 const BOOT: &str = "/boot/firstboot";
 /// The groups of nucleus lite's daemons, of the nucleus's components, and of the TPM.
 const GROUPS: [&str; 3] = ["ggcore", "ggc_group", "tss"];

@@ -17,6 +17,7 @@ mod renamed;
 mod renew;
 mod renewal_cmp;
 mod renewal_due;
+mod renewal_new_key;
 mod reset;
 mod root_key;
 mod secrets;

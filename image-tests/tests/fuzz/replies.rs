@@ -108,6 +108,7 @@ fn judge(tree: &Tree, text: &[u8]) -> Checked<bool> {
     let wanted = Wanted {
         accepted: None,
         thing_name: THING,
+        file_name: THING,
         key: &fixture.key,
         evidence: Some(&fixture.evidence),
         issuers: &[fixture.issuer],

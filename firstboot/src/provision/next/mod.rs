@@ -1,12 +1,12 @@
 //! What is next, as a pure function. `table` tests it.
 
+mod renewal;
 mod root_key;
 #[cfg(test)]
 pub(super) mod table;
 
-use firstboot_formats::public_key::KeyType;
-
 use super::context::Memory;
+use super::make_identity::weak_key;
 use super::survey::{IdentityState, Survey, TpmState};
 use super::{State, Step};
 use crate::enrollment::Offer;
@@ -56,12 +56,15 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
     {
         return root_key::missing(&identity.srk_name, survey, tpm, memory);
     }
-    if let Err(why) = wanted {
-        return Step::Serve(
-            State::Error,
-            format!("{why}. Greengrass keeps running with its current configuration"),
-        );
-    }
+    let settings = match wanted {
+        Ok(settings) => settings,
+        Err(why) => {
+            return Step::Serve(
+                State::Error,
+                format!("{why}. Greengrass keeps running with its current configuration"),
+            );
+        }
+    };
     if !identity.access_is_right {
         return Step::SetAccess;
     }
@@ -130,20 +133,15 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
             "the fleet's claim pair is still on the boot partition: {why}"
         )),
     };
-    let renewal = &identity.renewal;
-    if renewal.due.is_some() && !(renewal.is_asked_for && request_is_published) {
-        return Step::AskForRenewal(Box::new(certificate.clone()));
+    if let Some(step) = renewal::step(settings, identity, certificate, memory) {
+        return step;
     }
-    let remarks: Vec<_> = [
-        claim_stays,
-        remark,
-        renewal.due.clone(),
-        renewal.warning.clone(),
-        tpm.and_then(|tpm| tpm.lockout.warning()),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let remarks: Vec<_> = [claim_stays, remark]
+        .into_iter()
+        .flatten()
+        .chain(renewal::remarks(identity, memory))
+        .chain(tpm.and_then(|tpm| tpm.lockout.warning()))
+        .collect();
     Step::Done((!remarks.is_empty()).then(|| remarks.join("; ")))
 }
 
@@ -194,16 +192,10 @@ fn from_blank(
         return Step::MakeIdentity;
     };
     if let Some(tpm) = &tpm.identification
-        && wanted.is_ok_and(|settings| settings.key == KeyType::Rsa2048)
-        && tpm.has_roca_flaw()
+        && let Ok(settings) = wanted
+        && let Some(why) = weak_key(settings.key, tpm)
     {
-        return Step::Stop(
-            State::Blank,
-            ErrorKind::Settings,
-            format!(
-                "this TPM ({tpm}) makes RSA keys that can be factored (ROCA, CVE-2017-15361): set \"key\": \"ecc-p256\", which is not affected, or update the firmware to 7.62 or later"
-            ),
-        );
+        return Step::Stop(State::Blank, ErrorKind::Settings, why);
     }
     if tpm.srk == Srk::Absent && tpm.lockout.owner_auth_set {
         return Step::Stop(

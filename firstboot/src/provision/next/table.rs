@@ -9,8 +9,10 @@ use super::next;
 use crate::enrollment::{Offer, Refusal, WrappedReply};
 use crate::error::ErrorKind;
 use crate::provision::context::{Memory, RefusedReply};
-use crate::provision::{Complete, IdentityState, Renewal, State, Step, Survey, TpmState};
-use crate::settings::{Edition, Greengrass, Settings};
+use crate::provision::{
+    Candidate, Complete, IdentityState, Next, Renewal, State, Step, Survey, TpmState,
+};
+use crate::settings::{Edition, Greengrass, Renew, RenewedKey, Settings};
 use crate::tpm::{Identification, Lockout, Srk};
 
 /// What is there, and what the process remembers.
@@ -56,6 +58,8 @@ pub fn awaiting() -> Scene {
             },
             certificate: None,
             renewal: Renewal::default(),
+            next: Next::Absent,
+            previous_is_spent: false,
             offer: Offer::Pending("the certificate".into()),
             token_is_ready: false,
             is_for_another_name: None,
@@ -678,8 +682,120 @@ fn a_renewal_that_is_due_is_asked_for() {
     assert_eq!(scene.next(&settings), Step::Done(None));
 }
 
+/// From the making of the next identity until the one before it is removed.
+#[test]
+fn a_renewal_with_a_new_key_goes_its_way() {
+    let settings = Settings {
+        renew: Some(Renew {
+            key: RenewedKey::New,
+            ..Renew::default()
+        }),
+        ..Settings::default()
+    };
+    let chain = || Box::new(chain());
+    let fingerprint = chain().fingerprint();
+    let mut scene = enrolled();
+    assert_eq!(scene.next(&settings), Step::Done(None));
+    identity(&mut scene, |i| i.renewal.due = Some("due".into()));
+    assert_eq!(scene.next(&settings), Step::MakeNext);
+    let kept = Settings::default();
+    assert_eq!(scene.next(&kept), Step::AskForRenewal(chain()));
+
+    identity(&mut scene, |i| {
+        i.next = Next::Candidate(Box::new(candidate()))
+    });
+    assert_eq!(scene.next(&settings), Step::AskForNext(chain()));
+    identity(&mut scene, |i| i.renewal.is_asked_for = true);
+    assert_eq!(scene.next(&settings), Step::AskForNext(chain()));
+    next_identity(&mut scene, |n| n.request_is_published = true);
+    let done = |remark: &str| Step::Done(Some(remark.into()));
+    assert_eq!(scene.next(&settings), done("due"));
+    next_identity(&mut scene, |n| n.offer = Offer::Refused(expired()));
+    let remark = "the certificate for the new key is refused: gw-1.pem: expired; due";
+    assert_eq!(scene.next(&settings), done(remark));
+    next_identity(&mut scene, |n| n.offer = Offer::Reply(wrapped()));
+    assert_eq!(scene.next(&settings), Step::OpenNextReply(wrapped()));
+    next_identity(&mut scene, |n| n.offer = Offer::Certificate(chain(), None));
+    assert_eq!(scene.next(&settings), Step::AcceptNext(chain(), None));
+
+    next_identity(&mut scene, |n| {
+        n.offer = Offer::Pending(String::new());
+        n.certificate = Some(*chain());
+    });
+    assert_eq!(scene.next(&settings), Step::FillNextToken(chain()));
+    next_identity(&mut scene, |n| n.token_is_ready = true);
+    let step = scene.next(&settings);
+    assert_eq!(step, Step::ProveNext(chain()));
+    assert!(step.needs_restart() && !step.is_renewal());
+    scene.memory.proved = Some([0; 32]);
+    assert_eq!(scene.next(&settings), step, "of another certificate");
+    scene.memory.proved = Some(fingerprint);
+    let step = scene.next(&settings);
+    assert_eq!(step, Step::ChangeIdentities);
+    assert!(step.needs_restart() && !step.is_renewal());
+    assert!(step.is_enrollment(), "firstboot provision leaves it alone");
+    identity(&mut scene, |i| {
+        i.next = Next::Former;
+        i.renewal = Renewal::default();
+        i.previous_is_spent = true;
+    });
+    assert_eq!(scene.next(&settings), Step::KeepPrevious);
+    assert_eq!(scene.next(&kept), Step::KeepPrevious);
+    identity(&mut scene, |i| i.next = Next::Absent);
+    assert_eq!(scene.next(&settings), Step::RemovePrevious);
+}
+
+/// A device that has its certificate loses nothing by a next identity, whatever is wrong with that.
+#[test]
+fn a_next_identity_never_ends_the_service() {
+    let settings = Settings::default();
+    let mut scene = enrolled();
+    for (next, step) in [
+        (Next::Unknown("i/o".into()), Step::Done(Some("i/o".into()))),
+        (
+            Next::Useless("torn".into()),
+            Step::RemoveNext("torn".into()),
+        ),
+        (
+            Next::Candidate(Box::new(candidate())),
+            Step::RemoveNext("the settings do not ask for a new key any more".into()),
+        ),
+    ] {
+        identity(&mut scene, |i| i.next = next);
+        assert_eq!(scene.next(&settings), step);
+    }
+    for next in [Next::Former, Next::Useless("torn".into()), Next::Absent] {
+        identity(&mut scene, |i| {
+            i.next = next;
+            i.previous_is_spent = true;
+        });
+        scene.memory.new_key_stays = Some("read-only".into());
+        let remark = "the device stays in service with its present key: read-only";
+        assert_eq!(scene.next(&settings), Step::Done(Some(remark.into())));
+    }
+}
+
+/// A next identity that has just been made.
+pub fn candidate() -> Candidate {
+    Candidate {
+        record: Record::lost(KeyType::EccP256),
+        request_is_published: false,
+        certificate: None,
+        offer: Offer::Pending("the certificate".into()),
+        token_is_ready: false,
+    }
+}
+
+fn next_identity(scene: &mut Scene, change: impl FnOnce(&mut Candidate)) {
+    identity(scene, |i| {
+        if let Next::Candidate(next) = &mut i.next {
+            change(next);
+        }
+    });
+}
+
 /// With nothing left to do.
-fn enrolled() -> Scene {
+pub fn enrolled() -> Scene {
     let mut scene = awaiting();
     identity(&mut scene, |i| {
         i.certificate = Some(chain());

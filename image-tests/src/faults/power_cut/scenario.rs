@@ -40,7 +40,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 12] = [
+pub const SCENARIOS: [Scenario; 14] = [
     Scenario {
         name: "provision",
         edition: "nucleus-lite",
@@ -96,8 +96,31 @@ pub const SCENARIOS: [Scenario; 12] = [
     Scenario {
         name: KEPT_KEY,
         edition: "nucleus",
-        prepare: prepare_due,
+        prepare: |device, authority| prepare_due(device, authority, json!({})),
         command: "renew",
+        destination: Destination::Done,
+        fleet: false,
+    },
+    Scenario {
+        name: NEW_KEY,
+        edition: "nucleus",
+        prepare: |device, authority| prepare_due(device, authority, json!({ "key": "new" })),
+        command: "renew",
+        destination: Destination::Done,
+        fleet: false,
+    },
+    Scenario {
+        name: TAKEN_UP,
+        edition: "nucleus",
+        prepare: |device, authority| {
+            prepare_due(device, authority, json!({ "key": "new" }))?;
+            device.succeed(&["renew"])?;
+            let young = Validity::Days { over: 1, left: 99 };
+            let request = device.request()?;
+            device.drop_certificate(&authority.sign_valid(&request, young)?)?;
+            device.succeed(&["renew"]).map(drop)
+        },
+        command: "enroll",
         destination: Destination::Done,
         fleet: false,
     },
@@ -167,6 +190,12 @@ pub const WRAPPED_REPLY: &str = "wrapped reply";
 /// The scenario in which a certificate for the same key is due, and asked for.
 pub const KEPT_KEY: &str = "renew, kept key";
 
+/// The scenario in which the next identity is made, for a certificate that is due.
+pub const NEW_KEY: &str = "renew, new key";
+
+/// The scenario in which the next identity has its certificate, and takes the place of the one in service.
+pub const TAKEN_UP: &str = "new key taken up";
+
 /// Puts the certificate for the request onto the card.
 fn prepare_enroll(device: &Device, authority: &Authority) -> Result<()> {
     device.succeed(&["provision"])?;
@@ -182,14 +211,14 @@ fn prepare_replacement(device: &Device, authority: &Authority) -> Result<()> {
 }
 
 /// A certificate in its last days, and a card from which the request has been removed.
-fn prepare_due(device: &Device, authority: &Authority) -> Result<()> {
+fn prepare_due(device: &Device, authority: &Authority, renew: serde_json::Value) -> Result<()> {
     device.enroll_with(authority)?;
     let old = Validity::Days { over: 90, left: 10 };
     let request = device.request()?;
     device.drop_certificate(&authority.sign_valid(&request, old)?)?;
     device.succeed(&["enroll"])?;
     let mut settings: serde_json::Value = serde_json::from_str(&device.read(SETTINGS)?)?;
-    settings["renew"] = json!({});
+    settings["renew"] = renew;
     settings["enrollment"]["trust_clock"] = json!(true);
     device.settings(&settings)?;
     Ok(std::fs::remove_file(request)?)

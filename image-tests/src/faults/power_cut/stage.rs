@@ -11,9 +11,11 @@ use tempfile::TempDir;
 use super::clouds::Clouds;
 use super::point::{Kind, LOSSES, Point};
 use super::rig::Rig;
-use super::scenario::{COMES_BACK, Destination, KEPT_KEY, Scenario, WRAPPED_REPLY};
+use super::scenario::{
+    COMES_BACK, Destination, KEPT_KEY, NEW_KEY, Scenario, TAKEN_UP, WRAPPED_REPLY,
+};
 use crate::clients::KeyType;
-use crate::device::{Checkpoint, Device, STORE};
+use crate::device::{Checkpoint, Device, NEXT, PREVIOUS, STORE};
 use crate::doubles::software_tpm::copy_state;
 use crate::doubles::tpm_proxy::{Firmware, When};
 use crate::faults::network::{Cut, Direction};
@@ -53,6 +55,7 @@ impl Stage {
         rig.cloud = clouds.as_ref().map(|c| c.begin(&rig.device)).transpose()?;
         let key_wanted = match scenario.name {
             COMES_BACK => rig.key_aside(),
+            TAKEN_UP => rig.key_in(NEXT),
             _ => rig.key(),
         };
         let (code, said, commands) = rig.run(scenario.command)?;
@@ -268,7 +271,16 @@ impl Stage {
         {
             wrong.push("the reply will be opened at each start".to_owned());
         }
-        if self.scenario.name == KEPT_KEY
+        let is_there = |name: &str| rig.device.exists(name);
+        if self.scenario.name == NEW_KEY && (rig.key_in(NEXT).is_none() || is_there(PREVIOUS)) {
+            wrong.push("no next identity is there, or it is taken for the previous one".to_owned());
+        }
+        if self.scenario.name == TAKEN_UP
+            && (is_there(NEXT) || !is_there(PREVIOUS) || rig.key_in(PREVIOUS) == self.key_wanted)
+        {
+            wrong.push("the previous identity is not where it should be".to_owned());
+        }
+        if [KEPT_KEY, NEW_KEY].contains(&self.scenario.name)
             && !(rig.device.exists(format!("{STORE}/asked.json"))
                 && published_request(rig.device.root()).is_some())
         {

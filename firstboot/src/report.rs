@@ -115,12 +115,13 @@ fn renewal(context: &Context, identity: &Complete, certificate: &Chain) -> Value
         report["due"] = json!(renewal.due.is_some());
     }
     if let Some(asked) = &renewal.asked {
-        let offer = match &identity.next {
-            Next::Candidate(next) => &next.offer,
-            _ => &identity.offer,
+        let (offer, is_refused) = match &identity.next {
+            Next::Candidate(next) => (&next.offer, next.refused.is_some()),
+            _ => (&identity.offer, false),
         };
         let result = match &*context.memory.judge(offer) {
             _ if !renewal.is_asked_for => "renewed",
+            _ if is_refused => "refused",
             Offer::Refused(_) => "refused",
             _ => "waiting",
         };

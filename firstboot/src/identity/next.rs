@@ -5,12 +5,22 @@
 
 use std::time::Duration;
 
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::files;
 use firstboot_formats::public_key::Scheme;
 use firstboot_formats::x509::Chain;
+use serde::{Deserialize, Serialize};
 
-use super::{ASKED, CONFIGURED, GENERATION, Identity, MAX_FILE, PIN, TAKEN_UP};
-use crate::error::{Error, Result};
+use super::{ASKED, CONFIGURED, GENERATION, Identity, MAX_FILE, PIN, REFUSED, TAKEN_UP};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::token::OpenKey;
+
+/// A certificate that AWS IoT Core did not accept: valid as long as the certificate is the same.
+#[derive(Serialize, Deserialize)]
+struct Refused {
+    certificate_sha256: String,
+    reason: String,
+}
 
 /// A number of 64 bits has this many digits at most.
 const MAX_NUMBER: usize = 20;
@@ -29,16 +39,36 @@ impl Identity {
         )
     }
 
-    /// Has the token sign something, and holds it against the certificate.
-    pub fn prove(&self, chain: &Chain) -> Result<()> {
+    /// Has the token sign something, and holds it against the certificate. The key stays open.
+    pub fn prove(&self, chain: &Chain) -> Result<OpenKey> {
         const MESSAGE: &[u8] = b"firstboot proves the next key";
-        let signature = self.open_key()?.sign(Scheme::X509, MESSAGE)?;
+        let key = self.open_key()?;
+        let signature = key.sign(Scheme::X509, MESSAGE)?;
         if chain.key().verifies(Scheme::X509, MESSAGE, &signature) {
-            return Ok(());
+            return Ok(key);
         }
         Err(Error::other(
             "what the token signs is not of the certificate's key: was its store exchanged?",
         ))
+    }
+
+    /// Why AWS IoT Core did not accept a connection with this certificate, if that was noted; a note that is damaged is
+    /// none.
+    pub fn refused(&self, chain: &Chain) -> Option<String> {
+        let text = files::read(&self.directory.join(REFUSED), MAX_FILE).ok()??;
+        let noted: Refused = serde_json::from_slice(&text).ok()?;
+        (noted.certificate_sha256 == to_hex(&chain.fingerprint())).then_some(noted.reason)
+    }
+
+    /// Notes why it did not.
+    pub fn note_refused(&self, chain: &Chain, reason: &str) -> Result<()> {
+        let refused = Refused {
+            certificate_sha256: to_hex(&chain.fingerprint()),
+            reason: reason.to_owned(),
+        };
+        let text = serde_json::to_vec(&refused)
+            .context(ErrorKind::Other, || format!("cannot encode {REFUSED}"))?;
+        self.write(REFUSED, &text)
     }
 
     /// Puts this identity into the other one's place, and the other one into this one's: in one step. It takes over what
@@ -53,6 +83,7 @@ impl Identity {
             Some(now) => self.write(TAKEN_UP, now.as_secs().to_string().as_bytes())?,
             None => files::remove(&self.directory.join(TAKEN_UP))?,
         }
+        files::remove(&self.directory.join(REFUSED))?;
         Ok(files::exchange(&self.directory, &other.directory)?)
     }
 

@@ -303,7 +303,7 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
         | Step::OpenNextReply(_)
         | Step::AcceptNext(..)
         | Step::FillNextToken(_)
-        | Step::ProveNext(_)
+        | Step::ProveNext { .. }
         | Step::ChangeIdentities
         | Step::KeepPrevious
         | Step::RemovePrevious => {

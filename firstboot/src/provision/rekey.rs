@@ -13,9 +13,10 @@ use firstboot_formats::x509::{Chain, Request};
 use log::{info, warn};
 
 use super::context::{Context, Places};
+use super::inputs::Inputs;
 use super::survey::offline_offer;
 use super::{Step, make_identity, open_reply, renewal, request};
-use crate::enrollment::Offer;
+use crate::enrollment::{Offer, fleet};
 use crate::error::{Error, Result};
 use crate::greengrass;
 use crate::settings::{RenewedKey, Settings};
@@ -50,6 +51,8 @@ pub struct Candidate {
     pub certificate: Option<Chain>,
     /// What is offered beside that.
     pub offer: Offer,
+    /// Why AWS IoT Core did not accept a connection with that.
+    pub refused: Option<String>,
     /// Its token was seen to hold the certificate, or the edition does not read it there.
     pub token_is_ready: bool,
 }
@@ -113,6 +116,7 @@ fn examine(settings: &Settings, places: &Places) -> Result<Next> {
             &record,
             certificate.as_ref(),
         )?,
+        refused: certificate.as_ref().and_then(|chain| next.refused(chain)),
         token_is_ready: certificate.is_some() && (!reads_token || next.verified().is_some()),
         certificate,
         record,
@@ -170,11 +174,7 @@ fn attempt(context: &mut Context, step: &Step, next: &Next) -> Result<()> {
             places.next.accept(chain)
         }
         Step::FillNextToken(chain) => places.next.fill_token(chain),
-        Step::ProveNext(chain) => {
-            places.next.prove(chain)?;
-            context.memory.proved = Some(chain.fingerprint());
-            Ok(())
-        }
+        Step::ProveNext { certificate, .. } => prove(context, certificate),
         Step::ChangeIdentities => {
             let clock = context.settings()?.enrollment.clock();
             let now = clock.synchronised.then_some(clock.now);
@@ -184,6 +184,35 @@ fn attempt(context: &mut Context, step: &Step, next: &Next) -> Result<()> {
         Step::RemovePrevious => places.previous.discard(),
         _ => Ok(()),
     }
+}
+
+/// Has the new key sign for its certificate, and then AWS IoT Core accept a connection with both. Only a refusal keeps the
+/// present identity in service: where there is no answer, there may be no network for months.
+fn prove(context: &mut Context, certificate: &Chain) -> Result<()> {
+    let next = &context.places.next;
+    let key = next.prove(certificate)?;
+    let Inputs {
+        settings, root_ca, ..
+    } = context.inputs()?;
+    let host = &settings.greengrass.iot_data_endpoint;
+    info!("connecting to {host} with the certificate for the new key");
+    match fleet::is_active(settings, root_ca, certificate, key, settings.key) {
+        Ok(true) => {}
+        Ok(false) => {
+            let why = format!(
+                "{host} does not accept a connection with it. Is it registered and active, with a policy that allows \
+                 \"{}\" to connect? The next boot tries again, and so does `systemctl restart firstboot-enroll`",
+                settings.thing_name
+            );
+            next.note_refused(certificate, &why)?;
+            return Err(Error::other(format!(
+                "the certificate for the new key is refused: {why}"
+            )));
+        }
+        Err(e) => warn!("the certificate for the new key could not be tried: {e}"),
+    }
+    context.memory.proved = Some(certificate.fingerprint());
+    Ok(())
 }
 
 /// Tidies up after the two have changed places. The directory is moved last: with it, this is done.

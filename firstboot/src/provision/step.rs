@@ -73,8 +73,13 @@ pub enum Step {
     AcceptNext(Box<Chain>, Option<String>),
     /// Store it in the next identity's token.
     FillNextToken(Box<Chain>),
-    /// See whether the next identity's key signs for its certificate.
-    ProveNext(Box<Chain>),
+    /// See whether the next identity's key signs for its certificate, and whether AWS IoT Core accepts that.
+    ProveNext {
+        /// The certificate.
+        certificate: Box<Chain>,
+        /// It was refused before.
+        again: bool,
+    },
     /// Put the next identity into the place of the one in service.
     ChangeIdentities,
     /// Keep the identity that was in service before, and tidy up the boot partition.
@@ -115,7 +120,7 @@ impl Step {
                 | Self::OpenNextReply(_)
                 | Self::AcceptNext(..)
                 | Self::FillNextToken(_)
-                | Self::ProveNext(_)
+                | Self::ProveNext { .. }
                 | Self::ChangeIdentities
                 | Self::KeepPrevious
                 | Self::RemovePrevious
@@ -126,17 +131,18 @@ impl Step {
     /// key and configuration.
     pub(super) fn is_renewal(&self) -> bool {
         match self {
-            Self::ProveNext(_) | Self::ChangeIdentities => false,
+            Self::ProveNext { .. } | Self::ChangeIdentities => false,
             Self::RemoveStaging | Self::OpenReply(_) | Self::Accept(..) => true,
             _ => self.is_about_renewal(),
         }
     }
 
-    /// Whether Greengrass has to stop before a renewal can go on.
+    /// Whether Greengrass has to stop before a renewal can go on. For a certificate that was refused it is not stopped
+    /// again: whatever starts enrollment tries that.
     pub fn needs_restart(&self) -> bool {
         matches!(
             self,
-            Self::FillToken(_) | Self::ProveNext(_) | Self::ChangeIdentities
+            Self::FillToken(_) | Self::ProveNext { again: false, .. } | Self::ChangeIdentities
         )
     }
 
@@ -177,7 +183,7 @@ impl Step {
             | Self::OpenNextReply(_)
             | Self::AcceptNext(..)
             | Self::FillNextToken(_)
-            | Self::ProveNext(_)
+            | Self::ProveNext { .. }
             | Self::ChangeIdentities
             | Self::KeepPrevious
             | Self::RemovePrevious
@@ -226,7 +232,7 @@ impl Step {
             }
             Self::AcceptNext(..) => "accepting the certificate for the new key".into(),
             Self::FillNextToken(_) => "storing the certificate in the next identity's token".into(),
-            Self::ProveNext(_) => "checking that the new key signs for its certificate".into(),
+            Self::ProveNext { .. } => "trying the certificate for the new key".into(),
             Self::ChangeIdentities => "putting the next identity into service".into(),
             Self::KeepPrevious => "setting the previous identity apart".into(),
             Self::RemovePrevious => "removing the previous identity".into(),

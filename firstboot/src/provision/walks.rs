@@ -194,7 +194,7 @@ fn apply(step: &Step, scene: &mut Scene, world: &World) {
         | Step::OpenNextReply(_)
         | Step::AcceptNext(..)
         | Step::FillNextToken(_)
-        | Step::ProveNext(_)
+        | Step::ProveNext { .. }
         | Step::ChangeIdentities
         | Step::KeepPrevious
         | Step::RemovePrevious => rekeying(step, scene, world),
@@ -220,7 +220,9 @@ fn rekeying(step: &Step, scene: &mut Scene, world: &World) {
                 refusal: refusal(),
             });
         }
-        Step::ProveNext(chain) => scene.memory.proved = Some(chain.fingerprint()),
+        Step::ProveNext { certificate, .. } => {
+            scene.memory.proved = Some(certificate.fingerprint());
+        }
         Step::ChangeIdentities => complete(scene, |i| {
             (i.next, i.renewal) = (Next::Former, Renewal::default());
         }),
@@ -378,7 +380,10 @@ fn useless() -> Vec<Option<Step>> {
         Some(Step::OpenNextReply(wrapped())),
         Some(Step::AcceptNext(chain(), None)),
         Some(Step::FillNextToken(chain())),
-        Some(Step::ProveNext(chain())),
+        Some(Step::ProveNext {
+            certificate: chain(),
+            again: false,
+        }),
         Some(Step::ChangeIdentities),
         Some(Step::KeepPrevious),
         Some(Step::RemovePrevious),

@@ -6,11 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use image_tests::clients::{KeyType, openssl, pkcs11_tool};
 use image_tests::device::{Device, NEXT, PREVIOUS, STORE, Snapshot, offline_settings};
+use image_tests::doubles::iot_core::Options;
 use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::doubles::tls::{TlsServer, Version};
+use image_tests::faults::network::Cloud;
 use serde_json::{Value, json};
 
-use crate::{assert_ends, device, exit, thing_name};
+use crate::{assert_ends, exit, thing_name};
 
 const OLD: Validity = Validity::Days {
     over: 200,
@@ -30,14 +32,23 @@ struct Due {
 
 impl Due {
     fn new(edition: &str, key: KeyType) -> Result<Self> {
-        let device = device(edition, key)?;
+        // Nobody listens there.
+        Self::at(edition, key, 1)
+    }
+
+    /// The same with an IoT data endpoint at this port of this host.
+    fn at(edition: &str, key: KeyType, port: u16) -> Result<Self> {
+        let device = Device::unprovisioned()?;
+        let mut settings = offline_settings(edition, key);
+        settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
+        settings["enrollment"]["port"] = json!(port);
+        settings["enrollment"]["trust_clock"] = json!(true);
+        device.settings(&settings)?;
         let authority = Authority::new()?;
         device.write("/boot/firstboot/root-ca.pem", authority.certificate_pem()?)?;
         device.succeed(&["provision"])?;
         device.drop_certificate(&authority.sign_valid(&device.request()?, OLD)?)?;
         device.succeed(&["enroll"])?;
-        let mut settings = offline_settings(edition, key);
-        settings["enrollment"]["trust_clock"] = json!(true);
         settings["renew"] = json!({ "key": "new" });
         device.settings(&settings)?;
         Ok(Self {
@@ -397,6 +408,28 @@ fn reset_removes_all_of_them() -> Result<()> {
     Ok(())
 }
 
+/// As the operator's guide says.
+#[test]
+fn the_previous_identity_can_be_put_back() -> Result<()> {
+    let due = Due::asked("nucleus", KeyType::EccP256)?;
+    let device = &due.device;
+    let old = due.key(STORE)?;
+    let in_service = due.in_service()?.without(STORE);
+    due.certify()?;
+    device.succeed(&["enroll"])?;
+    fs::remove_dir_all(device.path(STORE))?;
+    fs::rename(device.path(PREVIOUS), device.path(STORE))?;
+    device.succeed(&["enroll"])?;
+    assert_eq!(due.key(STORE)?, old);
+    in_service.assert_same(&due.in_service()?.without(STORE));
+    let status = device.status()?;
+    assert_eq!(status["state"], "Done", "{status}");
+    assert_eq!(status["in_service"], true);
+    // And another one is asked for.
+    assert_ne!(due.key(NEXT)?, old);
+    pkcs11_tool::sign_and_verify(&device.identity(KeyType::EccP256)?)
+}
+
 /// After a month, and only by a clock that can be believed.
 #[test]
 fn the_previous_identity_goes_after_a_while() -> Result<()> {
@@ -415,5 +448,84 @@ fn the_previous_identity_goes_after_a_while() -> Result<()> {
     device.write(&file, (now - day * 31).as_secs().to_string())?;
     device.succeed(&["renew"])?;
     assert!(!device.exists(PREVIOUS));
+    Ok(())
+}
+
+/// AWS IoT Core with this authority's certificates registered, or without.
+fn cloud(authority: &Authority, is_registered: bool) -> Result<Cloud> {
+    let ca = authority.certificate_pem()?;
+    Cloud::with(Options {
+        registered: is_registered.then(|| ca.clone()).into_iter().collect(),
+        trusted: vec![ca],
+        ..Options::default()
+    })
+}
+
+/// The device connects with the new key before it is in service. A refusal is said once, and costs Greengrass no further
+/// stop; the next start of enrollment tries again.
+#[test]
+fn a_certificate_that_the_server_refuses_leaves_the_old_key_in_service() -> Result<()> {
+    for key in KeyType::BOTH {
+        let mut due = Due::asked("nucleus", key)?;
+        let use_cloud = |due: &mut Due, cloud: &Cloud| -> Result<()> {
+            due.settings["enrollment"]["port"] = json!(cloud.core.port());
+            due.device.settings(&due.settings)?;
+            let root = cloud.root.certificate_pem()?;
+            due.device.write("/boot/firstboot/root-ca.pem", root)
+        };
+        let (old, next) = (due.key(STORE)?, due.key(NEXT)?);
+        let refusing = cloud(&due.authority, false)?;
+        use_cloud(&mut due, &refusing)?;
+        // Greengrass has its root certificate from the configuration.
+        due.device.succeed(&["enroll"])?;
+        due.certify()?;
+        due.device.succeed(&["renew"])?;
+        assert!(due.is_due()?);
+        for _ in 0..2 {
+            let outcome = due.device.run(&["enroll"])?;
+            assert_ends(&outcome, exit::DONE, "does not accept a connection with it");
+            assert_eq!(due.key(STORE)?, old);
+            let status = due.device.status()?;
+            assert_eq!(status["in_service"], true);
+            assert_eq!(status["renewal"]["last_attempt"]["result"], "refused");
+            let message = status["message"].as_str().context("no message")?;
+            assert!(message.contains("stays in service"), "{message}");
+            due.device.succeed(&["renew"])?;
+            assert!(!due.is_due()?, "Greengrass would stop each day");
+        }
+        assert!(!refusing.core.events().authenticated(&thing_name()));
+
+        let accepting = cloud(&due.authority, true)?;
+        use_cloud(&mut due, &accepting)?;
+        due.device.succeed(&["enroll"])?;
+        assert_eq!(due.key(STORE)?, next);
+        assert!(accepting.core.events().authenticated(&thing_name()));
+        let status = due.device.status()?;
+        assert_eq!(status["renewal"]["last_attempt"]["result"], "renewed");
+        assert!(!due.device.exists(format!("{STORE}/refused.json")));
+    }
+    Ok(())
+}
+
+/// The CA was not registered, but another one's certificate is: it is tried as soon as it has come.
+#[test]
+fn another_certificate_is_tried_after_a_refusal() -> Result<()> {
+    let mut due = Due::asked("nucleus-lite", KeyType::EccP256)?;
+    let registered = Authority::new()?;
+    let cloud = cloud(&registered, true)?;
+    due.settings["enrollment"]["port"] = json!(cloud.core.port());
+    due.device.settings(&due.settings)?;
+    let root = cloud.root.certificate_pem()?;
+    due.device.write("/boot/firstboot/root-ca.pem", root)?;
+    due.certify()?;
+    let outcome = due.device.run(&["enroll"])?;
+    assert_ends(&outcome, exit::DONE, "does not accept a connection with it");
+    let younger = Validity::Days { over: 5, left: 360 };
+    let pem = registered.sign_valid(&due.device.request()?, younger)?;
+    due.device.drop_certificate(&pem)?;
+    due.device.succeed(&["renew"])?;
+    assert!(due.is_due()?);
+    due.device.succeed(&["enroll"])?;
+    assert_eq!(due.device.read(format!("{STORE}/certificate.pem"))?, pem);
     Ok(())
 }

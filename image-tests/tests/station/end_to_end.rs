@@ -97,14 +97,18 @@ fn the_next_key_gets_its_certificate() -> Result<()> {
             KeyType::Rsa2048 => Ek::Rsa2048,
         };
         let device = device(&station, key, ek)?;
+        let mut settings: Value =
+            serde_json::from_str(&device.read("/boot/firstboot/firstboot.json")?)?;
+        settings["enrollment"]["trust_clock"] = json!(true);
+        // Nobody listens there.
+        settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
+        settings["enrollment"]["port"] = json!(1);
+        device.settings(&settings)?;
         device.succeed(&["provision"])?;
         station.answer(&device)?;
         device.succeed(&["enroll"])?;
         let present = device.read(format!("{STORE}/certificate.pem"))?;
 
-        let mut settings: Value =
-            serde_json::from_str(&device.read("/boot/firstboot/firstboot.json")?)?;
-        settings["enrollment"]["trust_clock"] = json!(true);
         settings["renew"] = json!({ "key": "new", "at": "400 days" });
         device.settings(&settings)?;
         device.succeed(&["renew"])?;

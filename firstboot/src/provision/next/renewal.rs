@@ -59,7 +59,10 @@ fn candidate(next: &Candidate, memory: &Memory) -> Option<Step> {
     Some(if !next.token_is_ready {
         Step::FillNextToken(certificate)
     } else if !is_proved {
-        Step::ProveNext(certificate)
+        Step::ProveNext {
+            certificate,
+            again: next.refused.is_some(),
+        }
     } else {
         Step::ChangeIdentities
     })

@@ -725,8 +725,16 @@ fn a_renewal_with_a_new_key_goes_its_way() {
     assert_eq!(scene.next(&settings), Step::FillNextToken(chain()));
     next_identity(&mut scene, |n| n.token_is_ready = true);
     let step = scene.next(&settings);
-    assert_eq!(step, Step::ProveNext(chain()));
+    let prove = |again| Step::ProveNext {
+        certificate: chain(),
+        again,
+    };
+    assert_eq!(step, prove(false));
     assert!(step.needs_restart() && !step.is_renewal());
+    let mut refused = scene.clone();
+    next_identity(&mut refused, |n| n.refused = Some("inactive".into()));
+    assert_eq!(refused.next(&settings), prove(true));
+    assert!(!prove(true).needs_restart() && !prove(true).is_renewal());
     scene.memory.proved = Some([0; 32]);
     assert_eq!(scene.next(&settings), step, "of another certificate");
     scene.memory.proved = Some(fingerprint);
@@ -782,6 +790,7 @@ pub fn candidate() -> Candidate {
         request_is_published: false,
         certificate: None,
         offer: Offer::Pending("the certificate".into()),
+        refused: None,
         token_is_ready: false,
     }
 }

@@ -213,13 +213,17 @@ fn prepare_replacement(device: &Device, authority: &Authority) -> Result<()> {
 /// A certificate in its last days, and a card from which the request has been removed.
 fn prepare_due(device: &Device, authority: &Authority, renew: serde_json::Value) -> Result<()> {
     device.enroll_with(authority)?;
+    let mut settings: serde_json::Value = serde_json::from_str(&device.read(SETTINGS)?)?;
+    settings["enrollment"]["trust_clock"] = json!(true);
+    // Nobody listens there.
+    settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
+    settings["enrollment"]["port"] = json!(1);
+    device.settings(&settings)?;
     let old = Validity::Days { over: 90, left: 10 };
     let request = device.request()?;
     device.drop_certificate(&authority.sign_valid(&request, old)?)?;
     device.succeed(&["enroll"])?;
-    let mut settings: serde_json::Value = serde_json::from_str(&device.read(SETTINGS)?)?;
     settings["renew"] = renew;
-    settings["enrollment"]["trust_clock"] = json!(true);
     device.settings(&settings)?;
     Ok(std::fs::remove_file(request)?)
 }

@@ -201,7 +201,7 @@ fn prove(context: &mut Context, certificate: &Chain) -> Result<()> {
         Ok(false) => {
             let why = format!(
                 "{host} does not accept a connection with it. Is it registered and active, with a policy that allows \
-                 \"{}\" to connect? The next boot tries again, and so does `systemctl restart firstboot-enroll`",
+                 \"{}\" to connect? The present key stays in service. The next boot tries again, and so does `systemctl restart firstboot-enroll`",
                 settings.thing_name
             );
             next.note_refused(certificate, &why)?;

@@ -361,6 +361,13 @@ fn what_does_not_belong_to_the_identity_is_removed() -> Result<()> {
         assert!(!device.exists(PREVIOUS), "{file}");
         known = made;
     }
+    // What cannot be looked into stays, and so does the device.
+    fs::remove_dir_all(device.path(NEXT))?;
+    device.write(NEXT, "a file")?;
+    let outcome = device.run(&["enroll"])?;
+    assert_ends(&outcome, exit::DONE, "cannot look at");
+    assert_eq!(device.read(NEXT)?, "a file");
+    in_service.assert_same(&due.in_service()?);
     Ok(())
 }
 
@@ -380,7 +387,7 @@ fn a_key_that_does_not_sign_for_its_certificate_stays_out() -> Result<()> {
     assert_ends(
         &outcome,
         exit::DONE,
-        "stays in service with its present key",
+        "the renewal with a new key cannot go on",
     );
     in_service.assert_same(&due.in_service()?);
     assert_eq!(device.status()?["in_service"], true);

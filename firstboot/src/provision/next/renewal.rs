@@ -83,7 +83,7 @@ pub(super) fn remarks(identity: &Complete, memory: &Memory) -> Vec<String> {
     let stays = memory
         .new_key_stays
         .as_ref()
-        .map(|why| format!("the device stays in service with its present key: {why}"));
+        .map(|why| format!("the renewal with a new key cannot go on: {why}"));
     let renewal = &identity.renewal;
     [stays, refused, renewal.due.clone(), renewal.warning.clone()]
         .into_iter()

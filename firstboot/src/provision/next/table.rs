@@ -778,7 +778,7 @@ fn a_next_identity_never_ends_the_service() {
             i.previous_is_spent = true;
         });
         scene.memory.new_key_stays = Some("read-only".into());
-        let remark = "the device stays in service with its present key: read-only";
+        let remark = "the renewal with a new key cannot go on: read-only";
         assert_eq!(scene.next(&settings), Step::Done(Some(remark.into())));
     }
 }

@@ -116,7 +116,7 @@ fn renewal(context: &Context, identity: &Complete, certificate: &Chain) -> Value
     }
     if let Some(asked) = &renewal.asked {
         let (offer, is_refused) = match &identity.next {
-            Next::Candidate(next) => (&next.offer, next.refused.is_some()),
+            Next::Candidate(next) => (&next.offer, next.is_refused),
             _ => (&identity.offer, false),
         };
         let result = match &*context.memory.judge(offer) {

@@ -14,7 +14,7 @@
 //! | `configured` | which edition and thing Greengrass was configured for |
 //! | `verified.json` | what the token was last seen to hold, if Greengrass reads the certificate there: saves opening it at each boot |
 //! | `generation` | how many identities have had this PIN before; none is 0 |
-//! | `refused.json` | of the next identity: why AWS IoT Core did not accept a connection with its certificate |
+//! | `refused` | of the next identity: with which certificate (its SHA-256) AWS IoT Core accepted no connection |
 //! | `taken-up` | when it took the place of the one before (seconds since the epoch), by a synchronised clock |
 //! | `reset`, `reset-keep` | given up by `firstboot reset`: does not come back |
 
@@ -62,7 +62,7 @@ const CONFIGURED: &str = "configured";
 const ASKED: &str = "asked.json";
 const GENERATION: &str = "generation";
 const TAKEN_UP: &str = "taken-up";
-const REFUSED: &str = "refused.json";
+const REFUSED: &str = "refused";
 /// Maximum size of a file, bytes. Nothing in an identity directory comes near it, except the store.
 const MAX_FILE: usize = 64 * 1024;
 

@@ -9,18 +9,10 @@ use firstboot_formats::encoding::to_hex;
 use firstboot_formats::files;
 use firstboot_formats::public_key::Scheme;
 use firstboot_formats::x509::Chain;
-use serde::{Deserialize, Serialize};
 
 use super::{ASKED, CONFIGURED, GENERATION, Identity, MAX_FILE, PIN, REFUSED, TAKEN_UP};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, Result};
 use crate::token::OpenKey;
-
-/// A certificate that AWS IoT Core did not accept: valid as long as the certificate is the same.
-#[derive(Serialize, Deserialize)]
-struct Refused {
-    certificate_sha256: String,
-    reason: String,
-}
 
 /// A number of 64 bits has this many digits at most.
 const MAX_NUMBER: usize = 20;
@@ -52,23 +44,17 @@ impl Identity {
         ))
     }
 
-    /// Why AWS IoT Core did not accept a connection with this certificate, if that was noted; a note that is damaged is
-    /// none.
-    pub fn refused(&self, chain: &Chain) -> Option<String> {
-        let text = files::read(&self.directory.join(REFUSED), MAX_FILE).ok()??;
-        let noted: Refused = serde_json::from_slice(&text).ok()?;
-        (noted.certificate_sha256 == to_hex(&chain.fingerprint())).then_some(noted.reason)
+    /// Whether it was noted that AWS IoT Core accepts no connection with this certificate.
+    pub fn is_refused(&self, chain: &Chain) -> bool {
+        let noted = files::read(&self.directory.join(REFUSED), MAX_FILE)
+            .ok()
+            .flatten();
+        noted.is_some_and(|noted| noted == to_hex(&chain.fingerprint()).as_bytes())
     }
 
-    /// Notes why it did not.
-    pub fn note_refused(&self, chain: &Chain, reason: &str) -> Result<()> {
-        let refused = Refused {
-            certificate_sha256: to_hex(&chain.fingerprint()),
-            reason: reason.to_owned(),
-        };
-        let text = serde_json::to_vec(&refused)
-            .context(ErrorKind::Other, || format!("cannot encode {REFUSED}"))?;
-        self.write(REFUSED, &text)
+    /// Notes that it does not.
+    pub fn note_refused(&self, chain: &Chain) -> Result<()> {
+        self.write(REFUSED, to_hex(&chain.fingerprint()).as_bytes())
     }
 
     /// Puts this identity into the other one's place, and the other one into this one's: in one step. It takes over what

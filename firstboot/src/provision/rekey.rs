@@ -51,8 +51,8 @@ pub struct Candidate {
     pub certificate: Option<Chain>,
     /// What is offered beside that.
     pub offer: Offer,
-    /// Why AWS IoT Core did not accept a connection with that.
-    pub refused: Option<String>,
+    /// AWS IoT Core has not accepted a connection with that.
+    pub is_refused: bool,
     /// Its token was seen to hold the certificate, or the edition does not read it there.
     pub token_is_ready: bool,
 }
@@ -116,7 +116,9 @@ fn examine(settings: &Settings, places: &Places) -> Result<Next> {
             &record,
             certificate.as_ref(),
         )?,
-        refused: certificate.as_ref().and_then(|chain| next.refused(chain)),
+        is_refused: certificate
+            .as_ref()
+            .is_some_and(|chain| next.is_refused(chain)),
         token_is_ready: certificate.is_some() && (!reads_token || next.verified().is_some()),
         certificate,
         record,
@@ -199,14 +201,12 @@ fn prove(context: &mut Context, certificate: &Chain) -> Result<()> {
     match fleet::is_active(settings, root_ca, certificate, key, settings.key) {
         Ok(true) => {}
         Ok(false) => {
-            let why = format!(
-                "{host} does not accept a connection with it. Is it registered and active, with a policy that allows \
-                 \"{}\" to connect? The present key stays in service. The next boot tries again, and so does `systemctl restart firstboot-enroll`",
-                settings.thing_name
-            );
-            next.note_refused(certificate, &why)?;
+            next.note_refused(certificate)?;
             return Err(Error::other(format!(
-                "the certificate for the new key is refused: {why}"
+                "the certificate for the new key is refused: {host} does not accept a connection with it. Is it registered \
+                 and active, with a policy that allows \"{}\" to connect? The present key stays in service. The next boot \
+                 tries again, and so does `systemctl restart firstboot-enroll`",
+                settings.thing_name
             )));
         }
         Err(e) => warn!("the certificate for the new key could not be tried: {e}"),

@@ -8,6 +8,7 @@ use image_tests::clients::{KeyType, openssl, pkcs11_tool};
 use image_tests::device::{Device, NEXT, PREVIOUS, STORE, Snapshot, offline_settings};
 use image_tests::doubles::iot_core::Options;
 use image_tests::doubles::pki::{Authority, Validity};
+use image_tests::doubles::software_tpm::SoftwareTpm;
 use image_tests::doubles::tls::{TlsServer, Version};
 use image_tests::faults::network::Cloud;
 use serde_json::{Value, json};
@@ -371,6 +372,34 @@ fn what_does_not_belong_to_the_identity_is_removed() -> Result<()> {
     Ok(())
 }
 
+/// With another TPM there is another identity, and what waits is not its. Back at its TPM, the first one has lost that.
+#[test]
+fn a_next_identity_does_not_outlive_its_tpm() -> Result<()> {
+    let mut due = Due::asked("nucleus-lite", KeyType::EccP256)?;
+    let old = due.key(STORE)?;
+    let pem = due.certify()?;
+    let other = SoftwareTpm::start()?;
+    due.device.tcti = Some(other.tcti());
+    due.device.succeed(&["provision"])?;
+    assert_ne!(due.key(STORE)?, old);
+    let folder = due.device.boot_file("requests");
+    let request = folder.join(format!("{}.csr.pem", thing_name()));
+    let own = due.authority.sign_valid(&request, YOUNG)?;
+    let certificates = due.device.boot_file("certificates");
+    fs::write(certificates.join(format!("{}.pem", thing_name())), &own)?;
+    due.device.succeed(&["enroll"])?;
+    let accepted = due.device.read(format!("{STORE}/certificate.pem"))?;
+    assert_eq!(accepted, own);
+    assert_ne!(accepted, pem);
+    assert!(!due.device.exists(NEXT));
+    due.device.tcti = None;
+    due.device.succeed(&["provision"])?;
+    due.device.succeed(&["enroll"])?;
+    assert_eq!(due.key(STORE)?, old);
+    assert_eq!(due.device.status()?["in_service"], true);
+    Ok(())
+}
+
 /// The store was exchanged after its certificate had come: it does not sign for that, and the old key serves on.
 #[test]
 fn a_key_that_does_not_sign_for_its_certificate_stays_out() -> Result<()> {
@@ -509,7 +538,7 @@ fn a_certificate_that_the_server_refuses_leaves_the_old_key_in_service() -> Resu
         assert!(accepting.core.events().authenticated(&thing_name()));
         let status = due.device.status()?;
         assert_eq!(status["renewal"]["last_attempt"]["result"], "renewed");
-        assert!(!due.device.exists(format!("{STORE}/refused.json")));
+        assert!(!due.device.exists(format!("{STORE}/refused")));
     }
     Ok(())
 }

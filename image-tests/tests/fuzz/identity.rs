@@ -9,8 +9,8 @@ use firstboot::layout::Layout;
 use firstboot::provision::{Context, IdentityState, Step, Survey, TpmState, next};
 use firstboot::tpm::{Lockout, Srk};
 use image_tests::clients::KeyType;
-use image_tests::device::{self, STORE, offline_settings};
-use image_tests::doubles::pki::Authority;
+use image_tests::device::{self, NEXT, STORE, offline_settings};
+use image_tests::doubles::pki::{Authority, Validity};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::json;
@@ -187,5 +187,65 @@ fn a_record_of_another_thing_is_replaced() -> Checked {
     record["thing_name"] = json!("../../../etc/passwd");
     let step = enrolled.look_with("request.json", record.to_string().as_bytes())?;
     assert_eq!(step.ok_or("no step").or_fail()?, Step::RenewRequest);
+    Ok(())
+}
+
+/// A device in service whose next identity has its certificate.
+fn with_next() -> Result<Enrolled> {
+    let device = device::Device::unprovisioned()?;
+    let authority = Authority::new()?;
+    let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
+    settings["enrollment"]["trust_clock"] = json!(true);
+    device.settings(&settings)?;
+    let certify = |over, left| -> Result<()> {
+        let pem = authority.sign_valid(&device.request()?, Validity::Days { over, left })?;
+        device.drop_certificate(&pem).map(drop)
+    };
+    device.succeed(&["provision"])?;
+    certify(90, 10)?;
+    device.succeed(&["enroll"])?;
+    settings["renew"] = json!({ "key": "new" });
+    device.settings(&settings)?;
+    device.succeed(&["renew"])?;
+    certify(1, 99)?;
+    device.succeed(&["renew"])?;
+    let srk_name = device.read(format!("{STORE}/srk.name"))?;
+    Ok(Enrolled { device, srk_name })
+}
+
+/// Whatever is in the next identity, or in the notes about it, the device stays in service.
+#[test]
+fn a_damaged_next_identity_is_survived() -> Checked {
+    let enrolled = with_next().or_fail()?;
+    let undamaged = enrolled.look().or_fail()?;
+    assert!(matches!(undamaged, Step::ProveNext { .. }), "{undamaged:?}");
+    let notes = [
+        (STORE, "asked.json"),
+        (STORE, "generation"),
+        (STORE, "taken-up"),
+    ];
+    let own = ["generation", "refused"].into_iter().chain(ESSENTIAL);
+    let own = own.chain(REPLACEABLE).map(|name| (NEXT, name));
+    let files = select(notes.into_iter().chain(own).collect::<Vec<_>>());
+    proptest!(cases(400), |((place, name) in files, damage in damage(), other: Vec<u8>, is_other: bool)| {
+        let path = enrolled.device.path(place).join(name);
+        let content = fs::read(&path).ok();
+        let damaged = match &content {
+            Some(content) if !is_other => damaged(content, &damage),
+            _ => other,
+        };
+        fs::write(&path, damaged).or_fail()?;
+        let step = enrolled.look();
+        match content {
+            Some(content) => fs::write(&path, content).or_fail()?,
+            None => fs::remove_file(&path).or_fail()?,
+        }
+        let step = step.or_fail()?;
+        assert_printable(&step.describe())?;
+        prop_assert!(
+            !matches!(step, Step::SetAside(_) | Step::MakeIdentity | Step::Stop(..) | Step::Wait(..)),
+            "{place}/{name}: {step:?}"
+        );
+    });
     Ok(())
 }

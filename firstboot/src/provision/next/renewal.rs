@@ -61,7 +61,7 @@ fn candidate(next: &Candidate, memory: &Memory) -> Option<Step> {
     } else if !is_proved {
         Step::ProveNext {
             certificate,
-            again: next.refused.is_some(),
+            again: next.is_refused,
         }
     } else {
         Step::ChangeIdentities

@@ -732,7 +732,7 @@ fn a_renewal_with_a_new_key_goes_its_way() {
     assert_eq!(step, prove(false));
     assert!(step.needs_restart() && !step.is_renewal());
     let mut refused = scene.clone();
-    next_identity(&mut refused, |n| n.refused = Some("inactive".into()));
+    next_identity(&mut refused, |n| n.is_refused = true);
     assert_eq!(refused.next(&settings), prove(true));
     assert!(!prove(true).needs_restart() && !prove(true).is_renewal());
     scene.memory.proved = Some([0; 32]);
@@ -790,7 +790,7 @@ pub fn candidate() -> Candidate {
         request_is_published: false,
         certificate: None,
         offer: Offer::Pending("the certificate".into()),
-        refused: None,
+        is_refused: false,
         token_is_ready: false,
     }
 }

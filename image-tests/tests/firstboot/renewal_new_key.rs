@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use image_tests::clients::{KeyType, openssl, pkcs11_tool};
+use image_tests::clients::{KeyType, aws_crt, java, openssl, pkcs11_tool};
 use image_tests::device::{Device, NEXT, PREVIOUS, STORE, Snapshot, offline_settings};
 use image_tests::doubles::iot_core::Options;
 use image_tests::doubles::pki::{Authority, Validity};
@@ -64,6 +64,15 @@ impl Due {
         let due = Self::new(edition, key)?;
         due.device.succeed(&["renew"])?;
         Ok(due)
+    }
+
+    /// From now on that is the device's IoT data endpoint: Greengrass has its root certificate from the configuration.
+    fn use_cloud(&mut self, cloud: &Cloud) -> Result<()> {
+        self.settings["enrollment"]["port"] = json!(cloud.core.port());
+        self.device.settings(&self.settings)?;
+        let root = cloud.root.certificate_pem()?;
+        self.device.write("/boot/firstboot/root-ca.pem", root)?;
+        self.device.succeed(&["enroll"]).map(drop)
     }
 
     /// Puts a certificate for the next key onto the card.
@@ -209,6 +218,39 @@ fn a_server_sees_the_new_certificate() -> Result<()> {
         assert_eq!(shows()?, before, "it is in service until Greengrass stops");
         device.succeed(&["enroll"])?;
         assert_ne!(shows()?, before);
+    }
+    Ok(())
+}
+
+/// The nucleus's two TLS clients, with slot and PIN as its configuration has had them since before.
+#[test]
+fn the_nucleus_connects_with_the_new_key() -> Result<()> {
+    for key in KeyType::BOTH {
+        let mut due = Due::asked("nucleus", key)?;
+        let cloud = cloud(&due.authority, true)?;
+        due.use_cloud(&cloud)?;
+        let device = &due.device;
+        let config: Value =
+            serde_json::from_str(&device.read("/greengrass/v2/config/config.yaml")?)?;
+        let plugin = &config["services"]["aws.greengrass.crypto.Pkcs11Provider"]["configuration"];
+        let slot = plugin["slot"].as_u64().context("no slot")?;
+        let old_certificate = device.read(format!("{STORE}/certificate.pem"))?;
+        due.certify()?;
+        device.succeed(&["enroll"])?;
+
+        let identity = device.identity(key)?;
+        assert_eq!(plugin["userPin"], identity.pin()?);
+        let root = device.path(config["system"]["rootCaPath"].as_str().unwrap_or_default());
+        let chain = device.path(format!("{STORE}/certificate.pem"));
+        let port = cloud.core.port();
+        aws_crt::publish_at_slot(&identity, slot, &chain, &root, port, &thing_name())?;
+        assert!(cloud.core.events().authenticated(&thing_name()));
+
+        let server = TlsServer::start(&due.authority, Version::Tls12)?;
+        java::connect_at_slot(&identity, slot, &server)?;
+        let accepted = device.read(format!("{STORE}/certificate.pem"))?;
+        assert!(server.was_shown(&accepted)?, "{}", server.log());
+        assert!(!server.was_shown(&old_certificate)?);
     }
     Ok(())
 }
@@ -503,17 +545,9 @@ fn cloud(authority: &Authority, is_registered: bool) -> Result<Cloud> {
 fn a_certificate_that_the_server_refuses_leaves_the_old_key_in_service() -> Result<()> {
     for key in KeyType::BOTH {
         let mut due = Due::asked("nucleus", key)?;
-        let use_cloud = |due: &mut Due, cloud: &Cloud| -> Result<()> {
-            due.settings["enrollment"]["port"] = json!(cloud.core.port());
-            due.device.settings(&due.settings)?;
-            let root = cloud.root.certificate_pem()?;
-            due.device.write("/boot/firstboot/root-ca.pem", root)
-        };
         let (old, next) = (due.key(STORE)?, due.key(NEXT)?);
         let refusing = cloud(&due.authority, false)?;
-        use_cloud(&mut due, &refusing)?;
-        // Greengrass has its root certificate from the configuration.
-        due.device.succeed(&["enroll"])?;
+        due.use_cloud(&refusing)?;
         due.certify()?;
         due.device.succeed(&["renew"])?;
         assert!(due.is_due()?);
@@ -532,8 +566,7 @@ fn a_certificate_that_the_server_refuses_leaves_the_old_key_in_service() -> Resu
         assert!(!refusing.core.events().authenticated(&thing_name()));
 
         let accepting = cloud(&due.authority, true)?;
-        use_cloud(&mut due, &accepting)?;
-        due.device.succeed(&["enroll"])?;
+        due.use_cloud(&accepting)?;
         assert_eq!(due.key(STORE)?, next);
         assert!(accepting.core.events().authenticated(&thing_name()));
         let status = due.device.status()?;
@@ -549,10 +582,7 @@ fn another_certificate_is_tried_after_a_refusal() -> Result<()> {
     let mut due = Due::asked("nucleus-lite", KeyType::EccP256)?;
     let registered = Authority::new()?;
     let cloud = cloud(&registered, true)?;
-    due.settings["enrollment"]["port"] = json!(cloud.core.port());
-    due.device.settings(&due.settings)?;
-    let root = cloud.root.certificate_pem()?;
-    due.device.write("/boot/firstboot/root-ca.pem", root)?;
+    due.use_cloud(&cloud)?;
     due.certify()?;
     let outcome = due.device.run(&["enroll"])?;
     assert_ends(&outcome, exit::DONE, "does not accept a connection with it");

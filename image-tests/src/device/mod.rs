@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use crate::clients::{Identity, KeyType, User, basic_environment, installed_module};
 use crate::directory::{copy_tree, readable_directory};
+use crate::doubles::clock::ClockDouble;
 use crate::doubles::pki::Authority;
 use crate::doubles::software_tpm::SoftwareTpm;
 use crate::process::{bounded, finish};
@@ -66,6 +67,8 @@ pub struct Device {
     pub tpm: SoftwareTpm,
     /// A TCTI for firstboot in place of the TPM's own: a proxy's, or one that leads nowhere.
     pub tcti: Option<String>,
+    /// firstboot's clock, if it is not this host's.
+    pub clock: Option<ClockDouble>,
     root: TempDir,
     /// Files for the clients: outside the root, so that snapshots do not have them.
     aside: TempDir,
@@ -76,6 +79,7 @@ impl Device {
         let device = Self {
             tpm: SoftwareTpm::start()?,
             tcti: None,
+            clock: None,
             root: readable_directory("device-")?,
             aside: readable_directory("aside-")?,
         };
@@ -116,6 +120,7 @@ impl Device {
         Ok(Self {
             tpm: SoftwareTpm::copy_of(tpm_state)?,
             tcti: None,
+            clock: None,
             root,
             aside: readable_directory("aside-")?,
         })
@@ -239,6 +244,7 @@ impl Device {
 
     fn command_at(&self, tcti: &str, mut command: Command, arguments: &[&str]) -> Command {
         command.env_clear().envs(basic_environment());
+        command.envs(self.clock.iter().flat_map(ClockDouble::environment));
         command.arg("--root").arg(self.root());
         command.args(["--tcti", tcti]).args(arguments);
         command

@@ -1,6 +1,7 @@
-//! Doubles of what a device has or meets: its TPM, AWS IoT Core, certificate authorities, a CMP server, a TLS server;
+//! Doubles of what a device has or meets: its TPM, its clock, AWS IoT Core, certificate authorities, a CMP server, a TLS server;
 //! and requests that no device made.
 
+pub mod clock;
 pub mod cmp;
 pub mod forged_request;
 pub mod iot_core;

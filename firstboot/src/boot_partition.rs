@@ -10,7 +10,7 @@ use firstboot_formats::card::MAX_CERTIFICATE;
 use firstboot_formats::files;
 use firstboot_formats::output;
 use firstboot_formats::text;
-use firstboot_formats::thing_name::{file_name, next_name};
+use firstboot_formats::thing_name::file_name;
 use log::warn;
 use serde_json::Value;
 
@@ -150,17 +150,21 @@ impl BootPartition {
         Ok(())
     }
 
-    /// Gives the files of the next identity the names of those that they replace, so that none of an identity that is not
-    /// in service any more is left.
-    pub fn take_up_next(&self, thing_name: &str) -> Result<()> {
-        let next = next_name(thing_name);
+    /// Gives certificate and reply of one name another one, and removes what has that, if there is either of them. So
+    /// what is left belongs to one identity, also if this is repeated.
+    pub fn rename_answers(&self, from: &str, to: &str) -> Result<()> {
         let of = |name: &str| [self.certificate_path(name), self.reply_path(name)];
-        for (from, to) in of(&next).iter().zip(of(thing_name)) {
-            if from.symlink_metadata().is_ok() {
-                files::rename(from, &to)?;
-            } else {
-                files::remove(&to)?;
-            }
+        let pairs = of(from).into_iter().zip(of(to));
+        let (there, missing): (Vec<_>, Vec<_>) =
+            pairs.partition(|(from, _)| from.symlink_metadata().is_ok());
+        if there.is_empty() {
+            return Ok(());
+        }
+        for (_, to) in missing {
+            files::remove(&to)?;
+        }
+        for (from, to) in there {
+            files::rename(&from, &to)?;
         }
         Ok(())
     }

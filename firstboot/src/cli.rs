@@ -62,12 +62,13 @@ Exits with status 75 while there is no certificate.
 Example:
   cp gateway-1.pem /boot/firstboot/certificates/ && firstboot enroll")]
     Enroll,
-    /// Take a new certificate while Greengrass runs, or ask for one that is due
+    /// Accept a new certificate while Greengrass runs, or ask for one that is due
     #[command(after_help = "\
-With \"renew\" in the settings, publishes the request again when a new certificate is due.
-Leaves token and configuration alone. nucleus lite uses the certificate from its next connection on. For the
-other editions it has to go into the token: `systemctl restart firstboot-enroll`, which stops Greengrass and
-starts it again. firstboot-renew.service does all of this, daily and when a certificate is put onto the boot partition.
+With \"renew\" in the settings, asks for a new certificate when one is due, perhaps for a new key that it creates,
+and connects to AWS IoT Core to try the certificate. Leaves the token and the configuration in service alone.
+nucleus lite uses the certificate from its next connection on. The other editions read it from the token, and a new
+key is not in service yet: `systemctl restart firstboot-enroll` does the rest, stopping Greengrass and starting it
+again. firstboot-renew.service does all of this, daily and when a certificate is saved on the boot partition.
 
 Example:
   firstboot renew && firstboot renew --due && systemctl restart firstboot-enroll")]
@@ -208,10 +209,12 @@ fn advance(layout: Layout, tcti: Option<&str>, goal: Goal) -> Result<()> {
 }
 
 /// Whether Greengrass has to stop for a certificate that was accepted: the token does not hold it yet, or it is for a new
-/// key. The TPM is not asked.
+/// key. Sends no TPM command.
 fn is_renewal_due(layout: Layout) -> Result<bool> {
     let _lock = lock(&layout)?;
     let mut context = Context::open(layout, None);
+    // `firstboot renew` has just done its part.
+    context.memory.leaves_trials = true;
     let survey = Survey::take(&mut context, None)?;
     let step = provision::next(context.wanted(), &survey, &context.memory);
     Ok(step.needs_restart())

@@ -7,13 +7,15 @@ use std::path::Path;
 
 use firstboot_formats::encoding::to_hex;
 use firstboot_formats::output;
+use firstboot_formats::thing_name::next_name;
 use firstboot_formats::x509::Chain;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::enrollment::Offer;
+use crate::enrollment::{Offer, Refusal};
 use crate::error::Result;
 use crate::greengrass;
+use crate::identity::Trial;
 use crate::layout::{IDENTITY, Layout};
 use crate::provision::{self, Complete, Context, IdentityState, Next, Places, State, Step, Survey};
 use crate::settings::Settings;
@@ -93,39 +95,49 @@ fn summary(context: &Context, survey: Option<&Survey>, state: State) -> Value {
     if identity.is_for_another_name.is_some() {
         report["wanted_thing_name"] = json!(settings.map(|settings| &settings.thing_name));
     }
-    let next = match &identity.next {
-        Next::Candidate(next) => Some(&next.offer),
+    add(&mut report, "refused", refused(context, identity));
+    report
+}
+
+/// The certificates that are there and refused: by the device, or by AWS IoT Core.
+fn refused(context: &Context, identity: &Complete) -> Vec<Refusal> {
+    let name = &identity.record.thing_name;
+    let mut answers = vec![(name.clone(), &identity.offer, identity.offer_trial)];
+    if let Next::Candidate(next) = &identity.next {
+        answers.push((next_name(name), &next.offer, next.trial));
+    }
+    let refusal = |(name, offer, trial): (String, &Offer, _)| match &*context.memory.judge(offer) {
+        Offer::Refused(refusal) => Some(refusal.clone()),
+        _ if trial == Some(Trial::Refused) => Some(Refusal {
+            path: context.places.boot.certificate_path(&name),
+            reason: "AWS IoT Core did not accept a connection with it".into(),
+        }),
         _ => None,
     };
-    let offers = [Some(&identity.offer), next].into_iter().flatten();
-    let refused = offers.filter_map(|offer| match &*context.memory.judge(offer) {
-        Offer::Refused(refusal) => Some(refusal.clone()),
-        _ => None,
-    });
-    add(&mut report, "refused", refused.collect());
-    report
+    answers.into_iter().filter_map(refusal).collect()
 }
 
 /// Until when the certificate is valid, when the next one is to come, and what came of asking for one.
 fn renewal(context: &Context, identity: &Complete, certificate: &Chain) -> Value {
     let renewal = &identity.renewal;
     let mut report = json!({ "valid_until": certificate.summary().not_after });
-    if let Some(next) = &renewal.next {
-        report["next"] = json!(next);
+    if let Some(due_from) = &renewal.due_from {
+        report["due_from"] = json!(due_from);
         report["due"] = json!(renewal.due.is_some());
     }
     if let Some(asked) = &renewal.asked {
-        let (offer, is_refused) = match &identity.next {
-            Next::Candidate(next) => (&next.offer, next.is_refused),
-            _ => (&identity.offer, false),
+        let result = if renewal.is_asked_for {
+            match refused(context, identity).is_empty() {
+                true => "waiting",
+                false => "refused",
+            }
+        } else {
+            match &identity.probation {
+                None => "renewed",
+                Some(_) => "untried",
+            }
         };
-        let result = match &*context.memory.judge(offer) {
-            _ if !renewal.is_asked_for => "renewed",
-            _ if is_refused => "refused",
-            Offer::Refused(_) => "refused",
-            _ => "waiting",
-        };
-        report["last_attempt"] = json!({ "time": asked.time, "result": result });
+        report["last_request"] = json!({ "time": asked.time, "result": result });
     }
     report
 }

@@ -35,7 +35,7 @@ pub struct Plan<'a> {
 pub struct Pins {
     /// Its user's.
     pub user: Pin,
-    /// Its security officer's: forgotten once the token is made.
+    /// Its security officer's: forgotten as soon as the token is made.
     pub officer: Pin,
 }
 
@@ -56,19 +56,19 @@ impl Identity {
         plan: &Plan<'_>,
         tpm: &mut Tpm,
         srk_name: &str,
-        pins: &Pins,
+        pins: Pins,
         generation: u64,
     ) -> Result<()> {
         if let Some(parent) = self.staging.parent() {
             files::make_directory(parent, 0o755)?;
         }
         files::make_directory(&self.staging, 0o700)?;
-        let store = self.make_in_memory(plan, tpm, srk_name, pins)?;
+        let (store, pin) = self.make_in_memory(plan, tpm, srk_name, pins)?;
         let generation = (generation > 0).then(|| generation.to_string());
         let generation = generation.iter().map(|text| (GENERATION, text.as_bytes()));
         for (name, content) in [
             (DATABASE, store.database.as_slice()),
-            (PIN, pins.user.expose().as_bytes()),
+            (PIN, pin.expose().as_bytes()),
             (SRK_NAME, srk_name.as_bytes()),
             (REQUEST, store.request.as_bytes()),
             (RECORD, store.record.as_bytes()),
@@ -93,8 +93,8 @@ impl Identity {
         plan: &Plan<'_>,
         tpm: &mut Tpm,
         srk_name: &str,
-        pins: &Pins,
-    ) -> Result<Made> {
+        Pins { user, officer }: Pins,
+    ) -> Result<(Made, Pin)> {
         // A killed process may have left it; a power cut leaves nothing.
         files::remove_tree(&self.token_build)?;
         files::make_directory(&self.token_build, 0o700)?;
@@ -108,25 +108,27 @@ impl Identity {
         })?;
 
         let library = Library::open(&staged)?;
-        let slot = library.make_token(&pins.officer, &pins.user)?;
-        let login = library.login(slot, &pins.user)?;
+        let slot = library.make_token(&officer, &user)?;
+        drop(officer);
+        let login = library.login(slot, &user)?;
         let key =
             crate::progress::with_progress(&making(plan.key), || login.make_key(plan.key, &id))?;
         let (request, record) = self.request(plan, &key, &login)?;
         drop(login);
         drop(library);
         if plan.key == KeyType::Rsa2048 {
-            offer_pss(tpm, srk_name, &staged, &key, &pins.user)?;
+            offer_pss(tpm, srk_name, &staged, &key, &user)?;
         }
         let database = self.token_build.join(DATABASE);
         let database = files::read(&database, MAX_STORE)?
             .ok_or_else(|| Error::other(format!("{} is missing", database.display())))?;
         files::remove_tree(&self.token_build)?;
-        Ok(Made {
+        let made = Made {
             database,
             request,
             record,
-        })
+        };
+        Ok((made, user))
     }
 
     /// Another request for the same key, and its record, because the thing's name or the subject changed. Keeps nothing

@@ -9,14 +9,15 @@
 //! | `certificate.pem` | the accepted certificate and its chain; the token is made to hold it where Greengrass reads it there |
 //! | `ownership.json` | fleet provisioning: an issued certificate and its ownership token, for root alone |
 //! | `registration.json` | fleet provisioning: the thing's name as the template made it, and the certificate |
-//! | `opened.json` | which wrapped reply the certificate came in, and which is worth less: saves opening them at each boot |
-//! | `asked.json` | when a successor of which certificate was asked for |
+//! | `opened.json` | which wrapped reply the certificate came in, and which held a lesser one: saves opening them at each boot |
+//! | `asked.json` | when a new certificate was asked for, in place of which |
 //! | `configured` | which edition and thing Greengrass was configured for |
 //! | `verified.json` | what the token was last seen to hold, if Greengrass reads the certificate there: saves opening it at each boot |
 //! | `generation` | how many identities have had this PIN before; none is 0 |
-//! | `refused` | of the next identity: with which certificate (its SHA-256) AWS IoT Core accepted no connection |
 //! | `taken-up` | when it took the place of the one before (seconds since the epoch), by a synchronised clock |
-//! | `reset`, `reset-keep` | given up by `firstboot reset`: does not come back |
+//! | `tried.json` | what came of a connection to AWS IoT Core with which certificate |
+//! | `probation`, `former.pem` | which certificate (its SHA-256) was put into service without one, and the one before it for the same key |
+//! | `reset`, `reset-keep` | discarded by `firstboot reset`: never restored |
 
 mod asked;
 mod certificate;
@@ -28,6 +29,7 @@ mod next;
 mod opened_replies;
 mod orphans;
 mod store_upgrade;
+mod trial;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,6 +48,7 @@ pub use contents::Contents;
 pub use fleet_state::{Ownership, Registration};
 pub use make::{Pins, Plan};
 pub use opened_replies::{OpenedReplies, Superseded};
+pub use trial::Trial;
 
 /// Files without which an identity cannot be used. Request and record can be signed again.
 const ESSENTIAL: [&str; 3] = [DATABASE, PIN, SRK_NAME];
@@ -62,7 +65,9 @@ const CONFIGURED: &str = "configured";
 const ASKED: &str = "asked.json";
 const GENERATION: &str = "generation";
 const TAKEN_UP: &str = "taken-up";
-const REFUSED: &str = "refused";
+const TRIED: &str = "tried.json";
+const PROBATION: &str = "probation";
+const FORMER: &str = "former.pem";
 /// Maximum size of a file, bytes. Nothing in an identity directory comes near it, except the store.
 const MAX_FILE: usize = 64 * 1024;
 
@@ -95,11 +100,13 @@ impl Identity {
         }
     }
 
-    /// An identity in another place of the same device.
+    /// An identity in another place of the same device. It has the PIN of the one in service, but none of Greengrass's
+    /// groups may read it there.
     pub fn at(&self, layout: &Layout, place: &str) -> Self {
         let mut other = self.clone();
         other.directory = layout.at(place);
         other.store.directory.clone_from(&other.directory);
+        other.group = Some(0);
         other
     }
 
@@ -174,7 +181,9 @@ impl Identity {
             ASKED,
             GENERATION,
             TAKEN_UP,
-            REFUSED,
+            TRIED,
+            PROBATION,
+            FORMER,
         ]);
         std::iter::once((self.directory.clone(), self.access(0o750)))
             .chain(files.map(|name| (self.directory.join(name), self.access(0o440))))

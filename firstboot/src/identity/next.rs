@@ -5,30 +5,53 @@
 
 use std::time::Duration;
 
-use firstboot_formats::encoding::to_hex;
-use firstboot_formats::files;
+use firstboot_formats::files::{self, Access};
 use firstboot_formats::public_key::Scheme;
 use firstboot_formats::x509::Chain;
+use zeroize::Zeroizing;
 
-use super::{ASKED, CONFIGURED, GENERATION, Identity, MAX_FILE, PIN, REFUSED, TAKEN_UP};
+use super::contents::in_words;
+use super::{ASKED, CONFIGURED, GENERATION, Identity, MAX_FILE, PIN, TAKEN_UP};
 use crate::error::{Error, Result};
 use crate::token::OpenKey;
 
-/// A number of 64 bits has this many digits at most.
-const MAX_NUMBER: usize = 20;
+/// The most digits of a number: beyond that, it is damaged. A time in seconds has ten.
+const MAX_DIGITS: usize = 12;
+/// Only for root: what is not in service belongs to nobody else.
+const ASIDE: Access = Access {
+    mode: 0o700,
+    group: Some(0),
+};
 
 impl Identity {
-    /// How many identities have had its PIN before it. Where nobody can tell, that is none.
-    pub fn generation(&self) -> u64 {
-        self.number(GENERATION).unwrap_or_default()
+    /// How many identities have had its PIN before it; none if nothing is noted. An error if the note cannot be read or is
+    /// damaged: nothing is concluded from that.
+    pub fn generation(&self) -> Result<u64> {
+        Ok(self.number(GENERATION)?.unwrap_or_default())
+    }
+
+    /// Whether it is one of a series. Only firstboot notes that, and a directory without it is somebody else's.
+    pub fn has_generation(&self) -> bool {
+        self.directory.join(GENERATION).symlink_metadata().is_ok()
     }
 
     /// Whether it has the other one's PIN and storage root key: what is to take another one's place has to.
     pub fn is_related_to(&self, other: &Self) -> Result<bool> {
-        Ok(
-            self.pin()?.expose() == other.pin()?.expose()
-                && self.srk_name()? == other.srk_name()?,
-        )
+        let pin = |identity: &Self| identity.read(PIN).map(Zeroizing::new);
+        Ok(pin(self)? == pin(other)? && self.srk_name()? == other.srk_name()?)
+    }
+
+    /// Refuses to go on if another program's token is in the store, or if that cannot be seen: it would go where that
+    /// program does not look for it.
+    pub fn refuse_other_tokens(&self) -> Result<()> {
+        match self.other_tokens()?.as_slice() {
+            [] => Ok(()),
+            others => Err(Error::other(format!(
+                "{} has {} of another program: give that program a store of its own (TPM2_PKCS11_STORE)",
+                self.directory.display(),
+                in_words(others)
+            ))),
+        }
     }
 
     /// Has the token sign something, and holds it against the certificate. The key stays open.
@@ -44,38 +67,34 @@ impl Identity {
         ))
     }
 
-    /// Whether it was noted that AWS IoT Core accepts no connection with this certificate.
-    pub fn is_refused(&self, chain: &Chain) -> bool {
-        let noted = files::read(&self.directory.join(REFUSED), MAX_FILE)
-            .ok()
-            .flatten();
-        noted.is_some_and(|noted| noted == to_hex(&chain.fingerprint()).as_bytes())
-    }
-
-    /// Notes that it does not.
-    pub fn note_refused(&self, chain: &Chain) -> Result<()> {
-        self.write(REFUSED, to_hex(&chain.fingerprint()).as_bytes())
-    }
-
     /// Puts this identity into the other one's place, and the other one into this one's: in one step. It takes over what
     /// is known of the device, and notes the time (since the epoch), if that is known.
     pub fn relieve(&self, other: &Self, now: Option<Duration>) -> Result<()> {
+        other.refuse_other_tokens()?;
         for name in [CONFIGURED, ASKED] {
             if let Some(content) = files::read(&other.directory.join(name), MAX_FILE)? {
                 self.write(name, &content)?;
             }
         }
         match now {
-            Some(now) => self.write(TAKEN_UP, now.as_secs().to_string().as_bytes())?,
+            Some(now) => self.note_taken_up(now)?,
             None => files::remove(&self.directory.join(TAKEN_UP))?,
         }
-        files::remove(&self.directory.join(REFUSED))?;
+        if !other.has_generation() {
+            other.write(GENERATION, b"0")?;
+        }
         Ok(files::exchange(&self.directory, &other.directory)?)
     }
 
     /// When it took another one's place (since the epoch); nothing where that is not known.
     pub fn taken_up(&self) -> Option<Duration> {
-        self.number(TAKEN_UP).map(Duration::from_secs)
+        let seconds = self.number(TAKEN_UP).ok().flatten();
+        seconds.map(Duration::from_secs)
+    }
+
+    /// Notes when it took another one's place (since the epoch).
+    pub fn note_taken_up(&self, now: Duration) -> Result<()> {
+        self.write(TAKEN_UP, now.as_secs().to_string().as_bytes())
     }
 
     /// Moves to another one's place, in which there is nothing any more afterwards but this one.
@@ -83,27 +102,39 @@ impl Identity {
         if other.exists()? {
             other.discard()?;
         }
+        files::set_access(&self.directory, ASIDE)?;
         Ok(files::rename(&self.directory, &other.directory)?)
     }
 
-    /// Removes it. What a power cut leaves of it lies in the staging directory, where nobody takes it for an identity.
+    /// Removes it, unless another program has a token in it. What a power cut leaves of it lies in the staging directory,
+    /// where nobody takes it for an identity.
     pub fn discard(&self) -> Result<()> {
+        // A store that is damaged holds nothing.
+        if self.other_tokens().is_ok_and(|others| !others.is_empty()) {
+            self.refuse_other_tokens()?;
+        }
         self.remove_staging()?;
         files::rename(&self.directory, &self.staging)?;
         self.remove_staging()
     }
 
-    /// The same, and destroys its PIN first.
+    /// The same, and destroys its PIN first; what is not one of a series stays.
     pub fn destroy(&self) -> Result<()> {
-        if !self.exists()? {
+        if !self.has_generation() {
             return Ok(());
         }
         files::overwrite_and_remove(&self.directory.join(PIN))?;
         self.discard()
     }
 
-    fn number(&self, name: &str) -> Option<u64> {
-        let content = files::read(&self.directory.join(name), MAX_NUMBER).ok()??;
-        String::from_utf8(content).ok()?.parse().ok()
+    fn number(&self, name: &str) -> Result<Option<u64>> {
+        let path = self.directory.join(name);
+        let Some(content) = files::read(&path, MAX_DIGITS)? else {
+            return Ok(None);
+        };
+        let digits = std::str::from_utf8(&content).ok();
+        let number = digits.and_then(|digits| digits.parse().ok());
+        let damaged = || Error::other(format!("{} is damaged", path.display()));
+        number.ok_or_else(damaged).map(Some)
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use firstboot_formats::digest::Fingerprint;
+use firstboot_formats::x509::Chain;
 
 use super::inputs::Inputs;
 use crate::boot_partition::BootPartition;
@@ -54,15 +55,17 @@ pub struct Memory {
     pub lost: Option<String>,
     /// AWS IoT Core has created a certificate.
     pub has_created: bool,
-    /// The reply that could not be opened.
-    pub refused_reply: Option<RefusedReply>,
+    /// The replies that could not be opened.
+    pub refused_replies: Vec<RefusedReply>,
     /// Why the request could not be published on the boot partition, although the device is in service.
     pub request_stays: Option<String>,
-    /// The certificate of the next identity (its SHA-256) whose key was seen to sign.
-    pub proved: Option<Fingerprint>,
-    /// Why a new key could not be made or taken up: the identity in service is none the worse for it, and this process
-    /// leaves it at that.
-    pub new_key_stays: Option<String>,
+    /// The certificates that were tried at AWS IoT Core, by their SHA-256, and what came of it, in words.
+    pub tried: Vec<(Fingerprint, String)>,
+    /// This process leaves it to `firstboot renew` to try certificates and to make another key: it keeps Greengrass
+    /// waiting.
+    pub leaves_trials: bool,
+    /// Why a renewal could not go on: what is in service is none the worse for it, and this process leaves it at that.
+    pub renewal_stays: Option<String>,
     /// Why the claim pair could not be removed from the boot partition.
     pub claim_stays: Option<String>,
 }
@@ -155,12 +158,32 @@ impl Memory {
 
     /// The offer, except that a reply that could not be opened is refused.
     pub fn judge<'a>(&self, offer: &'a Offer) -> Cow<'a, Offer> {
-        match (offer, &self.refused_reply) {
-            (Offer::Reply(wrapped), Some(refused)) if wrapped.sha256 == refused.sha256 => {
-                Cow::Owned(Offer::Refused(refused.refusal.clone()))
-            }
-            _ => Cow::Borrowed(offer),
+        let mut refused = self.refused_replies.iter();
+        if let Offer::Reply(wrapped) = offer
+            && let Some(refused) = refused.find(|refused| refused.sha256 == wrapped.sha256)
+        {
+            return Cow::Owned(Offer::Refused(refused.refusal.clone()));
         }
+        Cow::Borrowed(offer)
+    }
+
+    /// What came of trying this certificate in this process, in words.
+    pub fn tried(&self, chain: &Chain) -> Option<&str> {
+        let fingerprint = chain.fingerprint();
+        let mut tried = self.tried.iter();
+        tried
+            .find(|(tried, _)| *tried == fingerprint)
+            .map(|(_, why)| why.as_str())
+    }
+
+    /// Whether it is for this process to try a certificate, and it has not done so yet.
+    pub(super) fn has_to_try(&self, chain: &Chain) -> bool {
+        !self.leaves_trials && self.tried(chain).is_none()
+    }
+
+    /// Remembers what came of it.
+    pub(super) fn note_tried(&mut self, chain: &Chain, why: String) {
+        self.tried.push((chain.fingerprint(), why));
     }
 }
 

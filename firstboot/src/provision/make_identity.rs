@@ -1,6 +1,5 @@
 //! Creating the identity below the storage root key, and that key, too, if there is none.
 
-use firstboot_formats::public_key::KeyType;
 use log::warn;
 use zeroize::Zeroizing;
 
@@ -24,23 +23,14 @@ pub(super) fn make(context: &mut Context, srk: &Srk, tpm: &Identification) -> Re
 /// Makes the identity with the next key, with the PIN of the one in service and below the same storage root key.
 pub(super) fn make_next(context: &mut Context) -> Result<()> {
     let Places { identity, next, .. } = &context.places;
+    identity.refuse_other_tokens()?;
     let (pin, srk_name) = (identity.pin()?, identity.srk_name()?);
-    let (generation, next) = (identity.generation() + 1, next.clone());
+    let (generation, next) = (identity.generation()?.saturating_add(1), next.clone());
     let tpm = context.tpm()?.identification()?;
-    if let Some(why) = weak_key(context.settings()?.key, &tpm) {
+    if let Some(why) = tpm.weak_key(context.settings()?.key) {
         return Err(Error::settings(why));
     }
     make_at(context, &next, &srk_name, &tpm, Some(pin), generation)
-}
-
-/// Why this TPM is not to make such a key.
-pub(super) fn weak_key(key: KeyType, tpm: &Identification) -> Option<String> {
-    (key == KeyType::Rsa2048 && tpm.has_roca_flaw()).then(|| {
-        format!(
-            "this TPM ({tpm}) makes RSA keys that can be factored (ROCA, CVE-2017-15361): set \"key\": \"ecc-p256\", \
-             which is not affected, or update the firmware to 7.62 or later"
-        )
-    })
 }
 
 fn make_at(
@@ -70,5 +60,5 @@ fn make_at(
     let settings = &inputs.as_ref().map_err(Clone::clone)?.settings;
     let plan = request::plan(settings, places, tpm.to_string(), ek);
     let tpm = connections.tpm(places)?;
-    place.make(&plan, tpm, srk_name, &pins, generation)
+    place.make(&plan, tpm, srk_name, pins, generation)
 }

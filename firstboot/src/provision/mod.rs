@@ -8,8 +8,8 @@
 //! | `next` | which step is due: a pure function |
 //! | `step`, `state` | the steps, and the states in which they are due |
 //! | `make_identity`, `root_key`, `request`, `register`, `open_reply`, `configure` | the steps that take more than a line |
-//! | `renewal` | when another certificate is due, and the step that asks for it |
-//! | `rekey` | another key: the next identity, and its steps |
+//! | `renewal` | a new certificate for a device in service, perhaps with a new key |
+//! | `offer` | what enrollment offers |
 //! | `names` | which name the thing has |
 //! | `reset` | the way back: `firstboot reset` |
 
@@ -19,9 +19,9 @@ mod inputs;
 mod make_identity;
 mod names;
 mod next;
+mod offer;
 mod open_reply;
 mod register;
-mod rekey;
 mod renewal;
 mod request;
 mod reset;
@@ -41,8 +41,7 @@ pub use context::{Context, Memory, Places};
 pub use inputs::Inputs;
 pub use names::known as thing_name;
 pub use next::next;
-pub use rekey::{Candidate, Next};
-pub use renewal::Renewal;
+pub use renewal::{Back, Candidate, Next, Previous, Probation, Renewal, RenewalStep, Tried};
 pub use reset::reset;
 pub use state::State;
 pub use step::Step;
@@ -118,6 +117,7 @@ pub fn run(context: &mut Context, goal: Goal) -> Outcome {
     {
         warn!("{remark}");
     }
+    context.memory.leaves_trials = goal != Goal::Renewal;
     let mut result = walk(context, goal);
     // Settings that turn out not to work, and writes that fail, count as if the settings were unknown: a device in
     // service stays there.
@@ -175,7 +175,13 @@ fn walk(context: &mut Context, goal: Goal) -> Result<(Step, Survey)> {
             return Ok((step, survey));
         }
         if let Some(why) = goes_round(&taken, &step) {
-            return Err(Error::other(why));
+            if !matches!(step, Step::Renewal(_)) {
+                return Err(Error::other(why));
+            }
+            warn!("{why}");
+            context.memory.renewal_stays = Some(why);
+            tpm = survey.tpm.and_then(std::result::Result::ok);
+            continue;
         }
         info!("{}: {}", step.state(), step.describe());
         take(context, &step, &survey)?;
@@ -211,7 +217,7 @@ fn goes_round(taken: &[Step], step: &Step) -> Option<String> {
             step.describe()
         ));
     }
-    let same = |other: &&Step| std::mem::discriminant(*other) == std::mem::discriminant(step);
+    let same = |other: &&Step| other.is_like(step);
     let repeats = taken.iter().filter(same).count();
     (repeats >= MOST_REPEATS || taken.len() >= MOST_STEPS).then(|| {
         let way: Vec<_> = taken.iter().map(Step::describe).collect();
@@ -228,10 +234,6 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
         IdentityState::Complete(identity) => Ok(&identity.record),
         _ => Err(Error::other("there is no identity")),
     };
-    let next = match &survey.identity {
-        IdentityState::Complete(identity) => &identity.next,
-        _ => &Next::Absent,
-    };
     let in_service = survey.is_enrolled();
     let Places {
         identity,
@@ -241,7 +243,14 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
     } = &context.places;
     match step {
         Step::Stop(..) | Step::Wait(..) | Step::Serve(..) | Step::Done(_) => Ok(()),
-        Step::RemoveStaging => identity.remove_staging(),
+        Step::RemoveStaging => match identity.remove_staging() {
+            Err(e) if in_service => {
+                warn!("{e}");
+                context.memory.renewal_stays = Some(e.to_string());
+                Ok(())
+            }
+            removed => removed,
+        },
         Step::RepairStore => identity.repair_upgrade(),
         Step::ResetLockout => tpm::reset_lockout(context.places.tcti()?),
         Step::ExaminePrimaries => root_key::examine_primaries(context),
@@ -287,8 +296,20 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
         Step::OpenReply(wrapped) => {
             let record = record()?;
             let file = boot.reply_path(&record.thing_name);
-            let identity = identity.clone();
-            open_reply::open(context, &identity, file, wrapped, record)
+            let (identity, present) = (identity.clone(), &survey.identity);
+            open_reply::open(
+                context,
+                &identity,
+                file,
+                wrapped,
+                record,
+                |context, chain| match present {
+                    IdentityState::Complete(present) => {
+                        renewal::accept_opened(context, present, chain)
+                    }
+                    _ => Ok(()),
+                },
+            )
         }
         Step::Accept(chain, remark) => {
             if let Some(remark) = remark {
@@ -296,18 +317,10 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
             }
             identity.accept(chain)
         }
-        Step::AskForRenewal(accepted) => renewal::ask(context, accepted),
-        Step::MakeNext
-        | Step::AskForNext(_)
-        | Step::RemoveNext(_)
-        | Step::OpenNextReply(_)
-        | Step::AcceptNext(..)
-        | Step::FillNextToken(_)
-        | Step::ProveNext { .. }
-        | Step::ChangeIdentities
-        | Step::KeepPrevious
-        | Step::RemovePrevious => {
-            rekey::take(context, step, next);
+        Step::Renewal(step) => {
+            if let IdentityState::Complete(identity) = &survey.identity {
+                renewal::take(context, step, identity);
+            }
             Ok(())
         }
         Step::FillToken(chain) => identity.fill_token(chain),

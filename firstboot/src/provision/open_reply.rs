@@ -17,7 +17,7 @@ use crate::identity::{Identity, Superseded};
 use crate::progress;
 use crate::tpm::Credential;
 
-/// Opens a reply, accepts the certificate in it, and notes which reply it was: in this order, so that after a power cut
+/// Opens a reply, has the certificate in it accepted, and notes which reply it was: in this order, so that after a power cut
 /// at any point it is opened again. A reply that cannot be opened, or holds no certificate for this device, is
 /// remembered until this process ends, and changes nothing; one whose certificate may not replace the accepted one is
 /// remembered until another certificate is accepted.
@@ -27,16 +27,18 @@ pub(super) fn open(
     file: PathBuf,
     wrapped: &WrappedReply,
     record: &Record,
+    accept: impl FnOnce(&mut Context, &Chain) -> Result<()>,
 ) -> Result<()> {
-    match certificate_in(context, identity, wrapped, record) {
-        Ok(chain) => {
-            if identity.certificate()?.as_ref() != Some(&chain) {
-                identity.accept(&chain)?;
-            }
-            identity.note_opened_reply(&wrapped.sha256, &chain)
+    let opened = certificate_in(context, identity, wrapped, record).and_then(|chain| {
+        if identity.certificate()?.as_ref() != Some(&chain) {
+            accept(context, &chain)?;
         }
+        Ok(chain)
+    });
+    match opened {
+        Ok(chain) => identity.note_opened_reply(&wrapped.sha256, &chain),
         Err(e) if matches!(e.kind, ErrorKind::TpmRefuses | ErrorKind::Other) => {
-            context.memory.refused_reply = Some(RefusedReply {
+            context.memory.refused_replies.push(RefusedReply {
                 sha256: wrapped.sha256.clone(),
                 refusal: Refusal {
                     path: file,

@@ -19,36 +19,43 @@ pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
         layout,
         ..
     } = places;
-    identity.remove_staging()?;
-    // They have the same PIN, and nothing without the identity.
-    if next.exists()? {
-        request::withdraw_next(places);
-    }
-    next.destroy()?;
-    previous.destroy()?;
     let contents = if identity.exists()? {
         identity.contents()?
     } else {
         Contents::Nothing
     };
-    match contents {
-        Contents::Nothing => info!("there is no identity"),
-        Contents::Others(what) => info!("there is no identity: {what}"),
+    let is_ours = match contents {
+        Contents::Nothing => {
+            info!("there is no identity");
+            false
+        }
+        Contents::Others(what) => {
+            info!("there is no identity: {what}");
+            false
+        }
         Contents::Both(what) => {
             return Err(Error::other(format!(
                 "{what}: nothing was changed. Remove or move what is not firstboot's \
                  (`tpm2_ptool rmtoken`), then run `firstboot reset` again"
             )));
         }
-        Contents::Ours => {
-            request::withdraw(places);
-            let aside = identity.give_up(keep_pin)?;
-            info!("the old identity was set aside as {}", aside.display());
-            info!(
-                "its PIN was {}",
-                if keep_pin { "kept" } else { "destroyed" }
-            );
-        }
+        Contents::Ours => true,
+    };
+    identity.remove_staging()?;
+    // They have the same PIN, and nothing without the identity.
+    if next.has_generation() {
+        request::withdraw_next(places);
+    }
+    next.destroy()?;
+    previous.destroy()?;
+    if is_ours {
+        request::withdraw(places);
+        let aside = identity.give_up(keep_pin)?;
+        info!("the old identity was set aside as {}", aside.display());
+        info!(
+            "its PIN was {}",
+            if keep_pin { "kept" } else { "destroyed" }
+        );
     }
     for edition in Edition::ALL {
         if greengrass::is_ours(layout, edition) {

@@ -1,10 +1,12 @@
 //! The steps, and what people are told about each.
 
+use std::mem::discriminant;
 use std::path::PathBuf;
 
 use firstboot_formats::x509::Chain;
 
 use super::State;
+use super::renewal::RenewalStep;
 use crate::enrollment::WrappedReply;
 use crate::error::ErrorKind;
 
@@ -59,33 +61,8 @@ pub enum Step {
     FillToken(Box<Chain>),
     /// Write Greengrass's configuration.
     WriteConfiguration(Box<Chain>),
-    /// Ask for a successor of the accepted certificate: publish the request again, and note when.
-    AskForRenewal(Box<Chain>),
-    /// Make the identity with the next key, beside the one in service.
-    MakeNext,
-    /// Ask for its certificate: publish its request in place of the present one's, and note when.
-    AskForNext(Box<Chain>),
-    /// Remove a next identity that will not be in service; why.
-    RemoveNext(String),
-    /// Have the TPM open the wrapped reply for the next identity, and accept the certificate in it.
-    OpenNextReply(Box<WrappedReply>),
-    /// Accept the certificate for the next identity.
-    AcceptNext(Box<Chain>, Option<String>),
-    /// Store it in the next identity's token.
-    FillNextToken(Box<Chain>),
-    /// See whether the next identity's key signs for its certificate, and whether AWS IoT Core accepts that.
-    ProveNext {
-        /// The certificate.
-        certificate: Box<Chain>,
-        /// It was refused before.
-        again: bool,
-    },
-    /// Put the next identity into the place of the one in service.
-    ChangeIdentities,
-    /// Keep the identity that was in service before, and tidy up the boot partition.
-    KeepPrevious,
-    /// Remove the identity that was in service before.
-    RemovePrevious,
+    /// A step of a renewal.
+    Renewal(RenewalStep),
     /// Remove the fleet's claim certificate and key from the boot partition.
     RemoveClaim,
     /// Nothing left to do; perhaps with something that the operator should know.
@@ -104,46 +81,41 @@ impl Step {
             | Self::Accept(..)
             | Self::FillToken(_)
             | Self::WriteConfiguration(_)
-            | Self::RemoveClaim => true,
-            _ => self.is_about_renewal(),
+            | Self::RemoveClaim
+            | Self::Renewal(_) => true,
+            _ => false,
         }
-    }
-
-    /// Whether the step is one of a renewal alone.
-    fn is_about_renewal(&self) -> bool {
-        matches!(
-            self,
-            Self::AskForRenewal(_)
-                | Self::MakeNext
-                | Self::AskForNext(_)
-                | Self::RemoveNext(_)
-                | Self::OpenNextReply(_)
-                | Self::AcceptNext(..)
-                | Self::FillNextToken(_)
-                | Self::ProveNext { .. }
-                | Self::ChangeIdentities
-                | Self::KeepPrevious
-                | Self::RemovePrevious
-        )
     }
 
     /// Whether the step asks for a new certificate or takes it, and leaves alone what a running Greengrass uses: token,
     /// key and configuration.
     pub(super) fn is_renewal(&self) -> bool {
         match self {
-            Self::ProveNext { .. } | Self::ChangeIdentities => false,
+            Self::Renewal(step) => step.is_beside_greengrass(),
             Self::RemoveStaging | Self::OpenReply(_) | Self::Accept(..) => true,
-            _ => self.is_about_renewal(),
+            _ => false,
         }
     }
 
-    /// Whether Greengrass has to stop before a renewal can go on. For a certificate that was refused it is not stopped
-    /// again: whatever starts enrollment tries that.
+    /// Whether Greengrass has to stop before a renewal can go on.
     pub fn needs_restart(&self) -> bool {
-        matches!(
-            self,
-            Self::FillToken(_) | Self::ProveNext { again: false, .. } | Self::ChangeIdentities
-        )
+        match self {
+            Self::Renewal(step) => step.needs_restart(),
+            Self::FillToken(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the two are of one kind, whatever they are about.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Renewal(RenewalStep::Try(one, _)),
+                Self::Renewal(RenewalStep::Try(other, _)),
+            ) => one == other,
+            (Self::Renewal(one), Self::Renewal(other)) => discriminant(one) == discriminant(other),
+            (one, other) => discriminant(one) == discriminant(other),
+        }
     }
 
     /// Whether the walk ends here.
@@ -176,19 +148,7 @@ impl Step {
             | Self::OpenReply(_)
             | Self::Accept(..) => State::AwaitingCertificate,
             Self::FillToken(_) | Self::WriteConfiguration(_) => State::Unconfigured,
-            Self::AskForRenewal(_)
-            | Self::MakeNext
-            | Self::AskForNext(_)
-            | Self::RemoveNext(_)
-            | Self::OpenNextReply(_)
-            | Self::AcceptNext(..)
-            | Self::FillNextToken(_)
-            | Self::ProveNext { .. }
-            | Self::ChangeIdentities
-            | Self::KeepPrevious
-            | Self::RemovePrevious
-            | Self::RemoveClaim
-            | Self::Done(_) => State::Done,
+            Self::Renewal(_) | Self::RemoveClaim | Self::Done(_) => State::Done,
         }
     }
 
@@ -221,21 +181,7 @@ impl Step {
             Self::Accept(..) => "accepting the certificate".into(),
             Self::FillToken(_) => "storing the certificate in the token".into(),
             Self::WriteConfiguration(_) => "writing Greengrass's configuration".into(),
-            Self::AskForRenewal(_) => {
-                "asking for a new certificate: publishing the request again".into()
-            }
-            Self::AskForNext(_) => "asking for a certificate for the new key".into(),
-            Self::MakeNext => "creating the next identity: token, key, request".into(),
-            Self::RemoveNext(why) => format!("removing the next identity: {why}"),
-            Self::OpenNextReply(_) => {
-                "opening the wrapped certificate for the new key with the TPM".into()
-            }
-            Self::AcceptNext(..) => "accepting the certificate for the new key".into(),
-            Self::FillNextToken(_) => "storing the certificate in the next identity's token".into(),
-            Self::ProveNext { .. } => "trying the certificate for the new key".into(),
-            Self::ChangeIdentities => "putting the next identity into service".into(),
-            Self::KeepPrevious => "setting the previous identity apart".into(),
-            Self::RemovePrevious => "removing the previous identity".into(),
+            Self::Renewal(step) => step.describe(),
             Self::RemoveClaim => "removing the fleet's claim pair from the boot partition".into(),
             Self::Done(None) => "nothing left to do".into(),
             Self::Done(Some(remark)) => format!("nothing left to do, but: {remark}"),

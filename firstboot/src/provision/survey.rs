@@ -5,21 +5,21 @@
 
 use std::path::PathBuf;
 
-use firstboot_formats::clock::Clock;
 use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::record::Record;
 use firstboot_formats::x509::{Chain, Request};
 
 use super::context::{Context, Places};
 use super::inputs::Inputs;
-use super::{Next, Renewal, configure, names, rekey, request, root_key};
+use super::{
+    Next, Previous, Probation, Renewal, configure, names, offer, renewal, request, root_key,
+};
 use crate::durability;
-use crate::enrollment::offline::{self, Wanted};
-use crate::enrollment::{Offer, fleet};
+use crate::enrollment::Offer;
 use crate::error::{ErrorKind, Result};
 use crate::greengrass;
-use crate::identity::{Contents, Identity, OpenedReplies};
-use crate::settings::{Method, Settings};
+use crate::identity::{Contents, Identity, Trial};
+use crate::settings::Settings;
 use crate::tpm::{Identification, Lockout, Srk, Tpm};
 
 /// What is there. [`super::next()`] decides by it, by what is wanted, and by what this process remembers.
@@ -90,10 +90,14 @@ pub struct Complete {
     pub renewal: Renewal,
     /// What is in the place of the next identity.
     pub next: Next,
-    /// The identity that was in service before has been kept for long enough.
-    pub previous_is_spent: bool,
+    /// What is in the place of the previous identity.
+    pub previous: Previous,
+    /// The accepted certificate is in service untried, and there is a way back.
+    pub probation: Option<Probation>,
     /// What enrollment offers.
     pub offer: Offer,
+    /// What came of trying the certificate that it offers.
+    pub offer_trial: Option<Trial>,
     /// The token was seen to hold the accepted certificate, or the edition does not read it there.
     pub token_is_ready: bool,
     /// A used ownership token is still kept.
@@ -278,8 +282,10 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         request_is_published: true,
         renewal: renewal.unwrap_or_default(),
         next: Next::Absent,
-        previous_is_spent: false,
+        previous: Previous::Absent,
+        probation: None,
         offer: Offer::Pending(String::new()),
+        offer_trial: None,
         token_is_ready,
         ownership_is_spent: false,
         is_for_another_name: None,
@@ -297,6 +303,10 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
     let certificate = standing.certificate.as_ref();
     let request_is_current = request
         .is_some_and(|request| request::is_current(settings, &request, &request_pem, record, &key));
+    let previous = certificate.map_or_else(Previous::default, |chain| {
+        renewal::previous(settings, places, chain)
+    });
+    let offer = offer::offer(settings, places, &key, record, certificate)?;
     let slot = verified.map(|verified| verified.slot);
     let configuration_is_written = match certificate {
         Some(chain) if token_is_ready => configure::is_written(inputs, places, chain, slot)?,
@@ -307,7 +317,11 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         request_is_current,
         request_is_published: boot
             .request_is_published(&settings.thing_name, [&request_pem, &record_json]),
-        offer: offer(settings, places, &key, record, certificate)?,
+        offer_trial: match &offer {
+            Offer::Certificate(chain, _) => identity.trial(chain),
+            _ => None,
+        },
+        offer,
         ownership_is_spent: identity.has_ownership()
             && (certificate.is_some() || is_registered(identity, &key)),
         is_for_another_name: certificate
@@ -316,13 +330,25 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
             .flatten(),
         configuration_is_written,
         next: match certificate {
-            Some(_) => rekey::look(settings, places),
+            Some(_) => renewal::next_identity(settings, places),
             None => Next::Absent,
         },
-        previous_is_spent: certificate.is_some() && rekey::previous_is_spent(settings, places),
+        probation: certificate
+            .and_then(|chain| renewal::probation(settings, places, chain, previous)),
+        previous,
         claim_is_spent: certificate.is_some() && settings.enrollment.is_fleet() && boot.has_claim(),
         ..standing
     })))
+}
+
+impl Complete {
+    /// Whether a new certificate has to be tried before it takes the accepted one's place, which is still good.
+    pub(super) fn needs_trial(&self, settings: &Settings) -> bool {
+        settings.renew.is_some()
+            && self.certificate.is_some()
+            && !self.renewal.is_over
+            && self.is_for_another_name.is_none()
+    }
 }
 
 /// Whether fleet provisioning is complete.
@@ -331,57 +357,4 @@ fn is_registered(identity: &Identity, key: &PublicKey) -> bool {
     registration
         .and_then(|registration| registration.certificate(key))
         .is_some()
-}
-
-/// What enrollment offers beside the accepted certificate.
-fn offer(
-    settings: &Settings,
-    places: &Places,
-    key: &PublicKey,
-    record: &Record,
-    accepted: Option<&Chain>,
-) -> Result<Offer> {
-    let Places { identity, boot, .. } = places;
-    Ok(match (settings.enrollment.method, accepted) {
-        (Method::Offline, _) => {
-            let name = &settings.thing_name;
-            offline_offer(settings, places, identity, name, key, record, accepted)?
-        }
-        (Method::FleetProvisioning, None) => fleet::offer(settings, boot, identity, key),
-        (Method::FleetProvisioning, Some(_)) => Offer::Pending("a newer certificate".into()),
-    })
-}
-
-/// What the boot partition has for an identity, under this name.
-pub(super) fn offline_offer(
-    settings: &Settings,
-    places: &Places,
-    identity: &Identity,
-    file_name: &str,
-    key: &PublicKey,
-    record: &Record,
-    accepted: Option<&Chain>,
-) -> Result<Offer> {
-    let clock = Clock::read();
-    // If its certificate is gone, a reply is opened again; one that was worth less, as soon as the accepted certificate
-    // is worthless.
-    let opened = match accepted {
-        Some(accepted) => identity.opened_replies(accepted)?,
-        None => OpenedReplies::default(),
-    };
-    let in_force = |accepted: &Chain| {
-        accepted.expired(clock).is_none() && accepted.is_of(&settings.thing_name)
-    };
-    let superseded = opened.superseded.filter(|_| accepted.is_some_and(in_force));
-    let wanted = Wanted {
-        thing_name: &settings.thing_name,
-        file_name,
-        key,
-        evidence: record.evidence.as_ref(),
-        issuers: &settings.enrollment.issuers,
-        accepted,
-        opened: opened.reply_sha256.as_deref(),
-        superseded: superseded.as_ref(),
-    };
-    Ok(offline::offer(&places.boot, &wanted, clock))
 }

@@ -2,11 +2,16 @@
 //! AWS IoT Core refuses what it is shown.
 
 use super::context::RefusedReply;
-use super::next::table::{Scene, awaiting, candidate, chain, enrolled, wrapped};
-use super::{Complete, IdentityState, MOST_STEPS, Next, Renewal, Step, goes_round, next};
-use crate::enrollment::{Offer, Refusal};
+use super::next::renewal::table::{candidate, renewing};
+use super::next::table::{Scene, awaiting, chain, enrolled, wrapped};
+use super::{
+    Back, Complete, IdentityState, MOST_STEPS, Next, Previous, Probation, Renewal, RenewalStep,
+    Step, Tried, goes_round, next,
+};
+use crate::enrollment::{Offer, Refusal, WrappedReply};
 use crate::error::Error;
-use crate::settings::{Renew, RenewedKey, Settings};
+use crate::identity::Trial;
+use crate::settings::{RenewedKey, Settings};
 use crate::tpm::Srk;
 
 fn refusal() -> Refusal {
@@ -30,6 +35,8 @@ struct World {
     useless: Option<Step>,
     /// AWS IoT Core refuses to register the thing, and the TPM to open the reply.
     refuses: bool,
+    /// What comes of trying a certificate.
+    trial: Trial,
 }
 
 /// The bits of a number, one after the other.
@@ -121,8 +128,11 @@ const TPMS: u32 = 2 * 3 * 2 * 16 * 5;
 
 /// What the step changes for the next survey.
 fn apply(step: &Step, scene: &mut Scene, world: &World) {
-    let same = |useless: &Step| std::mem::discriminant(useless) == std::mem::discriminant(step);
-    if world.useless.as_ref().is_some_and(same) {
+    if world
+        .useless
+        .as_ref()
+        .is_some_and(|useless| useless.is_like(step))
+    {
         return;
     }
     let srk_name = match &scene.survey.tpm {
@@ -182,22 +192,10 @@ fn apply(step: &Step, scene: &mut Scene, world: &World) {
             complete(scene, |i| i.offer = Offer::CanRegister);
         }
         Step::OpenReply(wrapped) if world.refuses => {
-            scene.memory.refused_reply = Some(RefusedReply {
-                sha256: wrapped.sha256.clone(),
-                refusal: refusal(),
-            });
+            refuse(scene, wrapped);
         }
         Step::RemoveClaim => scene.memory.claim_stays = Some("read-only".into()),
-        Step::MakeNext
-        | Step::AskForNext(_)
-        | Step::RemoveNext(_)
-        | Step::OpenNextReply(_)
-        | Step::AcceptNext(..)
-        | Step::FillNextToken(_)
-        | Step::ProveNext { .. }
-        | Step::ChangeIdentities
-        | Step::KeepPrevious
-        | Step::RemovePrevious => rekeying(step, scene, world),
+        Step::Renewal(step) => renew(step, scene, world),
         _ => complete(scene, |i| enrollment(step, i, world)),
     }
     if *step == Step::ConfirmLoss
@@ -207,51 +205,103 @@ fn apply(step: &Step, scene: &mut Scene, world: &World) {
     }
 }
 
-/// What a step of a renewal with another key does; where the world refuses, it fails.
-fn rekeying(step: &Step, scene: &mut Scene, world: &World) {
-    if world.refuses && !matches!(step, Step::OpenNextReply(_)) {
-        scene.memory.new_key_stays = Some("read-only".into());
-        return;
-    }
+/// The TPM has not opened it.
+fn refuse(scene: &mut Scene, wrapped: &WrappedReply) {
+    scene.memory.refused_replies.push(RefusedReply {
+        sha256: wrapped.sha256.clone(),
+        refusal: refusal(),
+    });
+}
+
+/// What a step of a renewal does; where the world refuses, it fails.
+fn renew(step: &RenewalStep, scene: &mut Scene, world: &World) {
     match step {
-        Step::OpenNextReply(wrapped) if world.refuses => {
-            scene.memory.refused_reply = Some(RefusedReply {
-                sha256: wrapped.sha256.clone(),
-                refusal: refusal(),
-            });
+        RenewalStep::OpenNextReply(wrapped) if world.refuses => refuse(scene, wrapped),
+        _ if world.refuses => scene.memory.renewal_stays = Some("read-only".into()),
+        RenewalStep::Try(which, chain) => {
+            scene.memory.note_tried(chain, "so it is".into());
+            complete(scene, |i| note(*which, i, world.trial));
         }
-        Step::ProveNext { certificate, .. } => {
-            scene.memory.proved = Some(certificate.fingerprint());
-        }
-        Step::ChangeIdentities => complete(scene, |i| {
-            (i.next, i.renewal) = (Next::Former, Renewal::default());
-        }),
-        Step::KeepPrevious => complete(scene, |i| {
-            (i.next, i.previous_is_spent) = (Next::Absent, false);
-        }),
-        Step::RemovePrevious => complete(scene, |i| i.previous_is_spent = false),
-        Step::RemoveNext(_) => complete(scene, |i| i.next = Next::Absent),
-        Step::MakeNext => complete(scene, |i| {
-            i.next = Next::Candidate(Box::new(candidate()));
-        }),
-        Step::AskForNext(_) => complete(scene, |i| {
-            i.renewal.is_asked_for = true;
-            if let Next::Candidate(next) = &mut i.next {
-                next.request_is_published = true;
-            }
-        }),
-        Step::OpenNextReply(_) | Step::AcceptNext(..) => complete(scene, |i| {
-            if let Next::Candidate(next) = &mut i.next {
-                next.certificate = Some(chain());
-                next.offer = Offer::Pending("a newer certificate".into());
-            }
-        }),
-        _ => complete(scene, |i| {
-            if let Next::Candidate(next) = &mut i.next {
-                next.token_is_ready = true;
-            }
-        }),
+        _ => complete(scene, |i| renewal_goes_on(step, i)),
     }
+}
+
+/// A refusal stands until there is another answer.
+fn note(which: Tried, identity: &mut Complete, trial: Trial) {
+    let noted = |before: &mut Option<Trial>| {
+        if *before != Some(Trial::Refused) || trial != Trial::Unanswered {
+            *before = Some(trial);
+        }
+    };
+    match which {
+        Tried::Offered => noted(&mut identity.offer_trial),
+        Tried::Next => {
+            if let Next::Candidate(next) = &mut identity.next {
+                noted(&mut next.trial);
+            }
+        }
+        Tried::InService => match (trial, &mut identity.probation) {
+            (Trial::Accepted, probation) => *probation = None,
+            (Trial::Refused, Some(probation)) => probation.is_refused = true,
+            _ => {}
+        },
+    }
+}
+
+fn renewal_goes_on(step: &RenewalStep, i: &mut Complete) {
+    match (step, &mut i.next) {
+        (RenewalStep::Ask(_), _) => {
+            (i.renewal.is_asked_for, i.request_is_published) = (true, true);
+        }
+        (RenewalStep::AcceptUntried(..), _) => accepted(i),
+        (RenewalStep::TakeBackCertificate(_), _) => {
+            i.probation = None;
+            i.token_is_ready = false;
+        }
+        (RenewalStep::MakeNext, next) => *next = Next::Candidate(Box::new(candidate())),
+        (RenewalStep::AskForNext(_), Next::Candidate(next)) => {
+            i.renewal.is_asked_for |= i.renewal.due.is_some();
+            next.request_is_published = true;
+        }
+        (RenewalStep::RemoveNext(_), next) => *next = Next::Absent,
+        (RenewalStep::OpenNextReply(_) | RenewalStep::AcceptNext(..), Next::Candidate(next)) => {
+            next.certificate = Some(chain());
+            next.trial = None;
+            next.offer = Offer::Pending("a newer certificate".into());
+        }
+        (RenewalStep::FillNextToken(_), Next::Candidate(next)) => next.token_is_ready = true,
+        (RenewalStep::ChangeIdentities { .. }, next) => {
+            *next = Next::Former;
+            (i.renewal, i.probation) = (Renewal::default(), None);
+        }
+        (RenewalStep::KeepPrevious, next) => {
+            *next = Next::Absent;
+            i.previous = Previous::Kept;
+        }
+        (RenewalStep::TakeBackIdentity, next) => {
+            i.probation = None;
+            i.previous = match next {
+                Next::Absent => Previous::Newer,
+                _ => Previous::Spent,
+            };
+        }
+        (RenewalStep::PutBackNext, next) => {
+            *next = Next::Candidate(Box::new(candidate()));
+            i.previous = Previous::Absent;
+        }
+        (RenewalStep::NoteTakenUp, _) => i.previous = Previous::Kept,
+        (RenewalStep::RemovePrevious, _) => i.previous = Previous::Absent,
+        _ => {}
+    }
+}
+
+/// Another certificate is accepted.
+fn accepted(identity: &mut Complete) {
+    identity.certificate = Some(chain());
+    identity.offer = Offer::Pending("a newer certificate".into());
+    identity.is_for_another_name = None;
+    (identity.renewal, identity.probation) = (Renewal::default(), None);
+    (identity.token_is_ready, identity.configuration_is_written) = (false, false);
 }
 
 fn enrollment(step: &Step, identity: &mut Complete, world: &World) {
@@ -264,16 +314,7 @@ fn enrollment(step: &Step, identity: &mut Complete, world: &World) {
         Step::RegisterThing if world.refuses => identity.offer = Offer::CanCreate,
         Step::RegisterThing => identity.offer = Offer::Certificate(Box::new(chain()), None),
         Step::ForgetOwnership => identity.ownership_is_spent = false,
-        Step::OpenReply(_) | Step::Accept(..) => {
-            identity.certificate = Some(chain());
-            identity.offer = Offer::Pending("a newer certificate".into());
-            identity.is_for_another_name = None;
-            identity.renewal = Renewal::default();
-            (identity.token_is_ready, identity.configuration_is_written) = (false, false);
-        }
-        Step::AskForRenewal(_) => {
-            (identity.renewal.is_asked_for, identity.request_is_published) = (true, true);
-        }
+        Step::OpenReply(_) | Step::Accept(..) => accepted(identity),
         Step::FillToken(_) => identity.token_is_ready = true,
         Step::WriteConfiguration(_) => identity.configuration_is_written = true,
         _ => {}
@@ -289,7 +330,12 @@ fn walk(wanted: Result<&Settings, &Error>, mut scene: Scene, world: World) -> St
         let step = next(wanted, &scene.survey, &scene.memory);
         // A refused registration ends the run of a process that has created a certificate.
         let refused = step == Step::RegisterThing && world.refuses && scene.memory.has_created;
-        if step.is_end() || refused || goes_round(&taken, &step).is_some() {
+        let circle = goes_round(&taken, &step);
+        if let (Some(why), Step::Renewal(_)) = (&circle, &step) {
+            scene.memory.renewal_stays = Some(why.clone());
+            continue;
+        }
+        if step.is_end() || refused || circle.is_some() {
             break;
         }
         assert_may_be_taken(wanted, &scene, &step);
@@ -326,6 +372,9 @@ fn assert_may_be_taken(wanted: Result<&Settings, &Error>, scene: &Scene, step: &
         };
         assert!(!serves, "{scene:?}: {step:?}");
     }
+    if let (Ok(settings), IdentityState::Complete(identity)) = (wanted, &scene.survey.identity) {
+        assert_is_tried(settings, identity, step);
+    }
     // If what is wanted is unknown, nothing is made of it.
     let needs_settings = step.is_enrollment()
         || matches!(
@@ -339,12 +388,34 @@ fn assert_may_be_taken(wanted: Result<&Settings, &Error>, scene: &Scene, step: &
     assert!(wanted.is_ok() || !needs_settings, "{scene:?}: {step:?}");
 }
 
+/// While the certificate in service is good, none takes its place that AWS IoT Core has refused; and none that it has not
+/// accepted, unless the end is near.
+#[track_caller]
+fn assert_is_tried(settings: &Settings, identity: &Complete, step: &Step) {
+    let trial = match (step, &identity.next) {
+        (Step::Accept(..) | Step::Renewal(RenewalStep::AcceptUntried(..)), _)
+            if identity.needs_trial(settings) =>
+        {
+            identity.offer_trial
+        }
+        (Step::Renewal(RenewalStep::ChangeIdentities { .. }), Next::Candidate(next)) => next.trial,
+        _ => return,
+    };
+    let is_good = match trial {
+        None | Some(Trial::Refused) => false,
+        Some(Trial::Unanswered) => identity.renewal.is_urgent(),
+        Some(Trial::Accepted | Trial::Failed) => true,
+    };
+    assert!(is_good, "{identity:?}: {step:?}");
+}
+
 fn world() -> World {
     World {
         primaries: vec![OURS.into()],
         empty_auth: true,
         useless: None,
         refuses: false,
+        trial: Trial::Accepted,
     }
 }
 
@@ -373,22 +444,41 @@ fn useless() -> Vec<Option<Step>> {
         Some(Step::Accept(chain(), None)),
         Some(Step::FillToken(chain())),
         Some(Step::WriteConfiguration(chain())),
-        Some(Step::AskForRenewal(chain())),
-        Some(Step::MakeNext),
-        Some(Step::AskForNext(chain())),
-        Some(Step::RemoveNext(String::new())),
-        Some(Step::OpenNextReply(wrapped())),
-        Some(Step::AcceptNext(chain(), None)),
-        Some(Step::FillNextToken(chain())),
-        Some(Step::ProveNext {
-            certificate: chain(),
-            again: false,
-        }),
-        Some(Step::ChangeIdentities),
-        Some(Step::KeepPrevious),
-        Some(Step::RemovePrevious),
         Some(Step::RemoveClaim),
     ]
+}
+
+fn useless_of_renewals() -> Vec<Option<Step>> {
+    let chain = || Box::new(chain());
+    let certificate = chain();
+    let steps = [
+        RenewalStep::Ask(chain()),
+        RenewalStep::Try(Tried::Offered, chain()),
+        RenewalStep::Try(Tried::Next, chain()),
+        RenewalStep::Try(Tried::InService, chain()),
+        RenewalStep::AcceptUntried(chain(), None),
+        RenewalStep::TakeBackCertificate(chain()),
+        RenewalStep::MakeNext,
+        RenewalStep::AskForNext(chain()),
+        RenewalStep::RemoveNext(String::new()),
+        RenewalStep::OpenNextReply(wrapped()),
+        RenewalStep::AcceptNext(chain(), None),
+        RenewalStep::FillNextToken(chain()),
+        RenewalStep::ChangeIdentities {
+            certificate,
+            again: false,
+        },
+        RenewalStep::KeepPrevious,
+        RenewalStep::TakeBackIdentity,
+        RenewalStep::PutBackNext,
+        RenewalStep::NoteTakenUp,
+        RenewalStep::RemovePrevious,
+    ];
+    let steps = steps.map(|step| Some(Step::Renewal(step)));
+    [None, Some(Step::RemoveStaging)]
+        .into_iter()
+        .chain(steps)
+        .collect()
 }
 
 /// With known settings, and with unknown ones.
@@ -470,24 +560,23 @@ fn walks_from_every_tpm_end_well() {
 /// Whatever is wrong with a renewal, and whatever fails of it, ends in service.
 #[test]
 fn of_every_renewal() {
-    let with_new_key = Settings {
-        renew: Some(Renew {
-            key: RenewedKey::New,
-            ..Renew::default()
-        }),
-        ..Settings::default()
-    };
-    let useless = useless();
-    for number in 0..RENEWALS {
-        let scene = renewal(&mut Bits(number));
-        // As in `of_every_identity`.
-        let kind = (number / 7) as usize % useless.len();
-        for settings in [&with_new_key, &Settings::default()] {
-            for refuses in [false, true] {
-                for useless in [None, useless[kind].clone()] {
+    let settings = [
+        renewing(RenewedKey::New),
+        renewing(RenewedKey::Keep),
+        Settings::default(),
+    ];
+    let useless = useless_of_renewals();
+    let trials = [Trial::Accepted, Trial::Unanswered, Trial::Refused];
+    for number in (0..RENEWALS).step_by(STRIDE) {
+        let bits = &mut Bits(number);
+        let scene = renewal(bits);
+        for (useless, trial) in useless.iter().zip(trials.iter().cycle()) {
+            for settings in &settings {
+                for refuses in [false, true] {
                     let world = World {
-                        useless,
+                        useless: useless.clone(),
                         refuses,
+                        trial: *trial,
                         ..world()
                     };
                     let last = walk(Ok(settings), scene.clone(), world);
@@ -505,21 +594,33 @@ fn of_every_renewal() {
 fn renewal(bits: &mut Bits) -> Scene {
     let mut scene = enrolled();
     scene.survey.interrupted = bits.one();
+    scene.memory.leaves_trials = bits.one();
     complete(&mut scene, |i| {
         i.renewal.due = bits.one().then(|| "due".into());
+        i.renewal.warning = bits.one().then(|| "late".into());
+        i.renewal.is_over = bits.one() && i.renewal.is_urgent();
         i.renewal.is_asked_for = bits.one();
         i.request_is_published = bits.one();
-        i.previous_is_spent = bits.one();
+        i.previous = match bits.below(5) {
+            0 => Previous::Absent,
+            1 => Previous::Kept,
+            2 => Previous::Undated,
+            3 => Previous::Spent,
+            _ => Previous::Newer,
+        };
+        let back = match bits.below(3) {
+            0 => None,
+            1 => Some(Back::Certificate(Box::new(chain()))),
+            _ => Some(Back::Identity),
+        };
+        let is_refused = bits.one();
+        i.probation = back.map(|back| Probation { back, is_refused });
+        (i.offer, i.offer_trial) = (offer(bits), trial(bits));
         let mut next = candidate();
         next.request_is_published = bits.one();
         next.certificate = bits.one().then(chain);
         next.token_is_ready = bits.one() && next.certificate.is_some();
-        next.offer = match bits.below(4) {
-            0 => Offer::Pending("a certificate".into()),
-            1 => Offer::Certificate(Box::new(chain()), None),
-            2 => Offer::Reply(wrapped()),
-            _ => Offer::Refused(refusal()),
-        };
+        (next.offer, next.trial) = (offer(bits), trial(bits));
         i.next = match bits.below(5) {
             0 => Next::Absent,
             1 => Next::Unknown("i/o".into()),
@@ -531,4 +632,25 @@ fn renewal(bits: &mut Bits) -> Scene {
     scene
 }
 
-const RENEWALS: u32 = (4 * 5) << 8;
+fn offer(bits: &mut Bits) -> Offer {
+    match bits.below(4) {
+        0 => Offer::Pending("a certificate".into()),
+        1 => Offer::Certificate(Box::new(chain()), None),
+        2 => Offer::Reply(wrapped()),
+        _ => Offer::Refused(refusal()),
+    }
+}
+
+fn trial(bits: &mut Bits) -> Option<Trial> {
+    [
+        None,
+        Some(Trial::Accepted),
+        Some(Trial::Unanswered),
+        Some(Trial::Refused),
+        Some(Trial::Failed),
+    ][bits.below(5) as usize]
+}
+
+const RENEWALS: u32 = (5 * 3 * 4 * 5 * 4 * 5 * 5) << 11;
+/// A prime that divides none of the counts: any few of the choices come in all combinations.
+const STRIDE: usize = 20_011;

@@ -26,10 +26,8 @@ impl Settings {
             ));
         }
         self.enrollment.check(&self.thing_name, layout)?;
-        if self.renew.is_some() && self.enrollment.is_fleet() {
-            return Err(Error::settings(
-                "renew: with enrollment.method fleet-provisioning, firstboot gets no new certificates; remove this setting",
-            ));
+        if let Some(renew) = self.renew {
+            renew.check(&self.enrollment)?;
         }
         self.subject.check()?;
         self.remarks.extend(self.greengrass.check()?);

@@ -101,10 +101,19 @@ impl Enrollment {
 
     /// Replaces what is known already and refuses what cannot work.
     pub(super) fn check(&mut self, thing_name: &str, layout: &Layout) -> Result<()> {
+        let wrong = |what: String| Err(Error::settings(format!("enrollment.{what}")));
+        if self.port == 0 {
+            return wrong("port: 0 is not valid; AWS IoT uses 8883 and 443".into());
+        }
+        if !self.http_proxy.is_empty() && self.proxy().is_none() {
+            return wrong(format!(
+                "http_proxy: {:?} is not of the form http://host:port",
+                self.http_proxy
+            ));
+        }
         if !self.is_fleet() {
             return Ok(());
         }
-        let wrong = |what: String| Err(Error::settings(format!("enrollment.{what}")));
         let name = &self.template_name;
         if name.is_empty() {
             return wrong("template_name is missing: fleet provisioning needs a template".into());
@@ -116,19 +125,10 @@ impl Enrollment {
                  and '-'"
             ));
         }
-        if self.port == 0 {
-            return wrong("port: 0 is not valid; AWS IoT uses 8883 and 443".into());
-        }
         if self.spread_seconds > MAX_SPREAD {
             return wrong(format!(
                 "spread_seconds: {} is more than a day ({MAX_SPREAD})",
                 self.spread_seconds
-            ));
-        }
-        if !self.http_proxy.is_empty() && self.proxy().is_none() {
-            return wrong(format!(
-                "http_proxy: {:?} is not of the form http://host:port",
-                self.http_proxy
             ));
         }
         for (key, value) in &mut self.template_parameters {

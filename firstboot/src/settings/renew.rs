@@ -5,6 +5,9 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use super::{Enrollment, Settings};
+use crate::error::{Error, Result};
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The largest part of a share: with the longest lifetime that a certificate can have (the year 9999), in seconds, the
 /// product is far from the end of 64 bits.
@@ -40,6 +43,26 @@ pub enum At {
     Share(u32, u32),
     /// This long before its end.
     Before(Duration),
+}
+
+impl Renew {
+    /// Refuses what cannot work.
+    pub(super) fn check(&self, enrollment: &Enrollment) -> Result<()> {
+        if enrollment.is_fleet() {
+            return Err(Error::settings(
+                "renew: fleet provisioning gives a device one certificate. Remove this setting, or set it to null over the \
+                 image's",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    /// Whether renewals have a key of their own.
+    pub fn wants_new_key(&self) -> bool {
+        self.renew.is_some_and(|renew| renew.key == RenewedKey::New)
+    }
 }
 
 impl Default for At {
@@ -79,7 +102,7 @@ impl At {
 }
 
 impl<'de> Deserialize<'de> for At {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         Self::read(&text).ok_or_else(|| {
             D::Error::custom(format!(

@@ -2,6 +2,7 @@
 //!
 //! Properties: TPM 2.0 Library Part 2, §6.13 (TPM_PT); attributes: §8.6 (TPMA_PERMANENT).
 
+use firstboot_formats::public_key::KeyType;
 use serde::Serialize;
 use tss_esapi::constants::{CapabilityType, PropertyTag};
 use tss_esapi::structures::CapabilityData;
@@ -42,6 +43,16 @@ impl Identification {
     /// weak, those of 7.62 and later are not (docs/findings/attestation.md, "ROCA").
     pub fn has_roca_flaw(&self) -> bool {
         self.manufacturer == "IFX" && matches!(self.firmware, (5 | 7, 0..62) | (4 | 6, _))
+    }
+
+    /// Why this TPM is not to make such a key.
+    pub fn weak_key(&self, key: KeyType) -> Option<String> {
+        (key == KeyType::Rsa2048 && self.has_roca_flaw()).then(|| {
+            format!(
+                "this TPM ({self}) makes RSA keys that can be factored (ROCA, CVE-2017-15361): set \"key\": \
+                 \"ecc-p256\", which is not affected, or update the firmware to 7.62 or later"
+            )
+        })
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Request {
     /// The CSR, PEM.
     pub(crate) csr: Vec<u8>,
     /// It is for the thing's next key, beside the one in service.
-    is_next: bool,
+    pub(crate) is_next: bool,
 }
 
 impl Request {
@@ -66,11 +66,15 @@ impl Request {
 
     /// The name of a file about this request, as FAT allows it and the device looks for it.
     pub(crate) fn file_name(&self, end: &str) -> String {
-        let name = file_name(&self.record.thing_name);
         match self.is_next {
-            true => next_name(&name) + end,
-            false => name + end,
+            true => self.next_file_name(end),
+            false => self.present_file_name(end),
         }
+    }
+
+    /// The name of a file about the thing's key in service.
+    pub(crate) fn present_file_name(&self, end: &str) -> String {
+        file_name(&self.record.thing_name) + end
     }
 
     /// The name of a file about the thing's next key.

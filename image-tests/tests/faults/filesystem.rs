@@ -4,12 +4,14 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use image_tests::clients::{KeyType, pkcs11_tool};
-use image_tests::device::{Device, Outcome};
+use image_tests::device::{Device, NEXT, Outcome, STORE};
 use image_tests::doubles::pki::Authority;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::mounts::{among_private_mounts, in_memory, mount};
 use crate::{scenario, usual, wrong_after_start};
+
+const SETTINGS: &str = "/boot/firstboot/firstboot.json";
 
 /// Mounts a tmpfs of this size at a path of the device.
 fn small(device: &Device, path: &str, size: &str) -> Result<()> {
@@ -185,4 +187,32 @@ fn names(device: &Device, path: &str) -> Result<Vec<String>> {
         .collect::<Result<_>>()?;
     names.sort();
     Ok(names)
+}
+
+/// What a power cut has left of a next identity cannot be removed: a device in service stays there, and makes no key.
+#[test]
+fn leftovers_of_a_renewal_do_not_end_the_service() -> Result<()> {
+    let device = usual()?;
+    device.enroll_with(&Authority::new()?)?;
+    let mut settings: Value = serde_json::from_str(&device.read(SETTINGS)?)?;
+    settings["renew"] = json!({ "key": "new", "at": "3650 days" });
+    settings["enrollment"]["trust_clock"] = json!(true);
+    device.settings(&settings)?;
+    let staging = format!("{STORE}.new");
+    among_private_mounts(|| {
+        small(&device, &staging, "64k")?;
+        for command in ["provision", "enroll", "renew"] {
+            let outcome = device.run(&[command])?;
+            let words: &[&str] = match command {
+                "provision" => &[],
+                _ => &["the renewal cannot go on", "tpm2_pkcs11.new"],
+            };
+            assert_ends(&outcome, &[0], words)?;
+        }
+        assert_eq!(device.status()?["in_service"], true);
+        Ok(())
+    })?;
+    device.succeed(&["renew"])?;
+    assert!(!device.exists(&staging) && !device.exists(NEXT));
+    Ok(())
 }

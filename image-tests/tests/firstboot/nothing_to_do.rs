@@ -103,15 +103,25 @@ fn when_a_renewal_is_awaited() -> Result<()> {
     let mut device = usual()?;
     let authority = Authority::new()?;
     device.enroll_with(&authority)?;
-    let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
-    settings["renew"] = json!({});
-    settings["enrollment"]["trust_clock"] = json!(true);
-    device.settings(&settings)?;
-    let old = Validity::Days { over: 90, left: 10 };
+    let old = Validity::Days { over: 90, left: 40 };
     device.drop_certificate(&authority.sign_valid(&device.request()?, old)?)?;
     device.succeed(&["enroll"])?;
-    assert_eq!(device.status()?["renewal"]["due"], true);
-    for command in ["provision", "enroll", "renew"] {
+    let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
+    settings["enrollment"]["trust_clock"] = json!(true);
+    for key in ["keep", "new"] {
+        settings["renew"] = json!({ "key": key });
+        device.settings(&settings)?;
+        device.succeed(&["renew"])?;
+        assert_eq!(device.status()?["renewal"]["due"], true);
+        for command in ["provision", "enroll", "renew"] {
+            assert_is_idle(&mut device, command)?;
+        }
+    }
+    // A boot leaves alone what has to be tried, or was refused.
+    let young = Validity::Days { over: 1, left: 99 };
+    device.drop_certificate(&authority.sign_valid(&device.request()?, young)?)?;
+    device.succeed(&["enroll"])?;
+    for command in ["provision", "enroll"] {
         assert_is_idle(&mut device, command)?;
     }
     Ok(())

@@ -6,10 +6,12 @@ use std::fs;
 use anyhow::Result;
 use firstboot::error::Error;
 use firstboot::layout::Layout;
-use firstboot::provision::{Context, IdentityState, Step, Survey, TpmState, next};
+use firstboot::provision::{
+    Context, IdentityState, RenewalStep, Step, Survey, TpmState, Tried, next,
+};
 use firstboot::tpm::{Lockout, Srk};
 use image_tests::clients::KeyType;
-use image_tests::device::{self, NEXT, STORE, offline_settings};
+use image_tests::device::{self, NEXT, PREVIOUS, STORE, offline_settings};
 use image_tests::doubles::pki::{Authority, Validity};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -196,6 +198,9 @@ fn with_next() -> Result<Enrolled> {
     let authority = Authority::new()?;
     let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
     settings["enrollment"]["trust_clock"] = json!(true);
+    // Nobody listens there.
+    settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
+    settings["enrollment"]["port"] = json!(1);
     device.settings(&settings)?;
     let certify = |over, left| -> Result<()> {
         let pem = authority.sign_valid(&device.request()?, Validity::Days { over, left })?;
@@ -206,9 +211,15 @@ fn with_next() -> Result<Enrolled> {
     device.succeed(&["enroll"])?;
     settings["renew"] = json!({ "key": "new" });
     device.settings(&settings)?;
+    // One that is in service, on probation, and the next one.
     device.succeed(&["renew"])?;
+    certify(89, 11)?;
+    for command in ["renew", "enroll", "renew"] {
+        device.succeed(&[command])?;
+    }
     certify(1, 99)?;
     device.succeed(&["renew"])?;
+    assert!(device.exists(PREVIOUS));
     let srk_name = device.read(format!("{STORE}/srk.name"))?;
     Ok(Enrolled { device, srk_name })
 }
@@ -218,20 +229,31 @@ fn with_next() -> Result<Enrolled> {
 fn a_damaged_next_identity_is_survived() -> Checked {
     let enrolled = with_next().or_fail()?;
     let undamaged = enrolled.look().or_fail()?;
-    assert!(matches!(undamaged, Step::ProveNext { .. }), "{undamaged:?}");
+    assert!(
+        matches!(
+            undamaged,
+            Step::Renewal(RenewalStep::Try(Tried::InService, _))
+        ),
+        "{undamaged:?}"
+    );
     let notes = [
         (STORE, "asked.json"),
         (STORE, "generation"),
         (STORE, "taken-up"),
+        (STORE, "probation"),
+        (STORE, "former.pem"),
+        (STORE, "tried.json"),
     ];
-    let own = ["generation", "refused"].into_iter().chain(ESSENTIAL);
-    let own = own.chain(REPLACEABLE).map(|name| (NEXT, name));
+    let own = ["generation", "tried.json"].into_iter().chain(ESSENTIAL);
+    let own = own.chain(REPLACEABLE);
+    let own = own.flat_map(|name| [NEXT, PREVIOUS].map(|place| (place, name)));
     let files = select(notes.into_iter().chain(own).collect::<Vec<_>>());
-    proptest!(cases(400), |((place, name) in files, damage in damage(), other: Vec<u8>, is_other: bool)| {
+    proptest!(cases(400), |((place, name) in files, damage in damage(), other: Vec<u8>, is_other: bool, number: Option<u64>)| {
         let path = enrolled.device.path(place).join(name);
         let content = fs::read(&path).ok();
-        let damaged = match &content {
-            Some(content) if !is_other => damaged(content, &damage),
+        let damaged = match (&content, number) {
+            (_, Some(number)) => number.to_string().into_bytes(),
+            (Some(content), _) if !is_other => damaged(content, &damage),
             _ => other,
         };
         fs::write(&path, damaged).or_fail()?;

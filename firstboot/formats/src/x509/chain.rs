@@ -240,10 +240,10 @@ fn validity(not_before: Duration, not_after: Duration, clock: Clock) -> Verdict 
         } else {
             " (the clock is not synchronised; if its date is wrong, set it)"
         };
-        return Verdict::Bad(format!("it expired on {}{doubt}", date(not_after)));
+        return Verdict::Bad(format!("it expired on {}{doubt}", rfc3339(not_after)));
     }
     if clock.now < not_before {
-        let start = date(not_before);
+        let start = rfc3339(not_before);
         return if clock.synchronised {
             Verdict::Bad(format!("it is not valid before {start}"))
         } else {

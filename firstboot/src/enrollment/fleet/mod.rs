@@ -47,6 +47,12 @@ use mqtt::{Answer, Client, NotConnected};
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
 /// How often a connection may close without a reason before that counts as a refusal.
 const CLOSINGS: usize = 3;
+/// What firstboot adds to the thing's name for a connection beside Greengrass's: of two with one client ID, the server
+/// ends the older one (MQTT 3.1.1 §3.1.4). AWS's policy for core devices lets client IDs begin with the thing's name
+/// (Greengrass developer guide, "Minimal AWS IoT policy for AWS IoT Greengrass V2 core devices").
+const BESIDE: &str = "-renewal";
+/// Maximum length of a client ID, bytes (AWS IoT Core endpoints and quotas, "Client ID size").
+const MAX_CLIENT_ID: usize = 128;
 
 /// What fleet provisioning offers before a certificate is accepted. Looks at files only.
 pub fn offer(
@@ -181,11 +187,37 @@ pub fn is_active(
     key: OpenKey,
     kind: KeyType,
 ) -> Result<bool> {
+    connects(settings, root_ca, chain, (key, kind), &settings.thing_name)
+}
+
+/// The same, while Greengrass may have a connection of its own.
+pub fn is_active_beside_greengrass(
+    settings: &Settings,
+    root_ca: &[u8],
+    chain: &Chain,
+    key: OpenKey,
+    kind: KeyType,
+) -> Result<bool> {
+    let mut client_id = settings.thing_name.clone() + BESIDE;
+    if client_id.len() > MAX_CLIENT_ID {
+        // Greengrass connects again at once.
+        client_id.clone_from(&settings.thing_name);
+    }
+    connects(settings, root_ca, chain, (key, kind), &client_id)
+}
+
+fn connects(
+    settings: &Settings,
+    root_ca: &[u8],
+    chain: &Chain,
+    (key, kind): (OpenKey, KeyType),
+    client_id: &str,
+) -> Result<bool> {
     let key = Arc::new(tpm_key::TpmKey::new(key, kind));
     for _ in 0..CLOSINGS {
         let certified = connection::certified(chain, key.clone());
         let connection = connection::connect(settings, root_ca, certified)?;
-        match Client::connect(connection, &settings.thing_name) {
+        match Client::connect(connection, client_id) {
             Ok(client) => {
                 client.disconnect();
                 return Ok(true);

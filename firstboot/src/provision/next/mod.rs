@@ -1,12 +1,11 @@
 //! What is next, as a pure function. `table` tests it.
 
-mod renewal;
+pub(super) mod renewal;
 mod root_key;
 #[cfg(test)]
 pub(super) mod table;
 
 use super::context::Memory;
-use super::make_identity::weak_key;
 use super::survey::{IdentityState, Survey, TpmState};
 use super::{State, Step};
 use crate::enrollment::Offer;
@@ -28,7 +27,8 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         Some(Ok(tpm)) => Some(tpm),
         Some(Err(why)) => return Step::Stop(State::NoTpm, ErrorKind::NoTpm, why.clone()),
     };
-    if survey.interrupted {
+    // Beside an identity in service it is a renewal's: a disk that cannot be written is no reason to end the service.
+    if survey.interrupted && !(survey.is_enrolled() && memory.renewal_stays.is_some()) {
         return Step::RemoveStaging;
     }
     if let Some(step) = tpm.and_then(tpm_first) {
@@ -96,11 +96,9 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
             ),
         };
     };
-    let remark = match &*offer {
-        Offer::Certificate(chain, remark) => return Step::Accept(chain.clone(), remark.clone()),
-        Offer::Reply(wrapped) => return Step::OpenReply(wrapped.clone()),
-        Offer::Refused(why) => Some(format!("a new certificate is refused: {why}")),
-        Offer::Pending(_) | Offer::CanCreate | Offer::CanRegister => None,
+    let remark = match renewal::offered(settings, identity, &offer, memory) {
+        Ok(step) => return step,
+        Err(remark) => remark,
     };
     if !identity.token_is_ready {
         return Step::FillToken(Box::new(certificate.clone()));
@@ -134,7 +132,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         )),
     };
     if let Some(step) = renewal::step(settings, identity, certificate, memory) {
-        return step;
+        return Step::Renewal(step);
     }
     let remarks: Vec<_> = [claim_stays, remark]
         .into_iter()
@@ -193,7 +191,7 @@ fn from_blank(
     };
     if let Some(tpm) = &tpm.identification
         && let Ok(settings) = wanted
-        && let Some(why) = weak_key(settings.key, tpm)
+        && let Some(why) = tpm.weak_key(settings.key)
     {
         return Step::Stop(State::Blank, ErrorKind::Settings, why);
     }

@@ -10,9 +10,9 @@ use crate::enrollment::{Offer, Refusal, WrappedReply};
 use crate::error::ErrorKind;
 use crate::provision::context::{Memory, RefusedReply};
 use crate::provision::{
-    Candidate, Complete, IdentityState, Next, Renewal, State, Step, Survey, TpmState,
+    Complete, IdentityState, Next, Previous, Renewal, State, Step, Survey, TpmState,
 };
-use crate::settings::{Edition, Greengrass, Renew, RenewedKey, Settings};
+use crate::settings::{Edition, Greengrass, Settings};
 use crate::tpm::{Identification, Lockout, Srk};
 
 /// What is there, and what the process remembers.
@@ -59,8 +59,10 @@ pub fn awaiting() -> Scene {
             certificate: None,
             renewal: Renewal::default(),
             next: Next::Absent,
-            previous_is_spent: false,
+            previous: Previous::Absent,
+            probation: None,
             offer: Offer::Pending("the certificate".into()),
+            offer_trial: None,
             token_is_ready: false,
             is_for_another_name: None,
             ownership_is_spent: false,
@@ -86,7 +88,7 @@ fn key(name: &str) -> Srk {
     }
 }
 
-fn expired() -> Refusal {
+pub fn expired() -> Refusal {
     Refusal {
         path: "gw-1.pem".into(),
         reason: "expired".into(),
@@ -133,7 +135,7 @@ fn protected(scene: &mut Scene, counter: u32, max_tries: u32) {
 
 /// The reply with this hash could not be opened.
 fn refused_reply(scene: &mut Scene, sha256: &str) {
-    scene.memory.refused_reply = Some(RefusedReply {
+    scene.memory.refused_replies.push(RefusedReply {
         sha256: sha256.into(),
         refusal: expired(),
     });
@@ -149,7 +151,7 @@ fn tpm(scene: &mut Scene, change: impl FnOnce(&mut TpmState)) {
     }
 }
 
-fn identity(scene: &mut Scene, change: impl FnOnce(&mut Complete)) {
+pub fn identity(scene: &mut Scene, change: impl FnOnce(&mut Complete)) {
     if let IdentityState::Complete(identity) = &mut scene.survey.identity {
         change(identity);
     }
@@ -646,161 +648,6 @@ fn after_the_certificate_come_token_and_configuration() {
     let step = scene.next(&settings);
     assert!(step.describe().contains("claim pair is still"), "{step:?}");
     assert!(matches!(step, Step::Done(Some(_))));
-}
-
-/// Asked for once, again where the request has gone from the card, and awaited as long as it takes.
-#[test]
-fn a_renewal_that_is_due_is_asked_for() {
-    let settings = Settings::default();
-    let mut scene = enrolled();
-    let ask = Step::AskForRenewal(Box::new(chain()));
-    assert_eq!(ask.state(), State::Done);
-    assert!(ask.is_enrollment() && ask.is_renewal());
-    identity(&mut scene, |i| i.renewal.due = Some("due".into()));
-    assert_eq!(scene.next(&settings), ask);
-    identity(&mut scene, |i| {
-        i.renewal.is_asked_for = true;
-        i.request_is_published = false;
-    });
-    assert_eq!(scene.next(&settings), ask);
-    let mut unwritable = scene.clone();
-    unwritable.memory.request_stays = Some("read-only".into());
-    identity(&mut scene, |i| i.request_is_published = true);
-    let awaiting = Step::Done(Some("due".into()));
-    assert_eq!(scene.next(&settings), awaiting);
-    assert_eq!(unwritable.next(&settings), awaiting);
-    identity(&mut scene, |i| i.renewal.warning = Some("late".into()));
-    assert_eq!(
-        scene.next(&settings),
-        Step::Done(Some("due; late".to_owned()))
-    );
-    // A request that is not due is not missed.
-    identity(&mut scene, |i| {
-        i.renewal = Renewal::default();
-        i.request_is_published = false;
-    });
-    assert_eq!(scene.next(&settings), Step::Done(None));
-}
-
-/// From the making of the next identity until the one before it is removed.
-#[test]
-fn a_renewal_with_a_new_key_goes_its_way() {
-    let settings = Settings {
-        renew: Some(Renew {
-            key: RenewedKey::New,
-            ..Renew::default()
-        }),
-        ..Settings::default()
-    };
-    let chain = || Box::new(chain());
-    let fingerprint = chain().fingerprint();
-    let mut scene = enrolled();
-    assert_eq!(scene.next(&settings), Step::Done(None));
-    identity(&mut scene, |i| i.renewal.due = Some("due".into()));
-    assert_eq!(scene.next(&settings), Step::MakeNext);
-    let kept = Settings::default();
-    assert_eq!(scene.next(&kept), Step::AskForRenewal(chain()));
-
-    identity(&mut scene, |i| {
-        i.next = Next::Candidate(Box::new(candidate()))
-    });
-    assert_eq!(scene.next(&settings), Step::AskForNext(chain()));
-    identity(&mut scene, |i| i.renewal.is_asked_for = true);
-    assert_eq!(scene.next(&settings), Step::AskForNext(chain()));
-    next_identity(&mut scene, |n| n.request_is_published = true);
-    let done = |remark: &str| Step::Done(Some(remark.into()));
-    assert_eq!(scene.next(&settings), done("due"));
-    next_identity(&mut scene, |n| n.offer = Offer::Refused(expired()));
-    let remark = "the certificate for the new key is refused: gw-1.pem: expired; due";
-    assert_eq!(scene.next(&settings), done(remark));
-    next_identity(&mut scene, |n| n.offer = Offer::Reply(wrapped()));
-    assert_eq!(scene.next(&settings), Step::OpenNextReply(wrapped()));
-    next_identity(&mut scene, |n| n.offer = Offer::Certificate(chain(), None));
-    assert_eq!(scene.next(&settings), Step::AcceptNext(chain(), None));
-
-    next_identity(&mut scene, |n| {
-        n.offer = Offer::Pending(String::new());
-        n.certificate = Some(*chain());
-    });
-    assert_eq!(scene.next(&settings), Step::FillNextToken(chain()));
-    next_identity(&mut scene, |n| n.token_is_ready = true);
-    let step = scene.next(&settings);
-    let prove = |again| Step::ProveNext {
-        certificate: chain(),
-        again,
-    };
-    assert_eq!(step, prove(false));
-    assert!(step.needs_restart() && !step.is_renewal());
-    let mut refused = scene.clone();
-    next_identity(&mut refused, |n| n.is_refused = true);
-    assert_eq!(refused.next(&settings), prove(true));
-    assert!(!prove(true).needs_restart() && !prove(true).is_renewal());
-    scene.memory.proved = Some([0; 32]);
-    assert_eq!(scene.next(&settings), step, "of another certificate");
-    scene.memory.proved = Some(fingerprint);
-    let step = scene.next(&settings);
-    assert_eq!(step, Step::ChangeIdentities);
-    assert!(step.needs_restart() && !step.is_renewal());
-    assert!(step.is_enrollment(), "firstboot provision leaves it alone");
-    identity(&mut scene, |i| {
-        i.next = Next::Former;
-        i.renewal = Renewal::default();
-        i.previous_is_spent = true;
-    });
-    assert_eq!(scene.next(&settings), Step::KeepPrevious);
-    assert_eq!(scene.next(&kept), Step::KeepPrevious);
-    identity(&mut scene, |i| i.next = Next::Absent);
-    assert_eq!(scene.next(&settings), Step::RemovePrevious);
-}
-
-/// A device that has its certificate loses nothing by a next identity, whatever is wrong with that.
-#[test]
-fn a_next_identity_never_ends_the_service() {
-    let settings = Settings::default();
-    let mut scene = enrolled();
-    for (next, step) in [
-        (Next::Unknown("i/o".into()), Step::Done(Some("i/o".into()))),
-        (
-            Next::Useless("torn".into()),
-            Step::RemoveNext("torn".into()),
-        ),
-        (
-            Next::Candidate(Box::new(candidate())),
-            Step::RemoveNext("the settings do not ask for a new key any more".into()),
-        ),
-    ] {
-        identity(&mut scene, |i| i.next = next);
-        assert_eq!(scene.next(&settings), step);
-    }
-    for next in [Next::Former, Next::Useless("torn".into()), Next::Absent] {
-        identity(&mut scene, |i| {
-            i.next = next;
-            i.previous_is_spent = true;
-        });
-        scene.memory.new_key_stays = Some("read-only".into());
-        let remark = "the renewal with a new key cannot go on: read-only";
-        assert_eq!(scene.next(&settings), Step::Done(Some(remark.into())));
-    }
-}
-
-/// A next identity that has just been made.
-pub fn candidate() -> Candidate {
-    Candidate {
-        record: Record::lost(KeyType::EccP256),
-        request_is_published: false,
-        certificate: None,
-        offer: Offer::Pending("the certificate".into()),
-        is_refused: false,
-        token_is_ready: false,
-    }
-}
-
-fn next_identity(scene: &mut Scene, change: impl FnOnce(&mut Candidate)) {
-    identity(scene, |i| {
-        if let Next::Candidate(next) = &mut i.next {
-            change(next);
-        }
-    });
 }
 
 /// With nothing left to do.

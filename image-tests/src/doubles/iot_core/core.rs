@@ -195,6 +195,12 @@ impl IotCore {
         }
     }
 
+    /// As if a thing had connected before with this certificate of a registered CA.
+    pub fn has_seen(&self, id: &str, thing: &str) {
+        let registry = &mut self.lock().memory.service.registry;
+        registry.provision_just_in_time(id, thing);
+    }
+
     pub fn set_repeated(&self, repeated: Repeated) {
         self.lock().memory.service.repeated = repeated;
     }

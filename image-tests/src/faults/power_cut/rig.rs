@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::scenario::Destination;
+use super::scenario::{Destination, SETTINGS};
 use crate::clients::{KeyType, pkcs11_tool};
 use crate::device::{Device, STORE};
 use crate::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670, When};
@@ -111,6 +111,15 @@ impl Rig {
             wrong.push(format!("provision ended with {code}: {said}"));
         }
         let (code, said, _) = self.run("enroll")?;
+        if code == 0 && self.device.read(SETTINGS)?.contains("\"renew\"") {
+            // The timer, a while later, and the restart that may follow.
+            for command in ["renew", "enroll"] {
+                let (code, said, _) = self.run(command)?;
+                if code != 0 {
+                    wrong.push(format!("{command} ended with {code}: {said}"));
+                }
+            }
+        }
         let done = match (code, destination) {
             (0, Destination::Done | Destination::DoneOrAwaiting) => true,
             (75, Destination::Awaiting | Destination::DoneOrAwaiting) => false,

@@ -11,7 +11,7 @@ use crate::doubles::software_tpm::{Ek, SoftwareTpm};
 use crate::faults::network::fleet_settings;
 use crate::process::succeed;
 
-const SETTINGS: &str = "/boot/firstboot/firstboot.json";
+pub(super) const SETTINGS: &str = "/boot/firstboot/firstboot.json";
 
 /// Where the next undisturbed start has to arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 14] = [
+pub const SCENARIOS: [Scenario; 15] = [
     Scenario {
         name: "provision",
         edition: "nucleus-lite",
@@ -102,6 +102,18 @@ pub const SCENARIOS: [Scenario; 14] = [
         fleet: false,
     },
     Scenario {
+        name: UNTRIED,
+        edition: "nucleus",
+        prepare: |device, authority| {
+            prepare_due(device, authority, json!({}))?;
+            device.succeed(&["renew"])?;
+            drop_young(device, authority)
+        },
+        command: "renew",
+        destination: Destination::Done,
+        fleet: false,
+    },
+    Scenario {
         name: NEW_KEY,
         edition: "nucleus",
         prepare: |device, authority| prepare_due(device, authority, json!({ "key": "new" })),
@@ -115,9 +127,7 @@ pub const SCENARIOS: [Scenario; 14] = [
         prepare: |device, authority| {
             prepare_due(device, authority, json!({ "key": "new" }))?;
             device.succeed(&["renew"])?;
-            let young = Validity::Days { over: 1, left: 99 };
-            let request = device.request()?;
-            device.drop_certificate(&authority.sign_valid(&request, young)?)?;
+            drop_young(device, authority)?;
             device.succeed(&["renew"]).map(drop)
         },
         command: "enroll",
@@ -190,6 +200,9 @@ pub const WRAPPED_REPLY: &str = "wrapped reply";
 /// The scenario in which a certificate for the same key is due, and asked for.
 pub const KEPT_KEY: &str = "renew, kept key";
 
+/// The scenario in which a certificate for the same key goes into service untried: nobody answers.
+pub const UNTRIED: &str = "certificate taken untried";
+
 /// The scenario in which the next identity is made, for a certificate that is due.
 pub const NEW_KEY: &str = "renew, new key";
 
@@ -208,6 +221,13 @@ fn prepare_replacement(device: &Device, authority: &Authority) -> Result<()> {
     device.enroll_with(authority)?;
     device.drop_certificate(&authority.sign(&device.request()?)?)?;
     Ok(())
+}
+
+/// Puts a new certificate onto the card.
+fn drop_young(device: &Device, authority: &Authority) -> Result<()> {
+    let young = Validity::Days { over: 1, left: 99 };
+    let pem = authority.sign_valid(&device.request()?, young)?;
+    device.drop_certificate(&pem).map(drop)
 }
 
 /// A certificate in its last days, and a card from which the request has been removed.

@@ -12,7 +12,7 @@ use super::clouds::Clouds;
 use super::point::{Kind, LOSSES, Point};
 use super::rig::Rig;
 use super::scenario::{
-    COMES_BACK, Destination, KEPT_KEY, NEW_KEY, Scenario, TAKEN_UP, WRAPPED_REPLY,
+    COMES_BACK, Destination, KEPT_KEY, NEW_KEY, Scenario, TAKEN_UP, UNTRIED, WRAPPED_REPLY,
 };
 use crate::clients::KeyType;
 use crate::device::{Checkpoint, Device, NEXT, PREVIOUS, STORE};
@@ -274,6 +274,13 @@ impl Stage {
         let is_there = |name: &str| rig.device.exists(name);
         if self.scenario.name == NEW_KEY && (rig.key_in(NEXT).is_none() || is_there(PREVIOUS)) {
             wrong.push("no next identity is there, or it is taken for the previous one".to_owned());
+        }
+        if self.scenario.name == UNTRIED
+            && !["probation", "former.pem"]
+                .iter()
+                .all(|name| is_there(&format!("{STORE}/{name}")))
+        {
+            wrong.push("there is no way back from the untried certificate".to_owned());
         }
         if self.scenario.name == TAKEN_UP
             && (is_there(NEXT) || !is_there(PREVIOUS) || rig.key_in(PREVIOUS) == self.key_wanted)

@@ -3,24 +3,17 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use firstboot_formats::clock::Clock;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, offline_settings};
+use image_tests::doubles::clock::ClockDouble;
 use image_tests::doubles::pki::{Authority, Validity};
 use serde_json::{Value, json};
 
+use super::{Due, NOBODY, OLD, YOUNG};
 use crate::{assert_ends, device, exit};
 
 const ASKED: &str = "/var/lib/tpm2_pkcs11/asked.json";
 const ACCEPTED: &str = "/var/lib/tpm2_pkcs11/certificate.pem";
-const OLD: Validity = Validity::Days {
-    over: 200,
-    left: 50,
-};
-const YOUNG: Validity = Validity::Days {
-    over: 10,
-    left: 355,
-};
 
 struct Enrolled {
     device: Device,
@@ -31,13 +24,16 @@ struct Enrolled {
 impl Enrolled {
     /// With a certificate of this age, and with this setting.
     fn new(edition: &str, validity: Validity, renew: Value) -> Result<Self> {
-        let device = device(edition, KeyType::EccP256)?;
+        let device = Device::unprovisioned()?;
+        let mut settings = offline_settings(edition, KeyType::EccP256);
+        settings["enrollment"]["trust_clock"] = json!(true);
+        settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
+        settings["enrollment"]["port"] = json!(NOBODY);
+        device.settings(&settings)?;
         let authority = Authority::new()?;
         device.succeed(&["provision"])?;
         device.drop_certificate(&authority.sign_valid(&device.request()?, validity)?)?;
         device.succeed(&["enroll"])?;
-        let mut settings = offline_settings(edition, KeyType::EccP256);
-        settings["enrollment"]["trust_clock"] = json!(true);
         if !renew.is_null() {
             settings["renew"] = renew;
         }
@@ -66,14 +62,17 @@ impl Enrolled {
 #[test]
 fn the_request_is_published_again_when_it_is_due() -> Result<()> {
     for edition in ["nucleus-lite", "nucleus"] {
-        let enrolled = Enrolled::new(edition, OLD, json!({}))?;
-        let Enrolled {
+        let due = Due::new(edition, KeyType::EccP256, "keep")?;
+        let Due {
             device, authority, ..
-        } = &enrolled;
+        } = &due;
         let request = device.request()?;
         let asked = fs::read(&request)?;
         fs::remove_file(&request)?;
-        let status = enrolled.renew()?;
+        let in_service = due.in_service()?;
+        device.succeed(&["renew"])?;
+        in_service.assert_same(&due.in_service()?);
+        let status = device.status()?;
         assert_eq!(fs::read(&request)?, asked, "{edition}");
         let (state, renewal) = (&status["state"], &status["renewal"]);
         assert_eq!(
@@ -82,8 +81,8 @@ fn the_request_is_published_again_when_it_is_due() -> Result<()> {
         );
         assert_eq!(renewal["due"], true, "{status}");
         assert_eq!(renewal["valid_until"], status["certificate"]["not_after"]);
-        assert!(renewal["next"].as_str() < renewal["valid_until"].as_str());
-        let attempt = &renewal["last_attempt"];
+        assert!(renewal["due_from"].as_str() < renewal["valid_until"].as_str());
+        let attempt = &renewal["last_request"];
         assert_eq!(attempt["result"], "waiting", "{status}");
         let message = status["message"].as_str().context("no message")?;
         assert!(
@@ -93,17 +92,18 @@ fn the_request_is_published_again_when_it_is_due() -> Result<()> {
 
         // What is no better does not end it …
         device.drop_certificate(&authority.certificate_of_another_key("stranger")?)?;
-        let refused = enrolled.renew()?;
-        assert_eq!(refused["renewal"]["last_attempt"]["result"], "refused");
-        assert_eq!(refused["renewal"]["last_attempt"]["time"], attempt["time"]);
+        device.succeed(&["renew"])?;
+        let refused = device.status()?;
+        assert_eq!(refused["renewal"]["last_request"]["result"], "refused");
+        assert_eq!(refused["renewal"]["last_request"]["time"], attempt["time"]);
         // … and what is does.
         device.drop_certificate(&authority.sign_valid(&request, YOUNG)?)?;
         device.succeed(&["renew"])?;
         device.succeed(&["enroll"])?;
         let renewed = device.status()?;
         assert_eq!(renewed["renewal"]["due"], false, "{renewed}");
-        assert_eq!(renewed["renewal"]["last_attempt"]["result"], "renewed");
-        assert_eq!(renewed["renewal"]["last_attempt"]["time"], attempt["time"]);
+        assert_eq!(renewed["renewal"]["last_request"]["result"], "renewed");
+        assert_eq!(renewed["renewal"]["last_request"]["time"], attempt["time"]);
     }
     Ok(())
 }
@@ -124,29 +124,32 @@ fn nothing_is_asked_for_before_it_is_due() -> Result<()> {
             !request.exists() && !enrolled.device.exists(ASKED),
             "{renew}"
         );
-        let (next, due) = (&status["renewal"]["next"], &status["renewal"]["due"]);
+        let (next, due) = (&status["renewal"]["due_from"], &status["renewal"]["due"]);
         assert_eq!(renew.is_null(), next.is_null() && due.is_null(), "{status}");
         assert_ne!(*due, true);
     }
     Ok(())
 }
 
-/// Days before the end, with a certificate for which a share of its lifetime would be much later.
+/// Two thirds of its lifetime would be over in a hundred days.
 #[test]
 fn days_count_from_the_end() -> Result<()> {
-    let enrolled = Enrolled::new("nucleus-lite", OLD, json!({ "at": "51 days" }))?;
-    assert_eq!(enrolled.renew()?["renewal"]["due"], true);
+    let validity = Validity::Days {
+        over: 100,
+        left: 200,
+    };
+    for (at, due) in [("201 days", true), ("199 days", false), ("2/3", false)] {
+        let enrolled = Enrolled::new("nucleus-lite", validity, json!({ "at": at }))?;
+        assert_eq!(enrolled.renew()?["renewal"]["due"], due, "{at}");
+    }
     Ok(())
 }
 
 /// A clock that nobody has set decides nothing; what was asked for stays due.
 #[test]
 fn without_a_clock_nothing_is_asked_for() -> Result<()> {
-    if Clock::read().synchronised {
-        eprintln!("this machine's clock is synchronised: nothing to see here");
-        return Ok(());
-    }
-    let enrolled = Enrolled::new("nucleus-lite", OLD, json!({}))?;
+    let mut enrolled = Enrolled::new("nucleus-lite", OLD, json!({}))?;
+    enrolled.device.clock = Some(ClockDouble::unset()?);
     let mut settings = enrolled.settings.clone();
     settings["enrollment"]["trust_clock"] = json!(false);
     enrolled.device.settings(&settings)?;
@@ -231,7 +234,23 @@ fn wrong_settings_are_refused() -> Result<()> {
             Value::Null,
             "unknown field `when`",
         ),
-        (json!({}), fleet, "renew: with enrollment.method"),
+        (json!({}), fleet, "renew: fleet provisioning gives"),
+        (json!("yes"), Value::Null, "renew: invalid type"),
+        (
+            json!({ "key": "another" }),
+            Value::Null,
+            "renew.key: unknown variant",
+        ),
+        (
+            json!({}),
+            json!({ "port": 0 }),
+            "enrollment.port: 0 is not valid",
+        ),
+        (
+            json!({}),
+            json!({ "http_proxy": "proxy:3128" }),
+            "enrollment.http_proxy",
+        ),
     ] {
         let device = device("nucleus-lite", KeyType::EccP256)?;
         let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);

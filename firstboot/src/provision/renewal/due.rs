@@ -1,4 +1,4 @@
-//! The accepted certificate's renewal: when it is due, and what people are told of it.
+//! When a new certificate is due, what people are told of it, and the request for it.
 
 use std::time::Duration;
 
@@ -6,10 +6,11 @@ use firstboot_formats::clock::{Clock, rfc3339};
 use firstboot_formats::thing_name::next_name;
 use firstboot_formats::x509::Chain;
 
-use super::context::{Context, Places};
-use super::request;
 use crate::error::Result;
 use crate::identity::Asked;
+use crate::provision::context::{Context, Places};
+use crate::provision::request;
+use crate::provision::survey::Complete;
 use crate::settings::{At, Settings};
 
 /// People are warned this long before the end …
@@ -20,8 +21,8 @@ const WARNING_OF_SHORT: At = At::Share(2, 3);
 /// What is to be said of the accepted certificate's age.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Renewal {
-    /// When the next one is due (RFC 3339, UTC), if the settings have it done.
-    pub next: Option<String>,
+    /// From when a new one is due (RFC 3339, UTC), if the settings have it done.
+    pub due_from: Option<String>,
     /// It is due; what is awaited, in words.
     pub due: Option<String>,
     /// The latest note that a certificate's successor was asked for.
@@ -30,25 +31,37 @@ pub struct Renewal {
     pub is_asked_for: bool,
     /// The end is near, or past; in words that change only then.
     pub warning: Option<String>,
+    /// The end is past.
+    pub is_over: bool,
 }
 
 impl Renewal {
     /// Looks at the accepted certificate.
-    pub(super) fn look(settings: Option<&Settings>, places: &Places, accepted: &Chain) -> Self {
+    pub(in crate::provision) fn look(
+        settings: Option<&Settings>,
+        places: &Places,
+        accepted: &Chain,
+    ) -> Self {
         let clock = settings.map_or_else(Clock::read, |settings| settings.enrollment.clock());
         let asked = places.identity.asked();
         let is_asked_for = asked.as_ref().is_some_and(|asked| asked.is_about(accepted));
         let wanted = settings.and_then(|settings| Some((settings, settings.renew?.at)));
         let lifetime = accepted.lifetime();
         Self {
-            next: wanted.map(|(_, at)| rfc3339(at.moment(lifetime))),
+            due_from: wanted.map(|(_, at)| rfc3339(at.moment(lifetime))),
             due: wanted
                 .filter(|(_, at)| is_due(at.moment(lifetime), is_asked_for, clock))
                 .map(|(settings, _)| awaited(settings, places)),
             asked,
             is_asked_for,
             warning: warning(lifetime, clock),
+            is_over: accepted.expired(clock).is_some(),
         }
+    }
+
+    /// Whether the end is near enough to put a certificate into service that nobody has tried.
+    pub fn is_urgent(&self) -> bool {
+        self.warning.is_some()
     }
 }
 
@@ -94,23 +107,31 @@ fn awaited(settings: &Settings, places: &Places) -> String {
     )
 }
 
-/// Publishes the request again, and notes when.
-pub(super) fn ask(context: &mut Context, accepted: &Chain) -> Result<()> {
+/// Publishes the request again, and notes when it was asked for.
+pub(super) fn ask(context: &mut Context, present: &Complete, accepted: &Chain) -> Result<()> {
     let request = context.places.identity.request_files()?;
     request::publish(context, true, &request)?;
-    note(context, accepted)
+    note(context, present, accepted)
 }
 
-/// Publishes the next identity's request in place of the present one's, and notes when.
-pub(super) fn ask_for_next(context: &mut Context, accepted: &Chain) -> Result<()> {
+/// Publishes the next identity's request in place of the present one's, and notes when it was asked for.
+pub(super) fn ask_for_next(
+    context: &mut Context,
+    present: &Complete,
+    accepted: &Chain,
+) -> Result<()> {
     let [request, record] = context.places.next.request_files()?;
     let file_name = next_name(&context.settings()?.thing_name);
     request::publish_as(context, true, &file_name, [&request, &record])?;
     request::withdraw(&context.places);
-    note(context, accepted)
+    note(context, present, accepted)
 }
 
-fn note(context: &Context, accepted: &Chain) -> Result<()> {
+/// A request that is only published again was asked for before.
+fn note(context: &Context, present: &Complete, accepted: &Chain) -> Result<()> {
+    if present.renewal.due.is_none() || present.renewal.is_asked_for {
+        return Ok(());
+    }
     let time = rfc3339(Clock::read().now);
     context.places.identity.note_asked(accepted, time)
 }

@@ -5,139 +5,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use image_tests::clients::{KeyType, aws_crt, java, openssl, pkcs11_tool};
-use image_tests::device::{Device, NEXT, PREVIOUS, STORE, Snapshot, offline_settings};
-use image_tests::doubles::iot_core::Options;
-use image_tests::doubles::pki::{Authority, Validity};
+use image_tests::device::{NEXT, PREVIOUS, STORE};
+use image_tests::doubles::clock::ClockDouble;
+use image_tests::doubles::pki::Validity;
 use image_tests::doubles::software_tpm::SoftwareTpm;
 use image_tests::doubles::tls::{TlsServer, Version};
-use image_tests::faults::network::Cloud;
 use serde_json::{Value, json};
 
+use super::{Due, OLD, YOUNG, id, let_in};
 use crate::{assert_ends, exit, thing_name};
-
-const OLD: Validity = Validity::Days {
-    over: 200,
-    left: 50,
-};
-const YOUNG: Validity = Validity::Days {
-    over: 10,
-    left: 355,
-};
-
-/// A device in service, whose certificate is due for renewal.
-struct Due {
-    device: Device,
-    authority: Authority,
-    settings: Value,
-}
-
-impl Due {
-    fn new(edition: &str, key: KeyType) -> Result<Self> {
-        // Nobody listens there.
-        Self::at(edition, key, 1)
-    }
-
-    /// The same with an IoT data endpoint at this port of this host.
-    fn at(edition: &str, key: KeyType, port: u16) -> Result<Self> {
-        let device = Device::unprovisioned()?;
-        let mut settings = offline_settings(edition, key);
-        settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
-        settings["enrollment"]["port"] = json!(port);
-        settings["enrollment"]["trust_clock"] = json!(true);
-        device.settings(&settings)?;
-        let authority = Authority::new()?;
-        device.write("/boot/firstboot/root-ca.pem", authority.certificate_pem()?)?;
-        device.succeed(&["provision"])?;
-        device.drop_certificate(&authority.sign_valid(&device.request()?, OLD)?)?;
-        device.succeed(&["enroll"])?;
-        settings["renew"] = json!({ "key": "new" });
-        device.settings(&settings)?;
-        Ok(Self {
-            device,
-            authority,
-            settings,
-        })
-    }
-
-    /// The same with the next identity and its request.
-    fn asked(edition: &str, key: KeyType) -> Result<Self> {
-        let due = Self::new(edition, key)?;
-        due.device.succeed(&["renew"])?;
-        Ok(due)
-    }
-
-    /// From now on that is the device's IoT data endpoint: Greengrass has its root certificate from the configuration.
-    fn use_cloud(&mut self, cloud: &Cloud) -> Result<()> {
-        self.settings["enrollment"]["port"] = json!(cloud.core.port());
-        self.device.settings(&self.settings)?;
-        let root = cloud.root.certificate_pem()?;
-        self.device.write("/boot/firstboot/root-ca.pem", root)?;
-        self.device.succeed(&["enroll"]).map(drop)
-    }
-
-    /// Puts a certificate for the next key onto the card.
-    fn certify(&self) -> Result<String> {
-        let pem = self.authority.sign_valid(&self.device.request()?, YOUNG)?;
-        self.device.drop_certificate(&pem)?;
-        Ok(pem)
-    }
-
-    fn is_due(&self) -> Result<bool> {
-        let before = self.device.snapshot()?;
-        let code = self.device.run(&["renew", "--due"])?.code;
-        before.assert_same(&self.device.snapshot()?);
-        Ok(code == exit::DONE)
-    }
-
-    /// What a running Greengrass uses.
-    fn in_service(&self) -> Result<Snapshot> {
-        let all = self.device.snapshot()?;
-        Ok([
-            "/boot",
-            "/run",
-            NEXT,
-            PREVIOUS,
-            "/var/lib/tpm2_pkcs11/asked.json",
-        ]
-        .iter()
-        .fold(all, |all, path| all.without(path)))
-    }
-
-    fn configuration(&self) -> Result<Snapshot> {
-        let all = self.device.snapshot()?;
-        Ok(["/boot", "/run", "/var"]
-            .iter()
-            .fold(all, |all, path| all.without(path)))
-    }
-
-    fn key(&self, place: &str) -> Result<String> {
-        let record: Value =
-            serde_json::from_str(&self.device.read(format!("{place}/request.json"))?)?;
-        Ok(record["key_sha256"].as_str().context("no key")?.to_owned())
-    }
-
-    /// All names on the card that begin with the thing's.
-    fn card(&self) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for folder in ["requests", "certificates"] {
-            for entry in fs::read_dir(self.device.boot_file(folder))? {
-                let name = entry?.file_name().to_string_lossy().into_owned();
-                names.push(name.replace(&thing_name(), "thing"));
-            }
-        }
-        names.sort();
-        Ok(names)
-    }
-}
 
 #[test]
 fn the_new_key_takes_the_old_ones_place() -> Result<()> {
     for (edition, key) in [
         ("nucleus-lite", KeyType::EccP256),
+        ("nucleus-lite", KeyType::Rsa2048),
         ("nucleus", KeyType::EccP256),
         ("nucleus", KeyType::Rsa2048),
     ] {
-        let due = Due::new(edition, key)?;
+        let due = Due::new(edition, key, "new")?;
         let device = &due.device;
         let (old, pin) = (due.key(STORE)?, device.read(format!("{STORE}/pin"))?);
         let old_certificate = device.read(format!("{STORE}/certificate.pem"))?;
@@ -149,7 +35,7 @@ fn the_new_key_takes_the_old_ones_place() -> Result<()> {
         assert_eq!(due.card()?, asked);
         let status = device.status()?;
         assert_eq!(status["renewal"]["due"], true, "{status}");
-        assert_eq!(status["renewal"]["last_attempt"]["result"], "waiting");
+        assert_eq!(status["renewal"]["last_request"]["result"], "waiting");
         let message = status["message"].as_str().context("no message")?;
         assert!(message.contains(".next.pem"), "{message}");
 
@@ -180,7 +66,7 @@ fn the_new_key_takes_the_old_ones_place() -> Result<()> {
             (&status["state"], &status["in_service"]),
             (&json!("Done"), &json!(true))
         );
-        assert_eq!(status["renewal"]["last_attempt"]["result"], "renewed");
+        assert_eq!(status["renewal"]["last_request"]["result"], "renewed");
         assert_eq!(status["message"], "nothing left to do");
         pkcs11_tool::sign_and_verify(&device.identity(key)?)?;
         let idle = device.snapshot()?;
@@ -196,7 +82,7 @@ fn the_new_key_takes_the_old_ones_place() -> Result<()> {
 #[test]
 fn a_server_sees_the_new_certificate() -> Result<()> {
     for key in KeyType::BOTH {
-        let due = Due::new("nucleus-lite", key)?;
+        let due = Due::new("nucleus-lite", key, "new")?;
         let device = &due.device;
         let shows = || -> Result<Vec<u8>> {
             let server = TlsServer::start(&due.authority, Version::Tls13)?;
@@ -222,48 +108,65 @@ fn a_server_sees_the_new_certificate() -> Result<()> {
     Ok(())
 }
 
-/// The nucleus's two TLS clients, with slot and PIN as its configuration has had them since before.
+/// The nucleus's two TLS clients, with slot and PIN as its configuration has had them since before; the server says which
+/// certificate it was shown, before and after.
 #[test]
 fn the_nucleus_connects_with_the_new_key() -> Result<()> {
     for key in KeyType::BOTH {
         let mut due = Due::asked("nucleus", key)?;
-        let cloud = cloud(&due.authority, true)?;
-        due.use_cloud(&cloud)?;
         let device = &due.device;
         let config: Value =
             serde_json::from_str(&device.read("/greengrass/v2/config/config.yaml")?)?;
         let plugin = &config["services"]["aws.greengrass.crypto.Pkcs11Provider"]["configuration"];
         let slot = plugin["slot"].as_u64().context("no slot")?;
-        let old_certificate = device.read(format!("{STORE}/certificate.pem"))?;
-        due.certify()?;
-        device.succeed(&["enroll"])?;
-
-        let identity = device.identity(key)?;
-        assert_eq!(plugin["userPin"], identity.pin()?);
         let root = device.path(config["system"]["rootCaPath"].as_str().unwrap_or_default());
-        let chain = device.path(format!("{STORE}/certificate.pem"));
-        let port = cloud.core.port();
-        aws_crt::publish_at_slot(&identity, slot, &chain, &root, port, &thing_name())?;
-        assert!(cloud.core.events().authenticated(&thing_name()));
-
-        let server = TlsServer::start(&due.authority, Version::Tls12)?;
-        java::connect_at_slot(&identity, slot, &server)?;
-        let accepted = device.read(format!("{STORE}/certificate.pem"))?;
-        assert!(server.was_shown(&accepted)?, "{}", server.log());
-        assert!(!server.was_shown(&old_certificate)?);
+        let shows = |due: &Due| -> Result<String> {
+            let device = &due.device;
+            let identity = device.identity(key)?;
+            assert_eq!(plugin["userPin"], identity.pin()?);
+            let accepted = due.accepted()?;
+            let chain = device.path(format!("{STORE}/certificate.pem"));
+            due.cloud.core.take_events()?;
+            let port = due.cloud.core.port();
+            aws_crt::publish_at_slot(&identity, slot, &chain, &root, port, &thing_name())?;
+            assert_eq!(let_in(&due.cloud), [id(&accepted)?]);
+            let server = TlsServer::start(&due.authority, Version::Tls12)?;
+            java::connect_at_slot(&identity, slot, &server)?;
+            assert!(server.was_shown(&accepted)?, "{}", server.log());
+            Ok(accepted)
+        };
+        let before = shows(&due)?;
+        // The clients leave objects in the TPM: without a resource manager, nobody removes them.
+        due.device.tpm.pull_the_plug();
+        due.device.tpm.power_on()?;
+        due.device.succeed(&["enroll"])?;
+        due.certify()?;
+        assert!(due.renew()?, "{}", due.message()?);
+        assert_ne!(shows(&due)?, before);
     }
     Ok(())
 }
 
-/// At the next boot everything is done, too.
+/// A boot does not keep Greengrass waiting for a trial or a key: that is for later. What it finds tried, it takes up.
 #[test]
-fn a_boot_does_it_all() -> Result<()> {
+fn a_boot_takes_up_what_was_tried() -> Result<()> {
     let due = Due::asked("nucleus", KeyType::EccP256)?;
     let old = due.key(STORE)?;
     due.certify()?;
+    due.cloud.core.take_events()?;
+    let boot = || -> Result<()> {
+        due.device.succeed(&["provision"])?;
+        due.device.succeed(&["enroll"]).map(drop)
+    };
+    boot()?;
+    assert_eq!(due.key(STORE)?, old);
+    assert!(let_in(&due.cloud).is_empty());
+    assert!(due.message()?.contains("`firstboot renew` does that"));
+    due.device.succeed(&["renew"])?;
+    assert!(!let_in(&due.cloud).is_empty());
     due.device.succeed(&["provision"])?;
     assert_eq!(due.key(STORE)?, old, "that is for enrollment");
-    due.device.succeed(&["enroll"])?;
+    boot()?;
     assert_ne!(due.key(STORE)?, old);
     Ok(())
 }
@@ -271,7 +174,7 @@ fn a_boot_does_it_all() -> Result<()> {
 /// The one before the last goes; the token's PIN stays through all of them.
 #[test]
 fn again_and_again() -> Result<()> {
-    let due = Due::new("nucleus-lite", KeyType::EccP256)?;
+    let due = Due::new("nucleus-lite", KeyType::EccP256, "new")?;
     let device = &due.device;
     let pin = device.read(format!("{STORE}/pin"))?;
     let mut before = due.key(STORE)?;
@@ -280,12 +183,11 @@ fn again_and_again() -> Result<()> {
         let next = due.key(NEXT)?;
         let pem = due.authority.sign_valid(&device.request()?, OLD)?;
         device.drop_certificate(&pem)?;
-        device.succeed(&["renew"])?;
-        device.succeed(&["enroll"])?;
+        assert!(due.renew()?);
         assert_eq!(due.key(STORE)?, next);
         assert_eq!(due.key(PREVIOUS)?, before);
-        // That certificate is due as well: the next identity is there already.
-        assert_ne!(due.key(NEXT)?, next);
+        // That certificate is due as well.
+        assert!(!device.exists(NEXT));
         let noted = device.read(format!("{STORE}/generation"))?;
         assert_eq!(noted, generation.to_string());
         assert_eq!(device.read(format!("{STORE}/pin"))?, pin);
@@ -318,7 +220,7 @@ fn a_certificate_that_is_not_for_it_changes_nothing() -> Result<()> {
         in_service.assert_same(&due.in_service()?);
         assert_eq!(due.key(NEXT)?, next);
         let status = device.status()?;
-        assert_eq!(status["renewal"]["last_attempt"]["result"], "refused");
+        assert_eq!(status["renewal"]["last_request"]["result"], "refused");
         let path = status["refused"][0]["path"].as_str().context("no path")?;
         assert!(path.ends_with(".next.pem"), "{status}");
     }
@@ -331,7 +233,8 @@ fn a_certificate_that_is_not_for_it_changes_nothing() -> Result<()> {
 /// A certificate of the running key is taken while the next one waits for its own.
 #[test]
 fn the_present_key_can_still_get_one() -> Result<()> {
-    let due = Due::asked("nucleus-lite", KeyType::EccP256)?;
+    let mut due = Due::asked("nucleus-lite", KeyType::EccP256)?;
+    due.device.clock = Some(ClockDouble::unset()?);
     let device = &due.device;
     let request = device.path(format!("{STORE}/device.csr.pem"));
     let pem = due.authority.sign_valid(&request, YOUNG)?;
@@ -340,9 +243,15 @@ fn the_present_key_can_still_get_one() -> Result<()> {
         &pem,
     )?;
     device.succeed(&["renew"])?;
-    assert_eq!(device.read(format!("{STORE}/certificate.pem"))?, pem);
-    assert_eq!(device.status()?["renewal"]["due"], false);
+    assert_eq!(due.accepted()?, pem);
+    assert_eq!(due.result()?, "renewed");
     assert!(device.exists(NEXT));
+    // It is young: nothing is due, also for a clock that says nothing.
+    let mut settings = due.settings.clone();
+    settings["enrollment"]["trust_clock"] = json!(false);
+    device.settings(&settings)?;
+    device.succeed(&["renew"])?;
+    assert_eq!(device.status()?["renewal"]["due"], false);
     due.certify()?;
     device.succeed(&["renew"])?;
     assert!(due.is_due()?);
@@ -366,10 +275,13 @@ fn a_next_identity_that_is_not_wanted_any_more_is_removed() -> Result<()> {
     assert_ne!(second, first);
     change("subject", json!({ "O": "Example" }))?;
     device.succeed(&["enroll"])?;
+    assert!(!device.exists(NEXT));
+    device.succeed(&["renew"])?;
     assert_ne!(due.key(NEXT)?, second);
     for renew in [json!({ "key": "keep" }), Value::Null] {
         change("renew", json!({ "key": "new" }))?;
         device.succeed(&["enroll"])?;
+        device.succeed(&["renew"])?;
         assert!(device.exists(NEXT));
         change("renew", renew)?;
         device.succeed(&["renew"])?;
@@ -397,20 +309,48 @@ fn what_does_not_belong_to_the_identity_is_removed() -> Result<()> {
         ("tpm2_pkcs11.sqlite3.bak", "an upgrade was cut"),
     ] {
         device.write(format!("{NEXT}/{file}"), content)?;
-        device.succeed(&["enroll"])?;
+        device.succeed(&["renew"])?;
         let made = due.key(NEXT)?;
         assert_ne!(made, known, "{file}");
         in_service.assert_same(&due.in_service()?);
         assert!(!device.exists(PREVIOUS), "{file}");
         known = made;
     }
-    // What cannot be looked into stays, and so does the device.
+    // What cannot be read, or is somebody else's, stays, and so does the device.
+    device.write(format!("{NEXT}/generation"), "torn")?;
+    let outcome = device.run(&["renew"])?;
+    assert_ends(&outcome, exit::DONE, "generation is damaged");
+    assert_eq!(due.key(NEXT)?, known);
     fs::remove_dir_all(device.path(NEXT))?;
     device.write(NEXT, "a file")?;
-    let outcome = device.run(&["enroll"])?;
-    assert_ends(&outcome, exit::DONE, "cannot look at");
-    assert_eq!(device.read(NEXT)?, "a file");
+    device.write(format!("{PREVIOUS}/pin"), "a backup")?;
+    let outcome = device.run(&["renew"])?;
+    assert_ends(&outcome, exit::DONE, "is not firstboot's");
+    device.succeed(&["enroll"])?;
     in_service.assert_same(&due.in_service()?);
+    device.succeed(&["reset"])?;
+    assert_eq!(device.read(NEXT)?, "a file");
+    assert_eq!(device.read(format!("{PREVIOUS}/pin"))?, "a backup");
+    Ok(())
+}
+
+/// Another program's token would be where that program does not look for it.
+#[test]
+fn another_programs_token_stays_in_service() -> Result<()> {
+    let due = Due::asked("nucleus-lite", KeyType::EccP256)?;
+    let device = &due.device;
+    due.certify()?;
+    device.succeed(&["renew"])?;
+    let old = due.key(STORE)?;
+    pkcs11_tool::make_token(&device.identity(KeyType::EccP256)?, "vpn")?;
+    let outcome = device.run(&["enroll"])?;
+    assert_ends(&outcome, exit::DONE, "token \"vpn\" of another program");
+    assert_eq!(due.key(STORE)?, old);
+    assert!(!due.is_due()?, "Greengrass would stop each day");
+    fs::remove_dir_all(device.path(NEXT))?;
+    let outcome = device.run(&["renew"])?;
+    assert_ends(&outcome, exit::DONE, "token \"vpn\" of another program");
+    assert!(!device.exists(NEXT));
     Ok(())
 }
 
@@ -455,11 +395,8 @@ fn a_key_that_does_not_sign_for_its_certificate_stays_out() -> Result<()> {
     )?;
     let in_service = due.in_service()?;
     let outcome = device.run(&["enroll"])?;
-    assert_ends(
-        &outcome,
-        exit::DONE,
-        "the renewal with a new key cannot go on",
-    );
+    assert_ends(&outcome, exit::DONE, "the renewal cannot go on");
+    assert!(!due.is_due()?, "Greengrass would stop each day");
     in_service.assert_same(&due.in_service()?);
     assert_eq!(device.status()?["in_service"], true);
     Ok(())
@@ -472,8 +409,15 @@ fn reset_removes_all_of_them() -> Result<()> {
     let pin = device.read(format!("{STORE}/pin"))?;
     let pem = due.authority.sign_valid(&device.request()?, OLD)?;
     device.drop_certificate(&pem)?;
-    device.succeed(&["enroll"])?;
+    assert!(due.renew()?);
+    device.succeed(&["renew"])?;
     assert!(device.exists(NEXT) && device.exists(PREVIOUS));
+    let before = device.snapshot()?;
+    let holders = before.files_with(pin.as_bytes());
+    for place in [STORE, NEXT, PREVIOUS] {
+        let pin = format!("{}/pin", place.trim_start_matches('/'));
+        assert!(holders.iter().any(|path| path.ends_with(&pin)), "{place}");
+    }
     device.succeed(&["reset"])?;
     assert!(!device.exists(NEXT) && !device.exists(PREVIOUS));
     let left = device.snapshot()?;
@@ -481,7 +425,7 @@ fn reset_removes_all_of_them() -> Result<()> {
         left.files_with(pin.as_bytes()).is_empty(),
         "the PIN is left"
     );
-    assert!(!due.card()?.iter().any(|name| name.contains("next.json")));
+    assert!(!due.card()?.iter().any(|name| name.contains(".next.")));
     device.succeed(&["provision"])?;
     Ok(())
 }
@@ -494,8 +438,10 @@ fn the_previous_identity_can_be_put_back() -> Result<()> {
     let old = due.key(STORE)?;
     let in_service = due.in_service()?.without(STORE);
     due.certify()?;
-    device.succeed(&["enroll"])?;
+    assert!(due.renew()?);
     fs::remove_dir_all(device.path(STORE))?;
+    let card = format!("/boot/firstboot/certificates/{}.pem", thing_name());
+    device.remove(card)?;
     fs::rename(device.path(PREVIOUS), device.path(STORE))?;
     device.succeed(&["enroll"])?;
     assert_eq!(due.key(STORE)?, old);
@@ -503,95 +449,108 @@ fn the_previous_identity_can_be_put_back() -> Result<()> {
     let status = device.status()?;
     assert_eq!(status["state"], "Done", "{status}");
     assert_eq!(status["in_service"], true);
+    assert_eq!(status["refused"], Value::Null);
     // And another one is asked for.
+    device.succeed(&["renew"])?;
     assert_ne!(due.key(NEXT)?, old);
     pkcs11_tool::sign_and_verify(&device.identity(KeyType::EccP256)?)
 }
 
-/// After a month, and only by a clock that can be believed.
+/// After a month, and only by a clock that can be believed. Where it could not be at the exchange, the month begins later.
 #[test]
 fn the_previous_identity_goes_after_a_while() -> Result<()> {
-    let due = Due::asked("nucleus-lite", KeyType::EccP256)?;
-    let device = &due.device;
+    let mut due = Due::asked("nucleus-lite", KeyType::EccP256)?;
     due.certify()?;
-    device.succeed(&["enroll"])?;
+    due.device.succeed(&["renew"])?;
+    let mut settings = due.settings.clone();
+    settings["enrollment"]["trust_clock"] = json!(false);
+    due.device.settings(&settings)?;
+    due.device.clock = Some(ClockDouble::unset()?);
+    due.device.succeed(&["enroll"])?;
     let file = format!("{STORE}/taken-up");
+    due.device.succeed(&["renew"])?;
+    assert!(due.device.exists(PREVIOUS) && !due.device.exists(&file));
+
+    due.device.settings(&due.settings)?;
+    due.device.succeed(&["renew"])?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let noted = Duration::from_secs(device.read(&file)?.parse()?);
+    let noted = Duration::from_secs(due.device.read(&file)?.parse()?);
     assert!(now - noted < Duration::from_secs(3600), "{noted:?}");
-    let day = Duration::from_secs(24 * 60 * 60);
-    device.write(&file, (now - day * 29).as_secs().to_string())?;
-    device.succeed(&["renew"])?;
-    assert!(device.exists(PREVIOUS));
-    device.write(&file, (now - day * 31).as_secs().to_string())?;
-    device.succeed(&["renew"])?;
-    assert!(!device.exists(PREVIOUS));
-    Ok(())
-}
-
-/// AWS IoT Core with this authority's certificates registered, or without.
-fn cloud(authority: &Authority, is_registered: bool) -> Result<Cloud> {
-    let ca = authority.certificate_pem()?;
-    Cloud::with(Options {
-        registered: is_registered.then(|| ca.clone()).into_iter().collect(),
-        trusted: vec![ca],
-        ..Options::default()
-    })
-}
-
-/// The device connects with the new key before it is in service. A refusal is said once, and costs Greengrass no further
-/// stop; the next start of enrollment tries again.
-#[test]
-fn a_certificate_that_the_server_refuses_leaves_the_old_key_in_service() -> Result<()> {
-    for key in KeyType::BOTH {
-        let mut due = Due::asked("nucleus", key)?;
-        let (old, next) = (due.key(STORE)?, due.key(NEXT)?);
-        let refusing = cloud(&due.authority, false)?;
-        due.use_cloud(&refusing)?;
-        due.certify()?;
+    for (days, is_kept) in [(29, true), (31, false)] {
+        due.wait(days)?;
         due.device.succeed(&["renew"])?;
-        assert!(due.is_due()?);
-        for _ in 0..2 {
-            let outcome = due.device.run(&["enroll"])?;
-            assert_ends(&outcome, exit::DONE, "does not accept a connection with it");
-            assert_eq!(due.key(STORE)?, old);
-            let status = due.device.status()?;
-            assert_eq!(status["in_service"], true);
-            assert_eq!(status["renewal"]["last_attempt"]["result"], "refused");
-            let message = status["message"].as_str().context("no message")?;
-            assert!(message.contains("stays in service"), "{message}");
-            due.device.succeed(&["renew"])?;
-            assert!(!due.is_due()?, "Greengrass would stop each day");
-        }
-        assert!(!refusing.core.events().authenticated(&thing_name()));
-
-        let accepting = cloud(&due.authority, true)?;
-        due.use_cloud(&accepting)?;
-        assert_eq!(due.key(STORE)?, next);
-        assert!(accepting.core.events().authenticated(&thing_name()));
-        let status = due.device.status()?;
-        assert_eq!(status["renewal"]["last_attempt"]["result"], "renewed");
-        assert!(!due.device.exists(format!("{STORE}/refused")));
+        assert_eq!(due.device.exists(PREVIOUS), is_kept, "{days}");
     }
     Ok(())
 }
 
-/// The CA was not registered, but another one's certificate is: it is tried as soon as it has come.
+/// A number that is damaged says nothing, whatever it would be.
 #[test]
-fn another_certificate_is_tried_after_a_refusal() -> Result<()> {
-    let mut due = Due::asked("nucleus-lite", KeyType::EccP256)?;
-    let registered = Authority::new()?;
-    let cloud = cloud(&registered, true)?;
-    due.use_cloud(&cloud)?;
+fn damaged_numbers_are_survived() -> Result<()> {
+    let due = Due::asked("nucleus-lite", KeyType::EccP256)?;
+    let device = &due.device;
     due.certify()?;
-    let outcome = due.device.run(&["enroll"])?;
-    assert_ends(&outcome, exit::DONE, "does not accept a connection with it");
-    let younger = Validity::Days { over: 5, left: 360 };
-    let pem = registered.sign_valid(&due.device.request()?, younger)?;
+    assert!(due.renew()?);
+    let in_service = due.key(STORE)?;
+    for number in ["18446744073709551615", "9999999999999", "-1", "", "1\n"] {
+        for place in [STORE, PREVIOUS] {
+            for file in ["taken-up", "generation"] {
+                let path = format!("{place}/{file}");
+                let kept = device.read(&path).ok();
+                device.write(&path, number)?;
+                for command in ["enroll", "renew"] {
+                    device.succeed(&[command])?;
+                }
+                assert_eq!(due.key(STORE)?, in_service);
+                match kept {
+                    Some(kept) if device.exists(place) => device.write(&path, kept)?,
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whoever may read the PIN of the edition in service may not read the others: they have the same one.
+#[test]
+fn the_others_are_for_root_alone() -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let due = Due::asked("nucleus-lite", KeyType::EccP256)?;
+    let device = &due.device;
+    let pem = due.authority.sign_valid(&device.request()?, OLD)?;
+    device.drop_certificate(&pem)?;
+    assert!(due.renew()?);
+    device.succeed(&["renew"])?;
+    for place in [NEXT, PREVIOUS] {
+        let directory = fs::metadata(device.path(place))?;
+        let is_closed = directory.gid() == 0 || directory.mode() & 0o077 == 0;
+        assert!(is_closed, "{place}: {:o}", directory.mode());
+    }
+    let group = device.group("ggcore");
+    assert_eq!(fs::metadata(device.path(STORE))?.gid(), group);
+    let pin = fs::metadata(device.path(format!("{STORE}/pin")))?;
+    assert_eq!((pin.gid(), pin.mode() & 0o777), (group, 0o440));
+    Ok(())
+}
+
+/// It came, and the device was off until it had ended.
+#[test]
+fn an_ended_certificate_does_not_go_into_service() -> Result<()> {
+    let mut due = Due::asked("nucleus", KeyType::EccP256)?;
+    let short = Validity::Days { over: 1, left: 3 };
+    let pem = due.authority.sign_valid(&due.device.request()?, short)?;
     due.device.drop_certificate(&pem)?;
     due.device.succeed(&["renew"])?;
     assert!(due.is_due()?);
+    due.wait(4)?;
+    assert!(!due.renew()?);
     due.device.succeed(&["enroll"])?;
-    assert_eq!(due.device.read(format!("{STORE}/certificate.pem"))?, pem);
+    assert_ne!(due.accepted()?, pem);
+    assert!(due.message()?.contains("expired"));
+    let next = due.authority.sign_valid(&due.device.request()?, YOUNG)?;
+    due.device.drop_certificate(&next)?;
+    assert!(due.renew()?);
+    assert_eq!(due.accepted()?, next);
     Ok(())
 }

@@ -1,0 +1,198 @@
+//! Does AWS IoT Core accept a new certificate? It is asked before the certificate is put into service, beside a running
+//! Greengrass: a connection with the certificate and its key.
+//!
+//! A refusal counts only if AWS IoT Core accepts what would stay in service: otherwise it says nothing about the new
+//! certificate. Nobody's answer overrules nothing while the present certificate is good. Once that one is near its end, a
+//! certificate goes into service untried, on probation: it is tried as soon as somebody answers, and a refusal then leads
+//! back to what was in service before.
+
+use firstboot_formats::clock::Clock;
+use firstboot_formats::x509::Chain;
+use log::{info, warn};
+
+use super::Tried;
+use super::next_key::Previous;
+use crate::enrollment::fleet;
+use crate::error::{Error, Result};
+use crate::identity::{Identity, Trial};
+use crate::provision::context::{Context, Places};
+use crate::provision::inputs::Inputs;
+use crate::provision::survey::Complete;
+use crate::settings::Settings;
+use crate::token::OpenKey;
+
+/// The certificate in service has not been accepted by AWS IoT Core so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probation {
+    /// What there is to go back to.
+    pub back: Back,
+    /// AWS IoT Core refuses it.
+    pub is_refused: bool,
+}
+
+/// What was in service before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// A certificate for the same key.
+    Certificate(Box<Chain>),
+    /// The previous identity.
+    Identity,
+}
+
+/// Looks whether the accepted certificate is on probation, and there is a way back.
+pub(in crate::provision) fn probation(
+    settings: &Settings,
+    places: &Places,
+    accepted: &Chain,
+    previous: Previous,
+) -> Option<Probation> {
+    let identity = &places.identity;
+    if !identity.is_on_probation(accepted) {
+        return None;
+    }
+    let clock = Clock::read();
+    let is_good =
+        |chain: &Chain| chain.expired(clock).is_none() && chain.is_of(&settings.thing_name);
+    let former = identity
+        .former()
+        .filter(|former| former.is_for(&accepted.key()) && former != accepted);
+    let back = match former {
+        Some(former) if is_good(&former) => Back::Certificate(Box::new(former)),
+        _ if !previous.is_usable() => return None,
+        _ => {
+            let certificate = places.previous.certificate().ok().flatten();
+            certificate.filter(is_good)?;
+            Back::Identity
+        }
+    };
+    Some(Probation {
+        back,
+        is_refused: identity.trial(accepted) == Some(Trial::Refused),
+    })
+}
+
+/// Tries a certificate, and notes what came of it.
+pub(super) fn take(context: &mut Context, which: Tried, chain: &Chain) -> Result<()> {
+    let Places {
+        identity,
+        next,
+        previous,
+        ..
+    } = &context.places;
+    let holder = match which {
+        Tried::Next => next,
+        Tried::Offered | Tried::InService => identity,
+    };
+    let stays = match which {
+        Tried::Offered | Tried::Next => Some(identity).zip(identity.certificate()?),
+        Tried::InService => match identity.former().filter(|c| c.is_for(&chain.key())) {
+            Some(former) => Some((identity, former)),
+            None => Some(previous).zip(previous.certificate()?),
+        },
+    };
+    let key = holder.prove(chain)?;
+    let (mut result, why) = attempt(context, chain, key, stays);
+    // A refusal stands until there is another answer.
+    if result == Trial::Unanswered && holder.trial(chain) == Some(Trial::Refused) {
+        result = Trial::Refused;
+    }
+    match (which, result) {
+        (Tried::InService, Trial::Accepted) => identity.end_probation()?,
+        (Tried::InService, Trial::Unanswered) => {}
+        _ => holder.note_trial(chain, result)?,
+    }
+    match result {
+        Trial::Accepted => info!("{why}"),
+        _ => warn!("{why}"),
+    }
+    context.memory.note_tried(chain, why);
+    Ok(())
+}
+
+/// What comes of connecting, and why.
+fn attempt(
+    context: &Context,
+    chain: &Chain,
+    key: OpenKey,
+    stays: Option<(&Identity, Chain)>,
+) -> (Trial, String) {
+    match connects(context, chain, key) {
+        Ok((true, host)) => (Trial::Accepted, format!("{host} accepts the certificate")),
+        Err(e) => (
+            Trial::Unanswered,
+            format!("the certificate could not be tried: {e}"),
+        ),
+        Ok((false, host)) => {
+            let control = stays.map(|(holder, chain)| {
+                let key = holder.open_key()?;
+                connects(context, &chain, key)
+            });
+            match control {
+                Some(Ok((true, _))) => (
+                    Trial::Refused,
+                    format!(
+                        "{host} does not accept a connection with it: is it registered and active, with a policy that lets \
+                         the thing connect?"
+                    ),
+                ),
+                Some(Err(e)) => (
+                    Trial::Unanswered,
+                    format!("the certificate could not be tried: {e}"),
+                ),
+                _ => (
+                    Trial::Unanswered,
+                    format!(
+                        "{host} accepts a connection neither with it nor with the one that it replaces: are they registered \
+                         and active, and may the thing connect with a client ID that begins with its name?"
+                    ),
+                ),
+            }
+        }
+    }
+}
+
+/// Whether the endpoint accepts a connection; and which one that is.
+fn connects<'a>(context: &'a Context, chain: &Chain, key: OpenKey) -> Result<(bool, &'a str)> {
+    let Inputs {
+        settings, root_ca, ..
+    } = context.inputs()?;
+    let kind = chain
+        .key()
+        .key_type()
+        .ok_or_else(|| Error::other("the certificate's key is of an unknown kind"))?;
+    let host = settings.greengrass.iot_data_endpoint.as_str();
+    info!("connecting to {host} with {}", chain.describe());
+    let accepts = fleet::is_active_beside_greengrass(settings, root_ca, chain, key, kind)?;
+    Ok((accepts, host))
+}
+
+/// Accepts a certificate that nobody has tried, in place of one that is near its end.
+pub(super) fn accept_untried(identity: &Identity, chain: &Chain) -> Result<()> {
+    let accepted = identity.certificate()?;
+    // One that is on probation itself is not what to go back to.
+    let former = accepted
+        .filter(|accepted| !(identity.is_on_probation(accepted) && identity.former().is_some()));
+    identity.begin_probation(chain, former.as_ref())?;
+    identity.accept(chain)
+}
+
+/// Accepts a certificate that came in a reply, once it has been tried where it has to be. An error says why it is not
+/// accepted.
+pub(in crate::provision) fn accept_opened(
+    context: &mut Context,
+    present: &Complete,
+    chain: &Chain,
+) -> Result<()> {
+    if !present.needs_trial(context.settings()?) {
+        return context.places.identity.accept(chain);
+    }
+    take(context, Tried::Offered, chain).map_err(|e| Error::other(e.to_string()))?;
+    let identity = &context.places.identity;
+    match identity.trial(chain) {
+        Some(Trial::Accepted) => identity.accept(chain),
+        Some(Trial::Unanswered) if present.renewal.is_urgent() => accept_untried(identity, chain),
+        _ => Err(Error::other(
+            context.memory.tried(chain).unwrap_or_default().to_owned(),
+        )),
+    }
+}

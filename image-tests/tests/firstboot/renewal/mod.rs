@@ -1,0 +1,229 @@
+//! The setting `renew`: a new certificate for a device in service, perhaps for a new key.
+
+mod due;
+mod new_key;
+mod trial;
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use image_tests::clients::KeyType;
+use image_tests::device::{Device, NEXT, PREVIOUS, STORE, Snapshot, offline_settings};
+use image_tests::doubles::clock::ClockDouble;
+use image_tests::doubles::iot_core::{Event, Options, Who};
+use image_tests::doubles::pki::{Authority, Validity};
+use image_tests::faults::network::Cloud;
+use serde_json::{Value, json};
+
+use crate::{exit, thing_name};
+
+/// Due for renewal, and not near its end.
+const OLD: Validity = Validity::Days {
+    over: 200,
+    left: 50,
+};
+const YOUNG: Validity = Validity::Days {
+    over: 10,
+    left: 355,
+};
+/// In its last days.
+const ENDING: Validity = Validity::Days {
+    over: 240,
+    left: 10,
+};
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// A port at which nobody listens.
+const NOBODY: u16 = 1;
+
+/// A device in service, whose certificate is due for renewal, and AWS IoT Core.
+struct Due {
+    device: Device,
+    /// Its certificates are registered.
+    authority: Authority,
+    /// AWS IoT Core knows it, and none of its certificates is registered.
+    stranger: Authority,
+    cloud: Cloud,
+    settings: Value,
+}
+
+impl Due {
+    /// With renewals of this key.
+    fn new(edition: &str, key: KeyType, renewed: &str) -> Result<Self> {
+        Self::of_age(edition, key, renewed, OLD)
+    }
+
+    /// With a certificate of this age.
+    fn of_age(edition: &str, key: KeyType, renewed: &str, validity: Validity) -> Result<Self> {
+        let device = Device::unprovisioned()?;
+        let (authority, stranger) = (Authority::new()?, Authority::new()?);
+        let cas = [authority.certificate_pem()?, stranger.certificate_pem()?];
+        let cloud = Cloud::with(Options {
+            registered: vec![cas[0].clone()],
+            trusted: cas.to_vec(),
+            ..Options::default()
+        })?;
+        let mut settings = offline_settings(edition, key);
+        settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
+        settings["enrollment"]["port"] = json!(cloud.core.port());
+        settings["enrollment"]["trust_clock"] = json!(true);
+        device.settings(&settings)?;
+        let root = cloud.root.certificate_pem()?;
+        device.write("/boot/firstboot/root-ca.pem", root)?;
+        device.succeed(&["provision"])?;
+        let pem = authority.sign_valid(&device.request()?, validity)?;
+        device.drop_certificate(&pem)?;
+        device.succeed(&["enroll"])?;
+        cloud.core.has_seen(&id(&pem)?, &thing_name());
+        settings["renew"] = json!({ "key": renewed });
+        device.settings(&settings)?;
+        Ok(Self {
+            device,
+            authority,
+            stranger,
+            cloud,
+            settings,
+        })
+    }
+
+    /// With a new key, for which a certificate has been asked.
+    fn asked(edition: &str, key: KeyType) -> Result<Self> {
+        let due = Self::new(edition, key, "new")?;
+        due.device.succeed(&["renew"])?;
+        Ok(due)
+    }
+
+    /// From now on, AWS IoT Core is at this port.
+    fn at(&mut self, port: u16) -> Result<()> {
+        self.settings["enrollment"]["port"] = json!(port);
+        self.device.settings(&self.settings)
+    }
+
+    /// It answers again.
+    fn back(&mut self) -> Result<()> {
+        self.at(self.cloud.core.port())
+    }
+
+    /// From now on, the stranger's certificates are registered, too.
+    fn register_stranger(&mut self) -> Result<()> {
+        let cas = [
+            self.authority.certificate_pem()?,
+            self.stranger.certificate_pem()?,
+        ];
+        self.cloud = Cloud::with(Options {
+            registered: cas.to_vec(),
+            trusted: cas.to_vec(),
+            ..Options::default()
+        })?;
+        let root = self.cloud.root.certificate_pem()?;
+        self.device.write("/boot/firstboot/root-ca.pem", root)?;
+        self.back()?;
+        self.device.succeed(&["enroll"]).map(drop)
+    }
+
+    /// Puts a certificate onto the card that AWS IoT Core accepts.
+    fn certify(&self) -> Result<String> {
+        self.certify_by(&self.authority)
+    }
+
+    fn certify_by(&self, authority: &Authority) -> Result<String> {
+        let pem = authority.sign_valid(&self.device.request()?, YOUNG)?;
+        self.device.drop_certificate(&pem)?;
+        Ok(pem)
+    }
+
+    /// What firstboot-renew.service does; returns whether Greengrass was stopped for it.
+    fn renew(&self) -> Result<bool> {
+        self.device.succeed(&["renew"])?;
+        let is_due = self.is_due()?;
+        if is_due {
+            self.device.succeed(&["enroll"])?;
+        }
+        Ok(is_due)
+    }
+
+    fn is_due(&self) -> Result<bool> {
+        let before = self.device.snapshot()?;
+        let code = self.device.run(&["renew", "--due"])?.code;
+        before.assert_same(&self.device.snapshot()?);
+        Ok(code == exit::DONE)
+    }
+
+    /// What a running Greengrass uses.
+    fn in_service(&self) -> Result<Snapshot> {
+        let all = self.device.snapshot()?;
+        let own = ["asked.json", "tried.json"].map(|name| format!("{STORE}/{name}"));
+        Ok(["/boot", "/run", NEXT, PREVIOUS]
+            .into_iter()
+            .map(str::to_owned)
+            .chain(own)
+            .fold(all, |all, path| all.without(path)))
+    }
+
+    fn configuration(&self) -> Result<Snapshot> {
+        let all = self.device.snapshot()?;
+        Ok(["/boot", "/run", "/var"]
+            .iter()
+            .fold(all, |all, path| all.without(path)))
+    }
+
+    fn accepted(&self) -> Result<String> {
+        self.device.read(format!("{STORE}/certificate.pem"))
+    }
+
+    fn key(&self, place: &str) -> Result<String> {
+        let record: Value =
+            serde_json::from_str(&self.device.read(format!("{place}/request.json"))?)?;
+        Ok(record["key_sha256"].as_str().context("no key")?.to_owned())
+    }
+
+    fn message(&self) -> Result<String> {
+        let status = self.device.status()?;
+        Ok(status["message"].as_str().context("no message")?.to_owned())
+    }
+
+    /// What came of the latest request, by `status.json`.
+    fn result(&self) -> Result<Value> {
+        Ok(self.device.status()?["renewal"]["last_request"]["result"].clone())
+    }
+
+    /// All names on the card that begin with the thing's.
+    fn card(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for folder in ["requests", "certificates"] {
+            for entry in fs::read_dir(self.device.boot_file(folder))? {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                names.push(name.replace(&thing_name(), "thing"));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The device's clock is this many days ahead from now on.
+    fn wait(&mut self, days: u32) -> Result<()> {
+        self.device.clock = Some(ClockDouble::ahead(DAY * days)?);
+        Ok(())
+    }
+}
+
+/// The certificates with which the thing was let in, by their IDs.
+fn let_in(cloud: &Cloud) -> Vec<String> {
+    let entries = cloud.core.events().0;
+    let connected = entries
+        .iter()
+        .filter(|entry| entry.event == Event::Connected);
+    connected
+        .filter_map(|entry| match &entry.who {
+            Who::Device { certificate, .. } => Some(certificate.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The ID that AWS IoT Core gives a certificate.
+fn id(pem: &str) -> Result<String> {
+    let certificate = openssl::x509::X509::from_pem(pem.as_bytes())?;
+    let digest = certificate.digest(openssl::hash::MessageDigest::sha256())?;
+    Ok(firstboot_formats::encoding::to_hex(&digest))
+}

@@ -259,11 +259,14 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
     let record: Record = serde_json::from_slice(&record_json)
         .unwrap_or_else(|_| Record::lost(key.key_type().unwrap_or_default()));
     let certificate = certificate.filter(|chain| chain.is_for(&key));
-    let configured = greengrass::complete(layout);
-    let edition = match inputs {
-        Some(inputs) => Some(inputs.settings.greengrass.edition),
-        None => configured,
+    // If it is unknown which edition is wanted, one that is configured is.
+    let configured = match inputs {
+        Some(_) => None,
+        None => greengrass::complete(layout),
     };
+    let edition = inputs.map_or(configured, |inputs| {
+        Some(inputs.settings.greengrass.edition)
+    });
     let reads_token = edition.is_some_and(greengrass::reads_token_certificate);
     // This reads the store at each boot.
     let verified = match certificate {

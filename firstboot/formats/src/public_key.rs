@@ -147,9 +147,7 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// Converts an ECDSA signature from PKCS#11's form (r and s, concatenated; PKCS#11 3.1 §6.3.1) to the DER of X.509
-/// (`ECDSA-Sig-Value`, RFC 3279 §2.2.3).
-pub fn ecdsa_der(signature: &[u8]) -> Result<Vec<u8>, ErrorStack> {
-    let (r, s) = signature.split_at(signature.len() / 2);
+/// An ECDSA signature as X.509 has it: the DER of `ECDSA-Sig-Value` (RFC 3279 §2.2.3) of its two numbers, big endian.
+pub fn ecdsa_der(r: &[u8], s: &[u8]) -> Result<Vec<u8>, ErrorStack> {
     EcdsaSig::from_private_components(BigNum::from_slice(r)?, BigNum::from_slice(s)?)?.to_der()
 }

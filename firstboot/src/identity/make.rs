@@ -9,10 +9,11 @@ use firstboot_formats::attestation::Evidence;
 use firstboot_formats::digest::sha256;
 use firstboot_formats::encoding::to_hex;
 use firstboot_formats::files;
-use firstboot_formats::public_key::{KeyType, PublicKey, Scheme};
+use firstboot_formats::public_key::{KeyFamily, KeyType, PublicKey, Scheme};
 use firstboot_formats::record::Record;
 use firstboot_formats::x509::Request;
 
+use super::unlock::unlock;
 use super::{DATABASE, GENERATION, Identity, PIN, RECORD, REQUEST, SRK_NAME, token_slot};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::secret::Pin;
@@ -180,10 +181,9 @@ fn offer_pss(
 ) -> Result<()> {
     const MESSAGE: &[u8] = b"firstboot tests the salt length of RSA-PSS";
     let stored = StoredKey::read(&staged.directory)?;
-    let mut channel = tpm.channel(srk_name)?;
-    let unsealed = channel.unseal((&stored.seal).into(), &stored.seal_auth(pin))?;
-    let auth = stored.key_auth(&unsealed)?;
-    let signature = channel.sign_pss((&stored.key).into(), &auth, &sha256(MESSAGE));
+    let (channel, auth) = unlock(tpm, srk_name, &stored, pin)?;
+    let stored = (&stored.key).into();
+    let signature = channel.sign(stored, &auth, KeyFamily::Rsa, Scheme::Pss, MESSAGE);
     if signature.is_ok_and(|s| key.verifies(Scheme::Pss, MESSAGE, &s)) {
         return token::record_pss(&staged.directory);
     }

@@ -30,6 +30,7 @@ mod opened_replies;
 mod orphans;
 mod store_upgrade;
 mod trial;
+mod unlock;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -106,7 +106,9 @@ impl Login {
             .session
             .sign(&Mechanism::Ecdsa, key, &sha256(message))
             .pkcs11_context(signing)?;
-        ecdsa_der(&signature).context(ErrorKind::Other, signing)
+        // PKCS#11 3.1 §6.3.1
+        let (r, s) = signature.split_at(signature.len() / 2);
+        ecdsa_der(r, s).context(ErrorKind::Other, signing)
     }
 
     /// Makes the token hold exactly these certificates: `leaf` under the key's label and ID, its issuers under a label

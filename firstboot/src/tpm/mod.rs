@@ -3,7 +3,7 @@
 //! `missing` says why there is none, `probe` what it is and in which state; `endorsement` reads its manufacturer's
 //! certificate, `srk` manages the storage root key, `parent` tries that key and what is below it, `handles` explains
 //! what is persistent, `lockout` ends a dictionary-attack lockout, `activate_credential` opens what was encrypted for a
-//! key in this TPM, `pss` signs once as TLS 1.3 does.
+//! key in this TPM, `sign` signs once with one.
 
 mod activate_credential;
 mod endorsement;
@@ -12,7 +12,7 @@ mod lockout;
 mod missing;
 mod parent;
 mod probe;
-mod pss;
+mod sign;
 mod srk;
 
 use std::str::FromStr;

@@ -79,7 +79,9 @@ impl TokenKey {
             KeyFamily::Rsa => sign(&Mechanism::Sha256RsaPkcs, message),
             KeyFamily::Ecc => {
                 let signature = sign(&Mechanism::Ecdsa, &sha256(message))?;
-                ecdsa_der(&signature).context(Exit::Other, signing)
+                // PKCS#11 3.1 §6.3.1
+                let (r, s) = signature.split_at(signature.len() / 2);
+                ecdsa_der(r, s).context(Exit::Other, signing)
             }
         }
     }

@@ -11,7 +11,7 @@ use firstboot_formats::encoding::to_hex;
 use firstboot_formats::files;
 use firstboot_formats::public_key::{KeyFamily, KeyType, PublicKey, Scheme};
 use firstboot_formats::record::Record;
-use firstboot_formats::x509::Request;
+use firstboot_formats::x509::{Chain, Request};
 
 use super::unlock::unlock;
 use super::{DATABASE, GENERATION, Identity, PIN, RECORD, REQUEST, SRK_NAME, token_slot};
@@ -30,6 +30,8 @@ pub struct Plan<'a> {
     pub record: Record,
     /// DER of the EK certificate, or why there is none.
     pub ek: std::result::Result<Vec<u8>, String>,
+    /// If it is for a next key: the identity in service with its certificate, which vouches for it.
+    pub in_service: Option<(&'a Identity, Chain)>,
 }
 
 /// The token's PINs.
@@ -114,9 +116,12 @@ impl Identity {
         let login = library.login(slot, &user)?;
         let key =
             crate::progress::with_progress(&making(plan.key), || login.make_key(plan.key, &id))?;
-        let (request, record) = self.request(plan, &key, &login)?;
+        let (request, mut record) = self.request(plan, &key, &login)?;
         drop(login);
         drop(library);
+        if let Some((identity, certificate)) = &plan.in_service {
+            record.countersignature = Some(identity.countersign(tpm, &request, certificate)?);
+        }
         if plan.key == KeyType::Rsa2048 {
             offer_pss(tpm, srk_name, &staged, &key, &user)?;
         }
@@ -126,8 +131,8 @@ impl Identity {
         files::remove_tree(&self.token_build)?;
         let made = Made {
             database,
-            request,
-            record,
+            request: request.pem()?,
+            record: json(&record)?,
         };
         Ok((made, user))
     }
@@ -138,8 +143,8 @@ impl Identity {
         let library = Library::open(&self.store)?;
         let login = library.login(token_slot(&library)?, &self.pin()?)?;
         let key = login.public_key()?;
-        let (pem, record) = self.request(plan, &key, &login)?;
-        Ok([pem.into_bytes(), record.into_bytes()])
+        let (request, record) = self.request(plan, &key, &login)?;
+        Ok([request.pem()?.into_bytes(), json(&record)?.into_bytes()])
     }
 
     /// Keeps a request and its record, replacing the existing ones.
@@ -148,7 +153,12 @@ impl Identity {
         self.write(RECORD, record)
     }
 
-    fn request(&self, plan: &Plan<'_>, key: &PublicKey, login: &Login) -> Result<(String, String)> {
+    fn request(
+        &self,
+        plan: &Plan<'_>,
+        key: &PublicKey,
+        login: &Login,
+    ) -> Result<(Request, Record)> {
         let name = firstboot_formats::x509::name(&plan.subject).map_err(Error::settings)?;
         let request = Request::make(name, key, |message| login.sign(Scheme::X509, message))?;
         let pem = request.pem()?;
@@ -163,11 +173,15 @@ impl Identity {
             }),
             ..plan.record.clone()
         };
-        let record = serde_json::to_string_pretty(&record).context(ErrorKind::Other, || {
-            "cannot encode the request's record".into()
-        })?;
-        Ok((pem, record + "\n"))
+        Ok((request, record))
     }
+}
+
+fn json(record: &Record) -> Result<String> {
+    let text = serde_json::to_string_pretty(record).context(ErrorKind::Other, || {
+        "cannot encode the request's record".into()
+    })?;
+    Ok(text + "\n")
 }
 
 /// Offers RSA-PSS if, and only if, the TPM's signatures have the salt that TLS 1.3 requires. Asks the TPM without the

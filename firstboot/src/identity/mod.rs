@@ -23,6 +23,7 @@ mod asked;
 mod certificate;
 mod configured;
 mod contents;
+mod countersign;
 mod fleet_state;
 mod make;
 mod next;

@@ -143,5 +143,6 @@ pub(super) fn plan<'a>(
             countersignature: None,
         },
         ek,
+        in_service: None,
     }
 }

@@ -5,14 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::station::Station;
+use image_tests::device::{Device, STORE, offline_settings};
 use image_tests::doubles::forged_request::ForgedRequest;
+use image_tests::doubles::iot_core;
 use image_tests::doubles::pki::{Authority, Validity, p256};
+use image_tests::faults::network::Cloud;
 use image_tests::process::{Finished, finish};
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::X509;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::exit;
 
@@ -371,5 +375,64 @@ fn something_has_to_say_what_is_in_service() -> Result<()> {
     }
     let done = reissue(&["--in-service".as_ref(), fixture.issued().as_ref()])?;
     reissued(&done, "2 requests: 2 certificates written");
+    Ok(())
+}
+
+/// Without an EK certificate, from the certificate that the operator has signed by hand to the third key, which is of
+/// another kind.
+#[test]
+fn a_device_goes_from_key_to_key() -> Result<()> {
+    let [ecc, rsa] = KeyType::BOTH;
+    for [key, last] in [[ecc, rsa], [rsa, ecc]] {
+        let fixture = Fixture::new()?;
+        let station = &fixture.station;
+        let ca = station.operator.certificate_pem()?;
+        let cloud = Cloud::with(iot_core::Options {
+            registered: vec![ca.clone()],
+            trusted: vec![ca],
+            ..iot_core::Options::default()
+        })?;
+        let device = Device::unprovisioned()?;
+        let mut settings = offline_settings("nucleus-lite", key);
+        settings["enrollment"]["trust_clock"] = json!(true);
+        settings["enrollment"]["port"] = json!(cloud.core.port());
+        settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
+        device.settings(&settings)?;
+        let root = cloud.root.certificate_pem()?;
+        device.write("/boot/firstboot/root-ca.pem", root)?;
+        device.succeed(&["provision"])?;
+        let by_hand = station.operator.sign(&device.request()?)?;
+        device.drop_certificate(&by_hand)?;
+        device.succeed(&["enroll"])?;
+        let in_service = station.path("by-hand.pem");
+        fs::write(&in_service, by_hand)?;
+
+        let requests = device.path("/boot/firstboot/requests");
+        let named: &[&OsStr] = &["--in-service".as_ref(), in_service.as_ref()];
+        // The first certificate lives until 2049, the next one for a year.
+        for (at, key, more) in [("1/100", key, named), ("400 days", last, &[])] {
+            settings["key"] = json!(key.name());
+            settings["renew"] = json!({ "key": "new", "at": at });
+            device.settings(&settings)?;
+            device.succeed(&["renew"])?;
+            let mut reissue = station.reissuing(&requests)?;
+            reissue.arg("--inventory").arg(fixture.inventory());
+            reissued(&finish(reissue.args(more))?, "1 certificate written");
+            station.put_replies(&device)?;
+            settings["renew"]["at"] = json!("1 day");
+            device.settings(&settings)?;
+            device.succeed(&["renew"])?;
+            device.succeed(&["renew", "--due"])?;
+            device.succeed(&["enroll"])?;
+            let name = device.request()?.with_extension("").with_extension("");
+            let name = name.file_name().context("no name")?.to_string_lossy();
+            assert_eq!(
+                device.read(format!("{STORE}/certificate.pem"))?,
+                fs::read_to_string(fixture.certificate(&name))?
+            );
+            pkcs11_tool::sign_and_verify(&device.identity(key)?)?;
+        }
+        assert_eq!(device.status()?["message"], "nothing left to do");
+    }
     Ok(())
 }

@@ -8,7 +8,6 @@ use std::path::Path;
 use firstboot_formats::encoding::to_hex;
 use firstboot_formats::output;
 use firstboot_formats::thing_name::next_name;
-use firstboot_formats::x509::Chain;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -89,8 +88,9 @@ fn summary(context: &Context, survey: Option<&Survey>, state: State) -> Value {
         return report;
     };
     if let Some(certificate) = &identity.certificate {
-        report["certificate"] = json!(certificate.summary());
-        report["renewal"] = renewal(context, identity, certificate);
+        let certificate = certificate.summary();
+        report["certificate"] = json!(certificate);
+        report["renewal"] = renewal(context, identity, &certificate.not_after);
     }
     if identity.is_for_another_name.is_some() {
         report["wanted_thing_name"] = json!(settings.map(|settings| &settings.thing_name));
@@ -118,9 +118,9 @@ fn refused(context: &Context, identity: &Complete) -> Vec<Refusal> {
 }
 
 /// Until when the certificate is valid, when the next one is to come, and what came of asking for one.
-fn renewal(context: &Context, identity: &Complete, certificate: &Chain) -> Value {
+fn renewal(context: &Context, identity: &Complete, valid_until: &str) -> Value {
     let renewal = &identity.renewal;
-    let mut report = json!({ "valid_until": certificate.summary().not_after });
+    let mut report = json!({ "valid_until": valid_until });
     if let Some(due_from) = &renewal.due_from {
         report["due_from"] = json!(due_from);
         report["due"] = json!(renewal.due.is_some());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::bundle::certificates;
 use super::certificate::{Certificate, CertificateDer, Summary};
 use super::path::{self, Graph};
+use crate::card::MAX_CERTIFICATE;
 use crate::clock::{Clock, rfc3339};
 use crate::digest::{Fingerprint, sha256};
 use crate::pem;
@@ -42,7 +43,8 @@ pub enum Verdict {
 impl Chain {
     /// Reads a file with the certificate of this key and, in any order, its issuers, in any form of [`certificates`].
     /// Certificates that are not in its chain are left out. If `issuers` are named, it has to chain up to one of them,
-    /// whose certificate is in the file, too. The error tells the operator what is wrong.
+    /// whose certificate is in the file, too. A chain whose PEM is larger than [`MAX_CERTIFICATE`] is refused: nobody
+    /// could read it back. The error tells the operator what is wrong.
     pub fn parse(
         content: &[u8],
         key: &PublicKey,
@@ -65,7 +67,12 @@ impl Chain {
             .filter(|at| path.binary_search(at).is_err())
             .map(|at| others[at].subject())
             .collect();
-        Ok(chain)
+        match chain.pem().len() {
+            0..=MAX_CERTIFICATE => Ok(chain),
+            length => Err(format!(
+                "with its issuers, it has {length} bytes of PEM, more than {MAX_CERTIFICATE}"
+            )),
+        }
     }
 
     /// Reads what [`Chain::pem`] has written; nothing if it is damaged. Verifies no signatures: that has been done.
@@ -193,7 +200,8 @@ impl Chain {
         sha256(self.leaf.der())
     }
 
-    pub(super) fn leaf(&self) -> &Certificate {
+    /// The device certificate.
+    pub fn leaf(&self) -> &Certificate {
         &self.leaf
     }
 
@@ -257,7 +265,15 @@ fn validity(not_before: Duration, not_after: Duration, clock: Clock) -> Verdict 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use openssl::asn1::{Asn1Object, Asn1OctetString, Asn1Time};
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::hash::MessageDigest;
+    use openssl::nid::Nid;
+    use openssl::pkey::PKey;
+    use openssl::x509::{X509, X509Extension};
+
     use super::*;
 
     const DAY: u64 = 24 * 60 * 60;
@@ -272,6 +288,37 @@ mod tests {
             Duration::from_secs(200 * DAY),
             clock,
         )
+    }
+
+    /// What could not be read back once it is written.
+    #[test]
+    fn a_chain_that_is_too_large_is_refused() {
+        let curve = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+        let key = PKey::from_ec_key(EcKey::generate(&curve).unwrap()).unwrap();
+        let public = PublicKey::from_spki(key.public_key_to_der().unwrap());
+        let with_comment = |length: usize| {
+            let mut builder = X509::builder().unwrap();
+            let day = |n| Asn1Time::days_from_now(n).unwrap();
+            builder.set_version(2).unwrap();
+            builder.set_not_before(&day(0)).unwrap();
+            builder.set_not_after(&day(9)).unwrap();
+            builder.set_pubkey(&key).unwrap();
+            // Under an identifier that nobody knows.
+            let id = Asn1Object::from_str("1.3.6.1.4.1.99999").unwrap();
+            let text = Asn1OctetString::new_from_bytes(&vec![b'x'; length]).unwrap();
+            let comment = X509Extension::new_from_der(&id, false, &text);
+            builder.append_extension(comment.unwrap()).unwrap();
+            builder.sign(&key, MessageDigest::sha256()).unwrap();
+            // DER: as a certificate that comes as PEM has a third more.
+            Chain::parse(&builder.build().to_der().unwrap(), &public, &[])
+        };
+        let chain = with_comment(47_000).unwrap();
+        assert!(Chain::stored(chain.pem().as_bytes()).is_some());
+        assert!(
+            with_comment(49_000)
+                .unwrap_err()
+                .contains("more than 65536")
+        );
     }
 
     #[test]

@@ -19,5 +19,6 @@ pub use bundle::{certificates, what_is};
 pub use certificate::{Certificate, CertificateDer, Summary};
 pub use chain::{Chain, Verdict};
 pub use name::name;
+pub use path::any_leads_to;
 pub use request::Request;
 pub use roots::roots;

@@ -95,8 +95,8 @@ impl<'a> Graph<'a> {
     pub(super) fn leading_to(&self, issuers: &[Fingerprint]) -> Result<Vec<usize>, String> {
         let is_named = |r: &Reached| issuers.contains(&sha256(self.others[r.at].der()));
         let end = self.reached.iter().position(is_named).ok_or(
-            "its chain does not lead to a CA in the setting enrollment.issuers: have one of these sign the request, \
-             and add the CA's certificate to the file",
+            "its chain does not lead to a CA in the setting enrollment.issuers (with EST: in est-ca.pem, where that names \
+             none): have one of these sign the request, and add the CA's certificate to the file",
         )?;
         let path = self.path(Some(end));
         match self.verify(&path) {
@@ -137,6 +137,19 @@ impl<'a> Graph<'a> {
             Ok((!good).then(|| context.error().error_string()))
         })
     }
+}
+
+/// Whether one of these certificates is one of the issuers, or leads up to one through these and the others.
+pub fn any_leads_to(
+    these: &[Certificate],
+    others: &[Certificate],
+    issuers: &[Fingerprint],
+) -> bool {
+    these.iter().enumerate().any(|(at, certificate)| {
+        let beside = [&these[..at], &these[at + 1..], others].concat();
+        issuers.contains(&sha256(certificate.der()))
+            || Graph::new(certificate, &beside).is_ok_and(|graph| graph.leading_to(issuers).is_ok())
+    })
 }
 
 /// Whether name and signature of a certificate are its issuer's.

@@ -3,17 +3,23 @@
 //! The DER is written here because the available tools get it wrong: tpm2-openssl puts a NULL parameter into
 //! ecdsa-with-SHA256, which strict parsers refuse (docs/findings/greengrass.md, "Certificate requests").
 
-use x509_cert::attr::Attributes;
-use x509_cert::der::asn1::BitString;
+use x509_cert::attr::{Attribute, Attributes};
+use x509_cert::der::asn1::{BitString, ObjectIdentifier, OctetString};
 use x509_cert::der::pem::LineEnding;
 use x509_cert::der::{Decode, DecodePem, Encode, EncodePem};
+use x509_cert::ext::Extension;
 use x509_cert::name::Name;
-use x509_cert::request::{CertReq, CertReqInfo, Version};
+use x509_cert::request::{CertReq, CertReqInfo, ExtensionReq, Version};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::public_key::{PublicKey, Scheme};
 use crate::x509::signature_algorithm;
+
+use super::certificate::Certificate;
+
+/// id-ce-subjectAltName, 2.5.29.17 (RFC 5280 §4.2.1.6).
+const SUBJECT_ALT_NAME: [u8; 3] = [0x55, 0x1D, 0x11];
 
 /// A certificate request.
 pub struct Request {
@@ -28,13 +34,55 @@ impl Request {
         key: &PublicKey,
         sign: impl FnOnce(&[u8]) -> std::result::Result<Vec<u8>, E>,
     ) -> std::result::Result<Self, E> {
+        Self::with(name, Attributes::new(), key, sign)
+    }
+
+    /// The same for the name of a certificate that it is to succeed, and for its alternative names, if it has any: both
+    /// as they stand there (RFC 7030 §4.2.2). Alternative names are asked for in an extension request (RFC 2985 §5.4.2).
+    pub fn renewing<E: From<Error>>(
+        old: &Certificate,
+        key: &PublicKey,
+        sign: impl FnOnce(&[u8]) -> std::result::Result<Vec<u8>, E>,
+    ) -> std::result::Result<Self, E> {
+        let repeating = || "cannot ask for the names of the certificate that is renewed".to_owned();
+        let name = Name::from_der(old.subject_der()).context(Kind::Other, repeating)?;
+        let mut attributes = Attributes::new();
+        if let Some(names) = old.extension(&SUBJECT_ALT_NAME) {
+            let extension = Extension {
+                extn_id: ObjectIdentifier::from_bytes(&SUBJECT_ALT_NAME)
+                    .context(Kind::Other, repeating)?,
+                // As for every subject that has a name (RFC 5280 §4.2.1.6).
+                critical: false,
+                extn_value: OctetString::new(names).context(Kind::Other, repeating)?,
+            };
+            let wanted = Attribute::try_from(ExtensionReq(vec![extension]));
+            let wanted = wanted.context(Kind::Other, repeating)?;
+            attributes.insert(wanted).context(Kind::Other, repeating)?;
+        }
+        Self::with(name, attributes, key, sign)
+    }
+
+    /// Whether it already asks for what [`Request::renewing`] would: a name like that certificate's, which has no
+    /// alternative ones.
+    pub fn renews(&self, old: &Certificate) -> bool {
+        let name = self.request.info.subject.to_der();
+        name.is_ok_and(|name| name == old.subject_der())
+            && old.extension(&SUBJECT_ALT_NAME).is_none()
+    }
+
+    fn with<E: From<Error>>(
+        name: Name,
+        attributes: Attributes,
+        key: &PublicKey,
+        sign: impl FnOnce(&[u8]) -> std::result::Result<Vec<u8>, E>,
+    ) -> std::result::Result<Self, E> {
         let making = || "cannot create the certificate request".to_owned();
         let info = CertReqInfo {
             version: Version::V1,
             subject: name,
             public_key: SubjectPublicKeyInfoOwned::from_der(key.spki())
                 .context(Kind::Other, making)?,
-            attributes: Attributes::new(),
+            attributes,
         };
         let unknown = || Error::other(format!("{}: unsupported type of key", making()));
         let algorithm = signature_algorithm(key.family().ok_or_else(unknown)?);
@@ -97,12 +145,15 @@ impl Request {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use openssl::asn1::{Asn1Time, Asn1Type};
     use openssl::ec::{EcGroup, EcKey};
     use openssl::hash::MessageDigest;
     use openssl::nid::Nid;
     use openssl::pkey::{PKey, Private};
     use openssl::rsa::Rsa;
     use openssl::sign::Signer;
+    use openssl::x509::extension::SubjectAlternativeName;
+    use openssl::x509::{X509, X509NameBuilder, X509Req};
 
     use super::super::name;
     use super::*;
@@ -136,6 +187,60 @@ mod tests {
                 .map(|e| e.data().to_string().unwrap())
                 .collect();
             assert_eq!(names, ["Example, Inc.", "gw-1"]);
+        }
+    }
+
+    /// A certificate with this subject, and with alternative names, if there is one.
+    fn certificate(subject: &[(&str, &str)], name_too: Option<&str>) -> Certificate {
+        let [key, _] = keys();
+        let mut builder = X509::builder().unwrap();
+        let mut name = X509NameBuilder::new().unwrap();
+        for (id, value) in subject {
+            // Another kind of string than a request of our own has.
+            let kind = Asn1Type::T61STRING;
+            name.append_entry_by_text_with_type(id, value, kind)
+                .unwrap();
+        }
+        let name = name.build();
+        builder.set_version(2).unwrap();
+        builder.set_subject_name(&name).unwrap();
+        builder.set_issuer_name(&name).unwrap();
+        builder.set_pubkey(&key).unwrap();
+        let day = |n| Asn1Time::days_from_now(n).unwrap();
+        builder.set_not_before(&day(0)).unwrap();
+        builder.set_not_after(&day(9)).unwrap();
+        if let Some(name) = name_too {
+            let mut names = SubjectAlternativeName::new();
+            let names = names.dns(name).uri("urn:gw-1");
+            let names = names.build(&builder.x509v3_context(None, None));
+            builder.append_extension(names.unwrap()).unwrap();
+        }
+        builder.sign(&key, MessageDigest::sha256()).unwrap();
+        Certificate::parse(builder.build().to_der().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_renewal_has_the_names_of_the_old_certificate_to_the_last_byte() {
+        let [key, _] = keys();
+        let public = PublicKey::from_spki(key.public_key_to_der().unwrap());
+        for names in [None, Some("gw-1.example")] {
+            let old = certificate(&[("O", "x"), ("CN", "gw")], names);
+            let made: Result<Request> = Request::renewing(&old, &public, |message| {
+                let mut signer = Signer::new(MessageDigest::sha256(), &key).unwrap();
+                Ok(signer.sign_oneshot_to_vec(message).unwrap())
+            });
+            let made = made.unwrap();
+            let read = X509Req::from_pem(made.pem().unwrap().as_bytes()).unwrap();
+            assert!(read.verify(&key).unwrap());
+            assert_eq!(read.subject_name().to_der().unwrap(), old.subject_der());
+            let asked = read.extensions().map(|all| all.len()).unwrap_or_default();
+            assert_eq!(asked, usize::from(names.is_some()));
+            let der = read.to_der().unwrap();
+            if let Some(names) = old.extension(&SUBJECT_ALT_NAME) {
+                assert!(der.windows(names.len()).any(|w| w == names));
+            }
+            assert_eq!(made.renews(&old), names.is_none());
+            assert!(!request(&key, &key).unwrap().renews(&old));
         }
     }
 

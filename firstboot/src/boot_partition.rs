@@ -67,6 +67,21 @@ impl BootPartition {
         content.of_kind(ErrorKind::Settings)
     }
 
+    /// Where the certificates of an EST server's CA, and of the CA that issues, are expected.
+    pub fn est_ca_path(&self) -> PathBuf {
+        self.path("est-ca.pem")
+    }
+
+    /// Whether they are there.
+    pub fn has_est_ca(&self) -> bool {
+        self.est_ca_path().symlink_metadata().is_ok()
+    }
+
+    /// The file with them, if there is one.
+    pub fn est_ca(&self) -> Result<Option<Vec<u8>>> {
+        text::read(&self.est_ca_path(), MAX_CERTIFICATE).of_kind(ErrorKind::Settings)
+    }
+
     /// The paths of the claim certificate and its key, which every device of a fleet presents to get a certificate of
     /// its own.
     pub fn claim_paths(&self) -> [PathBuf; 2] {
@@ -80,36 +95,74 @@ impl BootPartition {
             .any(|path| path.symlink_metadata().is_ok())
     }
 
-    /// A warning about a claim pair that nothing uses: the offline method leaves it alone, and it can get certificates
-    /// for the whole fleet.
+    /// The password with which a device gets its first certificate from an EST server.
+    pub fn claim_password_path(&self) -> PathBuf {
+        self.path("claim.password")
+    }
+
+    /// Whether it is there.
+    pub fn has_claim_password(&self) -> bool {
+        self.claim_password_path().symlink_metadata().is_ok()
+    }
+
+    /// What tells whether the operator has changed anything that an EST server is asked by: size and time of the files,
+    /// not their content, as a password is among them.
+    pub fn est_state(&self) -> String {
+        let [certificate, key] = self.claim_paths();
+        let files = [
+            self.path("firstboot.json"),
+            self.est_ca_path(),
+            self.claim_password_path(),
+            certificate,
+            key,
+        ];
+        let states = files.iter().map(|path| match path.symlink_metadata() {
+            Ok(m) => format!("{}@{}.{}", m.len(), m.mtime(), m.mtime_nsec()),
+            Err(_) => "none".into(),
+        });
+        states.collect::<Vec<_>>().join(" ")
+    }
+
+    /// All files of the claim that are there: of the pair, and the password.
+    pub fn claim_files(&self) -> Vec<PathBuf> {
+        let [certificate, key] = self.claim_paths();
+        let mut files = vec![key, certificate, self.claim_password_path()];
+        files.retain(|path| path.symlink_metadata().is_ok());
+        files
+    }
+
+    /// A warning about a claim that nothing uses: the offline method leaves it alone, and it can get certificates for
+    /// the whole fleet.
     pub fn unused_claim(&self) -> Option<String> {
-        let [_, key] = self.claim_paths();
-        self.has_claim().then(|| {
+        let files = self.claim_files();
+        let names: Vec<String> = files
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        (!names.is_empty()).then(|| {
             format!(
-                "the boot partition holds a claim certificate or its key, but enrollment.method is offline: nothing \
-                 uses it, and anyone with the card can request certificates with it. Remove {} and claim.cert.pem, or \
-                 set enrollment.method to fleet-provisioning",
-                key.display()
+                "the boot partition holds the fleet's claim, but enrollment.method is offline: nothing uses it, and anyone \
+                 with the card can request certificates with it. Remove {}, or set enrollment.method to \
+                 fleet-provisioning or est",
+                names.join(" and ")
             )
         })
     }
 
-    /// Overwrites and removes the claim key and its certificate, the key first.
+    /// Overwrites and removes the claim key, the claim certificate and the password, the key first.
     pub fn remove_claim(&self) -> Result<()> {
-        let [certificate, key] = self.claim_paths();
-        files::overwrite_and_remove(&key)?;
-        Ok(files::overwrite_and_remove(&certificate)?)
+        for path in self.claim_files() {
+            files::overwrite_and_remove(&path)?;
+        }
+        Ok(())
     }
 
-    /// The claim key, if every user of the device can read it.
-    pub fn readable_claim_key(&self) -> Option<PathBuf> {
-        let [_, key] = self.claim_paths();
+    /// Whether every user of the device can read a file that lies in this folder.
+    pub fn everybody_can_read(&self, path: &Path) -> bool {
         let others_may = |path: &Path, bit| path.metadata().is_ok_and(|m| m.mode() & bit != 0);
         // The folder and its parent.
-        let mut directories = key.ancestors().skip(1).take(2);
-        let readable =
-            others_may(&key, 0o004) && directories.all(|directory| others_may(directory, 0o001));
-        readable.then_some(key)
+        let mut directories = path.ancestors().skip(1).take(2);
+        others_may(path, 0o004) && directories.all(|directory| others_may(directory, 0o001))
     }
 
     /// Where the request and its record go.

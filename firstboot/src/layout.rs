@@ -16,6 +16,11 @@ pub const PREVIOUS: &str = "/var/lib/tpm2_pkcs11.previous";
 pub const ORPHAN_SUFFIX: &str = ".orphan-";
 /// The Name of a storage key at 0x81000001 that was found to have an authorization value.
 pub const ROOT_KEY_WITH_AUTH: &str = "/var/lib/firstboot/root-key-with-auth";
+/// The fleet's claim certificate and its key, kept for renewals by fleet provisioning.
+pub const KEPT_CLAIM: [&str; 2] = [
+    "/var/lib/firstboot/claim.cert.pem",
+    "/var/lib/firstboot/claim.key.pem",
+];
 /// The folder on the FAT partition through which operator and device exchange files.
 pub const BOOT: &str = "/boot/firstboot";
 /// The image's default settings.

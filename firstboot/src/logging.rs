@@ -50,8 +50,11 @@ struct StandardError {
 
 impl Log for StandardError {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // Its errors are reported again, in words for the operator.
-        !metadata.target().starts_with("tss_esapi")
+        // The first one's errors are reported again, in words for the operator. The other's traces contain passwords.
+        let kept_quiet = ["tss_esapi", "ureq_proto"];
+        !kept_quiet
+            .iter()
+            .any(|target| metadata.target().starts_with(target))
     }
 
     fn log(&self, record: &Record<'_>) {

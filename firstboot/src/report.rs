@@ -5,19 +5,20 @@
 
 use std::path::Path;
 
+use firstboot_formats::clock::{Clock, rfc3339};
 use firstboot_formats::encoding::to_hex;
 use firstboot_formats::output;
 use firstboot_formats::thing_name::next_name;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::enrollment::{Offer, Refusal};
+use crate::enrollment::{Offer, Refusal, est};
 use crate::error::Result;
 use crate::greengrass;
 use crate::identity::Trial;
 use crate::layout::{IDENTITY, Layout};
 use crate::provision::{self, Complete, Context, IdentityState, Next, Places, State, Step, Survey};
-use crate::settings::Settings;
+use crate::settings::{Method, Settings};
 use crate::tpm::Tpm;
 
 /// The version of `firstboot status --json` and `status.json`. Changed names make a new version; additional names do
@@ -209,6 +210,13 @@ fn describe(context: &Context, survey: &Survey) -> Value {
 fn enrollment(places: &Places, settings: &Settings) -> Value {
     let wanted = &settings.enrollment;
     let mut report = json!({ "method": wanted.method });
+    if wanted.method == Method::Est {
+        report["server"] = json!(wanted.est.server);
+        let note = places.identity.est_note().unwrap_or_default();
+        if let Some(again) = est::again_after(settings, &places.boot, &note, Clock::read().now) {
+            report["retry_after"] = json!(rfc3339(again));
+        }
+    }
     if wanted.is_fleet() {
         report["template_name"] = json!(wanted.template_name);
         report["ownership_token"] = json!(if places.identity.has_ownership() {
@@ -223,7 +231,9 @@ fn enrollment(places: &Places, settings: &Settings) -> Value {
             }
             report["certificate_id"] = json!(registration.certificate_id);
         }
-        report["claim_on_boot_partition"] = json!(places.boot.has_claim());
+    }
+    if wanted.is_by_network() {
+        report["claim_on_boot_partition"] = json!(!places.boot.claim_files().is_empty());
     }
     report
 }

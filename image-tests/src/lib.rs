@@ -6,7 +6,7 @@
 //! | 4 | [`faults`]: power cuts, storage faults, write logs, the network |
 //! | 3 | [`device`]: what is tested: a device's file tree, a machine that boots, the provisioning station |
 //! | 2 | [`clients`]: the programs that use a device's identity |
-//! | 1 | [`doubles`]: a software TPM, AWS IoT Core, certificate authorities, a TLS server |
+//! | 1 | [`doubles`]: a software TPM, AWS IoT Core, certificate authorities, an EST server, a TLS server |
 //! | ground | [`process`], [`ports`], `directory` |
 
 pub mod clients;

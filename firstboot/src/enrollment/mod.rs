@@ -1,6 +1,9 @@
 //! From the request to the certificate. One file per method; each answers with an [`Offer`].
 
+pub mod claim;
+pub mod est;
 pub mod fleet;
+pub mod network;
 pub mod offline;
 
 use std::fmt;
@@ -49,10 +52,19 @@ pub enum Offer {
     CanCreate,
     /// AWS IoT Core can be asked to register the thing with the certificate that is kept.
     CanRegister,
+    /// An EST server can be asked for a certificate.
+    CanRequest,
     /// A certificate that may be accepted, and what the operator should know about it.
     Certificate(Box<Chain>, Option<String>),
     /// A certificate that only this TPM can open.
     Reply(Box<WrappedReply>),
     /// A certificate that may not be accepted, and why.
     Refused(Refusal),
+}
+
+impl Offer {
+    /// Whether there is something to request over the network.
+    pub fn is_by_request(&self) -> bool {
+        matches!(self, Self::CanCreate | Self::CanRegister | Self::CanRequest)
+    }
 }

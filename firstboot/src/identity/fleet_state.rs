@@ -70,6 +70,17 @@ impl Identity {
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
     }
 
+    /// Whether the certificate that waits for its registration has been registered meanwhile.
+    pub fn owns_what_is_registered(&self) -> bool {
+        let chain = |pem: &str| Chain::stored(pem.as_bytes());
+        let owned = self.ownership().ok().flatten();
+        let owned = owned.and_then(|owned| chain(&owned.certificate_pem));
+        let registration = self.registration().ok().flatten();
+        owned
+            .zip(registration)
+            .is_some_and(|(owned, registration)| registration.is_of(&owned))
+    }
+
     /// Keeps a certificate and the proof that it is ours, for root alone.
     pub fn keep_ownership(&self, ownership: &Ownership) -> Result<()> {
         let text = serde_json::to_vec(ownership).map(Zeroizing::new);

@@ -9,6 +9,7 @@
 //! | `certificate.pem` | the accepted certificate and its chain; the token is made to hold it where Greengrass reads it there |
 //! | `ownership.json` | fleet provisioning: an issued certificate and its ownership token, for root alone |
 //! | `registration.json` | fleet provisioning: the thing's name as the template made it, and the certificate |
+//! | `est.json` | EST: what was asked for last, what came, and when it may be asked for again |
 //! | `opened.json` | which wrapped reply the certificate came in, and which held a lesser one: saves opening them at each boot |
 //! | `asked.json` | when a new certificate was asked for, in place of which |
 //! | `configured` | which edition and thing Greengrass was configured for |
@@ -24,6 +25,7 @@ mod certificate;
 mod configured;
 mod contents;
 mod countersign;
+mod est_state;
 mod fleet_state;
 mod make;
 mod next;
@@ -47,6 +49,7 @@ use crate::token::{DATABASE, Library, OpenKey, Store, StoredKey};
 pub use asked::Asked;
 pub use certificate::Verified;
 pub use contents::Contents;
+pub use est_state::{EstAnswer, EstNote};
 pub use fleet_state::{Ownership, Registration};
 pub use make::{Pins, Plan};
 pub use opened_replies::{OpenedReplies, Superseded};
@@ -62,6 +65,7 @@ const CERTIFICATE: &str = "certificate.pem";
 const VERIFIED: &str = "verified.json";
 const OWNERSHIP: &str = "ownership.json";
 const REGISTRATION: &str = "registration.json";
+const EST: &str = "est.json";
 const OPENED: &str = "opened.json";
 const CONFIGURED: &str = "configured";
 const ASKED: &str = "asked.json";
@@ -178,6 +182,7 @@ impl Identity {
             CERTIFICATE,
             VERIFIED,
             REGISTRATION,
+            EST,
             OPENED,
             CONFIGURED,
             ASKED,

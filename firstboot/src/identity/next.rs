@@ -76,6 +76,12 @@ impl Identity {
                 self.write(name, &content)?;
             }
         }
+        // The thing's name is not a setting where AWS IoT Core has registered it.
+        if self.registration()?.is_none()
+            && let Some(registration) = other.registration()?
+        {
+            self.keep_registration(&registration)?;
+        }
         match now {
             Some(now) => self.note_taken_up(now)?,
             None => files::remove(&self.directory.join(TAKEN_UP))?,

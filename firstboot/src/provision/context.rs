@@ -66,7 +66,7 @@ pub struct Memory {
     pub leaves_trials: bool,
     /// Why a renewal could not go on: what is in service is none the worse for it, and this process leaves it at that.
     pub renewal_stays: Option<String>,
-    /// Why the claim pair could not be removed from the boot partition.
+    /// Why the claim could not be removed from the boot partition.
     pub claim_stays: Option<String>,
 }
 

@@ -28,7 +28,7 @@ pub struct Inputs {
 impl Inputs {
     pub(super) fn read(layout: &Layout, boot: &BootPartition) -> Result<Self> {
         let mut settings = Settings::read(layout)?;
-        if !settings.enrollment.is_fleet() {
+        if !settings.enrollment.is_by_network() {
             settings.remarks.extend(boot.unused_claim());
         }
         let root_ca = root_ca(layout, boot)?;

@@ -7,7 +7,7 @@
 //! | `survey` | what is there |
 //! | `next` | which step is due: a pure function |
 //! | `step`, `state` | the steps, and the states in which they are due |
-//! | `make_identity`, `root_key`, `request`, `register`, `open_reply`, `configure` | the steps that take more than a line |
+//! | `make_identity`, `root_key`, `request`, `est`, `register`, `open_reply`, `configure` | the steps that take more than a line |
 //! | `renewal` | a new certificate for a device in service, perhaps with a new key |
 //! | `offer` | what enrollment offers |
 //! | `names` | which name the thing has |
@@ -15,6 +15,7 @@
 
 mod configure;
 mod context;
+mod est;
 mod inputs;
 mod make_identity;
 mod names;
@@ -34,6 +35,7 @@ mod walks;
 
 use log::{info, warn};
 
+use crate::enrollment::claim;
 use crate::error::{Error, ErrorKind, Result};
 use crate::{greengrass, progress, tpm};
 
@@ -132,13 +134,13 @@ pub fn run(context: &mut Context, goal: Goal) -> Outcome {
         Ok((step, survey)) => (Ok(step), Some(survey)),
         Err(e) => (Err(e), None),
     };
-    let is_fleet = context
+    let is_by_network = context
         .wanted()
-        .is_ok_and(|settings| settings.enrollment.is_fleet());
+        .is_ok_and(|settings| settings.enrollment.is_by_network());
     let (state, message) = match &last {
         Ok(step) => (step.state(), step.describe()),
-        // The request to AWS IoT Core failed.
-        Err(e) if e.kind == ErrorKind::Waiting && is_fleet => {
+        // The request to the server failed.
+        Err(e) if e.kind == ErrorKind::Waiting && is_by_network => {
             (State::AwaitingCertificate, e.to_string())
         }
         Err(e) => (State::Error, e.to_string()),
@@ -290,6 +292,7 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
             let request = identity.request_files()?;
             request::publish(context, in_service, &request)
         }
+        Step::RequestCertificate => est::request_certificate(context, record()?),
         Step::CreateCertificate => register::create_certificate(context, record()?),
         Step::RegisterThing => register::register_thing(context, record()?),
         Step::ForgetOwnership => identity.forget_ownership(),
@@ -327,7 +330,8 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
         Step::WriteConfiguration(chain) => configure::write(context, chain),
         Step::RemoveClaim => {
             // A card that cannot be written is no reason to stop.
-            context.memory.claim_stays = boot.remove_claim().err().map(|e| e.to_string());
+            let put_away = claim::put_away(context.settings()?, boot, layout);
+            context.memory.claim_stays = put_away.err().map(|e| e.to_string());
             Ok(())
         }
     }

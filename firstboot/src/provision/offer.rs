@@ -7,7 +7,7 @@ use firstboot_formats::x509::Chain;
 
 use super::context::Places;
 use crate::enrollment::offline::{self, Wanted};
-use crate::enrollment::{Offer, fleet};
+use crate::enrollment::{Offer, est, fleet};
 use crate::error::Result;
 use crate::identity::{Identity, OpenedReplies};
 use crate::settings::{Method, Settings};
@@ -19,16 +19,68 @@ pub(super) fn offer(
     key: &PublicKey,
     record: &Record,
     accepted: Option<&Chain>,
+    is_due: bool,
 ) -> Result<Offer> {
     let Places { identity, boot, .. } = places;
+    let name = &settings.thing_name;
     Ok(match (settings.enrollment.method, accepted) {
-        (Method::Offline, _) => {
-            let name = &settings.thing_name;
-            offline(settings, places, identity, name, key, record, accepted)?
+        (Method::Offline, _) => offline(settings, places, identity, name, key, record, accepted)?,
+        (_, Some(present)) if settings.renew.is_some() => {
+            let card = offline(settings, places, identity, name, key, record, accepted)?;
+            if is_due {
+                successor(settings, places, identity, key, accepted, present, card)
+            } else {
+                card
+            }
         }
         (Method::FleetProvisioning, None) => fleet::offer(settings, boot, identity, key),
-        (Method::FleetProvisioning, Some(_)) => Offer::Pending("a newer certificate".into()),
+        (Method::Est, None) => {
+            let wanted = est::Wanted {
+                key,
+                thing_name: &settings.thing_name,
+                csr_sha256: &record.csr_sha256,
+                renews: None,
+            };
+            est::offer(settings, boot, identity, &wanted)
+        }
+        (Method::FleetProvisioning | Method::Est, Some(_)) => {
+            Offer::Pending("a newer certificate".into())
+        }
     })
+}
+
+/// What there is for a key in place of the certificate in service, which is due for renewal: what an operator has put
+/// onto the boot partition, or else what the network has given, or can be asked for.
+pub(super) fn successor(
+    settings: &Settings,
+    places: &Places,
+    identity: &Identity,
+    key: &PublicKey,
+    accepted: Option<&Chain>,
+    present: &Chain,
+    card: Offer,
+) -> Offer {
+    if matches!(card, Offer::Certificate(..) | Offer::Reply(_)) {
+        return card;
+    }
+    let network = match settings.enrollment.method {
+        Method::Offline => return card,
+        Method::FleetProvisioning => fleet::successor(settings, identity, key, present),
+        Method::Est => {
+            let wanted = est::Wanted {
+                key,
+                thing_name: &settings.thing_name,
+                csr_sha256: "",
+                renews: Some(present),
+            };
+            est::offer(settings, &places.boot, identity, &wanted)
+        }
+    };
+    match network {
+        Offer::Certificate(chain, _) if accepted == Some(&chain) => card,
+        Offer::Pending(_) => card,
+        network => network,
+    }
 }
 
 /// What the boot partition has for an identity, under this name.

@@ -127,11 +127,13 @@ fn is_active(context: &Context, chain: &Chain, record: &Record) -> Result<bool> 
     let Inputs {
         settings, root_ca, ..
     } = context.inputs()?;
-    fleet::is_active(settings, root_ca, chain, key, record.key)
+    // Greengrass, whose client ID this is, does not run before there is a certificate.
+    let client_id = &settings.thing_name;
+    fleet::is_active(settings, root_ca, client_id, chain, (key, record.key))
 }
 
 /// The kept certificate, if it is whole and for our key.
-fn kept(identity: &Identity) -> Result<Option<(Ownership, Chain)>> {
+pub(super) fn kept(identity: &Identity) -> Result<Option<(Ownership, Chain)>> {
     let [request, _] = identity.request_files()?;
     let key = Request::parse(&request)?.public_key()?;
     Ok(identity.ownership()?.and_then(|ownership| {
@@ -154,7 +156,10 @@ fn session(context: &mut Context) -> Result<Session> {
 }
 
 /// The template's parameters, with what is only known now.
-fn template_parameters(settings: &Settings, record: &Record) -> Result<BTreeMap<String, String>> {
+pub(super) fn template_parameters(
+    settings: &Settings,
+    record: &Record,
+) -> Result<BTreeMap<String, String>> {
     let evidence = record.evidence.clone().ok_or_else(|| {
         Error::other(
             "the request's record has no evidence about the TPM: run `firstboot provision` to write it again",

@@ -4,6 +4,7 @@ use log::info;
 
 use super::context::Places;
 use super::request;
+use crate::enrollment::claim;
 use crate::error::{Error, Result};
 use crate::greengrass;
 use crate::identity::Contents;
@@ -57,6 +58,7 @@ pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
             if keep_pin { "kept" } else { "destroyed" }
         );
     }
+    claim::forget(layout)?;
     for edition in Edition::ALL {
         if greengrass::is_ours(layout, edition) {
             greengrass::remove(layout, edition)?;

@@ -47,6 +47,8 @@ pub enum Step {
     RenewRequest,
     /// Publish the request on the boot partition.
     PublishRequest,
+    /// Have an EST server issue a certificate, and accept it.
+    RequestCertificate,
     /// Have AWS IoT Core create a certificate, and keep it with its ownership token.
     CreateCertificate,
     /// Have AWS IoT Core register the thing with the kept certificate.
@@ -63,7 +65,7 @@ pub enum Step {
     WriteConfiguration(Box<Chain>),
     /// A step of a renewal.
     Renewal(RenewalStep),
-    /// Remove the fleet's claim certificate and key from the boot partition.
+    /// Remove the fleet's claim from the boot partition.
     RemoveClaim,
     /// Nothing left to do; perhaps with something that the operator should know.
     Done(Option<String>),
@@ -74,7 +76,8 @@ impl Step {
     pub(super) fn is_enrollment(&self) -> bool {
         match self {
             Self::Wait(state, _) => *state == State::AwaitingCertificate,
-            Self::CreateCertificate
+            Self::RequestCertificate
+            | Self::CreateCertificate
             | Self::RegisterThing
             | Self::ForgetOwnership
             | Self::OpenReply(_)
@@ -92,7 +95,11 @@ impl Step {
     pub(super) fn is_renewal(&self) -> bool {
         match self {
             Self::Renewal(step) => step.is_beside_greengrass(),
-            Self::RemoveStaging | Self::OpenReply(_) | Self::Accept(..) => true,
+            Self::RemoveStaging
+            | Self::ForgetOwnership
+            | Self::OpenReply(_)
+            | Self::Accept(..)
+            | Self::RemoveClaim => true,
             _ => false,
         }
     }
@@ -142,6 +149,7 @@ impl Step {
             Self::SetAccess
             | Self::RenewRequest
             | Self::PublishRequest
+            | Self::RequestCertificate
             | Self::CreateCertificate
             | Self::RegisterThing
             | Self::ForgetOwnership
@@ -174,6 +182,7 @@ impl Step {
             Self::SetAccess => "fixing the identity's owner and permissions".into(),
             Self::RenewRequest => "signing a new request with the same key".into(),
             Self::PublishRequest => "publishing the request on the boot partition".into(),
+            Self::RequestCertificate => "requesting a certificate from the EST server".into(),
             Self::CreateCertificate => "requesting a certificate from AWS IoT Core".into(),
             Self::RegisterThing => "registering the thing with AWS IoT Core".into(),
             Self::ForgetOwnership => "removing the used ownership token".into(),
@@ -182,7 +191,7 @@ impl Step {
             Self::FillToken(_) => "storing the certificate in the token".into(),
             Self::WriteConfiguration(_) => "writing Greengrass's configuration".into(),
             Self::Renewal(step) => step.describe(),
-            Self::RemoveClaim => "removing the fleet's claim pair from the boot partition".into(),
+            Self::RemoveClaim => "removing the fleet's claim from the boot partition".into(),
             Self::Done(None) => "nothing left to do".into(),
             Self::Done(Some(remark)) => format!("nothing left to do, but: {remark}"),
         }

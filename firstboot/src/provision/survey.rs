@@ -15,7 +15,7 @@ use super::{
     Next, Previous, Probation, Renewal, configure, names, offer, renewal, request, root_key,
 };
 use crate::durability;
-use crate::enrollment::Offer;
+use crate::enrollment::{Offer, claim};
 use crate::error::{ErrorKind, Result};
 use crate::greengrass;
 use crate::identity::{Contents, Identity, Trial};
@@ -106,7 +106,7 @@ pub struct Complete {
     pub is_for_another_name: Option<String>,
     /// The configuration is what it should be; if that is unknown, some edition's is complete.
     pub configuration_is_written: bool,
-    /// The fleet's claim certificate or its key is on the boot partition, and no longer needed.
+    /// The fleet's claim, or a part of it, is on the boot partition, and no longer needed.
     pub claim_is_spent: bool,
 }
 
@@ -309,7 +309,8 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
     let previous = certificate.map_or_else(Previous::default, |chain| {
         renewal::previous(settings, places, chain)
     });
-    let offer = offer::offer(settings, places, &key, record, certificate)?;
+    let is_due = standing.renewal.due.is_some();
+    let offer = offer::offer(settings, places, &key, record, certificate, is_due)?;
     let slot = verified.map(|verified| verified.slot);
     let configuration_is_written = match certificate {
         Some(chain) if token_is_ready => configure::is_written(inputs, places, chain, slot)?,
@@ -326,20 +327,27 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         },
         offer,
         ownership_is_spent: identity.has_ownership()
-            && (certificate.is_some() || is_registered(identity, &key)),
+            && match certificate {
+                None => is_registered(identity, &key),
+                // Kept for the renewal that is due, and not used yet.
+                Some(_) => {
+                    !(is_due && settings.enrollment.is_fleet())
+                        || identity.owns_what_is_registered()
+                }
+            },
         is_for_another_name: certificate
             .map(|chain| names::outdated(settings, identity, chain))
             .transpose()?
             .flatten(),
         configuration_is_written,
         next: match certificate {
-            Some(_) => renewal::next_identity(settings, places),
+            Some(chain) => renewal::next_identity(settings, places, chain),
             None => Next::Absent,
         },
         probation: certificate
             .and_then(|chain| renewal::probation(settings, places, chain, previous)),
         previous,
-        claim_is_spent: certificate.is_some() && settings.enrollment.is_fleet() && boot.has_claim(),
+        claim_is_spent: certificate.is_some() && claim::is_spent(settings, boot, layout),
         ..standing
     })))
 }

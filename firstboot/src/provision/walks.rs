@@ -77,19 +77,20 @@ fn identity(bits: &mut Bits) -> Scene {
         i.claim_is_spent = bits.one();
         i.renewal.due = bits.one().then(|| "due".into());
         i.renewal.is_asked_for = bits.one();
-        i.offer = match bits.below(6) {
+        i.offer = match bits.below(7) {
             0 => Offer::Pending("a certificate".into()),
             1 => Offer::CanCreate,
             2 => Offer::CanRegister,
             3 => Offer::Certificate(Box::new(chain()), None),
             4 => Offer::Reply(wrapped()),
+            5 => Offer::CanRequest,
             _ => Offer::Refused(refusal()),
         };
     });
     scene
 }
 
-const IDENTITIES: u32 = 6 << 13;
+const IDENTITIES: u32 = 7 << 13;
 
 /// Adds any TPM to the survey, and what is found out about it.
 fn tpm(bits: &mut Bits, scene: &mut Scene, world: &mut World) {
@@ -253,6 +254,12 @@ fn renewal_goes_on(step: &RenewalStep, i: &mut Complete) {
         (RenewalStep::Ask(_), _) => {
             (i.renewal.is_asked_for, i.request_is_published) = (true, true);
         }
+        (RenewalStep::Request(_), _) => {
+            (i.offer, i.offer_trial) = (Offer::Certificate(Box::new(chain()), None), None);
+        }
+        (RenewalStep::RequestForNext(_), Next::Candidate(next)) => {
+            next.offer = Offer::Certificate(Box::new(chain()), None);
+        }
         (RenewalStep::AcceptUntried(..), _) => accepted(i),
         (RenewalStep::TakeBackCertificate(_), _) => {
             i.probation = None;
@@ -314,6 +321,10 @@ fn enrollment(step: &Step, identity: &mut Complete, world: &World) {
         Step::RegisterThing if world.refuses => identity.offer = Offer::CanCreate,
         Step::RegisterThing => identity.offer = Offer::Certificate(Box::new(chain()), None),
         Step::ForgetOwnership => identity.ownership_is_spent = false,
+        Step::RequestCertificate if world.refuses => identity.offer = Offer::Refused(refusal()),
+        Step::RequestCertificate => {
+            identity.offer = Offer::Certificate(Box::new(chain()), None);
+        }
         Step::OpenReply(_) | Step::Accept(..) => accepted(identity),
         Step::FillToken(_) => identity.token_is_ready = true,
         Step::WriteConfiguration(_) => identity.configuration_is_written = true,
@@ -343,9 +354,8 @@ fn walk(wanted: Result<&Settings, &Error>, mut scene: Scene, world: World) -> St
         taken.push(step);
         assert!(taken.len() <= MOST_STEPS, "{start:?}: {taken:?}");
     }
-    let asked = taken
-        .iter()
-        .filter(|step| **step == Step::CreateCertificate);
+    let asks = |step: &&Step| matches!(step, Step::RequestCertificate | Step::CreateCertificate);
+    let asked = taken.iter().filter(asks);
     let asked = asked.count();
     assert!(
         asked <= 1,
@@ -437,6 +447,7 @@ fn useless() -> Vec<Option<Step>> {
         Some(Step::SetAccess),
         Some(Step::RenewRequest),
         Some(Step::PublishRequest),
+        Some(Step::RequestCertificate),
         Some(Step::CreateCertificate),
         Some(Step::RegisterThing),
         Some(Step::ForgetOwnership),
@@ -453,6 +464,8 @@ fn useless_of_renewals() -> Vec<Option<Step>> {
     let certificate = chain();
     let steps = [
         RenewalStep::Ask(chain()),
+        RenewalStep::Request(chain()),
+        RenewalStep::RequestForNext(chain()),
         RenewalStep::Try(Tried::Offered, chain()),
         RenewalStep::Try(Tried::Next, chain()),
         RenewalStep::Try(Tried::InService, chain()),
@@ -496,10 +509,7 @@ fn walks_from_every_identity_end_well() {
         let mut refusals = vec![false];
         let asks = |i: &Complete| {
             let offer = &i.offer;
-            matches!(
-                offer,
-                Offer::CanCreate | Offer::CanRegister | Offer::Reply(_)
-            )
+            offer.is_by_request() || matches!(offer, Offer::Reply(_))
         };
         if matches!(&scene.survey.identity, IdentityState::Complete(i) if asks(i)) {
             refusals.push(true);
@@ -633,10 +643,11 @@ fn renewal(bits: &mut Bits) -> Scene {
 }
 
 fn offer(bits: &mut Bits) -> Offer {
-    match bits.below(4) {
+    match bits.below(5) {
         0 => Offer::Pending("a certificate".into()),
         1 => Offer::Certificate(Box::new(chain()), None),
         2 => Offer::Reply(wrapped()),
+        3 => Offer::CanRequest,
         _ => Offer::Refused(refusal()),
     }
 }
@@ -651,6 +662,6 @@ fn trial(bits: &mut Bits) -> Option<Trial> {
     ][bits.below(5) as usize]
 }
 
-const RENEWALS: u32 = (5 * 3 * 4 * 5 * 4 * 5 * 5) << 11;
+const RENEWALS: u32 = (5 * 3 * 5 * 5 * 5 * 5 * 5) << 11;
 /// A prime that divides none of the counts: any few of the choices come in all combinations.
 const STRIDE: usize = 20_011;

@@ -26,9 +26,6 @@ impl Settings {
             ));
         }
         self.enrollment.check(&self.thing_name, layout)?;
-        if let Some(renew) = self.renew {
-            renew.check(&self.enrollment)?;
-        }
         self.subject.check()?;
         self.remarks.extend(self.greengrass.check()?);
         Ok(())

@@ -1,4 +1,4 @@
-//! How the device gets its certificate: offline, or by AWS IoT fleet provisioning.
+//! How the device gets its certificate: offline, by AWS IoT fleet provisioning, or from an EST server.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::check::board_value;
-use super::expand;
+use super::{Est, expand};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 
@@ -43,9 +43,11 @@ pub struct Enrollment {
     /// The template's parameters. `${serial}`, `${machine_id}` and `${thing_name}` are already replaced; `${tpm}`,
     /// `${key_sha256}`, `${key_public}`, `${ek_sha256}` and `${ek_certificate}` are replaced when they are sent.
     pub template_parameters: BTreeMap<String, String>,
+    /// The EST server.
+    pub est: Est,
     /// The port of the IoT data endpoint: 8883, or 443 with ALPN.
     pub port: u16,
-    /// Each try to reach AWS IoT Core waits a random time of up to this many seconds, so that devices
+    /// Each try to reach the server waits a random time of up to this many seconds, so that devices
     /// that are powered on together do not arrive together.
     pub spread_seconds: u64,
     /// `http://host:port` of a proxy that supports CONNECT (RFC 9110 §9.3.6); empty for none.
@@ -61,6 +63,7 @@ impl Default for Enrollment {
             issuers: Vec::new(),
             template_name: String::new(),
             template_parameters: BTreeMap::new(),
+            est: Est::default(),
             // AWS IoT Core developer guide, "Device communication protocols": MQTT with X.509.
             port: 8883,
             // AWS lets an account register 10 things in a second (AWS IoT Core quotas, fleet provisioning,
@@ -82,12 +85,19 @@ pub enum Method {
     Offline,
     /// AWS IoT Core issues it over the network, to a device with the fleet's claim certificate.
     FleetProvisioning,
+    /// An EST server issues it over the network (RFC 7030).
+    Est,
 }
 
 impl Enrollment {
     /// Whether the method is fleet provisioning.
     pub fn is_fleet(&self) -> bool {
         self.method == Method::FleetProvisioning
+    }
+
+    /// Whether the certificate comes over the network, to who has the fleet's claim.
+    pub fn is_by_network(&self) -> bool {
+        self.method != Method::Offline
     }
 
     /// The clock, as far as the operator lets it be believed.
@@ -101,7 +111,6 @@ impl Enrollment {
 
     /// Replaces what is known already and refuses what cannot work.
     pub(super) fn check(&mut self, thing_name: &str, layout: &Layout) -> Result<()> {
-        let wrong = |what: String| Err(Error::settings(format!("enrollment.{what}")));
         if self.port == 0 {
             return wrong("port: 0 is not valid; AWS IoT uses 8883 and 443".into());
         }
@@ -111,9 +120,22 @@ impl Enrollment {
                 self.http_proxy
             ));
         }
-        if !self.is_fleet() {
-            return Ok(());
+        if self.is_by_network() && self.spread_seconds > MAX_SPREAD {
+            return wrong(format!(
+                "spread_seconds: {} is more than a day ({MAX_SPREAD})",
+                self.spread_seconds
+            ));
         }
+        match self.method {
+            Method::Offline => Ok(()),
+            Method::FleetProvisioning => self.check_fleet(thing_name, layout),
+            Method::Est => self.est.check(|placeholder, path| {
+                placeholder_value(placeholder, thing_name, path, layout)
+            }),
+        }
+    }
+
+    fn check_fleet(&mut self, thing_name: &str, layout: &Layout) -> Result<()> {
         let name = &self.template_name;
         if name.is_empty() {
             return wrong("template_name is missing: fleet provisioning needs a template".into());
@@ -125,16 +147,11 @@ impl Enrollment {
                  and '-'"
             ));
         }
-        if self.spread_seconds > MAX_SPREAD {
-            return wrong(format!(
-                "spread_seconds: {} is more than a day ({MAX_SPREAD})",
-                self.spread_seconds
-            ));
-        }
         for (key, value) in &mut self.template_parameters {
             let path = format!("enrollment.template_parameters.{key}");
-            *value = expand(value, &path, |placeholder| {
-                placeholder_value(placeholder, thing_name, &path, layout)
+            *value = expand(value, &path, |placeholder| match later(placeholder) {
+                None => placeholder_value(placeholder, thing_name, &path, layout),
+                known_later => Ok(known_later),
             })?;
             check_parameter(key, value)?;
         }
@@ -179,6 +196,11 @@ fn fingerprints<'de, D: Deserializer<'de>>(
     texts.iter().map(read).collect()
 }
 
+/// A mistake in this section.
+fn wrong(what: String) -> Result<()> {
+    Err(Error::settings(format!("enrollment.{what}")))
+}
+
 fn placeholder_value(
     name: &str,
     thing_name: &str,
@@ -187,9 +209,13 @@ fn placeholder_value(
 ) -> Result<Option<String>> {
     match name {
         "thing_name" => Ok(Some(thing_name.to_owned())),
-        later if LATER.contains(&later) => Ok(Some(format!("${{{later}}}"))),
         board => board_value(board, path, layout),
     }
+}
+
+/// A placeholder that is replaced when the parameters are sent: it stays.
+fn later(name: &str) -> Option<String> {
+    LATER.contains(&name).then(|| format!("${{{name}}}"))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 pub mod aws;
 mod check;
 mod enrollment;
+mod est;
 mod greengrass;
 mod placeholders;
 mod read;
@@ -17,6 +18,7 @@ use firstboot_formats::public_key::KeyType;
 use serde::{Deserialize, Serialize};
 
 pub use enrollment::{Enrollment, Method, check_parameter};
+pub use est::Est;
 pub use placeholders::expand;
 pub use renew::{At, Renew, RenewedKey};
 

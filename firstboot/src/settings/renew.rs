@@ -5,8 +5,7 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::{Enrollment, Settings};
-use crate::error::{Error, Result};
+use super::Settings;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The largest part of a share: with the longest lifetime that a certificate can have (the year 9999), in seconds, the
@@ -43,19 +42,6 @@ pub enum At {
     Share(u32, u32),
     /// This long before its end.
     Before(Duration),
-}
-
-impl Renew {
-    /// Refuses what cannot work.
-    pub(super) fn check(&self, enrollment: &Enrollment) -> Result<()> {
-        if enrollment.is_fleet() {
-            return Err(Error::settings(
-                "renew: fleet provisioning gives a device one certificate. Remove this setting, or set it to null over the \
-                 image's",
-            ));
-        }
-        Ok(())
-    }
 }
 
 impl Settings {

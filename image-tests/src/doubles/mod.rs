@@ -1,8 +1,9 @@
-//! Doubles of what a device has or meets: its TPM, its clock, AWS IoT Core, certificate authorities, a CMP server, a TLS server;
-//! and requests that no device made.
+//! Doubles of what a device has or meets: its TPM, its clock, AWS IoT Core, certificate authorities, a CMP server, an EST
+//! server, a TLS server; and requests that no device made.
 
 pub mod clock;
 pub mod cmp;
+pub mod est;
 pub mod forged_request;
 pub mod iot_core;
 pub mod pki;

@@ -16,7 +16,7 @@ use openssl::ssl::{
 };
 use openssl::x509::{X509, X509Name};
 
-use super::pki::Authority;
+use super::pki::{Authority, Pair};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
@@ -173,16 +173,26 @@ impl Drop for TlsServer {
 
 /// Requires a client certificate that chains to the authority.
 fn context(authority: &Authority, version: Version) -> Result<SslAcceptor> {
-    let own = authority.server()?;
+    let must = SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT;
+    acceptor(&authority.server()?, authority, version, must)
+}
+
+/// A server with this certificate. Clients' certificates have to chain to the authority.
+pub(super) fn acceptor(
+    own: &Pair,
+    authority: &Authority,
+    version: Version,
+    verify: SslVerifyMode,
+) -> Result<SslAcceptor> {
     let root = authority.certificate_path();
     let mut tls = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
     tls.set_min_proto_version(Some(version.protocol()))?;
     tls.set_max_proto_version(Some(version.protocol()))?;
-    tls.set_certificate_file(own.certificate, SslFiletype::PEM)?;
-    tls.set_private_key_file(own.key, SslFiletype::PEM)?;
+    tls.set_certificate_file(&own.certificate, SslFiletype::PEM)?;
+    tls.set_private_key_file(&own.key, SslFiletype::PEM)?;
     tls.set_ca_file(&root)?;
     tls.set_client_ca_list(X509Name::load_client_ca_file(&root)?);
-    tls.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+    tls.set_verify(verify);
     tls.set_session_id_context(b"tls-server")?;
     Ok(tls.build())
 }

@@ -174,11 +174,7 @@ fn a_read_only_card_keeps_the_claim_and_is_reported() -> Result<()> {
             mount(&["-o", "remount,bind,ro"])?;
             for _ in 0..2 {
                 let outcome = enrolling.enroll()?;
-                assert_ends(
-                    &outcome,
-                    exit::DONE,
-                    "claim pair is still on the boot partition",
-                );
+                assert_ends(&outcome, exit::DONE, "claim is still on the boot partition");
                 assert_eq!(enrolling.configured_thing()?, enrolling.thing);
                 assert!(enrolling.device.exists(KEY));
             }

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 
 use anyhow::Result;
 use firstboot::boot_partition::BootPartition;
-use firstboot::enrollment::fleet::{Created, Registered, Rejection, claim, mqtt};
+use firstboot::enrollment::claim;
+use firstboot::enrollment::fleet::{Created, Registered, Rejection, mqtt};
 use firstboot::error::{Error, ErrorKind};
 use firstboot::identity::Identity;
 use firstboot::layout::IDENTITY;

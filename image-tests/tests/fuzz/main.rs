@@ -6,6 +6,7 @@
 mod certificates;
 mod configuration;
 mod documents;
+mod est;
 mod fleet;
 mod identity;
 mod names;

@@ -3,6 +3,7 @@
 mod authority;
 mod clients;
 mod device;
+mod est;
 mod iot_core;
 mod software_tpm;
 mod token;

@@ -6,14 +6,14 @@
 use std::io;
 
 use mqtt_proto::v3::ConnectReturnCode;
-use rustls::{AlertDescription, CertificateError, Error as TlsError, OtherError};
+use rustls::AlertDescription;
 use serde::Deserialize;
 
-use super::server::UnknownRoot;
-use crate::error::{Error, ErrorKind};
-
-/// Maximum length of an error message from elsewhere, in characters.
-const MAX_QUOTED: usize = 300;
+use super::mqtt::Failure;
+use crate::enrollment::network::{
+    Distrust, TlsTrouble, is_closing, is_timeout, tls, truncate, waiting,
+};
+use crate::error::Error;
 
 /// The answer of a refused request (AWS IoT Core developer guide, "Device provisioning MQTT API": the
 /// payload of `…/rejected`).
@@ -42,6 +42,26 @@ impl Rejection {
         self.error_code == "InvalidCertificateOwnershipToken"
     }
 
+    /// Whether the same request may be accepted later: too many requests, somebody else's change, a problem at AWS.
+    fn is_for_now(&self) -> bool {
+        self.is_about_too_many() || matches!(self.status_code, 409 | 500..)
+    }
+
+    fn is_about_too_many(&self) -> bool {
+        let code = self.error_code.to_ascii_lowercase();
+        self.status_code == 429 || code.contains("throttl") || code.contains("limitexceeded")
+    }
+
+    /// A refusal, unless it is only for now.
+    pub fn failure(&self, what: &str) -> Failure {
+        let error = self.error(what);
+        if self.is_for_now() {
+            Failure::Failed(error)
+        } else {
+            Failure::Refused(error)
+        }
+    }
+
     /// The error for the operator. AWS does not list the codes for this API; these are the ones that have
     /// been seen, and the exceptions of the same calls in the AWS IoT API reference.
     pub fn error(&self, what: &str) -> Error {
@@ -49,8 +69,7 @@ impl Rejection {
         let has = |word: &str| code.contains(word);
         let advice = match self.status_code {
             _ if self.is_about_the_token() => "requesting a new certificate",
-            429 => TOO_MANY,
-            _ if has("throttl") || has("limitexceeded") => TOO_MANY,
+            _ if self.is_about_too_many() => TOO_MANY,
             401 | 403 => REFUSED,
             _ if has("denied") || has("unauthorized") || has("forbidden") => REFUSED,
             404 => NO_TEMPLATE,
@@ -94,8 +113,8 @@ pub fn unavailable() -> Error {
 /// The broker refused SUBSCRIBE.
 pub fn subscription_refused() -> Error {
     waiting(
-        "AWS IoT Core refused the subscription to fleet provisioning's answers: does the claim certificate's \
-         policy allow iot:Subscribe and iot:Receive for them?"
+        "AWS IoT Core refused the subscription to fleet provisioning's answers: does the \
+         certificate's policy allow iot:Subscribe and iot:Receive for them?"
             .into(),
     )
 }
@@ -104,13 +123,7 @@ pub fn subscription_refused() -> Error {
 pub fn broken(what: &str, error: &io::Error) -> Error {
     match tls(error) {
         Some(tls) => refused(what, tls),
-        None if matches!(
-            error.kind(),
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
-        ) =>
-        {
-            waiting(format!("{what}: timed out waiting for an answer"))
-        }
+        None if is_timeout(error) => waiting(format!("{what}: timed out waiting for an answer")),
         // AWS IoT Core also closes the connection if a policy forbids something.
         None if is_closing(error) => waiting(format!(
             "{what}: the connection was closed. Check the network and the claim certificate: is it active, and does its \
@@ -122,25 +135,12 @@ pub fn broken(what: &str, error: &io::Error) -> Error {
 
 /// Whether the other side ended the connection because of our certificate.
 pub fn is_refusal(error: &io::Error) -> bool {
-    matches!(tls(error), Some(TlsError::AlertReceived(_)))
+    matches!(tls(error), Some(TlsTrouble::Refused(_)))
 }
 
-/// Whether the other side ended the connection without saying why.
-pub fn is_closing(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(
-        error.kind(),
-        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-    )
-}
-
-fn tls(error: &io::Error) -> Option<&TlsError> {
-    error.get_ref()?.downcast_ref()
-}
-
-fn refused(what: &str, error: &TlsError) -> Error {
-    waiting(match error {
-        TlsError::AlertReceived(alert) => format!(
+fn refused(what: &str, trouble: TlsTrouble) -> Error {
+    waiting(match trouble {
+        TlsTrouble::Refused(alert) => format!(
             "{what}: the server refused the TLS connection ({alert:?}): {}",
             match alert {
                 AlertDescription::NoApplicationProtocol =>
@@ -148,46 +148,29 @@ fn refused(what: &str, error: &TlsError) -> Error {
                 _ => "is the certificate active in this AWS account?",
             }
         ),
-        TlsError::InvalidCertificate(why) => format!(
+        TlsTrouble::Untrusted(why) => format!(
             "{what}: the server cannot be trusted: {}",
             match why {
-                CertificateError::Other(OtherError(why)) => match why.downcast_ref() {
-                    Some(UnknownRoot { theirs, ours }) => format!(
-                        "its certificate chains up to {:?}, but the root certificates here (root-ca.pem on the boot partition, \
-                         or else the image's) are {:?}. Is greengrass.iot_data_endpoint the one of type iot:Data-ATS, \
-                         and does a proxy intercept TLS? If the server is the right one, save its root as root-ca.pem",
-                        truncate(theirs),
-                        truncate(&ours.join("; ")),
-                    ),
-                    None => truncate(&why.to_string()),
-                },
-                CertificateError::NotValidForName
-                | CertificateError::NotValidForNameContext { .. } =>
+                Distrust::Root { theirs, ours } => format!(
+                    "its certificate chains up to {theirs:?}, but the root certificates here (root-ca.pem on the boot \
+                     partition, or else the image's) are {ours:?}. Is greengrass.iot_data_endpoint the one of type \
+                     iot:Data-ATS, and does a proxy intercept TLS? If the server is the right one, save its root as \
+                     root-ca.pem"
+                ),
+                Distrust::Name =>
                     "its certificate is for another name than greengrass.iot_data_endpoint"
                         .to_owned(),
-                why => truncate(&why.to_string()),
+                Distrust::Other(why) => why,
             }
         ),
-        other => format!("{what}: {}", truncate(&other.to_string())),
+        TlsTrouble::Other(why) => format!("{what}: {why}"),
     })
-}
-
-/// The beginning of foreign text; [`Error`] escapes control characters.
-pub fn truncate(text: &str) -> String {
-    match text.char_indices().nth(MAX_QUOTED) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-/// [`ErrorKind::Waiting`]
-pub fn waiting(message: String) -> Error {
-    Error::new(ErrorKind::Waiting, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn each_refusal_says_what_to_do() {
@@ -221,9 +204,17 @@ mod tests {
             ("not JSON", "cannot be read"),
             ("{}", "template"),
         ] {
-            let error = Rejection::parse(payload.as_bytes()).error("asking");
+            let rejection = Rejection::parse(payload.as_bytes());
+            let error = rejection.error("asking");
             assert_eq!(error.kind, ErrorKind::Waiting);
             assert!(error.to_string().contains(advice), "{error}");
+            // What passes by itself is no refusal.
+            let passes = ["later", "tries again", "problem at AWS"].contains(&advice);
+            assert_eq!(
+                matches!(rejection.failure("asking"), Failure::Failed(_)),
+                passes,
+                "{payload}"
+            );
         }
     }
 

@@ -4,33 +4,28 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `claim` | the certificate pair on the boot partition that the whole fleet shows |
-//! | `connection`, `mqtt` | TCP, TLS, MQTT: with limits on time and size |
-//! | `server` | whether the other side is AWS IoT Core |
+//! | `mqtt` | MQTT, with limits on time and size |
 //! | `answers` | what is asked, and what may be answered |
 //! | `failure` | what went wrong, and what the operator can do |
-//! | `tpm_key` | TLS client authentication with our own key, to see whether a certificate is active |
+//! | `renewal` | the same for a device that has a certificate |
 //!
 //! Nothing here decides or keeps anything: the state is in the identity directory.
 
 mod answers;
-pub mod claim;
-mod connection;
 mod failure;
 pub mod mqtt;
-mod server;
-mod tpm_key;
+mod renewal;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use firstboot_formats::clock::Clock;
 use firstboot_formats::public_key::{KeyType, PublicKey};
 use firstboot_formats::x509::{Chain, Verdict};
 use log::{debug, info};
+use rustls::sign::CertifiedKey;
 
-use super::Offer;
+use super::network::{self, Connection, Server, TpmKey, certified, truncate};
+use super::{Offer, claim};
 use crate::boot_partition::BootPartition;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::identity::Identity;
@@ -40,20 +35,16 @@ use crate::token::OpenKey;
 
 pub use answers::{Created, Registered};
 pub use failure::Rejection;
-use mqtt::{Answer, Client, NotConnected};
+use mqtt::{Answer, Client, Failure};
+pub use renewal::{Device, Renewal, Renewed, Wanted, beside_greengrass};
 
-/// How far AWS IoT's clock may be ahead of ours at the start of a certificate's validity. Refusing the certificate
-/// would only create another one.
-const CLOCK_SKEW: Duration = Duration::from_secs(300);
+/// ALPN for MQTT with a client certificate on port 443 (AWS IoT Core developer guide, "Device communication
+/// protocols").
+const ALPN: &[u8] = b"x-amzn-mqtt-ca";
+/// The port on which AWS IoT Core wants ALPN.
+const ALPN_PORT: u16 = 443;
 /// How often a connection may close without a reason before that counts as a refusal.
 const CLOSINGS: usize = 3;
-/// What firstboot adds to the thing's name for a connection beside Greengrass's: of two with one client ID, the server
-/// ends the older one (MQTT 3.1.1 §3.1.4). AWS's policy for core devices lets client IDs begin with the thing's name
-/// (Greengrass developer guide, "Minimal AWS IoT policy for AWS IoT Greengrass V2 core devices").
-const BESIDE: &str = "-renewal";
-/// Maximum length of a client ID, bytes (AWS IoT Core endpoints and quotas, "Client ID size").
-const MAX_CLIENT_ID: usize = 128;
-
 /// What fleet provisioning offers before a certificate is accepted. Looks at files only.
 pub fn offer(
     settings: &Settings,
@@ -83,9 +74,54 @@ pub fn offer(
     }
 }
 
+/// What fleet provisioning offers in place of the certificate in service: one that is registered, or can be. Looks at
+/// files only.
+pub fn successor(
+    settings: &Settings,
+    identity: &Identity,
+    key: &PublicKey,
+    present: &Chain,
+) -> Offer {
+    let clock = settings.enrollment.clock();
+    // The registration of the present certificate, or of one from before it, is none of a successor.
+    let is_better = |chain: &Chain| {
+        let name = &settings.thing_name;
+        let verdict =
+            chain.check_successor(Some(present), key, name, network::issuers_clock(settings));
+        chain != present && !matches!(verdict, Verdict::Bad(_))
+    };
+    if let Ok(Some(registration)) = identity.registration()
+        && let Some(chain) = registration.certificate(key).filter(is_better)
+    {
+        return Offer::Certificate(Box::new(chain), None);
+    }
+    if !clock.synchronised {
+        return Offer::Pending("the clock is not synchronised yet".into());
+    }
+    if identity.has_ownership() {
+        Offer::CanRegister
+    } else {
+        Offer::CanCreate
+    }
+}
+
+/// The account's IoT data endpoint.
+fn server<'a>(settings: &'a Settings, root_ca: &'a [u8]) -> Server<'a> {
+    let port = settings.enrollment.port;
+    Server {
+        host: &settings.greengrass.iot_data_endpoint,
+        port,
+        setting: "greengrass.iot_data_endpoint",
+        protocol: (port == ALPN_PORT).then_some(ALPN),
+        proxy: settings.enrollment.proxy(),
+        roots: root_ca,
+        roots_file: "root-ca.pem",
+    }
+}
+
 /// A connection to AWS IoT Core with the claim certificate, subscribed to the answers.
 pub struct Session {
-    client: Client<connection::Connection>,
+    client: Client<Connection>,
 }
 
 /// The result of RegisterThing.
@@ -100,12 +136,28 @@ impl Session {
     /// Waits for this device's turn, connects and subscribes.
     pub fn open(settings: &Settings, boot: &BootPartition, root_ca: &[u8]) -> Result<Self> {
         let claim = claim::read(boot)?;
-        spread(settings)?;
+        network::spread(settings)?;
         let host = &settings.greengrass.iot_data_endpoint;
         progress::status(&format!("connecting to {host} with the claim certificate"));
         info!("connecting to {host} with the claim certificate");
-        let connection = connection::connect(settings, root_ca, claim)?;
-        let mut client = Client::connect(connection, &settings.thing_name)?;
+        Ok(Self::connect(
+            settings,
+            root_ca,
+            claim,
+            &settings.thing_name,
+        )?)
+    }
+
+    /// Connects with this certificate, and subscribes.
+    fn connect(
+        settings: &Settings,
+        root_ca: &[u8],
+        certificate: CertifiedKey,
+        client_id: &str,
+    ) -> std::result::Result<Self, Failure> {
+        let connection = network::connect(&server(settings, root_ca), Some(certificate))
+            .map_err(Failure::Failed)?;
+        let mut client = Client::connect(connection, client_id)?;
         let topics = [
             answers::CREATE.to_owned(),
             answers::register_topic(&settings.enrollment.template_name),
@@ -125,25 +177,18 @@ impl Session {
         csr_pem: &str,
         key: &PublicKey,
         asked_for: &str,
-    ) -> Result<Created> {
+    ) -> std::result::Result<Created, Failure> {
         let what = "requesting a certificate from AWS IoT Core";
+        let unusable = |why: String| Failure::Failed(answered(what, &why));
         let request = answers::create_request(csr_pem);
         let created = match self.client.request(answers::CREATE, &request, what)? {
-            Answer::Rejected(payload) => return Err(Rejection::parse(&payload).error(what)),
-            Answer::Accepted(payload) => {
-                Created::parse(&payload).map_err(|why| answered(what, &why))?
-            }
+            Answer::Rejected(payload) => return Err(Rejection::parse(&payload).failure(what)),
+            Answer::Accepted(payload) => Created::parse(&payload).map_err(unusable)?,
         };
-        let chain = Chain::parse(created.certificate_pem.as_bytes(), key, &[])
-            .map_err(|why| answered(what, &why))?;
-        let clock = settings.enrollment.clock();
-        let clock = Clock {
-            now: clock.now + CLOCK_SKEW,
-            ..clock
-        };
-        match chain.check(key, asked_for, clock) {
+        let chain = Chain::parse(created.certificate_pem.as_bytes(), key, &[]).map_err(unusable)?;
+        match chain.check(key, asked_for, network::issuers_clock(settings)) {
             Verdict::Good => Ok(created),
-            Verdict::GoodBut(why) | Verdict::Bad(why) => Err(answered(what, &why)),
+            Verdict::GoodBut(why) | Verdict::Bad(why) => Err(unusable(why)),
         }
     }
 
@@ -153,21 +198,22 @@ impl Session {
         template: &str,
         token: &str,
         parameters: &BTreeMap<String, String>,
-    ) -> Result<Registering> {
+    ) -> std::result::Result<Registering, Failure> {
         let what = "registering the thing with AWS IoT Core";
         let request = answers::register_request(token, parameters)
-            .context(ErrorKind::Other, || what.to_owned())?;
+            .context(ErrorKind::Other, || what.to_owned())
+            .map_err(Failure::Failed)?;
         let topic = answers::register_topic(template);
         match self.client.request(&topic, &request, what)? {
             Answer::Accepted(payload) => Registered::parse(&payload)
                 .map(Registering::Done)
-                .map_err(|why| answered(what, &why)),
+                .map_err(|why| Failure::Failed(answered(what, &why))),
             Answer::Rejected(payload) => {
                 let rejection = Rejection::parse(&payload);
                 if rejection.is_about_the_token() {
                     return Ok(Registering::TokenRefused(rejection));
                 }
-                Err(rejection.error(what))
+                Err(rejection.failure(what))
             }
         }
     }
@@ -178,86 +224,40 @@ impl Session {
     }
 }
 
-/// Whether AWS IoT Core accepts a connection with this certificate and our own key: then the certificate is active, and
-/// its thing has been registered. An error if that cannot be determined.
+/// Whether AWS IoT Core accepts a connection with this certificate and our own key, under this client ID: then the
+/// certificate is active, and its thing has been registered. An error if that cannot be determined. A connection under
+/// the client ID of another one ends that one (MQTT 3.1.1 §3.1.4).
 pub fn is_active(
     settings: &Settings,
     root_ca: &[u8],
-    chain: &Chain,
-    key: OpenKey,
-    kind: KeyType,
-) -> Result<bool> {
-    connects(settings, root_ca, chain, (key, kind), &settings.thing_name)
-}
-
-/// The same, while Greengrass may have a connection of its own.
-pub fn is_active_beside_greengrass(
-    settings: &Settings,
-    root_ca: &[u8],
-    chain: &Chain,
-    key: OpenKey,
-    kind: KeyType,
-) -> Result<bool> {
-    let mut client_id = settings.thing_name.clone() + BESIDE;
-    if client_id.len() > MAX_CLIENT_ID {
-        // Greengrass connects again at once.
-        client_id.clone_from(&settings.thing_name);
-    }
-    connects(settings, root_ca, chain, (key, kind), &client_id)
-}
-
-fn connects(
-    settings: &Settings,
-    root_ca: &[u8],
+    client_id: &str,
     chain: &Chain,
     (key, kind): (OpenKey, KeyType),
-    client_id: &str,
 ) -> Result<bool> {
-    let key = Arc::new(tpm_key::TpmKey::new(key, kind));
+    let key = Arc::new(TpmKey::new(key, kind));
     for _ in 0..CLOSINGS {
-        let certified = connection::certified(chain, key.clone());
-        let connection = connection::connect(settings, root_ca, certified)?;
+        let certified = certified(chain, key.clone());
+        let connection = network::connect(&server(settings, root_ca), Some(certified))?;
         match Client::connect(connection, client_id) {
             Ok(client) => {
                 client.disconnect();
                 return Ok(true);
             }
-            Err(NotConnected::Refused(e)) => {
+            Err(Failure::Refused(e)) => {
                 debug!("{e}");
                 return Ok(false);
             }
-            Err(NotConnected::Closed(e)) => debug!("{e}"),
-            Err(NotConnected::Failed(e)) => return Err(e),
+            Err(Failure::Closed(e)) => debug!("{e}"),
+            Err(Failure::Failed(e)) => return Err(e),
         }
     }
     Ok(false)
-}
-
-/// Waits a random part of `enrollment.spread_seconds`, at each try: devices that are powered on together, or lost the
-/// network together, do not all connect at once.
-fn spread(settings: &Settings) -> Result<()> {
-    let most = Duration::from_secs(settings.enrollment.spread_seconds).as_millis() as u64;
-    if most == 0 {
-        return Ok(());
-    }
-    let random = getrandom::u64().context(ErrorKind::Other, || {
-        "cannot get random bytes from the kernel".into()
-    })?;
-    let wait = Duration::from_millis(random % most);
-    let what = format!(
-        "waiting {:.1} s, so that devices powered on together do not all connect at once",
-        wait.as_secs_f64()
-    );
-    info!("{what}");
-    progress::status(&what);
-    std::thread::sleep(wait);
-    Ok(())
 }
 
 /// An answer that cannot be used.
 fn answered(what: &str, why: &str) -> Error {
     Error::other(format!(
         "{what}: the answer cannot be used: {}",
-        failure::truncate(why)
+        truncate(why)
     ))
 }

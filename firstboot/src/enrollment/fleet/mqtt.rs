@@ -3,7 +3,7 @@
 //!
 //! No wait is as long as the keep alive time, so no PINGREQ is due (§3.1.2.10).
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -14,7 +14,8 @@ use mqtt_proto::{Pid, QoS, QosPid, TopicFilter, TopicName};
 use zeroize::Zeroizing;
 
 use super::failure;
-use crate::error::{Error, ErrorKind, Result};
+use crate::enrollment::network::{Stream, is_closing};
+use crate::error::{Error, ErrorKind};
 
 /// The largest message that AWS IoT Core sends is 128 KiB (AWS IoT Core quotas, "Maximum size of MQTT message
 /// payload"); topic and header add to that.
@@ -30,12 +31,6 @@ const SUBSCRIBING: Duration = Duration::from_secs(10);
 const ANSWERING: Duration = Duration::from_secs(30);
 /// How long DISCONNECT may take.
 const LEAVING: Duration = Duration::from_secs(2);
-
-/// A byte stream with a deadline for every operation.
-pub trait Stream: Read + Write {
-    /// Sets the deadline; a read or write beyond it fails with `TimedOut`.
-    fn until(&mut self, deadline: Instant);
-}
 
 /// An accepted MQTT connection.
 pub struct Client<S> {
@@ -54,10 +49,10 @@ pub enum Answer {
     Rejected(Vec<u8>),
 }
 
-/// Why the broker did not accept the connection.
+/// Why nothing has come of what the broker was asked.
 #[derive(Debug)]
-pub enum NotConnected {
-    /// It refuses this certificate, or this client.
+pub enum Failure {
+    /// It refuses this to this certificate, or to this client.
     Refused(Error),
     /// The connection ended without a reason: a refusal, or the network.
     Closed(Error),
@@ -67,7 +62,7 @@ pub enum NotConnected {
 
 impl<S: Stream> Client<S> {
     /// Sends CONNECT, and waits for CONNACK.
-    pub fn connect(stream: S, client_id: &str) -> std::result::Result<Self, NotConnected> {
+    pub fn connect(stream: S, client_id: &str) -> std::result::Result<Self, Failure> {
         let what = "connecting to AWS IoT Core";
         let mut client = Self {
             stream,
@@ -78,16 +73,16 @@ impl<S: Stream> Client<S> {
         let packet = client
             .send(&Connect::new(client_id.into(), KEEP_ALIVE).into())
             .and_then(|()| client.receive())
-            .map_err(|trouble| trouble.while_connecting(what))?;
+            .map_err(|trouble| trouble.failure(what))?;
         match packet {
             Packet::Connack(answer) => match answer.code {
                 ConnectReturnCode::Accepted => Ok(client),
                 ConnectReturnCode::ServerUnavailable => {
-                    Err(NotConnected::Failed(failure::unavailable()))
+                    Err(Failure::Failed(failure::unavailable()))
                 }
-                code => Err(NotConnected::Refused(failure::connection_refused(code))),
+                code => Err(Failure::Refused(failure::connection_refused(code))),
             },
-            _ => Err(NotConnected::Failed(malformed(
+            _ => Err(Failure::Failed(malformed(
                 what,
                 "it does not begin with CONNACK",
             ))),
@@ -95,12 +90,12 @@ impl<S: Stream> Client<S> {
     }
 
     /// Subscribes to the topics, all or none.
-    pub fn subscribe(&mut self, topics: &[String]) -> Result<()> {
+    pub fn subscribe(&mut self, topics: &[String]) -> std::result::Result<(), Failure> {
         let what = "subscribing to the answers of fleet provisioning";
         match self.try_to_subscribe(topics) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(failure::subscription_refused()),
-            Err(trouble) => Err(trouble.error(what)),
+            Ok(false) => Err(Failure::Refused(failure::subscription_refused())),
+            Err(trouble) => Err(trouble.failure(what)),
         }
     }
 
@@ -127,9 +122,14 @@ impl<S: Stream> Client<S> {
     /// Publishes a request, and waits for a message on its topic with `/accepted` or `/rejected`. Messages on other
     /// topics, and repeated ones, are acknowledged and dropped. `what` reads before a colon: "requesting a
     /// certificate".
-    pub fn request(&mut self, topic: &str, payload: &[u8], what: &str) -> Result<Answer> {
+    pub fn request(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        what: &str,
+    ) -> std::result::Result<Answer, Failure> {
         self.try_to_request(topic, payload)
-            .map_err(|trouble| trouble.error(what))
+            .map_err(|trouble| trouble.failure(what))
     }
 
     fn try_to_request(
@@ -230,19 +230,19 @@ impl Trouble {
         }
     }
 
-    fn while_connecting(&self, what: &str) -> NotConnected {
+    fn failure(&self, what: &str) -> Failure {
         match self {
-            Self::Io(e) if failure::is_refusal(e) => NotConnected::Refused(self.error(what)),
-            Self::Io(e) if failure::is_closing(e) => NotConnected::Closed(self.error(what)),
-            _ => NotConnected::Failed(self.error(what)),
+            Self::Io(e) if failure::is_refusal(e) => Failure::Refused(self.error(what)),
+            Self::Io(e) if is_closing(e) => Failure::Closed(self.error(what)),
+            _ => Failure::Failed(self.error(what)),
         }
     }
 }
 
-impl From<NotConnected> for Error {
-    fn from(why: NotConnected) -> Self {
+impl From<Failure> for Error {
+    fn from(why: Failure) -> Self {
         match why {
-            NotConnected::Refused(e) | NotConnected::Closed(e) | NotConnected::Failed(e) => e,
+            Failure::Refused(e) | Failure::Closed(e) | Failure::Failed(e) => e,
         }
     }
 }

@@ -87,6 +87,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         return match &*offer {
             Offer::Certificate(chain, remark) => Step::Accept(chain.clone(), remark.clone()),
             Offer::Reply(wrapped) => Step::OpenReply(wrapped.clone()),
+            Offer::CanRequest => Step::RequestCertificate,
             Offer::CanCreate => Step::CreateCertificate,
             Offer::CanRegister => Step::RegisterThing,
             Offer::Pending(what) => Step::Wait(State::AwaitingCertificate, what.clone()),
@@ -128,7 +129,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         _ if !identity.claim_is_spent => None,
         None => return Step::RemoveClaim,
         Some(why) => Some(format!(
-            "the fleet's claim pair is still on the boot partition: {why}"
+            "the fleet's claim is still on the boot partition: {why}"
         )),
     };
     if let Some(step) = renewal::step(settings, identity, certificate, memory) {

@@ -31,7 +31,7 @@ pub(super) fn offered(
         )),
         Offer::Reply(wrapped) => Ok(Step::OpenReply(wrapped.clone())),
         Offer::Refused(why) => Err(Some(format!("a new certificate is refused: {why}"))),
-        Offer::Pending(_) | Offer::CanCreate | Offer::CanRegister => Err(None),
+        Offer::Pending(_) | Offer::CanRequest | Offer::CanCreate | Offer::CanRegister => Err(None),
     }
 }
 
@@ -111,6 +111,13 @@ pub(super) fn step(
         Next::Candidate(next) if has_to_ask || has_to_publish(next.request_is_published) => {
             Some(RenewalStep::AskForNext(accepted()))
         }
+        Next::Candidate(next)
+            if next.certificate.is_none()
+                && next.offer.is_by_request()
+                && !memory.leaves_trials =>
+        {
+            Some(RenewalStep::RequestForNext(accepted()))
+        }
         Next::Candidate(next) => candidate(next, renewal.is_urgent(), memory),
         Next::Absent if new_key && is_due && !memory.leaves_trials => Some(RenewalStep::MakeNext),
         Next::Absent | Next::Unknown(_) | Next::Former => None,
@@ -118,8 +125,13 @@ pub(super) fn step(
     if next.is_some() {
         return next;
     }
-    if !new_key && is_due && (has_to_ask || has_to_publish(identity.request_is_published)) {
-        return Some(RenewalStep::Ask(accepted()));
+    if !new_key && is_due {
+        if has_to_ask || has_to_publish(identity.request_is_published) {
+            return Some(RenewalStep::Ask(accepted()));
+        }
+        if identity.offer.is_by_request() && !memory.leaves_trials {
+            return Some(RenewalStep::Request(accepted()));
+        }
     }
     match identity.previous {
         Previous::Undated => Some(RenewalStep::NoteTakenUp),

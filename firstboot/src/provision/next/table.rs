@@ -503,6 +503,24 @@ const TABLE: &[Row] = &[
         "the certificate is refused: gw-1.pem: expired",
     ),
     (
+        "an EST server can be asked",
+        awaiting,
+        |s| identity(s, |i| i.offer = Offer::CanRequest),
+        "AwaitingCertificate",
+        "requesting a certificate from the EST server",
+    ),
+    (
+        "an EST server can be asked, request not published",
+        awaiting,
+        |s| {
+            identity(s, |i| {
+                (i.offer, i.request_is_published) = (Offer::CanRequest, false)
+            })
+        },
+        "AwaitingCertificate",
+        "publishing the request",
+    ),
+    (
         "AWS IoT Core can be asked",
         awaiting,
         |s| identity(s, |i| i.offer = Offer::CanCreate),
@@ -646,7 +664,7 @@ fn after_the_certificate_come_token_and_configuration() {
     assert_eq!(Step::RemoveClaim.state(), State::Done);
     scene.memory.claim_stays = Some("read-only".into());
     let step = scene.next(&settings);
-    assert!(step.describe().contains("claim pair is still"), "{step:?}");
+    assert!(step.describe().contains("claim is still"), "{step:?}");
     assert!(matches!(step, Step::Done(Some(_))));
 }
 

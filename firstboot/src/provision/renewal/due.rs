@@ -11,7 +11,7 @@ use crate::identity::Asked;
 use crate::provision::context::{Context, Places};
 use crate::provision::request;
 use crate::provision::survey::Complete;
-use crate::settings::{At, Settings};
+use crate::settings::{At, Method, Settings};
 
 /// People are warned this long before the end …
 const WARNING: At = At::Before(Duration::from_secs(30 * 24 * 60 * 60));
@@ -100,11 +100,20 @@ fn awaited(settings: &Settings, places: &Places) -> String {
         false => (thing_name.clone(), " again"),
     };
     let [request, _] = places.boot.request_paths(&file_name);
-    format!(
-        "the certificate is due for renewal: have {} signed{again} and save the new certificate as {}",
+    let offline = format!(
+        "have {} signed{again} and save the new certificate as {}",
         request.display(),
         places.boot.certificate_path(&file_name).display()
-    )
+    );
+    match settings.enrollment.method {
+        Method::Offline => format!("the certificate is due for renewal: {offline}"),
+        Method::FleetProvisioning => format!(
+            "the certificate is due for renewal: `firstboot renew` requests a new one from AWS IoT Core, daily. Or {offline}"
+        ),
+        Method::Est => format!(
+            "the certificate is due for renewal: `firstboot renew` requests a new one from the EST server, daily. Or {offline}"
+        ),
+    }
 }
 
 /// Publishes the request again, and notes when it was asked for.

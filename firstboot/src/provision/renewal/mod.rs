@@ -3,11 +3,13 @@
 //! | file | what |
 //! |---|---|
 //! | `due` | when a new certificate is due, and the request for it |
+//! | `by_network` | where that request is sent, and what is kept of the answer |
 //! | `trial` | whether AWS IoT Core accepts a new certificate, and the way back if it does not |
 //! | `next_key` | another key: the next identity, and its steps |
 //!
 //! No failure here takes a device out of service. It is reported, and not tried again by this process.
 
+mod by_network;
 mod due;
 mod next_key;
 mod trial;
@@ -32,6 +34,8 @@ pub(super) use trial::{accept_opened, probation};
 pub enum RenewalStep {
     /// Ask for a new certificate in place of this one: publish the request again.
     Ask(Box<Chain>),
+    /// Request one in place of this one over the network, and keep what comes.
+    Request(Box<Chain>),
     /// Try a certificate at AWS IoT Core.
     Try(Tried, Box<Chain>),
     /// Accept a certificate that could not be tried.
@@ -42,6 +46,8 @@ pub enum RenewalStep {
     MakeNext,
     /// Ask for its certificate, in place of this one: publish its request instead of the present one's.
     AskForNext(Box<Chain>),
+    /// Request that certificate, in place of this one, over the network, and keep what comes.
+    RequestForNext(Box<Chain>),
     /// Remove a next identity that will not be in service; why.
     RemoveNext(String),
     /// Have the TPM open the wrapped reply for the next identity, and accept the certificate in it.
@@ -98,6 +104,10 @@ impl RenewalStep {
     pub(super) fn describe(&self) -> String {
         match self {
             Self::Ask(_) => "asking for a new certificate: publishing the request again".into(),
+            Self::Request(_) => "requesting a new certificate over the network".into(),
+            Self::RequestForNext(_) => {
+                "requesting a certificate for the new key over the network".into()
+            }
             Self::Try(Tried::Offered, _) => "trying the new certificate".into(),
             Self::Try(Tried::Next, _) => "trying the certificate for the new key".into(),
             Self::Try(Tried::InService, _) => "trying the certificate in service".into(),
@@ -133,6 +143,14 @@ fn attempt(context: &mut Context, step: &RenewalStep, identity: &Complete) -> Re
     let places = &context.places;
     match step {
         RenewalStep::Ask(accepted) => due::ask(context, identity, accepted),
+        RenewalStep::Request(accepted) => {
+            let identity = places.identity.clone();
+            by_network::request(context, &identity, accepted)
+        }
+        RenewalStep::RequestForNext(accepted) => {
+            let next = places.next.clone();
+            by_network::request(context, &next, accepted)
+        }
         RenewalStep::Try(which, chain) => trial::take(context, *which, chain),
         RenewalStep::AcceptUntried(chain, remark) => {
             warn_of(remark.as_deref());

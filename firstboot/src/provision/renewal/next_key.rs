@@ -82,11 +82,11 @@ impl Previous {
 }
 
 /// Looks.
-pub(in crate::provision) fn look(settings: &Settings, places: &Places) -> Next {
-    examine(settings, places).unwrap_or_else(|e| Next::Unknown(e.to_string()))
+pub(in crate::provision) fn look(settings: &Settings, places: &Places, present: &Chain) -> Next {
+    examine(settings, places, present).unwrap_or_else(|e| Next::Unknown(e.to_string()))
 }
 
-fn examine(settings: &Settings, places: &Places) -> Result<Next> {
+fn examine(settings: &Settings, places: &Places, present: &Chain) -> Result<Next> {
     let Places {
         identity,
         next,
@@ -135,17 +135,12 @@ fn examine(settings: &Settings, places: &Places) -> Result<Next> {
     let certificate = next.certificate()?.filter(is_good);
     let reads_token = greengrass::reads_token_certificate(settings.greengrass.edition);
     let file_name = next_name(&settings.thing_name);
+    let accepted = certificate.as_ref();
+    let card = offer::offline(settings, places, next, &file_name, &key, &record, accepted)?;
+    let offer = offer::successor(settings, places, next, &key, accepted, present, card);
     Ok(Next::Candidate(Box::new(Candidate {
         request_is_published: boot.request_is_published(&file_name, [&request_pem, &record_json]),
-        offer: offer::offline(
-            settings,
-            places,
-            next,
-            &file_name,
-            &key,
-            &record,
-            certificate.as_ref(),
-        )?,
+        offer,
         trial: certificate.as_ref().and_then(|chain| next.trial(chain)),
         token_is_ready: certificate.is_some() && (!reads_token || next.verified().is_some()),
         certificate,

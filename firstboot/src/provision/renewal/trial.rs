@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::identity::{Identity, Trial};
 use crate::provision::context::{Context, Places};
 use crate::provision::inputs::Inputs;
+use crate::provision::names;
 use crate::provision::survey::Complete;
 use crate::settings::Settings;
 use crate::token::OpenKey;
@@ -162,7 +163,13 @@ fn connects<'a>(context: &'a Context, chain: &Chain, key: OpenKey) -> Result<(bo
         .ok_or_else(|| Error::other("the certificate's key is of an unknown kind"))?;
     let host = settings.greengrass.iot_data_endpoint.as_str();
     info!("connecting to {host} with {}", chain.describe());
-    let accepts = fleet::is_active_beside_greengrass(settings, root_ca, chain, key, kind)?;
+    let identity = &context.places.identity;
+    let thing_name = match identity.certificate()? {
+        Some(present) => names::in_service(settings, identity, &present)?,
+        None => settings.thing_name.clone(),
+    };
+    let client_id = fleet::beside_greengrass(&thing_name);
+    let accepts = fleet::is_active(settings, root_ca, &client_id, chain, (key, kind))?;
     Ok((accepts, host))
 }
 

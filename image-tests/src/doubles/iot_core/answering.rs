@@ -11,6 +11,7 @@ use super::event_log::{Entry, Event, EventLog, Who};
 use super::link::{Action, Answer, Kind, Question, Verdict};
 use super::memory::Memory;
 use super::misbehaviour::{Admission, Call, Misbehaviour, Orders};
+use super::policy::Renewing;
 use super::provisioning::Rejection;
 use super::registry::Status;
 use super::{policy, topics};
@@ -57,7 +58,7 @@ impl Shared {
             Kind::MaySubscribe => {
                 let verdict = match self.admission {
                     Admission::NoSubscriptions => Verdict::Refuse,
-                    _ => policy::may_subscribe(&who, &question.topic),
+                    _ => policy::may_subscribe(&who, &question.topic, self.memory.renewing),
                 };
                 let event = match verdict {
                     Verdict::GoOn => Event::Subscribed(topic()),
@@ -66,7 +67,7 @@ impl Shared {
                 (event, verdict.into())
             }
             Kind::MayPublish => {
-                let verdict = policy::may_publish(&who, &question.topic);
+                let verdict = policy::may_publish(&who, &question.topic, self.memory.renewing);
                 if verdict == Verdict::GoOn {
                     return verdict.into();
                 }
@@ -174,15 +175,17 @@ impl Shared {
 
     fn message(&mut self, question: &Question, who: &Who) -> Answer {
         let topic = &question.topic;
-        let call = match topics::template_of(topic) {
-            Some(_) => Call::RegisterThing,
-            None if topic == topics::CREATE => Call::CreateCertificate,
-            None => return Verdict::GoOn.into(),
+        let Some(call) = topics::call(topic) else {
+            return Verdict::GoOn.into();
         };
         let misbehaviour = self.orders.next(call);
+        let is_device = matches!(who, Who::Device { .. });
         let result = match &misbehaviour {
             Misbehaviour::Lost => return Verdict::GoOn.into(),
             Misbehaviour::Rejected(rejection) => Err(rejection.clone()),
+            _ if is_device && self.memory.renewing == Renewing::Rejected(call) => {
+                Err(Rejection::new(403, "AccessDenied", "no claim certificate"))
+            }
             _ => self.carry_out(call, question),
         };
         let mut actions = Vec::new();

@@ -14,10 +14,11 @@ use super::event_log::EventLog;
 use super::link::{self, Kind};
 use super::memory::Memory;
 use super::misbehaviour::{Admission, Call, Misbehaviour};
+use super::policy::Renewing;
 use super::provisioning::{Repeated, Service, Template};
 use super::registry::{Counts, Registry, Status};
 use crate::doubles::pki::aws::{AwsCa, ClaimKey, Subject};
-use crate::doubles::pki::{Authority, Pair, hex};
+use crate::doubles::pki::{Authority, Pair, Validity, hex};
 
 /// How long to wait for something before giving up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,6 +35,8 @@ pub struct Options {
     pub registered: Vec<String>,
     /// PEM of further CAs whose clients the broker accepts.
     pub trusted: Vec<String>,
+    /// What devices may do to get another certificate.
+    pub renewing: Renewing,
 }
 
 impl Default for Options {
@@ -45,6 +48,7 @@ impl Default for Options {
             claim: ClaimKey::Ecc,
             registered: Vec::new(),
             trusted: Vec::new(),
+            renewing: Renewing::default(),
         }
     }
 }
@@ -76,7 +80,9 @@ impl IotCore {
             claim_pem: [pem(claim.to_pem()?)?, pem(key.private_key_to_pem_pkcs8()?)?],
             registered: registered.collect::<Result<_, _>>()?,
             trusted,
+            renewing: options.renewing,
             service: Service {
+                validity: Validity::Now,
                 registry: Registry::default(),
                 issuer,
                 templates: options.templates,
@@ -193,6 +199,16 @@ impl IotCore {
         if let Some(certificate) = self.lock().memory.service.registry.certificate_mut(id) {
             certificate.status = status;
         }
+    }
+
+    /// Certificates are valid then from now on.
+    pub fn set_validity(&self, validity: Validity) {
+        self.lock().memory.service.validity = validity;
+    }
+
+    /// Changes what devices may do to get another certificate.
+    pub fn set_renewing(&self, renewing: Renewing) {
+        self.lock().memory.renewing = renewing;
     }
 
     /// As if a thing had connected before with this certificate of a registered CA.

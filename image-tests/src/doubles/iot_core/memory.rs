@@ -1,8 +1,11 @@
 //! The double's state.
 
+use anyhow::Result;
 use openssl::x509::X509;
 
+use super::policy::Renewing;
 use super::provisioning::Service;
+use crate::doubles::pki::Authority;
 
 /// The double's state at one moment, from which another one can continue.
 #[derive(Clone)]
@@ -12,4 +15,15 @@ pub struct Memory {
     pub(super) registered: Vec<X509>,
     pub(super) claim_pem: [String; 2],
     pub(super) trusted: Vec<u8>,
+    pub(super) renewing: Renewing,
+}
+
+impl Memory {
+    /// The same with one more CA registered, whose clients the broker accepts.
+    pub fn registering(mut self, authority: &Authority) -> Result<Self> {
+        let pem = authority.certificate_pem()?;
+        self.registered.push(X509::from_pem(pem.as_bytes())?);
+        self.trusted.extend(pem.as_bytes());
+        Ok(self)
+    }
 }

@@ -2,11 +2,27 @@
 //!
 //! Source: AWS IoT Core developer guide, "Provisioning by claim" (the claim's policy), "AWS IoT Core policy
 //! variables" (`${iot:Connection.Thing.ThingName}` in a device's); Greengrass developer guide, "Minimal AWS IoT
-//! policy for core devices" (client IDs that begin with the thing's name).
+//! policy for core devices" (client IDs that begin with the thing's name). Whether a device's certificate can be allowed
+//! what a claim is, AWS does not say: a test chooses.
 
 use super::event_log::Who;
 use super::link::Verdict;
+use super::misbehaviour::Call;
 use super::topics;
+
+/// What devices may do to get another certificate with the one that they have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Renewing {
+    /// Nothing: their subscription is refused.
+    #[default]
+    Never,
+    /// They may subscribe; this call closes the connection.
+    Closed(Call),
+    /// They may subscribe; this call is rejected.
+    Rejected(Call),
+    /// What a claim may.
+    Allowed,
+}
 
 /// The longest client ID, bytes (AWS IoT Core limits).
 const MAX_CLIENT_ID: usize = 128;
@@ -25,10 +41,18 @@ pub fn may_connect(who: &Who, client: &str) -> Verdict {
 }
 
 /// A PUBLISH that is not allowed closes the connection, as at AWS.
-pub fn may_publish(who: &Who, topic: &str) -> Verdict {
+pub fn may_publish(who: &Who, topic: &str, renewing: Renewing) -> Verdict {
+    let call = topics::call(topic);
     let allowed = match who {
-        Who::Claim => topic == topics::CREATE || topics::template_of(topic).is_some(),
-        Who::Device { thing, .. } => is_of(thing, topic),
+        Who::Claim => call.is_some(),
+        Who::Device { thing, .. } => {
+            is_of(thing, topic)
+                || call.is_some_and(|call| match renewing {
+                    Renewing::Never => false,
+                    Renewing::Closed(closed) => call != closed,
+                    Renewing::Rejected(_) | Renewing::Allowed => true,
+                })
+        }
         Who::NotActive { .. } | Who::Unknown => false,
     };
     if allowed {
@@ -39,14 +63,17 @@ pub fn may_publish(who: &Who, topic: &str) -> Verdict {
 }
 
 /// A SUBSCRIBE that is not allowed gets 0x80.
-pub fn may_subscribe(who: &Who, filter: &str) -> Verdict {
+pub fn may_subscribe(who: &Who, filter: &str, renewing: Renewing) -> Verdict {
     let request = filter
         .strip_suffix("/accepted")
         .or_else(|| filter.strip_suffix("/rejected"))
         .or_else(|| filter.strip_suffix("/+"));
     let allowed = match (who, request) {
-        (Who::Claim, Some(topic)) => may_publish(who, topic) == Verdict::GoOn,
-        (Who::Device { thing, .. }, _) => is_of(thing, filter),
+        (Who::Claim, Some(topic)) => topics::call(topic).is_some(),
+        (Who::Device { thing, .. }, _) if is_of(thing, filter) => true,
+        (Who::Device { .. }, Some(topic)) => {
+            renewing != Renewing::Never && topics::call(topic).is_some()
+        }
         _ => false,
     };
     if allowed {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::registry::{Certificate, Registry, Status, TOKEN_LIFETIME};
 use super::{csr, topics};
 use crate::doubles::pki::aws::{AwsCa, Subject};
-use crate::doubles::pki::hex;
+use crate::doubles::pki::{Validity, hex};
 
 /// An error: `{statusCode, errorCode, errorMessage}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +95,8 @@ impl Default for Template {
 /// Carries out requests, and remembers.
 #[derive(Clone, Debug)]
 pub struct Service {
+    /// Of the certificates that it issues.
+    pub validity: Validity,
     pub registry: Registry,
     pub issuer: AwsCa,
     pub templates: Vec<Template>,
@@ -117,7 +119,7 @@ impl Service {
         let internal = |e: anyhow::Error| Rejection::new(500, "InternalError", e.to_string());
         let issued = self
             .issuer
-            .issue(&request, &key, self.subject)
+            .issue(&request, &key, self.subject, self.validity)
             .map_err(internal)?;
         let certificate = self.entry(&issued).map_err(internal)?;
         let answer = json!({

@@ -2,6 +2,8 @@
 //!
 //! Source: AWS IoT Core developer guide, "Device provisioning MQTT API".
 
+use super::misbehaviour::Call;
+
 /// CreateCertificateFromCsr.
 pub const CREATE: &str = "$aws/certificates/create-from-csr/json";
 
@@ -11,6 +13,14 @@ pub fn template_of(topic: &str) -> Option<&str> {
         .strip_prefix("$aws/provisioning-templates/")?
         .strip_suffix("/provision/json")
         .filter(|name| !name.contains('/'))
+}
+
+/// The call that a topic is for.
+pub fn call(topic: &str) -> Option<Call> {
+    match template_of(topic) {
+        Some(_) => Some(Call::RegisterThing),
+        None => (topic == CREATE).then_some(Call::CreateCertificate),
+    }
 }
 
 pub fn accepted(topic: &str) -> String {

@@ -57,16 +57,17 @@ impl AwsCa {
         request: &X509Req,
         key: &PKeyRef<K>,
         subject: Subject,
+        validity: Validity,
     ) -> Result<X509> {
         match subject {
-            Subject::Aws => self.certify(&*named(AWS_SUBJECT)?, key),
-            Subject::Requested => self.certify(request.subject_name(), key),
+            Subject::Aws => self.certify(&*named(AWS_SUBJECT)?, key, validity),
+            Subject::Requested => self.certify(request.subject_name(), key, validity),
         }
     }
 
     /// A certificate for a key other than the requested one.
     pub fn issue_for_another_key(&self) -> Result<X509> {
-        self.certify(&*named(AWS_SUBJECT)?, &*p256()?)
+        self.certify(&*named(AWS_SUBJECT)?, &*p256()?, Validity::Now)
     }
 
     /// A new claim pair.
@@ -75,12 +76,18 @@ impl AwsCa {
             ClaimKey::Ecc => p256()?,
             ClaimKey::Rsa => rsa_2048()?,
         };
-        Ok((self.certify(&*named(AWS_SUBJECT)?, &key)?, key))
+        let certificate = self.certify(&*named(AWS_SUBJECT)?, &key, Validity::Now)?;
+        Ok((certificate, key))
     }
 
-    fn certify<K: HasPublic>(&self, subject: &X509NameRef, key: &PKeyRef<K>) -> Result<X509> {
+    fn certify<K: HasPublic>(
+        &self,
+        subject: &X509NameRef,
+        key: &PKeyRef<K>,
+        validity: Validity,
+    ) -> Result<X509> {
         let issuer = &self.0;
-        issuer.certify(subject, key, Validity::Now, |builder| {
+        issuer.certify(subject, key, validity, |builder| {
             issuer.extend_leaf(builder)
         })
     }

@@ -6,7 +6,7 @@ mod manufacturer;
 mod operator;
 
 pub use manufacturer::{EkForm, Manufacturer, PLATFORM_CERTIFICATE};
-pub use operator::{Authority, Pair};
+pub use operator::{Authority, Issuing, Pair};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use openssl::nid::Nid;
-use openssl::pkey::{PKey, Private};
+use openssl::pkey::{HasPublic, PKey, PKeyRef, Private};
 use openssl::x509::extension::{ExtendedKeyUsage, SubjectAlternativeName};
-use openssl::x509::{X509, X509Builder, X509Req};
+use openssl::x509::{X509, X509Builder, X509Name, X509NameRef, X509Req};
 use tempfile::TempDir;
 
 use super::{Issuer, Validity, named, p256};
@@ -64,6 +64,15 @@ impl Authority {
         let intermediate = self.issuer.below(name, Validity::Now, None, true)?;
         let leaf = sign_request(&intermediate, request, Validity::Now)?;
         Ok(leaf + &pem(&intermediate.certificate)?)
+    }
+
+    /// A CA that issues for this one: itself, or one below it.
+    pub fn issuing(&self, intermediate: bool) -> Result<Issuing> {
+        let below = |ca: &Issuer| ca.below("Operator Issuing CA", Validity::Now, None, true);
+        Ok(Issuing(match intermediate {
+            true => below(&self.issuer)?,
+            false => self.issuer.clone(),
+        }))
     }
 
     /// A certificate with this name for another key, PEM.
@@ -122,6 +131,66 @@ impl Authority {
     }
 }
 
+/// A CA that issues what is requested, or something else.
+#[derive(Clone, Debug)]
+pub struct Issuing(Issuer);
+
+impl Issuing {
+    /// The certificate for a request.
+    pub fn issue(&self, request: &X509Req, validity: Validity) -> Result<X509> {
+        let key = request.public_key()?;
+        self.certify(request.subject_name(), &key, validity)
+    }
+
+    /// The certificate for a request, with an organization and an alternative name that nobody asked for.
+    pub fn issue_renamed(&self, request: &X509Req, validity: Validity) -> Result<X509> {
+        let mut name = X509Name::builder()?;
+        name.append_entry_by_text("O", "Operator")?;
+        let names = request.subject_name();
+        let common_name = names.entries_by_nid(Nid::COMMONNAME).next();
+        let common_name = common_name.context("no common name")?.data();
+        name.append_entry_by_nid(Nid::COMMONNAME, &common_name.to_string()?)?;
+        let issuer = &self.0;
+        let key = request.public_key()?;
+        let subject = name.build();
+        issuer.certify(&subject, &*key, validity, |builder| {
+            extend_for(builder, Purpose::Client, issuer)?;
+            let names = SubjectAlternativeName::new()
+                .dns("gateway.example")
+                .build(&builder.x509v3_context(None, None))?;
+            Ok(builder.append_extension(names)?)
+        })
+    }
+
+    /// A certificate for the request's key under another name.
+    pub fn issue_for_another_name(&self, request: &X509Req, name: &str) -> Result<X509> {
+        let key = request.public_key()?;
+        self.certify(&*named(name)?, &key, Validity::Now)
+    }
+
+    /// A certificate for the request's name and another key.
+    pub fn issue_for_another_key(&self, request: &X509Req) -> Result<X509> {
+        self.certify(request.subject_name(), &*p256()?, Validity::Now)
+    }
+
+    /// Its own certificate.
+    pub fn certificate(&self) -> &X509 {
+        &self.0.certificate
+    }
+
+    fn certify<K: HasPublic>(
+        &self,
+        subject: &X509NameRef,
+        key: &PKeyRef<K>,
+        validity: Validity,
+    ) -> Result<X509> {
+        let issuer = &self.0;
+        issuer.certify(subject, key, validity, |builder| {
+            extend_for(builder, Purpose::Client, issuer)
+        })
+    }
+}
+
 fn extend_for(builder: &mut X509Builder, purpose: Purpose, issuer: &Issuer) -> Result<()> {
     issuer.extend_leaf(builder)?;
     let mut names = SubjectAlternativeName::new();
@@ -156,10 +225,7 @@ fn sign_request(issuer: &Issuer, request: &Path, validity: Validity) -> Result<S
         subject.entries_by_nid(Nid::COMMONNAME).next().is_some(),
         "the request has no common name"
     );
-    let certificate = issuer.certify(subject, &key, validity, |builder| {
-        extend_for(builder, Purpose::Client, issuer)
-    })?;
-    pem(&certificate)
+    pem(&Issuing(issuer.clone()).issue(&request, validity)?)
 }
 
 fn pem(certificate: &X509) -> Result<String> {

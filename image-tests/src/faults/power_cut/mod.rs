@@ -7,7 +7,7 @@
 //! - [`Stage`]: a scenario that is ready to be cut, at one point or another;
 //! - [`Row`]: a row of the table of results.
 
-mod clouds;
+mod issuers;
 mod point;
 mod rig;
 mod scenario;
@@ -16,7 +16,7 @@ mod table;
 
 pub use point::{Kind, Point};
 pub use rig::Rig;
-pub use scenario::{Destination, SCENARIOS, Scenario};
+pub use scenario::{Destination, Network, SCENARIOS, Scenario};
 pub use stage::{Aftermath, Stage, published_request};
 pub use table::{Row, print};
 

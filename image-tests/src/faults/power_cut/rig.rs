@@ -9,11 +9,12 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::issuers::Issuer;
 use super::scenario::{Destination, SETTINGS};
 use crate::clients::{KeyType, pkcs11_tool};
 use crate::device::{Device, STORE};
 use crate::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670, When};
-use crate::faults::network::{Cloud, Cut};
+use crate::faults::network::Cut;
 use crate::faults::storage::{Ending, run_with_cut};
 use crate::process::finish;
 
@@ -23,7 +24,7 @@ const SRK: u32 = 0x8100_0001;
 pub struct Rig {
     pub device: Device,
     /// Where it enrolls, if over the network.
-    pub cloud: Option<Cloud>,
+    pub issuer: Option<Issuer>,
     proxy: Proxy,
 }
 
@@ -38,7 +39,7 @@ impl Rig {
         empty_run(&device)?;
         Ok(Self {
             device,
-            cloud: None,
+            issuer: None,
             proxy,
         })
     }
@@ -71,15 +72,15 @@ impl Rig {
         Ok(cut)
     }
 
-    /// The same at a packet to or from AWS IoT Core.
+    /// The same at a packet to or from whoever issues certificates.
     pub fn cut_at_packet(&mut self, command: &str, cut: Cut) -> Result<bool> {
         let opened = self.proxy.open()?;
         let program = self.firstboot(command, opened.tcti())?;
-        let cloud = self.cloud.as_ref().context("no network")?;
+        let relay = self.issuer.as_ref().context("no network")?.relay();
         let (tell, told) = mpsc::channel::<u32>();
-        cloud.relay.cut_power(cut, move || kill_whom(&told));
+        relay.cut_power(cut, move || kill_whom(&told));
         run_to_its_end(program, &tell)?;
-        let cut = cloud.relay.was_cut();
+        let cut = relay.was_cut();
         if cut {
             self.device.tpm.pull_the_plug();
         }

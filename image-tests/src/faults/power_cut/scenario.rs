@@ -8,7 +8,7 @@ use crate::device::station::Station;
 use crate::device::{Checkpoint, Device, offline_settings};
 use crate::doubles::pki::{Authority, Validity};
 use crate::doubles::software_tpm::{Ek, SoftwareTpm};
-use crate::faults::network::fleet_settings;
+use crate::faults::network::{est_settings, fleet_settings};
 use crate::process::succeed;
 
 pub(super) const SETTINGS: &str = "/boot/firstboot/firstboot.json";
@@ -24,6 +24,15 @@ pub enum Destination {
     DoneOrAwaiting,
 }
 
+/// A double at which a device enrolls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// AWS IoT Core, by fleet provisioning.
+    Fleet,
+    /// An EST server.
+    Est,
+}
+
 /// One thing that firstboot does.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
@@ -35,19 +44,19 @@ pub struct Scenario {
     /// The command to cut.
     pub command: &'static str,
     pub destination: Destination,
-    /// Whether the device enrolls over the network, at a double of AWS IoT Core.
-    pub fleet: bool,
+    /// Where the device enrolls, if over the network.
+    pub network: Option<Network>,
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 15] = [
+pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "provision",
         edition: "nucleus-lite",
         prepare: |_, _| Ok(()),
         command: "provision",
         destination: Destination::Awaiting,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: "provision after reset",
@@ -59,7 +68,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         },
         command: "provision",
         destination: Destination::Awaiting,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: "enroll",
@@ -67,7 +76,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         prepare: prepare_enroll,
         command: "enroll",
         destination: Destination::Done,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: "enroll, nucleus",
@@ -75,7 +84,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         prepare: prepare_enroll,
         command: "enroll",
         destination: Destination::Done,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: "replace certificate",
@@ -83,7 +92,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         prepare: prepare_replacement,
         command: "enroll",
         destination: Destination::Done,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: "replace certificate, nucleus",
@@ -91,7 +100,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         prepare: prepare_replacement,
         command: "enroll",
         destination: Destination::Done,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: KEPT_KEY,
@@ -99,7 +108,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         prepare: |device, authority| prepare_due(device, authority, json!({})),
         command: "renew",
         destination: Destination::Done,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: UNTRIED,
@@ -111,7 +120,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         },
         command: "renew",
         destination: Destination::Done,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: NEW_KEY,
@@ -119,7 +128,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         prepare: |device, authority| prepare_due(device, authority, json!({ "key": "new" })),
         command: "renew",
         destination: Destination::Done,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: TAKEN_UP,
@@ -132,7 +141,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         },
         command: "enroll",
         destination: Destination::Done,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: WRAPPED_REPLY,
@@ -140,7 +149,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         prepare: prepare_wrapped_reply,
         command: "enroll",
         destination: Destination::Done,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: "reset",
@@ -148,7 +157,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         prepare: |device, authority| device.enroll_with(authority),
         command: "reset",
         destination: Destination::DoneOrAwaiting,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: "storage root key evicted",
@@ -162,7 +171,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         },
         command: "provision",
         destination: Destination::Done,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: COMES_BACK,
@@ -175,7 +184,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         },
         command: "provision",
         destination: Destination::Done,
-        fleet: false,
+        network: None,
     },
     Scenario {
         name: "fleet provisioning",
@@ -186,7 +195,18 @@ pub const SCENARIOS: [Scenario; 15] = [
         },
         command: "enroll",
         destination: Destination::Done,
-        fleet: true,
+        network: Some(Network::Fleet),
+    },
+    Scenario {
+        name: "EST",
+        edition: "nucleus-lite",
+        prepare: |device, _| {
+            device.succeed(&["provision"])?;
+            Ok(())
+        },
+        command: "enroll",
+        destination: Destination::Done,
+        network: Some(Network::Est),
     },
 ];
 
@@ -272,11 +292,11 @@ impl Scenario {
     /// Prepares it: a device at the scenario's start.
     pub fn checkpoint(&self, key: KeyType) -> Result<Checkpoint> {
         let device = Device::unprovisioned()?;
-        device.settings(&if self.fleet {
+        device.settings(&match self.network {
             // The port is the double's, once there is one.
-            fleet_settings(self.edition, key, 1)
-        } else {
-            offline_settings(self.edition, key)
+            Some(Network::Fleet) => fleet_settings(self.edition, key, 1),
+            Some(Network::Est) => est_settings(self.edition, key, 1, None),
+            None => offline_settings(self.edition, key),
         })?;
         (self.prepare)(&device, &Authority::new()?)?;
         Checkpoint::take(device)

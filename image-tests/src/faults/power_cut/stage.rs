@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use fastrand::Rng;
 use tempfile::TempDir;
 
-use super::clouds::Clouds;
+use super::issuers::Issuers;
 use super::point::{Kind, LOSSES, Point};
 use super::rig::Rig;
 use super::scenario::{
@@ -41,7 +41,7 @@ pub struct Stage {
     /// The key that the identity must have afterwards.
     key_wanted: Option<String>,
     /// Where it enrolls, if over the network.
-    clouds: Option<Clouds>,
+    issuers: Option<Issuers>,
 }
 
 impl Stage {
@@ -49,10 +49,11 @@ impl Stage {
     pub fn prepare(scenario: Scenario, key: KeyType) -> Result<Self> {
         let start = scenario.checkpoint(key)?;
 
-        let mut clouds = scenario.fleet.then(|| Clouds::new(key)).transpose()?;
+        let issuers = scenario.network.map(|network| Issuers::new(network, key));
+        let mut issuers = issuers.transpose()?;
 
         let mut rig = Rig::new(start.restore()?, Firmware::V7_63)?;
-        rig.cloud = clouds.as_ref().map(|c| c.begin(&rig.device)).transpose()?;
+        rig.issuer = issuers.as_ref().map(|i| i.begin(&rig.device)).transpose()?;
         let key_wanted = match scenario.name {
             COMES_BACK => rig.key_aside(),
             TAKEN_UP => rig.key_in(NEXT),
@@ -60,20 +61,20 @@ impl Stage {
         };
         let (code, said, commands) = rig.run(scenario.command)?;
         anyhow::ensure!(code == 0, "{} undisturbed: {code}: {said}", scenario.name);
-        if let (Some(clouds), Some(cloud)) = (&mut clouds, &rig.cloud) {
-            cloud.relay.settle()?;
-            clouds.packets = Direction::BOTH.map(|direction| cloud.relay.count(direction));
+        if let (Some(issuers), Some(issuer)) = (&mut issuers, &rig.issuer) {
+            issuer.relay().settle()?;
+            issuers.packets = Direction::BOTH.map(|direction| issuer.relay().count(direction));
         }
 
         let device = start.restore()?;
-        let cloud = clouds.as_ref().map(|c| c.begin(&device)).transpose()?;
+        let issuer = issuers.as_ref().map(|i| i.begin(&device)).transpose()?;
         let states = TempDir::new()?;
         let program = device.firstboot(&[scenario.command])?;
         let recording = Recording::make(program, device.root(), |point| {
             let state = states.path().join(point.to_string());
             std::fs::create_dir(&state)?;
-            if let (Some(clouds), Some(cloud)) = (&mut clouds, &cloud) {
-                clouds.memories.push(cloud.core.memory());
+            if let (Some(issuers), Some(issuer)) = (&mut issuers, &issuer) {
+                issuers.memories.push(issuer.memory());
             }
             copy_state(device.tpm.state(), &state)
         })
@@ -86,7 +87,7 @@ impl Stage {
             recording,
             states,
             key_wanted,
-            clouds,
+            issuers,
         })
     }
 
@@ -149,9 +150,11 @@ impl Stage {
             .collect()
     }
 
-    /// The number of packets in an undisturbed run, to and from AWS IoT Core.
+    /// The number of packets in an undisturbed run, to and from whoever issues.
     fn packets(&self) -> [usize; 2] {
-        self.clouds.as_ref().map_or([0; 2], |clouds| clouds.packets)
+        self.issuers
+            .as_ref()
+            .map_or([0; 2], |issuers| issuers.packets)
     }
 
     /// Cuts the power there, and lets the device start again. Returns what is wrong then.
@@ -202,7 +205,7 @@ impl Stage {
         Ok(rig)
     }
 
-    /// Points are numbered through the packets to AWS IoT Core, then through those from there.
+    /// Points are numbered through the packets to whoever issues, then through those from there.
     pub fn packet(&self, Point { n, when, .. }: Point) -> Cut {
         let [to_cloud, _] = self.packets();
         let (direction, n) = match n.checked_sub(to_cloud) {
@@ -234,18 +237,22 @@ impl Stage {
         let published = published_request(tree.path());
         let state = self.states.path().join(at.to_string());
         let device = Device::copy_of(tree.path(), &state)?;
-        let cloud = self.clouds.as_ref().map(|c| c.resume(at, &device));
-        let cloud = cloud.transpose()?;
+        let issuer = self.issuers.as_ref().map(|i| i.resume(at, &device));
+        let issuer = issuer.transpose()?;
         let mut rig = Rig::new(device, firmware(point.seed))?;
-        rig.cloud = cloud;
+        rig.issuer = issuer;
         Ok((rig, published))
     }
 
     fn rig(&self, seed: u64) -> Result<Rig> {
         let device = self.start.restore()?;
-        let cloud = self.clouds.as_ref().map(|c| c.begin(&device)).transpose()?;
+        let issuer = self
+            .issuers
+            .as_ref()
+            .map(|i| i.begin(&device))
+            .transpose()?;
         let mut rig = Rig::new(device, firmware(seed))?;
-        rig.cloud = cloud;
+        rig.issuer = issuer;
         Ok(rig)
     }
 

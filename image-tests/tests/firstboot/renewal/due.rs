@@ -221,7 +221,6 @@ fn an_expired_certificate_is_still_renewed() -> Result<()> {
 
 #[test]
 fn wrong_settings_are_refused() -> Result<()> {
-    let fleet = json!({ "method": "fleet-provisioning", "template_name": "gateways" });
     for (renew, enrollment, words) in [
         (
             json!({ "at": "soon" }),
@@ -234,7 +233,6 @@ fn wrong_settings_are_refused() -> Result<()> {
             Value::Null,
             "unknown field `when`",
         ),
-        (json!({}), fleet, "renew: fleet provisioning gives"),
         (json!("yes"), Value::Null, "renew: invalid type"),
         (
             json!({ "key": "another" }),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::VecDeque;
+use std::io::{Read, Write};
 
 use mqtt_proto::v3::{Connack, Suback};
 
@@ -81,7 +82,7 @@ fn sent(client: &mut Client<Script>) -> Vec<Packet> {
     packets
 }
 
-fn refused(code: ConnectReturnCode) -> NotConnected {
+fn refused(code: ConnectReturnCode) -> Failure {
     let script = Script {
         to_client: VecDeque::from([connack(code)]),
         ..Script::default()
@@ -92,13 +93,10 @@ fn refused(code: ConnectReturnCode) -> NotConnected {
 #[test]
 fn a_refusal_a_closing_and_a_busy_broker_are_told_apart() {
     use ConnectReturnCode::{NotAuthorized, ServerUnavailable};
-    assert!(matches!(refused(NotAuthorized), NotConnected::Refused(_)));
-    assert!(matches!(
-        refused(ServerUnavailable),
-        NotConnected::Failed(_)
-    ));
+    assert!(matches!(refused(NotAuthorized), Failure::Refused(_)));
+    assert!(matches!(refused(ServerUnavailable), Failure::Failed(_)));
     let closed = Client::connect(Script::default(), "gw-1").err().unwrap();
-    assert!(matches!(closed, NotConnected::Closed(_)));
+    assert!(matches!(closed, Failure::Closed(_)));
 }
 
 #[test]
@@ -123,6 +121,8 @@ fn an_answer_is_found_among_other_messages_and_all_are_acknowledged() {
     assert_eq!(acknowledged, [1, 2, 3]);
     // A repeated message is not the answer to the next request.
     let error = client.request("other", b"{}", "asking again").unwrap_err();
+    assert!(matches!(error, Failure::Closed(_)));
+    let error = Error::from(error);
     assert_eq!(error.kind, ErrorKind::Waiting);
 }
 
@@ -166,6 +166,7 @@ fn what_is_too_large_or_not_mqtt_is_refused_before_it_is_read() {
     for bytes in malformed.map(<[u8]>::to_vec).into_iter().chain([gigantic]) {
         let mut client = connected(vec![bytes.clone()]);
         let error = client.request(TOPIC, b"{}", "asking").unwrap_err();
+        let error = Error::from(error);
         assert_eq!(error.kind, ErrorKind::Other, "{bytes:?}: {error}");
     }
 }

@@ -84,6 +84,49 @@ fn a_renewal_that_is_due_is_asked_for() {
     assert_eq!(scene.next(&settings), Step::Done(None));
 }
 
+/// Over the network, it is requested by `firstboot renew`, once in a process, and for the key that is wanted.
+#[test]
+fn a_renewal_over_the_network_is_requested() {
+    let settings = Settings::default();
+    let request = Step::Renewal(RenewalStep::Request(boxed()));
+    assert!(request.is_renewal() && !request.needs_restart());
+    for offer in [Offer::CanCreate, Offer::CanRegister, Offer::CanRequest] {
+        let mut scene = enrolled();
+        identity(&mut scene, |i| {
+            i.offer = offer.clone();
+            i.request_is_published = true;
+        });
+        assert_eq!(scene.next(&settings), Step::Done(None), "not due");
+        identity(&mut scene, |i| i.renewal.due = Some("due".into()));
+        let ask = Step::Renewal(RenewalStep::Ask(boxed()));
+        assert_eq!(scene.next(&settings), ask);
+        identity(&mut scene, |i| i.renewal.is_asked_for = true);
+        assert_eq!(scene.next(&settings), request);
+        let mut hasty = scene.clone();
+        hasty.memory.leaves_trials = true;
+        assert_eq!(hasty.next(&settings), done("due"), "Greengrass waits");
+        let mut failed = scene.clone();
+        failed.memory.renewal_stays = Some("no route".into());
+        let remark = "the renewal cannot go on: no route; due";
+        assert_eq!(failed.next(&settings), done(remark));
+
+        let new_key = renewing(RenewedKey::New);
+        identity(&mut scene, |i| {
+            i.next = Next::Candidate(Box::new(Candidate {
+                request_is_published: true,
+                offer: offer.clone(),
+                ..candidate()
+            }));
+        });
+        let for_next = Step::Renewal(RenewalStep::RequestForNext(boxed()));
+        assert_eq!(scene.next(&new_key), for_next);
+        // It has one.
+        next_identity(&mut scene, |n| n.certificate = Some(chain()));
+        let fill = Step::Renewal(RenewalStep::FillNextToken(boxed()));
+        assert_eq!(scene.next(&new_key), fill);
+    }
+}
+
 /// From the making of the next identity until the one before it is removed.
 #[test]
 fn a_renewal_with_a_new_key_goes_its_way() {

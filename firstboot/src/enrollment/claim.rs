@@ -1,11 +1,15 @@
-//! The claim certificate and its key, from the boot partition: every device of the fleet presents them to AWS IoT Core
-//! to get a certificate of its own.
+//! The claim, from the boot partition: every device of the fleet presents it to get a certificate of its own. It is a
+//! certificate and its key; with EST, a password as well or instead.
+//!
+//! It is removed as soon as the device is done. Where certificates are renewed by fleet provisioning, the pair is kept
+//! first, for root alone: AWS IoT Core may not let a device ask for a certificate with its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use firstboot_formats::card::MAX_CERTIFICATE;
 use firstboot_formats::clock::Clock;
+use firstboot_formats::files::{self, Access};
 use firstboot_formats::pem;
 use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::text;
@@ -16,35 +20,104 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::connection::certified;
-use super::failure::waiting;
+use super::network::{certified, waiting};
 use crate::boot_partition::BootPartition;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::layout::{KEPT_CLAIM, Layout};
+use crate::settings::Settings;
 
 /// Maximum size of a private key's PEM, bytes: RSA with 4096 bits has 3.2 KB.
 const MAX_KEY: usize = 16 * 1024;
 /// The markers of an encrypted private key: PKCS#8 (RFC 7468 §11), and PEM's own (RFC 1421 §4.6.1.1).
 const ENCRYPTED: [&[u8]; 2] = [b"ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
+/// Maximum size of a password, bytes: servers limit the size of a header.
+const MAX_PASSWORD: usize = 1024;
 
 /// Reads the pair and checks that key and certificate match.
 pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
-    let [certificate_path, key_path] = boot.claim_paths();
-    let certificate =
-        text::read(&certificate_path, MAX_CERTIFICATE).of_kind(ErrorKind::Settings)?;
-    let key = text::read_secret(&key_path, MAX_KEY).of_kind(ErrorKind::Settings)?;
-    let (Some(certificate), Some(key)) = (certificate, key) else {
-        return Err(waiting(missing(boot)));
-    };
-    if let Some(path) = boot.readable_claim_key() {
-        warn!(
-            "every user of this device can read {}: mount the boot partition with umask=0077. firstboot uses the key \
-             anyway, and removes it after enrollment",
-            path.display()
-        );
+    let paths = boot.claim_paths();
+    let read = read_at(&paths)?.ok_or_else(|| waiting(missing(boot)))?;
+    warn_if_readable(boot, &paths[1], "key");
+    Ok(read)
+}
+
+/// The pair for a renewal: the one on the boot partition, or the one that was kept; `None` if there is neither.
+pub fn for_renewal(boot: &BootPartition, layout: &Layout) -> Result<Option<CertifiedKey>> {
+    if boot.has_claim() {
+        match read(boot) {
+            Err(e) if is_kept(layout) => warn!("{e}"),
+            found => return found.map(Some),
+        }
     }
+    read_at(&kept(layout))
+}
+
+/// Whether the pair is to be kept after enrollment.
+fn is_wanted(settings: &Settings) -> bool {
+    settings.renew.is_some() && settings.enrollment.is_fleet()
+}
+
+/// Whether a device that has its certificate has a claim where it no longer belongs.
+pub fn is_spent(settings: &Settings, boot: &BootPartition, layout: &Layout) -> bool {
+    (settings.enrollment.is_by_network() && !boot.claim_files().is_empty())
+        || (is_kept(layout) && !is_wanted(settings))
+}
+
+/// Removes the claim from where it no longer belongs. A pair that renewals may need is kept first; one that cannot be
+/// used is not.
+pub fn put_away(settings: &Settings, boot: &BootPartition, layout: &Layout) -> Result<()> {
+    if !is_wanted(settings) {
+        forget(layout)?;
+    } else if boot.has_claim() {
+        let on_card = boot.claim_paths();
+        match read_at(&on_card) {
+            Ok(Some(_)) => {
+                for (from, to) in on_card.iter().zip(kept(layout)) {
+                    let content = text::read_secret(from, MAX_CERTIFICATE)?.unwrap_or_default();
+                    if let Some(directory) = to.parent() {
+                        files::make_directory(directory, 0o700)?;
+                    }
+                    files::write(&to, &content, Some(Access::PRIVATE))?;
+                }
+            }
+            Ok(None) => {}
+            Err(e) => warn!("the claim pair is not kept for renewals: {e}"),
+        }
+    }
+    if settings.enrollment.is_by_network() {
+        boot.remove_claim()?;
+    }
+    Ok(())
+}
+
+/// Overwrites and removes the kept pair, the key first.
+pub fn forget(layout: &Layout) -> Result<()> {
+    for path in kept(layout).iter().rev() {
+        files::overwrite_and_remove(path)?;
+    }
+    Ok(())
+}
+
+fn kept(layout: &Layout) -> [PathBuf; 2] {
+    KEPT_CLAIM.map(|path| layout.at(path))
+}
+
+fn is_kept(layout: &Layout) -> bool {
+    kept(layout)
+        .iter()
+        .any(|path| path.symlink_metadata().is_ok())
+}
+
+/// The pair at these paths, if it is there.
+fn read_at([certificate_path, key_path]: &[PathBuf; 2]) -> Result<Option<CertifiedKey>> {
+    let certificate = text::read(certificate_path, MAX_CERTIFICATE).of_kind(ErrorKind::Settings)?;
+    let key = text::read_secret(key_path, MAX_KEY).of_kind(ErrorKind::Settings)?;
+    let (Some(certificate), Some(key)) = (certificate, key) else {
+        return Ok(None);
+    };
     let wrong = |path: &Path, why: &str| Error::settings(format!("{}: {why}", path.display()));
-    certificates(&certificate).map_err(|why| wrong(&certificate_path, &why))?;
-    let key = private_key(&key).map_err(|why| wrong(&key_path, &why))?;
+    certificates(&certificate).map_err(|why| wrong(certificate_path, &why))?;
+    let key = private_key(&key).map_err(|why| wrong(key_path, &why))?;
     let public = key.public_key_to_der().context(ErrorKind::Settings, || {
         format!("cannot use the claim key {}", key_path.display())
     })?;
@@ -64,7 +137,48 @@ pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
     let key = signing_key(&key).context(ErrorKind::Settings, || {
         format!("cannot use the claim key {}", key_path.display())
     })?;
-    Ok(certified(&chain, key))
+    Ok(Some(certified(&chain, key)))
+}
+
+/// The password, if there is one. It may end in a line break.
+pub fn password(boot: &BootPartition) -> Result<Option<Zeroizing<String>>> {
+    let path = boot.claim_password_path();
+    let content = text::read_secret(&path, MAX_PASSWORD).of_kind(ErrorKind::Settings)?;
+    let Some(content) = content else {
+        return Ok(None);
+    };
+    warn_if_readable(boot, &path, "password");
+    let password = std::str::from_utf8(&content).ok();
+    let password = password.map(|text| text.trim_end_matches(['\r', '\n']));
+    let plain = |text: &&str| !text.is_empty() && !text.contains(char::is_control);
+    match password.filter(plain) {
+        Some(password) => Ok(Some(Zeroizing::new(password.to_owned()))),
+        None => Err(Error::settings(format!(
+            "{}: it holds no password: one line of UTF-8 is wanted",
+            path.display()
+        ))),
+    }
+}
+
+fn warn_if_readable(boot: &BootPartition, path: &Path, what: &str) {
+    if boot.everybody_can_read(path) {
+        warn!(
+            "every user of this device can read {}: mount the boot partition with umask=0077. firstboot uses the {what} \
+             anyway, and removes it after enrollment",
+            path.display()
+        );
+    }
+}
+
+/// What the operator has to do for EST if there is neither pair nor password.
+pub fn missing_for_est(boot: &BootPartition) -> String {
+    let [certificate, key] = boot.claim_paths();
+    format!(
+        "save the password for the EST server as {}, or a bootstrap certificate and its key as {} and {}",
+        boot.claim_password_path().display(),
+        certificate.display(),
+        key.display()
+    )
 }
 
 /// What the operator has to do if there is no pair.

@@ -1,4 +1,4 @@
-//! Whether the server is AWS IoT Core: rustls's own verification, with a message that says who issued the server's
+//! Whether the server is the right one: rustls's own verification, with a message that says who issued the server's
 //! certificate and which roots are trusted.
 
 use std::fmt;
@@ -14,6 +14,7 @@ use rustls::{
     SignatureScheme,
 };
 
+use super::server::Server;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// Verifies the server against root certificates.
@@ -46,16 +47,17 @@ impl fmt::Display for UnknownRoot {
 impl std::error::Error for UnknownRoot {}
 
 impl Verifier {
-    /// With these roots. Roots that TLS cannot use, such as one from before X.509 version 3, are skipped.
-    pub fn new(root_ca: &[u8], provider: Arc<CryptoProvider>) -> Result<Self> {
-        let found = certificates(root_ca).map_err(Error::settings)?;
+    /// With this server's roots. Roots that TLS cannot use, such as one from before X.509 version 3, are skipped.
+    pub fn new(server: &Server<'_>, provider: Arc<CryptoProvider>) -> Result<Self> {
+        let found = certificates(server.roots).map_err(Error::settings)?;
         let mut store = RootCertStore::empty();
         let ders = found.iter().map(|c| CertificateDer::from(c.der()));
         let (usable, _) = store.add_parsable_certificates(ders);
         if usable == 0 {
-            return Err(Error::settings(
-                "none of the root certificates can be used for TLS: is root-ca.pem a bundle of CA certificates?",
-            ));
+            return Err(Error::settings(format!(
+                "none of the root certificates can be used for TLS: is {} a bundle of CA certificates?",
+                server.roots_file
+            )));
         }
         let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider).build();
         Ok(Self {

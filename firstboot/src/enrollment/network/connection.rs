@@ -1,5 +1,5 @@
-//! The connection to AWS IoT Core: TCP, perhaps through an HTTP proxy, and TLS 1.2 or 1.3 with a client certificate.
-//! The server is verified, by name, against one file of root certificates.
+//! TCP, perhaps through an HTTP proxy, and TLS 1.2 or 1.3, with a client certificate where there is one. The server is
+//! verified, by name, against one file of root certificates.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -13,19 +13,14 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use super::failure::{self, waiting};
-use super::mqtt::Stream;
-use super::server::Verifier;
+use super::Stream;
+use super::server::Server;
+use super::trouble::{is_closing, truncate, waiting};
+use super::verifier::Verifier;
 use crate::error::{ErrorKind, Result, ResultExt};
-use crate::settings::Settings;
 
 /// Time limit for connecting, for all addresses of a name together.
 const CONNECTING: Duration = Duration::from_secs(15);
-/// ALPN for MQTT with a client certificate on port 443 (AWS IoT Core developer guide, "Device communication
-/// protocols").
-const ALPN: &[u8] = b"x-amzn-mqtt-ca";
-/// The port on which AWS IoT Core wants ALPN.
-const ALPN_PORT: u16 = 443;
 /// Maximum size of a proxy's answer, bytes.
 const MAX_PROXY_ANSWER: usize = 8 * 1024;
 
@@ -39,19 +34,14 @@ pub struct Timed {
 }
 
 /// Connects, and leaves the TLS handshake to the first write.
-pub fn connect(
-    settings: &Settings,
-    root_ca: &[u8],
-    certificate: CertifiedKey,
-) -> Result<Connection> {
-    let host = settings.greengrass.iot_data_endpoint.as_str();
-    let port = settings.enrollment.port;
-    let config = configuration(root_ca, certificate, port)?;
+pub fn connect(server: &Server<'_>, certificate: Option<CertifiedKey>) -> Result<Connection> {
+    let Server { host, port, .. } = *server;
+    let config = configuration(server, certificate)?;
     let name = ServerName::try_from(host.to_owned()).context(ErrorKind::Settings, || {
-        format!("greengrass.iot_data_endpoint: {host:?} is not a host name")
+        format!("{}: {host:?} is not a host name", server.setting)
     })?;
     let deadline = Instant::now() + CONNECTING;
-    let tcp = match settings.enrollment.proxy() {
+    let tcp = match server.proxy {
         None => dial(host, port, deadline)?,
         Some((proxy, proxy_port)) => {
             let mut timed = Timed {
@@ -69,21 +59,24 @@ pub fn connect(
     Ok(StreamOwned::new(tls, Timed { tcp, deadline }))
 }
 
-fn configuration(root_ca: &[u8], certificate: CertifiedKey, port: u16) -> Result<ClientConfig> {
+fn configuration(server: &Server<'_>, certificate: Option<CertifiedKey>) -> Result<ClientConfig> {
     let setting_up = || "cannot set up TLS".to_owned();
     let provider = Arc::new(rustls_openssl::default_provider());
-    let verifier = Verifier::new(root_ca, Arc::clone(&provider))?;
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let verifier = Verifier::new(server, Arc::clone(&provider))?;
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .context(ErrorKind::Other, setting_up)?
         // By rustls's own rules, only with a better message.
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)));
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match certificate {
+        Some(certificate) => {
+            config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)))
+        }
+        None => config.with_no_client_auth(),
+    };
     config.resumption = Resumption::disabled();
-    if port == ALPN_PORT {
-        config.alpn_protocols = vec![ALPN.to_vec()];
-    }
+    config.alpn_protocols = server.protocol.map(<[u8]>::to_vec).into_iter().collect();
     Ok(config)
 }
 
@@ -122,11 +115,14 @@ fn dial(host: &str, port: u16, deadline: Instant) -> Result<TcpStream> {
 /// Connects through a proxy (RFC 9110 §9.3.6, CONNECT).
 fn tunnel(proxy: &mut Timed, host: &str, port: u16) -> io::Result<()> {
     let other = |text: String| io::Error::other(text);
-    let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
-    // A proxy may refuse before it has read everything: its answer is there all the same.
-    if let Err(e) = proxy.write_all(request.as_bytes()) {
-        debug!("cannot send CONNECT to the proxy: {e}");
-    }
+    // An IPv6 address is told from the port by its brackets (RFC 3986 §3.2.2).
+    let authority = if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
+    let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+    proxy.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     // Byte by byte: TLS begins right after the empty line.
     while !answer.ends_with(b"\r\n\r\n") {
@@ -144,10 +140,7 @@ fn tunnel(proxy: &mut Timed, host: &str, port: u16) -> io::Result<()> {
     if is_http && code.len() == 3 && code.starts_with('2') {
         return Ok(());
     }
-    Err(other(format!(
-        "it answered {:?}",
-        failure::truncate(status)
-    )))
+    Err(other(format!("it answered {:?}", truncate(status))))
 }
 
 impl Stream for Connection {
@@ -176,7 +169,15 @@ impl Read for Timed {
 impl Write for Timed {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.tcp.set_write_timeout(self.left()?)?;
-        self.tcp.write(buffer)
+        match self.tcp.write(buffer) {
+            // The other side has closed. It may have said why before it had read everything: that can still be read, and
+            // where there is nothing to read, reading says that the connection is closed.
+            Err(e) if is_closing(&e) => {
+                debug!("the other side does not listen any more: {e}");
+                Ok(buffer.len())
+            }
+            done => done,
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -189,4 +190,68 @@ pub fn certified(chain: &Chain, key: Arc<dyn rustls::sign::SigningKey>) -> Certi
     let (leaf, issuers) = chain.objects();
     let all = std::iter::once(leaf).chain(issuers);
     CertifiedKey::new(all.map(|c| CertificateDer::from(c.value)).collect(), key)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    /// A connection to somebody who does this with the other end.
+    fn connected(other: impl FnOnce(TcpStream) + Send + 'static) -> Timed {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (end, _) = listener.accept().unwrap();
+        std::thread::spawn(move || other(end)).join().unwrap();
+        Timed {
+            tcp,
+            deadline: Instant::now() + Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn what_was_said_before_the_connection_closed_is_read() {
+        let mut timed = connected(|mut end| end.write_all(b"no").unwrap());
+        // The first write tells this side that the connection is closed; the second one would fail.
+        for _ in 0..2 {
+            timed.write_all(b"please").unwrap();
+        }
+        let mut said = [0; 2];
+        timed.read_exact(&mut said).unwrap();
+        assert_eq!(said, *b"no");
+        assert!(
+            timed
+                .read(&mut said)
+                .map_or_else(|e| is_closing(&e), |n| n == 0)
+        );
+    }
+
+    #[test]
+    fn a_proxy_is_given_an_ipv6_address_in_brackets() {
+        for (host, wanted) in [("::1", "CONNECT [::1]:443 "), ("a.b", "CONNECT a.b:443 ")] {
+            let (tell, told) = std::sync::mpsc::channel();
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            std::thread::spawn(move || {
+                let (mut end, _) = listener.accept().unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    end.read_exact(&mut byte).unwrap();
+                    request.push(byte[0]);
+                }
+                end.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                tell.send(String::from_utf8(request).unwrap()).unwrap();
+            });
+            let mut timed = Timed {
+                tcp,
+                deadline: Instant::now() + Duration::from_secs(60),
+            };
+            tunnel(&mut timed, host, 443).unwrap();
+            let request = told.recv().unwrap();
+            assert!(request.starts_with(wanted), "{request}");
+        }
+    }
 }

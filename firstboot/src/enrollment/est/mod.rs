@@ -1,0 +1,330 @@
+//! EST (RFC 7030): an operator's own CA issues a certificate for our request over HTTPS.
+//!
+//! | file | what |
+//! |---|---|
+//! | `credentials` | what the device presents: the fleet's claim, or its own certificate |
+//! | `answers` | what is asked, and what may be answered |
+//! | `http` | HTTP/1.1, with limits on time and size |
+//! | `failure` | what went wrong, and what the operator can do |
+//!
+//! Nothing here decides or keeps anything. Nobody is trusted at first sight (RFC 7030 §4.1.1): `est-ca.pem` on the boot
+//! partition says who the server and the CA are. firstboot does not ask which attributes the CA wants in a request
+//! (§4.5), nor for a key made by the server (§4.4).
+
+pub mod answers;
+mod credentials;
+mod failure;
+pub mod http;
+
+use std::time::{Duration, Instant};
+
+use firstboot_formats::clock::{Clock, rfc3339};
+use firstboot_formats::digest::{Fingerprint, sha256};
+use firstboot_formats::encoding::to_hex;
+use firstboot_formats::public_key::PublicKey;
+use firstboot_formats::x509::{self, Chain, Verdict};
+use log::info;
+
+use super::network::{self, Server};
+use super::{Offer, Refusal, claim};
+use crate::boot_partition::BootPartition;
+use crate::error::{Error, Result};
+use crate::identity::{EstAnswer, EstNote, Identity};
+use crate::progress;
+use crate::settings::Settings;
+
+use answers::Operation;
+pub use credentials::{Credentials, Password};
+
+/// How long the CA's certificates may take, the TLS handshake included.
+const GREETING: Duration = Duration::from_secs(20);
+/// How long a certificate may take: a server may have its CA behind it, and somebody's hook.
+const ANSWERING: Duration = Duration::from_secs(60);
+/// A server that cannot answer now says when with one of these (RFC 7030 §4.2.3, RFC 6585 §4, RFC 9110 §15.6.4).
+const NOT_NOW: [u16; 3] = [202, 429, 503];
+
+/// The certificate that is asked for.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The key that it is to be for.
+    pub key: &'a PublicKey,
+    /// Its thing's name.
+    pub thing_name: &'a str,
+    /// SHA-256 of the identity's certificate request, hexadecimal.
+    pub csr_sha256: &'a str,
+    /// The certificate in whose place it is to be, if there is one.
+    pub renews: Option<&'a Chain>,
+}
+
+impl Wanted<'_> {
+    /// What tells it from others. A renewal's request is signed anew each time, so its hash would not.
+    fn about(&self) -> String {
+        match self.renews {
+            None => self.csr_sha256.to_owned(),
+            Some(old) => format!("{} {}", to_hex(&old.fingerprint()), self.key.fingerprint()),
+        }
+    }
+
+    /// What was noted about a request for it.
+    pub fn noted(&self, identity: &Identity) -> Option<EstNote> {
+        let note = identity.est_note()?;
+        (note.about == self.about()).then_some(note)
+    }
+
+    /// A note that says nothing yet.
+    pub fn note(&self) -> EstNote {
+        EstNote {
+            about: self.about(),
+            ..EstNote::default()
+        }
+    }
+}
+
+/// What an operator can change to have a server asked again at once: which one it is, and what lies on the boot
+/// partition.
+pub fn circumstances(settings: &Settings, boot: &BootPartition) -> String {
+    let [server, label] = settings.enrollment.est.names();
+    format!("{server}/{label} {}", boot.est_state())
+}
+
+/// The moment (since the epoch) before which the server is not asked again, if that is still to come.
+pub fn again_after(
+    settings: &Settings,
+    boot: &BootPartition,
+    note: &EstNote,
+    now: Duration,
+) -> Option<Duration> {
+    note.again_after(now)
+        .filter(|_| note.circumstances == circumstances(settings, boot))
+}
+
+/// What EST offers. Looks at files only.
+pub fn offer(
+    settings: &Settings,
+    boot: &BootPartition,
+    identity: &Identity,
+    wanted: &Wanted<'_>,
+) -> Offer {
+    let noted = wanted.noted(identity).unwrap_or_default();
+    let refused = match &noted.answer {
+        None => None,
+        Some(EstAnswer::Unreadable(why)) => Some(why.clone()),
+        Some(EstAnswer::Certificates(pem)) => match check(settings, boot, pem, wanted) {
+            Ok((chain, remark)) => return Offer::Certificate(Box::new(chain), remark),
+            Err(why) => Some(why),
+        },
+    };
+    let clock = settings.enrollment.clock();
+    if let Some(again) = again_after(settings, boot, &noted, clock.now) {
+        return match refused {
+            None => Offer::Pending(later(again)),
+            Some(why) => Offer::Refused(Refusal {
+                path: identity.est_path(),
+                reason: format!(
+                    "{why}. firstboot asks again after {}, or when something changes on the boot partition",
+                    rfc3339(again)
+                ),
+            }),
+        };
+    }
+    if wanted.renews.is_none() && !boot.has_claim() && !boot.has_claim_password() {
+        return Offer::Pending(claim::missing_for_est(boot));
+    }
+    if !boot.has_est_ca() {
+        return Offer::Pending(format!(
+            "save the certificate of the CA that issues, and that of the EST server's CA, as {}",
+            boot.est_ca_path().display()
+        ));
+    }
+    if !clock.synchronised {
+        return Offer::Pending(
+            "the clock is not synchronised yet, so the EST server's certificate cannot be checked: can the device reach \
+             a time server (timedatectl)? On a board with a battery-backed clock, set enrollment.trust_clock"
+                .into(),
+        );
+    }
+    Offer::CanRequest
+}
+
+/// What is waited for until this moment (since the epoch).
+fn later(again: Duration) -> String {
+    format!(
+        "the EST server has not decided yet: firstboot asks again after {}, or when something changes on the boot \
+         partition. Does somebody have to approve the request?",
+        rfc3339(again)
+    )
+}
+
+/// What a request has come to.
+pub enum Answer {
+    /// The server has issued something: the certificate and its CA's, to be [checked](check), or something unreadable.
+    Issued(EstAnswer),
+    /// It has not, and says why; it is not to be asked again before this time has passed, if it named one.
+    NotNow(Option<Duration>, Error),
+}
+
+/// Waits for this device's turn, gets the CA's certificates, and asks for a certificate, or for a newer one (RFC 7030
+/// §4.2), with this request, PEM. `before` is called when nothing else can keep the server from issuing one.
+pub fn request(
+    settings: &Settings,
+    boot: &BootPartition,
+    credentials: &Credentials,
+    wanted: &Wanted<'_>,
+    csr: &str,
+    before: impl FnOnce() -> Result<()>,
+) -> Result<Answer> {
+    let operation = match wanted.renews {
+        None => Operation::Enroll,
+        Some(_) => Operation::Reenroll,
+    };
+    let site = Site {
+        settings,
+        credentials,
+        pinned: pinned(boot).map_err(Error::settings)?,
+    };
+    network::spread(settings)?;
+    let server = &settings.enrollment.est.server;
+    progress::status(&format!("connecting to the EST server {server}"));
+    info!("connecting to the EST server {server}");
+    let answer = site.exchange(Operation::CaCertificates, "", GREETING)?;
+    if let Some(later) = not_now(Operation::CaCertificates, &answer) {
+        return Ok(later);
+    }
+    let authorities = answers::certificates(&answer)
+        .map_err(|why| failure::unusable(Operation::CaCertificates, &why))?;
+    if !leads_to_issuers(settings, &authorities, &site.pinned).map_err(Error::settings)? {
+        return Err(failure::no_issuer(!settings.enrollment.issuers.is_empty()));
+    }
+    before()?;
+    let answer = site.exchange(operation, &answers::body(csr), ANSWERING)?;
+    if let Some(later) = not_now(operation, &answer) {
+        return Ok(later);
+    }
+    Ok(Answer::Issued(match answers::certificates(&answer) {
+        Ok(issued) => EstAnswer::Certificates(issued + &authorities),
+        Err(why) => EstAnswer::Unreadable(format!("the answer cannot be used: {why}")),
+    }))
+}
+
+/// The issued certificate with its chain, and what the operator should know about it: for this key and this thing, valid
+/// now, from a CA that may issue it, and no worse than what it renews. The error says what is wrong.
+pub fn check(
+    settings: &Settings,
+    boot: &BootPartition,
+    received: &str,
+    wanted: &Wanted<'_>,
+) -> std::result::Result<(Chain, Option<String>), String> {
+    let pinned = pinned(boot)?;
+    let all = [received, &pinned].concat();
+    let chain = Chain::parse(all.as_bytes(), wanted.key, &issuers(settings, &pinned)?)?;
+    let clock = network::issuers_clock(settings);
+    let Wanted {
+        key,
+        thing_name,
+        renews,
+        ..
+    } = *wanted;
+    match chain.check_successor(renews, key, thing_name, clock) {
+        Verdict::Good => Ok((chain, None)),
+        Verdict::GoodBut(remark) => Ok((chain, Some(remark))),
+        Verdict::Bad(why) => Err(why),
+    }
+}
+
+/// What is in `est-ca.pem`, PEM.
+fn pinned(boot: &BootPartition) -> std::result::Result<String, String> {
+    let wrong = |why: &str| format!("{}: {why}", boot.est_ca_path().display());
+    let content = boot.est_ca().map_err(|e| e.to_string())?;
+    x509::roots(&content.ok_or_else(|| wrong("it is missing"))?).map_err(|why| wrong(&why))
+}
+
+/// To whom the certificate has to lead up.
+fn issuers(settings: &Settings, pinned: &str) -> std::result::Result<Vec<Fingerprint>, String> {
+    let named = &settings.enrollment.issuers;
+    if !named.is_empty() {
+        return Ok(named.clone());
+    }
+    let pinned = x509::certificates(pinned.as_bytes())?;
+    Ok(pinned.iter().map(|c| sha256(c.der())).collect())
+}
+
+/// Whether what the CA issues can be expected to lead up to them.
+fn leads_to_issuers(
+    settings: &Settings,
+    authorities: &str,
+    pinned: &str,
+) -> std::result::Result<bool, String> {
+    let these = x509::certificates(authorities.as_bytes())?;
+    let others = x509::certificates(pinned.as_bytes())?;
+    Ok(x509::any_leads_to(
+        &these,
+        &others,
+        &issuers(settings, pinned)?,
+    ))
+}
+
+/// A refusal, for now or for good; nothing if the server answers the question.
+fn not_now(operation: Operation, answer: &http::Answer) -> Option<Answer> {
+    let status = answer.status.as_u16();
+    if status == 200 {
+        return None;
+    }
+    let now = Clock::read().now;
+    let wait = NOT_NOW
+        .contains(&status)
+        .then(|| answers::retry_after(&answer.headers, now))
+        .flatten();
+    let why = match (status, wait) {
+        (202, Some(wait)) => network::waiting(later(now + wait)),
+        (202, None) => network::waiting(
+            "the EST server has not decided yet: firstboot asks again. Does somebody have to approve the request?"
+                .into(),
+        ),
+        _ => failure::refused(operation, answer),
+    };
+    Some(Answer::NotNow(wait, why))
+}
+
+/// An EST server, and what it is presented with.
+struct Site<'a> {
+    settings: &'a Settings,
+    credentials: &'a Credentials,
+    /// What is in `est-ca.pem`, PEM.
+    pinned: String,
+}
+
+impl Site<'_> {
+    /// One request and its answer, on a connection of their own.
+    fn exchange(
+        &self,
+        operation: Operation,
+        body: &str,
+        patience: Duration,
+    ) -> Result<http::Answer> {
+        let est = &self.settings.enrollment.est;
+        // Everybody may have the CA's certificates (§4.1).
+        let password = self.credentials.password.as_ref();
+        let password = password.filter(|_| operation != Operation::CaCertificates);
+        let request = answers::request(est, operation, password, body.len())
+            .map_err(|e| Error::other(format!("{}: {e}", operation.what())))?;
+        let mut connection =
+            network::connect(&self.server(), self.credentials.certificate.clone())?;
+        let deadline = Instant::now() + patience;
+        http::exchange(&mut connection, request, body.as_bytes(), deadline)
+            .map_err(|trouble| failure::broken(operation, &trouble))
+    }
+
+    fn server(&self) -> Server<'_> {
+        let enrollment = &self.settings.enrollment;
+        let (host, port) = enrollment.est.address();
+        Server {
+            host,
+            port,
+            setting: "enrollment.est.server",
+            protocol: None,
+            proxy: enrollment.proxy(),
+            roots: self.pinned.as_bytes(),
+            roots_file: "est-ca.pem",
+        }
+    }
+}

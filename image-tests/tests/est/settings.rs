@@ -1,0 +1,51 @@
+//! EST settings that cannot work are refused with their path before anything is requested.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::{Enrolling, exit};
+
+#[test]
+fn mistakes_are_named() -> Result<()> {
+    let enrolling = Enrolling::new()?;
+    let good = enrolling.device.read("/boot/firstboot/firstboot.json")?;
+    let cases: [(&str, Value, &str); 8] = [
+        ("server", json!(""), "enrollment.est.server"),
+        (
+            "server",
+            json!("https://ca.example.com"),
+            "enrollment.est.server",
+        ),
+        ("server", json!(8443), "enrollment.est.server"),
+        ("label", json!("a/b"), "enrollment.est.label"),
+        ("username", json!("a:b"), "enrollment.est.username"),
+        ("username", json!("${nonsense}"), "enrollment.est.username"),
+        ("password", json!("x"), "unknown field `password`"),
+        ("username", json!(["x"]), "enrollment.est.username"),
+    ];
+    for (name, value, words) in cases {
+        enrolling.change(|enrollment| enrollment["est"][name] = value)?;
+        let outcome = enrolling.enroll()?;
+        crate::assert_ends(&outcome, exit::SETTINGS, words);
+        enrolling
+            .device
+            .write("/boot/firstboot/firstboot.json", &good)?;
+    }
+    assert_eq!(enrolling.server.counts().cacerts, 0);
+    enrolling.ends_done()
+}
+
+/// Nothing is requested while the clock is not synchronised: the server could not be verified.
+#[test]
+fn without_a_clock_nothing_is_requested() -> Result<()> {
+    let enrolling = Enrolling::new()?;
+    enrolling.change(|enrollment| enrollment["trust_clock"] = json!(false))?;
+    let outcome = enrolling.enroll()?;
+    // If this host's clock is synchronised, the device trusts it.
+    if outcome.code == exit::DONE {
+        return enrolling.ends_done();
+    }
+    crate::assert_ends(&outcome, exit::WAITING, "the clock is not synchronised");
+    assert_eq!(enrolling.server.counts().cacerts, 0);
+    Ok(())
+}

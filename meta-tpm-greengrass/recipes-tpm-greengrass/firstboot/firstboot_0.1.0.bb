@@ -5,7 +5,7 @@ SECTION = "security"
 LICENSE = "Apache-2.0 & BSD-3-Clause & ISC & MIT & Unicode-DFS-2016 & Zlib"
 LIC_FILES_CHKSUM = "\
     file://LICENSE;md5=43d54c51b5034c6fc060dc931e6258fa \
-    file://firstboot/THIRD-PARTY.txt;md5=07dba7954fcfb8a34844bd376bf6559b \
+    file://firstboot/THIRD-PARTY.txt;md5=f45f550870064caf0745ab8e35901c0f \
 "
 
 # libcrypto, libsqlite3 and libtss2: firstboot links them. Their Rust bindings are pre-generated.

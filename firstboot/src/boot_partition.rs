@@ -105,8 +105,8 @@ impl BootPartition {
         self.claim_password_path().symlink_metadata().is_ok()
     }
 
-    /// What tells whether the operator has changed anything that an EST server is asked by: size and time of the files,
-    /// not their content, as a password is among them.
+    /// What tells whether the operator has changed anything that an EST server is asked by: the times of the files. Not
+    /// their contents or sizes, as a password is among them.
     pub fn est_state(&self) -> String {
         let [certificate, key] = self.claim_paths();
         let files = [
@@ -117,7 +117,7 @@ impl BootPartition {
             key,
         ];
         let states = files.iter().map(|path| match path.symlink_metadata() {
-            Ok(m) => format!("{}@{}.{}", m.len(), m.mtime(), m.mtime_nsec()),
+            Ok(m) => format!("{}.{}", m.mtime(), m.mtime_nsec()),
             Err(_) => "none".into(),
         });
         states.collect::<Vec<_>>().join(" ")

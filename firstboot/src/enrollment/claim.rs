@@ -41,15 +41,14 @@ pub fn read(boot: &BootPartition) -> Result<CertifiedKey> {
     Ok(read)
 }
 
-/// The pair for a renewal: the one on the boot partition, or the one that was kept; `None` if there is neither.
-pub fn for_renewal(boot: &BootPartition, layout: &Layout) -> Result<Option<CertifiedKey>> {
-    if boot.has_claim() {
-        match read(boot) {
-            Err(e) if is_kept(layout) => warn!("{e}"),
-            found => return found.map(Some),
-        }
-    }
-    read_at(&kept(layout))
+/// The pair for a renewal: the one on the boot partition, or the one that was kept; `None` if neither can be used.
+pub fn for_renewal(boot: &BootPartition, layout: &Layout) -> Option<CertifiedKey> {
+    [boot.claim_paths(), kept(layout)].iter().find_map(|paths| {
+        read_at(paths).unwrap_or_else(|e| {
+            warn!("{e}");
+            None
+        })
+    })
 }
 
 /// Whether the pair is to be kept after enrollment.

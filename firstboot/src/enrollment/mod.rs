@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use firstboot_formats::attestation::Reply;
+use firstboot_formats::clock::{Clock, rfc3339};
 use firstboot_formats::x509::Chain;
 use serde::Serialize;
 
@@ -60,6 +61,22 @@ pub enum Offer {
     Reply(Box<WrappedReply>),
     /// A certificate that may not be accepted, and why.
     Refused(Refusal),
+}
+
+/// Why a certificate that came over the network is no gain over the one that it renews, if it is none: nobody has looked
+/// at it, as at a file that an operator chooses.
+fn no_gain(new: &Chain, old: &Chain, clock: Clock) -> Option<String> {
+    if new.fingerprint() == old.fingerprint() {
+        return Some("it is the certificate that is to be renewed".into());
+    }
+    let [[_, new_end], [_, old_end]] = [new.lifetime(), old.lifetime()];
+    (new_end < old_end && old.expired(clock).is_none()).then(|| {
+        format!(
+            "it ends on {}, before the one that it renews ({})",
+            rfc3339(new_end),
+            rfc3339(old_end)
+        )
+    })
 }
 
 impl Offer {

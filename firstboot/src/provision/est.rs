@@ -38,23 +38,19 @@ pub(super) fn ask(
     request: &str,
     credentials: &Credentials,
 ) -> Result<()> {
-    let noted = wanted.noted(identity);
-    let is_noted = noted.is_some();
-    let mut note = noted.unwrap_or_else(|| wanted.note());
+    let mut note = wanted.noted(identity);
+    // Before any of it is used: a change meanwhile leads to another try.
+    note.circumstances = est::circumstances(settings, boot);
     let answer = est::request(settings, boot, credentials, wanted, request, || {
-        if is_noted {
-            return Ok(());
-        }
-        identity.keep_est_note(&note)
+        identity.has_room_for_est()
     })?;
     let now = Clock::read().now;
-    note.circumstances = est::circumstances(settings, boot);
     match answer {
         Answer::Issued(answer) => {
             let is_usable = match &answer {
                 EstAnswer::Certificates(pem) => {
                     let checked = est::check(settings, boot, pem, wanted);
-                    if let Ok((chain, _)) = &checked {
+                    if let Ok(chain) = &checked {
                         info!("issued: {}", chain.describe());
                     }
                     checked.is_ok()
@@ -63,6 +59,11 @@ pub(super) fn ask(
             };
             note.answered(answer, is_usable, now);
             identity.keep_est_note(&note)
+        }
+        Answer::Lost(why) => {
+            note.lost(now);
+            identity.keep_est_note(&note)?;
+            Err(why)
         }
         Answer::NotNow(wait, why) => {
             if wait.is_some() {

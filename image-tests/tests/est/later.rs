@@ -33,6 +33,7 @@ fn the_request_is_repeated_after_the_wait_and_not_before() -> Result<()> {
     let again = status["enrollment"]["retry_after"].as_str();
     let again = again.context("no retry_after")?.to_owned();
     // A wait that writes nothing and asks nobody, however often the schedule comes round.
+    enrolling.fails(exit::WAITING, &again)?;
     let before = enrolling.device.snapshot()?;
     for _ in 0..3 {
         enrolling.fails(exit::WAITING, &again)?;

@@ -1,11 +1,15 @@
 //! The server says no, or what it must not say: nothing is accepted, and a later start succeeds.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use image_tests::device::STORE;
 use image_tests::doubles::est::{EstServer, Misbehaviour, Options};
 use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::doubles::tls::Version;
+use image_tests::process::succeed;
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
 use serde_json::json;
@@ -115,6 +119,84 @@ fn a_lasting_error_costs_one_certificate() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The same where the answers are lost: the first time, that may be the network.
+#[test]
+fn lost_answers_cost_two_certificates() -> Result<()> {
+    let long = Misbehaviour::Says("application/pkcs7-mime", vec![b'A'; 1_000_000]);
+    for misbehaviour in [Misbehaviour::Half, Misbehaviour::ClosesAfterIssuing, long] {
+        let enrolling = Enrolling::new()?;
+        for _ in 0..20 {
+            enrolling.server.misbehave(misbehaviour.clone());
+        }
+        for _ in 0..5 {
+            assert_ne!(enrolling.enroll()?.code, exit::DONE);
+        }
+        enrolling.assert_issued(2);
+        enrolling.fails(exit::WAITING, "asks again after")?;
+    }
+    Ok(())
+}
+
+/// Nothing is requested if the answer could not be kept, also by a device that has asked before.
+#[test]
+fn a_full_disk_costs_no_certificate() -> Result<()> {
+    let enrolling = Enrolling::new()?;
+    let later = vec![("Retry-After", "0".to_owned())];
+    enrolling
+        .server
+        .misbehave(Misbehaviour::Answers(202, later, ""));
+    enrolling.fails(exit::WAITING, "has not decided yet")?;
+    let asked = enrolling.server.counts().enrolls;
+    let store = enrolling.device.path(STORE);
+    let disk = Disk::holding(&store)?;
+    let outcome = enrolling.enroll()?;
+    assert_ends(&outcome, exit::CANNOT_WRITE, "is full");
+    assert_eq!(enrolling.server.counts().enrolls, asked);
+    disk.widen()?;
+    enrolling.ends_done()?;
+    enrolling.assert_issued(1);
+    Ok(())
+}
+
+/// A tmpfs over an identity's directory, with its files, and no room for more.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn holding(store: &Path) -> Result<Self> {
+        let aside = tempfile::tempdir()?;
+        copy(store, aside.path())?;
+        succeed(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", "size=256k,mode=750", "none"])
+                .arg(store),
+        )?;
+        let disk = Self(store.to_owned());
+        copy(aside.path(), store)?;
+        Ok(disk)
+    }
+
+    fn widen(&self) -> Result<()> {
+        succeed(
+            Command::new("mount")
+                .args(["-o", "remount,size=8m"])
+                .arg(&self.0),
+        )
+        .map(drop)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut contents = from.as_os_str().to_owned();
+    contents.push("/.");
+    succeed(Command::new("cp").arg("-a").arg(contents).arg(to)).map(drop)
 }
 
 /// What was issued is accepted as soon as what spoke against it is put right: nothing else is asked for.

@@ -399,6 +399,34 @@ fn an_est_answer_that_cannot_be_used() -> Result<()> {
     Ok(())
 }
 
+/// A server that recognises a request and sends what it has issued before: that is no renewal, and not the end of it.
+#[test]
+fn the_same_certificate_again() -> Result<()> {
+    for renewed in ["keep", "new"] {
+        let due = Due::by_est(KeyType::EccP256, renewed, est::Options::default())?;
+        let (_, server) = due.est.as_ref().context("no EST")?;
+        server.misbehave(Misbehaviour::Again);
+        due.keeps_what_it_has("asks again after")?;
+        due.device.settings(&due.settings)?;
+        assert_eq!(due.renew()?, renewed == "new");
+        assert_eq!(due.issued(), 2);
+        // Another request than before, where that was for the same key.
+        let sent = server.requests();
+        assert_ne!(sent[1], sent[2]);
+        due.assert_idle()?;
+    }
+    Ok(())
+}
+
+/// A kept pair that cannot be used any more hides nothing of what AWS has said.
+#[test]
+fn a_damaged_claim_pair() -> Result<()> {
+    let due = Due::by_fleet(KeyType::EccP256, "keep", Renewing::Never, "gateway-")?;
+    due.device.write(KEPT_CLAIM[0], "hello")?;
+    due.keeps_what_it_has("AWS IoT Core refused the subscription")?;
+    Ok(())
+}
+
 /// The pair is kept for as long as renewals may need it.
 #[test]
 fn the_kept_claim_pair_goes() -> Result<()> {

@@ -68,10 +68,10 @@ impl Enrolled {
         Ok(answer.and_then(|answer| match answer {
             Answer::Issued(EstAnswer::Certificates(pem)) => {
                 let checked = est::check(settings, boot, &pem, &wanted);
-                checked.map(|(chain, _)| chain).map_err(Error::other)
+                checked.map_err(Error::other)
             }
             Answer::Issued(EstAnswer::Unreadable(why)) => Err(Error::other(why)),
-            Answer::NotNow(_, why) => Err(why),
+            Answer::NotNow(_, why) | Answer::Lost(why) => Err(why),
         }))
     }
 
@@ -175,6 +175,10 @@ fn what_is_no_better_is_refused() -> Result<()> {
         ),
         // Since longer ago than the accepted one.
         (at(Validity::Now), "it is older"),
+        (
+            at(Validity::Days { over: 1, left: 9 }),
+            "before the one that it renews",
+        ),
         (at(Validity::Expired), "expired"),
     ] {
         enrolled.server.misbehave(misbehaviour);

@@ -76,7 +76,7 @@ impl Enrolled {
             certificate: &renewing.accepted,
         };
         let (settings, boot) = (&renewing.settings, &renewing.boot);
-        let claim = || boot.has_claim().then(|| claim::read(boot)).transpose();
+        let claim = || claim::read(boot).ok();
         let opened = Renewal::open(settings, root_ca.as_bytes(), device, own, claim);
         let mut renewal = match opened {
             Ok(renewal) => renewal,

@@ -15,12 +15,15 @@ use zeroize::Zeroizing;
 
 use super::Password;
 use super::http::Answer;
+use crate::enrollment::network::truncate;
 use crate::settings::Est;
 
 /// The type of answers with certificates (RFC 7030 §4.1.3 and §4.2.3).
 const CERTIFICATES: &str = "application/pkcs7-mime";
 /// The type of a request (RFC 7030 §4.2.1).
 const PKCS10: &str = "application/pkcs10";
+/// An answer may have this many certificates: of a chain, or of a CA's few generations. Each is compared with each.
+const MAX_CERTIFICATES: usize = 16;
 /// No server is waited for longer than a day, whatever it says: a device must not be lost to a number.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -112,7 +115,10 @@ pub fn certificates(answer: &Answer) -> Result<String, String> {
     let content_type = content_type.map_or("", |value| value.to_str().unwrap_or_default());
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case(CERTIFICATES) {
-        return Err(format!("its type is {content_type:?}, not {CERTIFICATES}"));
+        return Err(format!(
+            "its type is {:?}, not {CERTIFICATES}",
+            truncate(content_type)
+        ));
     }
     pkcs7(&answer.body)
 }
@@ -127,6 +133,9 @@ fn pkcs7(body: &[u8]) -> Result<String, String> {
     let der = der.ok_or("it is not base64")?;
     let pkcs7 = Pkcs7::from_der(&der).map_err(|e| format!("it is not PKCS#7: {e}"))?;
     let found = pkcs7.signed().and_then(|signed| signed.certificates());
+    if found.is_some_and(|found| found.len() > MAX_CERTIFICATES) {
+        return Err(format!("it has more than {MAX_CERTIFICATES} certificates"));
+    }
     let mut all = String::new();
     for certificate in found.into_iter().flatten() {
         let der = certificate.to_der().map_err(|e| e.to_string())?;
@@ -141,8 +150,11 @@ fn pkcs7(body: &[u8]) -> Result<String, String> {
 /// How long to wait before the same is asked again (RFC 9110 §10.2.3: seconds, or a date). `now` is since the epoch.
 pub fn retry_after(headers: &HeaderMap, now: Duration) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let is_number = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     let wait = match value.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
+        // More than 64 bits of them.
+        Err(_) if is_number => MAX_WAIT,
         Err(_) => {
             let moment = httpdate::parse_http_date(value).ok()?;
             moment.duration_since(UNIX_EPOCH).ok()?.saturating_sub(now)
@@ -271,6 +283,7 @@ mod tests {
         assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), seconds(77));
         assert_eq!(wait("Sun, 31 Oct 1993 08:49:37 GMT"), seconds(0));
         assert_eq!(wait("99999999999"), Some(MAX_WAIT));
+        assert_eq!(wait("99999999999999999999999"), Some(MAX_WAIT));
         for bad in ["", "-1", "soon", "1.5"] {
             assert_eq!(wait(bad), None, "{bad}");
         }

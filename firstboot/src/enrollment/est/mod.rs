@@ -25,11 +25,11 @@ use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::x509::{self, Chain, Verdict};
 use log::info;
 
-use super::network::{self, Server};
+use super::network::{self, Connection, Server};
 use super::{Offer, Refusal, claim};
 use crate::boot_partition::BootPartition;
 use crate::error::{Error, Result};
-use crate::identity::{EstAnswer, EstNote, Identity};
+use crate::identity::{EstAnswer, EstNote, Identity, Trial};
 use crate::progress;
 use crate::settings::Settings;
 
@@ -42,6 +42,10 @@ const GREETING: Duration = Duration::from_secs(20);
 const ANSWERING: Duration = Duration::from_secs(60);
 /// A server that cannot answer now says when with one of these (RFC 7030 §4.2.3, RFC 6585 §4, RFC 9110 §15.6.4).
 const NOT_NOW: [u16; 3] = [202, 429, 503];
+
+/// With these, a proxy has no answer of the server behind it, which may have issued a certificate (RFC 9110 §15.6.3,
+/// §15.6.5).
+const LOST_ON_THE_WAY: [u16; 2] = [502, 504];
 
 /// The certificate that is asked for.
 #[derive(Clone, Copy)]
@@ -65,16 +69,15 @@ impl Wanted<'_> {
         }
     }
 
-    /// What was noted about a request for it.
-    pub fn noted(&self, identity: &Identity) -> Option<EstNote> {
-        let note = identity.est_note()?;
-        (note.about == self.about()).then_some(note)
-    }
-
-    /// A note that says nothing yet.
-    pub fn note(&self) -> EstNote {
+    /// What was noted about a request for it; otherwise only the last answer, which may be for this key all the same.
+    pub fn noted(&self, identity: &Identity) -> EstNote {
+        let note = identity.est_note().unwrap_or_default();
+        if note.about == self.about() {
+            return note;
+        }
         EstNote {
             about: self.about(),
+            answer: note.answer,
             ..EstNote::default()
         }
     }
@@ -105,16 +108,25 @@ pub fn offer(
     identity: &Identity,
     wanted: &Wanted<'_>,
 ) -> Offer {
-    let noted = wanted.noted(identity).unwrap_or_default();
+    let noted = wanted.noted(identity);
+    let clock = settings.enrollment.clock();
+    let has_changed = noted.circumstances != circumstances(settings, boot);
     let refused = match &noted.answer {
         None => None,
         Some(EstAnswer::Unreadable(why)) => Some(why.clone()),
+        // A clock that has lost its time since must not make good what was refused.
+        Some(EstAnswer::Certificates(_)) if noted.unusable > 0 && !clock.synchronised => {
+            Some("it was refused, and the clock is not synchronised now".into())
+        }
         Some(EstAnswer::Certificates(pem)) => match check(settings, boot, pem, wanted) {
-            Ok((chain, remark)) => return Offer::Certificate(Box::new(chain), remark),
+            // AWS IoT Core does not accept it, and somebody wants another try.
+            Ok(chain) if has_changed && identity.trial(&chain) == Some(Trial::Refused) => {
+                Some("AWS IoT Core did not accept it".into())
+            }
+            Ok(chain) => return Offer::Certificate(Box::new(chain), None),
             Err(why) => Some(why),
         },
     };
-    let clock = settings.enrollment.clock();
     if let Some(again) = again_after(settings, boot, &noted, clock.now) {
         return match refused {
             None => Offer::Pending(later(again)),
@@ -149,8 +161,8 @@ pub fn offer(
 /// What is waited for until this moment (since the epoch).
 fn later(again: Duration) -> String {
     format!(
-        "the EST server has not decided yet: firstboot asks again after {}, or when something changes on the boot \
-         partition. Does somebody have to approve the request?",
+        "the EST server has not given a certificate yet: firstboot asks again after {}, or when something changes on the \
+         boot partition",
         rfc3339(again)
     )
 }
@@ -161,6 +173,8 @@ pub enum Answer {
     Issued(EstAnswer),
     /// It has not, and says why; it is not to be asked again before this time has passed, if it named one.
     NotNow(Option<Duration>, Error),
+    /// No whole answer came, or one of somebody on the way: it may have issued a certificate.
+    Lost(Error),
 }
 
 /// Waits for this device's turn, gets the CA's certificates, and asks for a certificate, or for a newer one (RFC 7030
@@ -186,7 +200,8 @@ pub fn request(
     let server = &settings.enrollment.est.server;
     progress::status(&format!("connecting to the EST server {server}"));
     info!("connecting to the EST server {server}");
-    let answer = site.exchange(Operation::CaCertificates, "", GREETING)?;
+    let connection = site.connect()?;
+    let answer = site.exchange_on(connection, Operation::CaCertificates, "", GREETING)?;
     if let Some(later) = not_now(Operation::CaCertificates, &answer) {
         return Ok(later);
     }
@@ -196,7 +211,14 @@ pub fn request(
         return Err(failure::no_issuer(!settings.enrollment.issuers.is_empty()));
     }
     before()?;
-    let answer = site.exchange(operation, &answers::body(csr), ANSWERING)?;
+    let connection = site.connect()?;
+    let answer = match site.exchange_on(connection, operation, &answers::body(csr), ANSWERING) {
+        Ok(answer) if LOST_ON_THE_WAY.contains(&answer.status.as_u16()) => {
+            return Ok(Answer::Lost(failure::refused(operation, &answer)));
+        }
+        Ok(answer) => answer,
+        Err(why) => return Ok(Answer::Lost(why)),
+    };
     if let Some(later) = not_now(operation, &answer) {
         return Ok(later);
     }
@@ -206,14 +228,14 @@ pub fn request(
     }))
 }
 
-/// The issued certificate with its chain, and what the operator should know about it: for this key and this thing, valid
-/// now, from a CA that may issue it, and no worse than what it renews. The error says what is wrong.
+/// The issued certificate with its chain: for this key and this thing, valid now, from a CA that may issue it, and no
+/// worse than what it renews. The error says what is wrong.
 pub fn check(
     settings: &Settings,
     boot: &BootPartition,
     received: &str,
     wanted: &Wanted<'_>,
-) -> std::result::Result<(Chain, Option<String>), String> {
+) -> std::result::Result<Chain, String> {
     let pinned = pinned(boot)?;
     let all = [received, &pinned].concat();
     let chain = Chain::parse(all.as_bytes(), wanted.key, &issuers(settings, &pinned)?)?;
@@ -225,9 +247,12 @@ pub fn check(
         ..
     } = *wanted;
     match chain.check_successor(renews, key, thing_name, clock) {
-        Verdict::Good => Ok((chain, None)),
-        Verdict::GoodBut(remark) => Ok((chain, Some(remark))),
-        Verdict::Bad(why) => Err(why),
+        Verdict::Good => {}
+        Verdict::GoodBut(why) | Verdict::Bad(why) => return Err(why),
+    }
+    match renews.and_then(|old| super::no_gain(&chain, old, clock)) {
+        None => Ok(chain),
+        Some(why) => Err(why),
     }
 }
 
@@ -275,11 +300,11 @@ fn not_now(operation: Operation, answer: &http::Answer) -> Option<Answer> {
         .then(|| answers::retry_after(&answer.headers, now))
         .flatten();
     let why = match (status, wait) {
-        (202, Some(wait)) => network::waiting(later(now + wait)),
-        (202, None) => network::waiting(
-            "the EST server has not decided yet: firstboot asks again. Does somebody have to approve the request?"
-                .into(),
-        ),
+        (202, _) => network::waiting(format!(
+            "the EST server has not decided yet: firstboot asks again{}. Does somebody have to approve the request?",
+            wait.map(|wait| format!(" after {}", rfc3339(now + wait)))
+                .unwrap_or_default()
+        )),
         _ => failure::refused(operation, answer),
     };
     Some(Answer::NotNow(wait, why))
@@ -294,9 +319,14 @@ struct Site<'a> {
 }
 
 impl Site<'_> {
+    fn connect(&self) -> Result<Connection> {
+        network::connect(&self.server(), self.credentials.certificate.clone())
+    }
+
     /// One request and its answer, on a connection of their own.
-    fn exchange(
+    fn exchange_on(
         &self,
+        mut connection: Connection,
         operation: Operation,
         body: &str,
         patience: Duration,
@@ -307,8 +337,6 @@ impl Site<'_> {
         let password = password.filter(|_| operation != Operation::CaCertificates);
         let request = answers::request(est, operation, password, body.len())
             .map_err(|e| Error::other(format!("{}: {e}", operation.what())))?;
-        let mut connection =
-            network::connect(&self.server(), self.credentials.certificate.clone())?;
         let deadline = Instant::now() + patience;
         http::exchange(&mut connection, request, body.as_bytes(), deadline)
             .map_err(|trouble| failure::broken(operation, &trouble))

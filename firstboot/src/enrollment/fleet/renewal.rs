@@ -16,6 +16,7 @@ use rustls::sign::CertifiedKey;
 use super::mqtt::Failure;
 use super::{CLOSINGS, Registering, Rejection, Session, answered};
 use crate::enrollment::network::{self, TpmKey, certified, waiting};
+use crate::enrollment::no_gain;
 use crate::error::{Error, Result};
 use crate::identity::{Ownership, Registration};
 use crate::settings::Settings;
@@ -70,7 +71,7 @@ pub struct Renewal<'a, C> {
     claim: Option<C>,
 }
 
-impl<'a, C: FnOnce() -> Result<Option<CertifiedKey>>> Renewal<'a, C> {
+impl<'a, C: FnOnce() -> Option<CertifiedKey>> Renewal<'a, C> {
     /// Waits for this device's turn, and connects with the device's own certificate and its key, which is of this kind.
     /// `claim` finds the claim pair, if there is one.
     pub fn open(
@@ -140,6 +141,9 @@ impl<'a, C: FnOnce() -> Result<Option<CertifiedKey>>> Renewal<'a, C> {
             Verdict::Good => {}
             Verdict::GoodBut(why) | Verdict::Bad(why) => return useless(&why),
         }
+        if let Some(why) = no_gain(&chain, certificate, clock) {
+            return useless(&why);
+        }
         let template = &self.settings.enrollment.template_name;
         let registering = self.ask(|session| {
             session.register_thing(
@@ -206,15 +210,15 @@ fn with_claim(
     settings: &Settings,
     root_ca: &[u8],
     device: Device<'_>,
-    claim: impl FnOnce() -> Result<Option<CertifiedKey>>,
+    claim: impl FnOnce() -> Option<CertifiedKey>,
     refusal: &Error,
 ) -> Result<Session> {
     let refused =
         format!("AWS IoT Core does not accept the device's own certificate for this: {refusal}");
-    let Some(claim) = claim()? else {
+    let Some(claim) = claim() else {
         return Err(waiting(format!(
-            "{refused}. The device keeps its certificate. Allow this in its policy, or put a claim pair onto the boot \
-             partition"
+            "{refused}. The device keeps its certificate. If AWS IoT Core does not let it request one with that, allow it \
+             in its policy, or save a claim pair on the boot partition"
         )));
     };
     warn!("{refused}. Using the claim pair");

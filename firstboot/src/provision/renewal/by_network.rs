@@ -7,6 +7,7 @@ use log::{info, warn};
 
 use crate::enrollment::est::Credentials;
 use crate::enrollment::fleet::{Device, Renewal, Renewed, Wanted};
+use crate::enrollment::network::waiting;
 use crate::enrollment::{claim, est, fleet};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::identity::{Identity, Ownership, Registration};
@@ -44,8 +45,15 @@ fn own_request(identity: &Identity) -> Result<(String, Request, PublicKey)> {
 fn by_est(context: &Context, identity: &Identity, accepted: &Chain) -> Result<()> {
     let settings = context.settings()?;
     let (mut request, parsed, key) = own_request(identity)?;
-    // The library is opened once at a time: for the request, and then for TLS.
-    if !parsed.renews(accepted.leaf()) {
+    let wanted = est::Wanted {
+        key: &key,
+        thing_name: &settings.thing_name,
+        csr_sha256: "",
+        renews: Some(accepted),
+    };
+    // A server may recognise the request that it has answered before. The library is opened once at a time: for the
+    // request, and then for TLS.
+    if !parsed.renews(accepted.leaf()) || wanted.noted(identity).unusable > 0 {
         let signing = identity.open_key()?;
         let again = Request::renewing(accepted.leaf(), &key, |message| {
             signing.sign(Scheme::X509, message)
@@ -54,12 +62,6 @@ fn by_est(context: &Context, identity: &Identity, accepted: &Chain) -> Result<()
     }
     let own = context.places.identity.open_key()?;
     let credentials = Credentials::of_device(accepted, own, kind_of(accepted)?);
-    let wanted = est::Wanted {
-        key: &key,
-        thing_name: &settings.thing_name,
-        csr_sha256: "",
-        renews: Some(accepted),
-    };
     let boot = &context.places.boot;
     est_step::ask(settings, boot, identity, &wanted, &request, &credentials)
 }
@@ -139,6 +141,15 @@ fn register_with(
             let client_id = fleet::beside_greengrass(&thing_name);
             let own = (identity.open_key()?, record.key);
             if !fleet::is_active(settings, root_ca, &client_id, &chain, own)? {
+                // The certificate in service shows whether that says anything.
+                let own = (in_service.open_key()?, kind_of(accepted)?);
+                if !fleet::is_active(settings, root_ca, &client_id, accepted, own)? {
+                    return Err(waiting(format!(
+                        "it cannot be told whether the new certificate is registered: AWS IoT Core accepts no connection as \
+                         {client_id}, with that in service neither. Does the policy allow client IDs that begin with the \
+                         thing's name?"
+                    )));
+                }
                 return worthless(rejection.error("registering the new certificate"));
             }
             Registration {

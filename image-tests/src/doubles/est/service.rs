@@ -45,6 +45,8 @@ pub enum Misbehaviour {
     ClosesAfterIssuing,
     /// A certificate is issued, and half of the answer comes.
     Half,
+    /// Nothing is issued, and the last certificate is sent again.
+    Again,
     /// A certificate is issued, and this is sent in its place, as this type.
     Says(&'static str, Vec<u8>),
     /// The certificate is for another key.
@@ -253,6 +255,11 @@ impl Service {
         if let Some(Misbehaviour::Closes) = order {
             return Ok(Reaction::Close);
         }
+        let smime = "application/pkcs7-mime; smime-type=certs-only";
+        if let (Some(Misbehaviour::Again), Some(last)) = (&order, self.issued.last()) {
+            let last = X509::from_pem(last.as_bytes())?;
+            return Ok(Reaction::Answer(self.certificates(&[last], smime)?));
+        }
         let issued = match &order {
             Some(Misbehaviour::AnotherKey) => self.issuing.issue_for_another_key(csr)?,
             Some(Misbehaviour::AnotherName) => {
@@ -267,7 +274,6 @@ impl Service {
         };
         self.counts.issued += 1;
         self.issued.push(String::from_utf8(issued.to_pem()?)?);
-        let smime = "application/pkcs7-mime; smime-type=certs-only";
         let answer = self.certificates(&[issued], smime)?;
         Ok(match order {
             Some(Misbehaviour::ClosesAfterIssuing) => Reaction::Close,

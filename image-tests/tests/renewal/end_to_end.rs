@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use image_tests::clients::{KeyType, mosquitto};
-use image_tests::device::{Device, NEXT, Outcome, PREVIOUS, STORE};
+use image_tests::device::{Checkpoint, Device, NEXT, Outcome, PREVIOUS, STORE};
 use image_tests::doubles::est::{self, EstServer, Misbehaviour, PASSWORD};
 use image_tests::doubles::iot_core::{self, Call, Event, Renewing, Status, Subject, Template, Who};
 use image_tests::doubles::pki::{Authority, Validity};
@@ -35,18 +35,18 @@ const NO_CHANGE: i32 = 75;
 const NOBODY: u16 = 1;
 
 /// A device in service, whose certificate is due for renewal.
-struct Due {
-    device: Device,
+pub struct Due {
+    pub device: Device,
     key: KeyType,
-    cloud: Cloud,
+    pub cloud: Cloud,
     /// With EST, who issues.
-    est: Option<(Arc<Authority>, EstServer)>,
+    pub est: Option<(Arc<Authority>, EstServer)>,
     settings: Value,
 }
 
 impl Due {
     /// By fleet provisioning, from a template that names things with this prefix.
-    fn by_fleet(key: KeyType, renewed: &str, renewing: Renewing, prefix: &str) -> Result<Self> {
+    pub fn by_fleet(key: KeyType, renewed: &str, renewing: Renewing, prefix: &str) -> Result<Self> {
         let cloud = Cloud::with(iot_core::Options {
             templates: vec![Template {
                 thing_prefix: prefix.into(),
@@ -75,7 +75,7 @@ impl Due {
     }
 
     /// By EST, from a CA that is registered with AWS IoT Core.
-    fn by_est(key: KeyType, renewed: &str, options: est::Options) -> Result<Self> {
+    pub fn by_est(key: KeyType, renewed: &str, options: est::Options) -> Result<Self> {
         let authority = Arc::new(Authority::new()?);
         let cloud = Cloud::with(iot_core::Options {
             registered: vec![authority.certificate_pem()?],
@@ -106,7 +106,32 @@ impl Due {
         Ok(due)
     }
 
-    fn accepted(&self) -> Result<String> {
+    /// From the state of device and doubles at one moment, another one.
+    pub fn resume(
+        &self,
+        start: &Checkpoint,
+        aws: &iot_core::Memory,
+        est: Option<&est::Memory>,
+    ) -> Result<Self> {
+        let root = Arc::clone(&self.cloud.root);
+        let server = |(authority, _): &(Arc<Authority>, EstServer)| {
+            let memory = est.context("no EST")?.clone();
+            let server = EstServer::resume(authority, Version::Tls13, memory)?;
+            anyhow::Ok((Arc::clone(authority), server))
+        };
+        let mut due = Self {
+            device: start.restore()?,
+            key: self.key,
+            cloud: Cloud::resume(root, aws.clone())?,
+            est: self.est.as_ref().map(server).transpose()?,
+            settings: self.settings.clone(),
+        };
+        due.settings["enrollment"]["port"] = json!(due.cloud.core.port());
+        due.at(due.port())?;
+        Ok(due)
+    }
+
+    pub fn accepted(&self) -> Result<String> {
         self.device.read(format!("{STORE}/certificate.pem"))
     }
 
@@ -128,7 +153,7 @@ impl Due {
     }
 
     /// What firstboot-renew.service does; returns whether Greengrass was stopped for it.
-    fn renew(&self) -> Result<bool> {
+    pub fn renew(&self) -> Result<bool> {
         self.device.succeed(&["renew"])?;
         let due = self.device.run(&["renew", "--due"])?;
         if due.code == NO_CHANGE {
@@ -161,15 +186,36 @@ impl Due {
     }
 
     /// The certificates that were issued.
-    fn issued(&self) -> usize {
+    pub fn issued(&self) -> usize {
         match &self.est {
             Some((_, server)) => server.counts().issued,
             None => self.cloud.core.counts().created,
         }
     }
 
+    /// The certificate that was issued last, PEM.
+    pub fn last_issued(&self) -> Result<String> {
+        match &self.est {
+            Some((_, server)) => server
+                .issued()
+                .last()
+                .cloned()
+                .context("nothing was issued"),
+            None => {
+                let registry = self.cloud.core.registry();
+                let accepted = self.accepted()?;
+                let mut others = registry
+                    .certificates()
+                    .filter(|c| c.pem.trim() != accepted.trim());
+                Ok(others
+                    .next()
+                    .map_or(accepted.clone(), |other| other.pem.clone()))
+            }
+        }
+    }
+
     /// From now on, whoever issues is at this port.
-    fn at(&mut self, port: u16) -> Result<()> {
+    pub fn at(&mut self, port: u16) -> Result<()> {
         match &self.est {
             Some(_) => {
                 self.settings["enrollment"]["est"]["server"] = json!(format!("localhost:{port}"))
@@ -179,14 +225,14 @@ impl Due {
         self.device.settings(&self.settings)
     }
 
-    fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.est
             .as_ref()
             .map_or(self.cloud.core.port(), |(_, server)| server.port())
     }
 
     /// Nothing is left to do, nobody is asked, and nothing is written.
-    fn assert_idle(&self) -> Result<()> {
+    pub fn assert_idle(&self) -> Result<()> {
         let status = self.device.status()?;
         assert_eq!(status["message"], "nothing left to do", "{status}");
         assert_eq!(status["renewal"]["last_request"]["result"], "renewed");

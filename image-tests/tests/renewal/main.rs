@@ -1,6 +1,7 @@
 //! What renews a certificate over the network: firstboot's functions, in this process, with a device's identity and its
 //! key in a swtpm.
 
+mod cuts;
 mod end_to_end;
 mod est;
 mod fleet;

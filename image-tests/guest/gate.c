@@ -1,8 +1,8 @@
 /* Loaded into firstboot on the guest (LD_PRELOAD, by a drop-in of the test): stops it at one point, where the test
  * pulls the plug, or drops a sync, so that the test can show that it would notice.
  *
- * GATE=WHEN WHAT [PATH]   WHEN is before or after; WHAT is rename (to a path that ends so), mkdir (likewise), or
- *                         tpm with a command code in hexadecimal (TCG TPM 2.0 Library, part 2, TPM_CC).
+ * GATE=WHEN WHAT [PATH]   WHEN is before or after; WHAT is rename (to a path that ends so), exchange (with one that
+ *                         does), mkdir (likewise), or tpm with a command code in hexadecimal (TCG TPM 2.0 Library, part 2, TPM_CC).
  * NOSYNC=PATH             fsync of a file whose path contains this does nothing. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -45,6 +45,14 @@ int rename(const char *from, const char *to)
     pass("before", "rename", to);
     int result = REAL(rename)(from, to);
     pass("after", "rename", to);
+    return result;
+}
+
+int renameat2(int from_in, const char *from, int to_in, const char *to, unsigned flags)
+{
+    pass("before", "exchange", to);
+    int result = REAL(renameat2)(from_in, from, to_in, to, flags);
+    pass("after", "exchange", to);
     return result;
 }
 

@@ -14,9 +14,9 @@ use super::{certificate, certify, flash, let_in, sign};
 /// The number of points in `make test`; POINTS changes it (`make powercut`).
 const POINTS: usize = 44;
 /// Fixed, so that failures can be repeated.
-const SEED: u64 = 2026;
+pub const SEED: u64 = 2026;
 
-fn points() -> usize {
+pub fn points() -> usize {
     let wanted = std::env::var("POINTS")
         .ok()
         .and_then(|number| number.parse().ok());

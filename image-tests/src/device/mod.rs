@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::clients::{Identity, KeyType, User, basic_environment, installed_module};
@@ -211,6 +211,45 @@ impl Device {
             stderr: finished.stderr,
             elapsed: start.elapsed(),
         })
+    }
+
+    /// Enrolls over a network, whose text never reaches a terminal unescaped.
+    pub fn enroll(&self) -> Result<Outcome> {
+        let outcome = self.run(&["enroll"])?;
+        let steering = |c: char| c.is_control() && c != '\n';
+        ensure!(
+            !outcome.stderr.contains(steering),
+            "a control character: {:?}",
+            outcome.stderr
+        );
+        Ok(outcome)
+    }
+
+    /// Runs firstboot under strace, with the TPM stack and the PKCS#11 library at their most verbose: everything that
+    /// it prints, and everything that it executes, with arguments and environments.
+    pub fn run_traced(&self, arguments: &[&str]) -> Result<String> {
+        let log = tempfile::NamedTempFile::new()?;
+        let firstboot = self.firstboot(arguments)?;
+        let mut strace = Command::new("strace");
+        strace
+            .args(["-f", "-v", "-s", "65536", "-e", "trace=execve", "-o"])
+            .arg(log.path())
+            .arg(firstboot.get_program())
+            .args(firstboot.get_args())
+            .envs(
+                firstboot
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
+            .env("TSS2_LOG", "all+info")
+            .env("TPM2_PKCS11_LOG_LEVEL", "2");
+        let finished = finish(&mut strace)?;
+        let traced = fs::read_to_string(log.path())?;
+        ensure!(
+            traced.contains("execve"),
+            "strace logged nothing: {finished:?}"
+        );
+        Ok(finished.stdout + &finished.stderr + &traced)
     }
 
     /// Runs firstboot, which has to succeed: its standard output.

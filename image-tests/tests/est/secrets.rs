@@ -1,38 +1,12 @@
 //! Password, claim key and PIN never reach a log, an argument list, an environment, a status, or a file that others can
 //! read.
 
-use std::process::Command;
-
 use anyhow::Result;
 use image_tests::clients::KeyType;
 use image_tests::doubles::est::{Misbehaviour, PASSWORD};
-use image_tests::process::finish;
 use openssl::base64;
 
 use crate::{CLAIM, CLAIM_KEY, CLAIM_PASSWORD, Enrolling, Shows, exit};
-
-/// Runs firstboot under strace with all its logging. Returns everything that it prints, and everything that it executes.
-fn verbose(enrolling: &Enrolling, arguments: &[&str]) -> Result<String> {
-    let log = tempfile::NamedTempFile::new()?;
-    let firstboot = enrolling.device.firstboot(arguments)?;
-    let mut strace = Command::new("strace");
-    strace
-        .args(["-f", "-v", "-s", "65536", "-e", "trace=execve", "-o"])
-        .arg(log.path());
-    strace
-        .arg(firstboot.get_program())
-        .args(firstboot.get_args());
-    strace
-        .env("TSS2_LOG", "all+info")
-        .env("TPM2_PKCS11_LOG_LEVEL", "2");
-    let finished = finish(&mut strace)?;
-    let traced = std::fs::read_to_string(log.path())?;
-    assert!(
-        traced.contains("execve"),
-        "strace logged nothing: {finished:?}"
-    );
-    Ok(finished.stdout + &finished.stderr + &traced)
-}
 
 #[test]
 fn they_stay_where_they_belong() -> Result<()> {
@@ -65,16 +39,16 @@ fn they_stay_where_they_belong() -> Result<()> {
         Misbehaviour::AnotherKey,
     ] {
         enrolling.server.misbehave(misbehaviour);
-        said += &verbose(&enrolling, enroll)?;
-        said += &verbose(&enrolling, status)?;
+        said += &enrolling.device.run_traced(enroll)?;
+        said += &enrolling.device.run_traced(status)?;
     }
     enrolling.touch_the_card()?;
     // On the card, and nowhere else.
     let snapshot = enrolling.device.snapshot()?;
     let found = snapshot.files_with(PASSWORD.as_bytes());
     assert_eq!(found, [std::path::Path::new(CLAIM_PASSWORD)]);
-    said += &verbose(&enrolling, enroll)?;
-    said += &verbose(&enrolling, status)?;
+    said += &enrolling.device.run_traced(enroll)?;
+    said += &enrolling.device.run_traced(status)?;
     enrolling.ends_done()?;
     assert!(said.contains("issued: "), "{said}");
     for secret in &secrets {

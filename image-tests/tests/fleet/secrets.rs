@@ -1,14 +1,11 @@
 //! Claim key, ownership token and PIN never reach a log, an argument list, an environment, a status, or a file that
 //! others can read.
 
-use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
-
 use anyhow::Result;
 use image_tests::clients::KeyType;
 use image_tests::doubles::iot_core::{Call, Misbehaviour, Rejection};
 use image_tests::faults::network::CLAIM;
-use image_tests::process::finish;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::Enrolling;
 
@@ -31,30 +28,6 @@ fn secrets(enrolling: &Enrolling) -> Result<Vec<(String, String)>> {
     Ok(secrets)
 }
 
-/// Runs firstboot under strace with all its logging. Returns everything that it prints, and everything that it
-/// executes.
-fn verbose(enrolling: &Enrolling, arguments: &[&str]) -> Result<String> {
-    let log = tempfile::NamedTempFile::new()?;
-    let firstboot = enrolling.device.firstboot(arguments)?;
-    let mut strace = Command::new("strace");
-    strace
-        .args(["-f", "-v", "-s", "65536", "-e", "trace=execve", "-o"])
-        .arg(log.path());
-    strace
-        .arg(firstboot.get_program())
-        .args(firstboot.get_args());
-    strace
-        .env("TSS2_LOG", "all+info")
-        .env("TPM2_PKCS11_LOG_LEVEL", "2");
-    let finished = finish(&mut strace)?;
-    let traced = std::fs::read_to_string(log.path())?;
-    assert!(
-        traced.contains("execve"),
-        "strace logged nothing: {finished:?}"
-    );
-    Ok(finished.stdout + &finished.stderr + &traced)
-}
-
 #[test]
 fn secrets_stay_where_they_belong() -> Result<()> {
     let enrolling =
@@ -64,7 +37,7 @@ fn secrets_stay_where_they_belong() -> Result<()> {
         .cloud
         .core
         .misbehave(Call::RegisterThing, 1, Misbehaviour::Rejected(refused));
-    let mut said = verbose(&enrolling, &["--verbose", "enroll"])?;
+    let mut said = enrolling.device.run_traced(&["--verbose", "enroll"])?;
     // Between the two calls the token is on the disk, readable only by root.
     let [(_, token)] = &secrets(&enrolling)?
         .into_iter()
@@ -88,7 +61,7 @@ fn secrets_stay_where_they_belong() -> Result<()> {
         &["status", "--json"],
         &["--verbose", "enroll"],
     ] {
-        said += &verbose(&enrolling, arguments)?;
+        said += &enrolling.device.run_traced(arguments)?;
     }
     enrolling.ends_done()?;
     for arguments in [
@@ -96,7 +69,7 @@ fn secrets_stay_where_they_belong() -> Result<()> {
         &["status", "--json"],
         &["--verbose", "enroll"],
     ] {
-        said += &verbose(&enrolling, arguments)?;
+        said += &enrolling.device.run_traced(arguments)?;
     }
     assert!(said.contains("registered as"), "{said}");
     for (what, secret) in secrets(&enrolling)? {

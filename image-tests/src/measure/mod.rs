@@ -1,4 +1,5 @@
-//! Measurements: firstboot compared with the manual recipe, and many devices at once.
+//! Measurements: firstboot compared with the manual recipe, many devices at once, and the units' exposure.
 
 pub mod bench;
+pub mod exposure;
 pub mod fleet_load;

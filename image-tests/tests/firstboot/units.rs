@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use image_tests::measure::exposure::{MOST_EXPOSED, exposure};
 use image_tests::process::{finish, succeed};
 use tempfile::TempDir;
 
@@ -171,33 +172,18 @@ fn no_service_requires_the_boot_partition() -> Result<()> {
     Ok(())
 }
 
-/// `systemd-analyze security` reports at most this exposure, of 10. It may only go down. 0.9 of enrollment's and of
-/// renewal's is the network.
 #[test]
 fn the_sandbox_gets_no_weaker() -> Result<()> {
     let root = installed()?;
-    for (unit, most) in [
-        ("firstboot.service", 2.0),
-        ("firstboot-enroll.service", 3.0),
-        ("firstboot-fsck@dev-mmcblk0p1.service", 1.0),
-        ("firstboot-bind.service", 1.0),
-        ("firstboot-again.service", 1.0),
-        ("firstboot-renew.service", 2.7),
-    ] {
+    for (unit, most) in MOST_EXPOSED {
         let mut analyze = Command::new("systemd-analyze");
         analyze.args(["security", "--offline=true", "--no-pager"]);
         analyze
             .arg(format!("--root={}", root.path().display()))
             .arg(unit);
-        let shown = finish(&mut analyze)?.stdout;
-        let overall = shown
-            .lines()
-            .find(|line| line.contains("Overall exposure level"));
-        let level: f32 = overall
-            .and_then(|line| line.split_once(": "))
-            .and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok())
-            .with_context(|| format!("no figure in: {shown}"))?;
-        assert!(level <= most, "{unit}: {level}\n{shown}");
+        let report = finish(&mut analyze)?.stdout;
+        let level = exposure(&report)?;
+        assert!(level <= most, "{unit}: {level}\n{report}");
     }
     Ok(())
 }

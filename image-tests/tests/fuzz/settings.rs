@@ -97,7 +97,6 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
     if let Some(renew) = settings.renew {
         let lifetime = [1_000_000, 2_000_000].map(Duration::from_secs);
         prop_assert!(renew.at.moment(lifetime) < lifetime[1], "{:?}", renew);
-        prop_assert!(!enrollment.is_fleet());
     }
     // A request can be made with them.
     let name = settings.subject.with_common_name(&settings.thing_name);

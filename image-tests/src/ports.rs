@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use anyhow::{Result, bail};
 use socket2::{Domain, Socket, Type};
 
+/// A port at which nobody listens: tcpmux's, which nothing here serves.
+pub const NOBODY: u16 = 1;
+
 /// Two ports, held by sockets that are bound and never listen: nobody else gets them, a server that sets SO_REUSEADDR
 /// (as swtpm does) can listen there, and while none does, connections are refused.
 #[derive(Debug)]

@@ -11,28 +11,18 @@ use image_tests::doubles::iot_core::{self, Call, Event, Renewing, Status, Subjec
 use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::doubles::tls::Version;
 use image_tests::faults::network::{CLAIM, Cloud, EST_CA, EST_CLAIM, est_settings, fleet_settings};
+use image_tests::ports::NOBODY;
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
 use serde_json::{Value, json};
 
 use crate::thing;
 
-/// Due for renewal, and not near its end.
-const OLD: Validity = Validity::Days {
-    over: 200,
-    left: 50,
-};
-const YOUNG: Validity = Validity::Days {
-    over: 10,
-    left: 355,
-};
 const KEPT_CLAIM: [&str; 2] = [
     "/var/lib/firstboot/claim.cert.pem",
     "/var/lib/firstboot/claim.key.pem",
 ];
 const NO_CHANGE: i32 = 75;
-/// A port at which nobody listens.
-const NOBODY: u16 = 1;
 
 /// A device in service, whose certificate is due for renewal.
 pub struct Due {
@@ -61,9 +51,9 @@ impl Due {
         let mut settings = fleet_settings("nucleus-lite", key, cloud.core.port());
         settings["renew"] = json!({ "key": renewed });
         device.settings(&settings)?;
-        cloud.core.set_validity(OLD);
+        cloud.core.set_validity(Validity::DUE);
         device.succeed(&["enroll"])?;
-        cloud.core.set_validity(YOUNG);
+        cloud.core.set_validity(Validity::YOUNG);
         cloud.core.take_events()?;
         Ok(Self {
             device,
@@ -77,11 +67,7 @@ impl Due {
     /// By EST, from a CA that is registered with AWS IoT Core.
     pub fn by_est(key: KeyType, renewed: &str, options: est::Options) -> Result<Self> {
         let authority = Arc::new(Authority::new()?);
-        let cloud = Cloud::with(iot_core::Options {
-            registered: vec![authority.certificate_pem()?],
-            trusted: vec![authority.certificate_pem()?],
-            ..iot_core::Options::default()
-        })?;
+        let cloud = Cloud::with_ca_of(&authority)?;
         let server = EstServer::start(&authority, Version::Tls13, options)?;
         let device = Device::unprovisioned()?;
         let mut settings = est_settings("nucleus-lite", key, server.port(), None);
@@ -92,9 +78,9 @@ impl Due {
         device.write("/boot/firstboot/root-ca.pem", cloud.root.certificate_pem()?)?;
         device.write(EST_CA, authority.certificate_pem()?)?;
         device.write(EST_CLAIM[0], PASSWORD)?;
-        server.set_validity(OLD);
+        server.set_validity(Validity::DUE);
         device.succeed(&["enroll"])?;
-        server.set_validity(YOUNG);
+        server.set_validity(Validity::YOUNG);
         let due = Self {
             device,
             key,
@@ -378,7 +364,7 @@ fn offline_where_aws_says_no_and_there_is_no_claim_pair() -> Result<()> {
         }
         due.keeps_what_it_has("The device keeps its certificate")?;
         assert_eq!(due.issued(), 1);
-        let certificate = authority.sign_valid(&due.device.request()?, YOUNG)?;
+        let certificate = authority.sign_valid(&due.device.request()?, Validity::YOUNG)?;
         due.device.drop_certificate(&certificate)?;
         // AWS IoT Core knows the operator's CA from now on.
         let memory = due.cloud.core.memory();

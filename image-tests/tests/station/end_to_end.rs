@@ -5,7 +5,6 @@ use anyhow::Result;
 use image_tests::clients::{KeyType, openssl, pkcs11_tool};
 use image_tests::device::station::Station;
 use image_tests::device::{Device, STORE, offline_settings};
-use image_tests::doubles::iot_core;
 use image_tests::doubles::software_tpm::Ek;
 use image_tests::doubles::tls::{TlsServer, Version};
 use image_tests::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670};
@@ -102,12 +101,7 @@ fn the_next_key_gets_its_certificate() -> Result<()> {
         let mut settings: Value =
             serde_json::from_str(&device.read("/boot/firstboot/firstboot.json")?)?;
         settings["enrollment"]["trust_clock"] = json!(true);
-        let ca = station.operator.certificate_pem()?;
-        let cloud = Cloud::with(iot_core::Options {
-            registered: vec![ca.clone()],
-            trusted: vec![ca],
-            ..iot_core::Options::default()
-        })?;
+        let cloud = Cloud::with_ca_of(&station.operator)?;
         settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
         settings["enrollment"]["port"] = json!(cloud.core.port());
         device.settings(&settings)?;

@@ -9,7 +9,6 @@ use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::station::Station;
 use image_tests::device::{Device, STORE, offline_settings};
 use image_tests::doubles::forged_request::ForgedRequest;
-use image_tests::doubles::iot_core;
 use image_tests::doubles::pki::{Authority, Validity, p256};
 use image_tests::faults::network::Cloud;
 use image_tests::process::{Finished, finish};
@@ -386,12 +385,7 @@ fn a_device_goes_from_key_to_key() -> Result<()> {
     for [key, last] in [[ecc, rsa], [rsa, ecc]] {
         let fixture = Fixture::new()?;
         let station = &fixture.station;
-        let ca = station.operator.certificate_pem()?;
-        let cloud = Cloud::with(iot_core::Options {
-            registered: vec![ca.clone()],
-            trusted: vec![ca],
-            ..iot_core::Options::default()
-        })?;
+        let cloud = Cloud::with_ca_of(&station.operator)?;
         let device = Device::unprovisioned()?;
         let mut settings = offline_settings("nucleus-lite", key);
         settings["enrollment"]["trust_clock"] = json!(true);

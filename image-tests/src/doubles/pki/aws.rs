@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use anyhow::{Result, anyhow};
 use openssl::nid::Nid;
 use openssl::pkey::{HasPublic, PKey, PKeyRef, Private};
-use openssl::x509::{X509, X509NameRef, X509Req};
+use openssl::x509::{X509, X509Req};
 
 use super::{Issuer, Validity, name_of, named, p256, rsa_2048};
 
@@ -60,14 +60,15 @@ impl AwsCa {
         validity: Validity,
     ) -> Result<X509> {
         match subject {
-            Subject::Aws => self.certify(&*named(AWS_SUBJECT)?, key, validity),
-            Subject::Requested => self.certify(request.subject_name(), key, validity),
+            Subject::Aws => self.0.certify_leaf(&*named(AWS_SUBJECT)?, key, validity),
+            Subject::Requested => self.0.certify_leaf(request.subject_name(), key, validity),
         }
     }
 
     /// A certificate for a key other than the requested one.
     pub fn issue_for_another_key(&self) -> Result<X509> {
-        self.certify(&*named(AWS_SUBJECT)?, &*p256()?, Validity::Now)
+        self.0
+            .certify_leaf(&*named(AWS_SUBJECT)?, &*p256()?, Validity::Now)
     }
 
     /// A new claim pair.
@@ -76,20 +77,10 @@ impl AwsCa {
             ClaimKey::Ecc => p256()?,
             ClaimKey::Rsa => rsa_2048()?,
         };
-        let certificate = self.certify(&*named(AWS_SUBJECT)?, &key, Validity::Now)?;
+        let certificate = self
+            .0
+            .certify_leaf(&*named(AWS_SUBJECT)?, &key, Validity::Now)?;
         Ok((certificate, key))
-    }
-
-    fn certify<K: HasPublic>(
-        &self,
-        subject: &X509NameRef,
-        key: &PKeyRef<K>,
-        validity: Validity,
-    ) -> Result<X509> {
-        let issuer = &self.0;
-        issuer.certify(subject, key, validity, |builder| {
-            issuer.extend_leaf(builder)
-        })
     }
 }
 

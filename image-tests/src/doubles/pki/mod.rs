@@ -40,6 +40,17 @@ pub enum Validity {
 }
 
 impl Validity {
+    /// Due for renewal at two thirds of its lifetime, and not near its end.
+    pub const DUE: Self = Self::Days {
+        over: 200,
+        left: 50,
+    };
+    /// Of this year, and not due for renewal.
+    pub const YOUNG: Self = Self::Days {
+        over: 10,
+        left: 355,
+    };
+
     /// The first and the last second.
     fn dates(self) -> Result<[Asn1Time; 2]> {
         let [from, until] = match self {
@@ -102,6 +113,16 @@ impl Issuer {
     ) -> Result<X509> {
         let issuer = (self.certificate.subject_name(), &*self.key);
         sign(subject, key, issuer, validity, extend)
+    }
+
+    /// A device's certificate, with nothing beyond what each has.
+    fn certify_leaf<K: HasPublic>(
+        &self,
+        subject: &X509NameRef,
+        key: &PKeyRef<K>,
+        validity: Validity,
+    ) -> Result<X509> {
+        self.certify(subject, key, validity, |builder| self.extend_leaf(builder))
     }
 
     /// What each certificate of a device has: the key identifiers, by which CAs of the same name are told apart, and

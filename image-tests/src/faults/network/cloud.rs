@@ -35,6 +35,16 @@ impl Cloud {
         Self::before(root, core)
     }
 
+    /// The operator's CA is registered.
+    pub fn with_ca_of(operator: &Authority) -> Result<Self> {
+        let ca = operator.certificate_pem()?;
+        Self::with(Options {
+            registered: vec![ca.clone()],
+            trusted: vec![ca],
+            ..Options::default()
+        })
+    }
+
     /// Continues from the state of another double.
     pub fn resume(root: Arc<Authority>, memory: Memory) -> Result<Self> {
         let core = IotCore::resume(&root, memory)?;

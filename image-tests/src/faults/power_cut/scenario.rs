@@ -189,10 +189,7 @@ pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "fleet provisioning",
         edition: "nucleus-lite",
-        prepare: |device, _| {
-            device.succeed(&["provision"])?;
-            Ok(())
-        },
+        prepare: provisioned,
         command: "enroll",
         destination: Destination::Done,
         network: Some(Network::Fleet),
@@ -200,15 +197,16 @@ pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "EST",
         edition: "nucleus-lite",
-        prepare: |device, _| {
-            device.succeed(&["provision"])?;
-            Ok(())
-        },
+        prepare: provisioned,
         command: "enroll",
         destination: Destination::Done,
         network: Some(Network::Est),
     },
 ];
+
+fn provisioned(device: &Device, _: &Authority) -> Result<()> {
+    device.succeed(&["provision"]).map(drop)
+}
 
 /// The scenario in which an enrolled identity, which was set aside for another TPM's, is restored, and the other one is
 /// set aside.

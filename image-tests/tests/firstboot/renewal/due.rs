@@ -7,9 +7,10 @@ use image_tests::clients::KeyType;
 use image_tests::device::{Device, offline_settings};
 use image_tests::doubles::clock::ClockDouble;
 use image_tests::doubles::pki::{Authority, Validity};
+use image_tests::ports::NOBODY;
 use serde_json::{Value, json};
 
-use super::{Due, NOBODY, OLD, YOUNG};
+use super::Due;
 use crate::{assert_ends, device, exit};
 
 const ASKED: &str = "/var/lib/tpm2_pkcs11/asked.json";
@@ -97,7 +98,7 @@ fn the_request_is_published_again_when_it_is_due() -> Result<()> {
         assert_eq!(refused["renewal"]["last_request"]["result"], "refused");
         assert_eq!(refused["renewal"]["last_request"]["time"], attempt["time"]);
         // … and what is does.
-        device.drop_certificate(&authority.sign_valid(&request, YOUNG)?)?;
+        device.drop_certificate(&authority.sign_valid(&request, Validity::YOUNG)?)?;
         device.succeed(&["renew"])?;
         device.succeed(&["enroll"])?;
         let renewed = device.status()?;
@@ -111,10 +112,10 @@ fn the_request_is_published_again_when_it_is_due() -> Result<()> {
 #[test]
 fn nothing_is_asked_for_before_it_is_due() -> Result<()> {
     for (renew, validity) in [
-        (json!({}), YOUNG),
-        (json!({ "at": "9/10" }), OLD),
-        (json!({ "at": "49 days" }), OLD),
-        (Value::Null, OLD),
+        (json!({}), Validity::YOUNG),
+        (json!({ "at": "9/10" }), Validity::DUE),
+        (json!({ "at": "49 days" }), Validity::DUE),
+        (Value::Null, Validity::DUE),
     ] {
         let enrolled = Enrolled::new("nucleus-lite", validity, renew.clone())?;
         let request = enrolled.device.request()?;
@@ -148,7 +149,7 @@ fn days_count_from_the_end() -> Result<()> {
 /// A clock that nobody has set decides nothing; what was asked for stays due.
 #[test]
 fn without_a_clock_nothing_is_asked_for() -> Result<()> {
-    let mut enrolled = Enrolled::new("nucleus-lite", OLD, json!({}))?;
+    let mut enrolled = Enrolled::new("nucleus-lite", Validity::DUE, json!({}))?;
     enrolled.device.clock = Some(ClockDouble::unset()?);
     let mut settings = enrolled.settings.clone();
     settings["enrollment"]["trust_clock"] = json!(false);
@@ -212,7 +213,7 @@ fn an_expired_certificate_is_still_renewed() -> Result<()> {
     assert_eq!(status["renewal"]["due"], true);
     let warning = status["warnings"][0].as_str().unwrap_or_default();
     assert!(warning.contains("expired on 2021-01-01"), "{status}");
-    let newer = enrolled.authority.sign_valid(&request, YOUNG)?;
+    let newer = enrolled.authority.sign_valid(&request, Validity::YOUNG)?;
     device.drop_certificate(&newer)?;
     device.succeed(&["renew"])?;
     assert_eq!(device.read(ACCEPTED)?, newer);
@@ -265,7 +266,7 @@ fn wrong_settings_are_refused() -> Result<()> {
 /// The image's setting is taken back by the card's.
 #[test]
 fn null_turns_it_off() -> Result<()> {
-    let enrolled = Enrolled::new("nucleus-lite", OLD, Value::Null)?;
+    let enrolled = Enrolled::new("nucleus-lite", Validity::DUE, Value::Null)?;
     let device = &enrolled.device;
     let image = "/usr/lib/firstboot/firstboot.json";
     let mut settings: Value = serde_json::from_str(&device.read(image)?)?;

@@ -18,23 +18,12 @@ use serde_json::{Value, json};
 
 use crate::{exit, thing_name};
 
-/// Due for renewal, and not near its end.
-const OLD: Validity = Validity::Days {
-    over: 200,
-    left: 50,
-};
-const YOUNG: Validity = Validity::Days {
-    over: 10,
-    left: 355,
-};
 /// In its last days.
 const ENDING: Validity = Validity::Days {
     over: 240,
     left: 10,
 };
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// A port at which nobody listens.
-const NOBODY: u16 = 1;
 
 /// A device in service, whose certificate is due for renewal, and AWS IoT Core.
 struct Due {
@@ -50,7 +39,7 @@ struct Due {
 impl Due {
     /// With renewals of this key.
     fn new(edition: &str, key: KeyType, renewed: &str) -> Result<Self> {
-        Self::of_age(edition, key, renewed, OLD)
+        Self::of_age(edition, key, renewed, Validity::DUE)
     }
 
     /// With a certificate of this age.
@@ -127,7 +116,7 @@ impl Due {
     }
 
     fn certify_by(&self, authority: &Authority) -> Result<String> {
-        let pem = authority.sign_valid(&self.device.request()?, YOUNG)?;
+        let pem = authority.sign_valid(&self.device.request()?, Validity::YOUNG)?;
         self.device.drop_certificate(&pem)?;
         Ok(pem)
     }

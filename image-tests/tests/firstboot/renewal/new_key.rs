@@ -12,7 +12,7 @@ use image_tests::doubles::software_tpm::SoftwareTpm;
 use image_tests::doubles::tls::{TlsServer, Version};
 use serde_json::{Value, json};
 
-use super::{Due, OLD, YOUNG, id, let_in};
+use super::{Due, id, let_in};
 use crate::{assert_ends, exit, thing_name};
 
 #[test]
@@ -181,7 +181,9 @@ fn again_and_again() -> Result<()> {
     for generation in 1..4 {
         device.succeed(&["renew"])?;
         let next = due.key(NEXT)?;
-        let pem = due.authority.sign_valid(&device.request()?, OLD)?;
+        let pem = due
+            .authority
+            .sign_valid(&device.request()?, Validity::DUE)?;
         device.drop_certificate(&pem)?;
         assert!(due.renew()?);
         assert_eq!(due.key(STORE)?, next);
@@ -204,7 +206,7 @@ fn a_certificate_that_is_not_for_it_changes_nothing() -> Result<()> {
     let in_service = due.in_service()?;
     let next = due.key(NEXT)?;
     let request = device.path(format!("{STORE}/device.csr.pem"));
-    let for_the_old_key = due.authority.sign_valid(&request, YOUNG)?;
+    let for_the_old_key = due.authority.sign_valid(&request, Validity::YOUNG)?;
     let expired = due
         .authority
         .sign_valid(&device.request()?, Validity::Expired)?;
@@ -237,7 +239,7 @@ fn the_present_key_can_still_get_one() -> Result<()> {
     due.device.clock = Some(ClockDouble::unset()?);
     let device = &due.device;
     let request = device.path(format!("{STORE}/device.csr.pem"));
-    let pem = due.authority.sign_valid(&request, YOUNG)?;
+    let pem = due.authority.sign_valid(&request, Validity::YOUNG)?;
     device.write(
         format!("/boot/firstboot/certificates/{}.pem", thing_name()),
         &pem,
@@ -366,7 +368,7 @@ fn a_next_identity_does_not_outlive_its_tpm() -> Result<()> {
     assert_ne!(due.key(STORE)?, old);
     let folder = due.device.boot_file("requests");
     let request = folder.join(format!("{}.csr.pem", thing_name()));
-    let own = due.authority.sign_valid(&request, YOUNG)?;
+    let own = due.authority.sign_valid(&request, Validity::YOUNG)?;
     let certificates = due.device.boot_file("certificates");
     fs::write(certificates.join(format!("{}.pem", thing_name())), &own)?;
     due.device.succeed(&["enroll"])?;
@@ -407,7 +409,9 @@ fn reset_removes_all_of_them() -> Result<()> {
     let due = Due::asked("nucleus-lite", KeyType::EccP256)?;
     let device = &due.device;
     let pin = device.read(format!("{STORE}/pin"))?;
-    let pem = due.authority.sign_valid(&device.request()?, OLD)?;
+    let pem = due
+        .authority
+        .sign_valid(&device.request()?, Validity::DUE)?;
     device.drop_certificate(&pem)?;
     assert!(due.renew()?);
     device.succeed(&["renew"])?;
@@ -518,7 +522,9 @@ fn the_others_are_for_root_alone() -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let due = Due::asked("nucleus-lite", KeyType::EccP256)?;
     let device = &due.device;
-    let pem = due.authority.sign_valid(&device.request()?, OLD)?;
+    let pem = due
+        .authority
+        .sign_valid(&device.request()?, Validity::DUE)?;
     device.drop_certificate(&pem)?;
     assert!(due.renew()?);
     device.succeed(&["renew"])?;
@@ -548,7 +554,9 @@ fn an_ended_certificate_does_not_go_into_service() -> Result<()> {
     due.device.succeed(&["enroll"])?;
     assert_ne!(due.accepted()?, pem);
     assert!(due.message()?.contains("expired"));
-    let next = due.authority.sign_valid(&due.device.request()?, YOUNG)?;
+    let next = due
+        .authority
+        .sign_valid(&due.device.request()?, Validity::YOUNG)?;
     due.device.drop_certificate(&next)?;
     assert!(due.renew()?);
     assert_eq!(due.accepted()?, next);

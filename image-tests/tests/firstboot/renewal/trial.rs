@@ -7,8 +7,9 @@ use anyhow::Result;
 use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::{NEXT, PREVIOUS, STORE};
 use image_tests::doubles::iot_core::Admission;
+use image_tests::ports::NOBODY;
 
-use super::{Due, ENDING, NOBODY, id, let_in};
+use super::{Due, ENDING, id, let_in};
 
 /// Both before Greengrass is stopped for it. A refusal is said; each look tries again.
 #[test]

@@ -9,7 +9,7 @@ use image_tests::doubles::iot_core::Renewing;
 use image_tests::doubles::tpm_proxy::When;
 use image_tests::faults::storage::{Ending, run_with_cut};
 
-use crate::end_to_end::Due;
+use crate::due::Due;
 
 /// Whether the device has durably received the certificate that was issued last, which is not the accepted one.
 fn has_received(due: &Due, last: &str) -> bool {

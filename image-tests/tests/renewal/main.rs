@@ -1,7 +1,8 @@
-//! What renews a certificate over the network: firstboot's functions, in this process, with a device's identity and its
-//! key in a swtpm.
+//! Renewal over the network, by fleet provisioning and EST, with the device's key in a swtpm: `end_to_end` and `cuts` by
+//! the program; `fleet` and `est` by firstboot's functions, in this process.
 
 mod cuts;
+mod due;
 mod end_to_end;
 mod est;
 mod fleet;

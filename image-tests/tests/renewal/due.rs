@@ -1,0 +1,250 @@
+//! A device whose certificate is due for renewal, and whoever issues the next one.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use image_tests::clients::{KeyType, mosquitto};
+use image_tests::device::{Checkpoint, Device, NEXT, Outcome, STORE};
+use image_tests::doubles::est::{self, EstServer, PASSWORD};
+use image_tests::doubles::iot_core::{self, Renewing, Subject, Template, Who};
+use image_tests::doubles::pki::{Authority, Validity};
+use image_tests::doubles::tls::Version;
+use image_tests::faults::network::{Cloud, EST_CA, EST_CLAIM, est_settings, fleet_settings};
+use openssl::hash::MessageDigest;
+use openssl::x509::X509;
+use serde_json::{Value, json};
+
+use crate::thing;
+
+/// EX_TEMPFAIL: `firstboot renew --due` has nothing for which Greengrass would have to stop.
+const NO_CHANGE: i32 = 75;
+
+/// A device in service, whose certificate is due for renewal.
+pub struct Due {
+    pub device: Device,
+    key: KeyType,
+    pub cloud: Cloud,
+    /// With EST, who issues.
+    pub est: Option<(Arc<Authority>, EstServer)>,
+    pub settings: Value,
+}
+
+impl Due {
+    /// By fleet provisioning, from a template that names things with this prefix.
+    pub fn by_fleet(key: KeyType, renewed: &str, renewing: Renewing, prefix: &str) -> Result<Self> {
+        let cloud = Cloud::with(iot_core::Options {
+            templates: vec![Template {
+                thing_prefix: prefix.into(),
+                ..Template::default()
+            }],
+            subject: Subject::Requested,
+            renewing,
+            ..iot_core::Options::default()
+        })?;
+        let device = Device::unprovisioned()?;
+        cloud.card(&device, "nucleus-lite", key)?;
+        let mut settings = fleet_settings("nucleus-lite", key, cloud.core.port());
+        settings["renew"] = json!({ "key": renewed });
+        device.settings(&settings)?;
+        cloud.core.set_validity(Validity::DUE);
+        device.succeed(&["enroll"])?;
+        cloud.core.set_validity(Validity::YOUNG);
+        cloud.core.take_events()?;
+        Ok(Self {
+            device,
+            key,
+            cloud,
+            est: None,
+            settings,
+        })
+    }
+
+    /// By EST, from a CA that is registered with AWS IoT Core.
+    pub fn by_est(key: KeyType, renewed: &str, options: est::Options) -> Result<Self> {
+        let authority = Arc::new(Authority::new()?);
+        let cloud = Cloud::with_ca_of(&authority)?;
+        let server = EstServer::start(&authority, Version::Tls13, options)?;
+        let device = Device::unprovisioned()?;
+        let mut settings = est_settings("nucleus-lite", key, server.port(), None);
+        settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
+        settings["enrollment"]["port"] = json!(cloud.core.port());
+        settings["renew"] = json!({ "key": renewed });
+        device.settings(&settings)?;
+        device.write("/boot/firstboot/root-ca.pem", cloud.root.certificate_pem()?)?;
+        device.write(EST_CA, authority.certificate_pem()?)?;
+        device.write(EST_CLAIM[0], PASSWORD)?;
+        server.set_validity(Validity::DUE);
+        device.succeed(&["enroll"])?;
+        server.set_validity(Validity::YOUNG);
+        let due = Self {
+            device,
+            key,
+            cloud,
+            est: Some((authority, server)),
+            settings,
+        };
+        due.cloud.core.has_seen(&due.id()?, &thing());
+        Ok(due)
+    }
+
+    /// From the state of device and doubles at one moment, another one.
+    pub fn resume(
+        &self,
+        start: &Checkpoint,
+        aws: &iot_core::Memory,
+        est: Option<&est::Memory>,
+    ) -> Result<Self> {
+        let root = Arc::clone(&self.cloud.root);
+        let server = |(authority, _): &(Arc<Authority>, EstServer)| {
+            let memory = est.context("no EST")?.clone();
+            let server = EstServer::resume(authority, Version::Tls13, memory)?;
+            anyhow::Ok((Arc::clone(authority), server))
+        };
+        let mut due = Self {
+            device: start.restore()?,
+            key: self.key,
+            cloud: Cloud::resume(root, aws.clone())?,
+            est: self.est.as_ref().map(server).transpose()?,
+            settings: self.settings.clone(),
+        };
+        due.settings["enrollment"]["port"] = json!(due.cloud.core.port());
+        due.at(due.port())?;
+        Ok(due)
+    }
+
+    pub fn accepted(&self) -> Result<String> {
+        self.device.read(format!("{STORE}/certificate.pem"))
+    }
+
+    /// The ID that AWS IoT Core gives the accepted certificate.
+    pub fn id(&self) -> Result<String> {
+        let certificate = X509::from_pem(self.accepted()?.as_bytes())?;
+        let digest = certificate.digest(MessageDigest::sha256())?;
+        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    pub fn serial(&self) -> Result<Value> {
+        Ok(self.device.status()?["certificate"]["serial"].clone())
+    }
+
+    pub fn key_sha256(&self) -> Result<Value> {
+        let record = self.device.read(format!("{STORE}/request.json"))?;
+        let record: Value = serde_json::from_str(&record)?;
+        Ok(record["key_sha256"].clone())
+    }
+
+    /// What firstboot-renew.service does; returns whether Greengrass was stopped for it.
+    pub fn renew(&self) -> Result<bool> {
+        self.device.succeed(&["renew"])?;
+        let due = self.device.run(&["renew", "--due"])?;
+        if due.code == NO_CHANGE {
+            return Ok(false);
+        }
+        ensure!(due.code == 0, "{}", due.stderr);
+        self.device.succeed(&["enroll"])?;
+        Ok(true)
+    }
+
+    /// Greengrass connects under this name with the certificate that is in service.
+    pub fn greengrass_connects(&self, name: &str) -> Result<()> {
+        self.cloud.core.take_events()?;
+        let identity = self.device.identity(self.key)?;
+        mosquitto::publish(
+            &identity,
+            &identity.uri("private"),
+            &self.device.path(format!("{STORE}/certificate.pem")),
+            &self.cloud.root.certificate_path(),
+            self.cloud.core.port(),
+            name,
+        )?;
+        let log = self.cloud.core.events().0;
+        let shown = log.iter().find_map(|entry| match &entry.who {
+            Who::Device { certificate, .. } => Some(certificate.clone()),
+            _ => None,
+        });
+        assert_eq!(shown, Some(self.id()?));
+        Ok(())
+    }
+
+    /// The certificates that were issued.
+    pub fn issued(&self) -> usize {
+        match &self.est {
+            Some((_, server)) => server.counts().issued,
+            None => self.cloud.core.counts().created,
+        }
+    }
+
+    /// The certificate that was issued last, PEM.
+    pub fn last_issued(&self) -> Result<String> {
+        match &self.est {
+            Some((_, server)) => server
+                .issued()
+                .last()
+                .cloned()
+                .context("nothing was issued"),
+            None => {
+                let registry = self.cloud.core.registry();
+                let accepted = self.accepted()?;
+                let mut others = registry
+                    .certificates()
+                    .filter(|c| c.pem.trim() != accepted.trim());
+                Ok(others
+                    .next()
+                    .map_or(accepted.clone(), |other| other.pem.clone()))
+            }
+        }
+    }
+
+    /// From now on, whoever issues is at this port.
+    pub fn at(&mut self, port: u16) -> Result<()> {
+        match &self.est {
+            Some(_) => {
+                self.settings["enrollment"]["est"]["server"] = json!(format!("localhost:{port}"))
+            }
+            None => self.settings["enrollment"]["port"] = json!(port),
+        }
+        self.device.settings(&self.settings)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.est
+            .as_ref()
+            .map_or(self.cloud.core.port(), |(_, server)| server.port())
+    }
+
+    /// Nothing is left to do, nobody is asked, and nothing is written.
+    pub fn assert_idle(&self) -> Result<()> {
+        let status = self.device.status()?;
+        assert_eq!(status["message"], "nothing left to do", "{status}");
+        assert_eq!(status["renewal"]["last_request"]["result"], "renewed");
+        assert!(!self.device.exists(format!("{STORE}/ownership.json")));
+        assert!(!self.device.exists(NEXT));
+        let idle = self.device.snapshot()?;
+        self.cloud.core.take_events()?;
+        let issued = self.issued();
+        for command in ["provision", "enroll", "renew"] {
+            self.device.succeed(&[command])?;
+            idle.assert_same(&self.device.snapshot()?);
+        }
+        assert_eq!(self.issued(), issued);
+        assert!(self.cloud.core.events().0.is_empty());
+        if let Some((_, server)) = &self.est {
+            assert_eq!(server.complaints(), Vec::<String>::new());
+        }
+        Ok(())
+    }
+
+    /// Nothing comes of it: the device ends well, with these words and what it had.
+    #[track_caller]
+    pub fn keeps_what_it_has(&self, words: &str) -> Result<Outcome> {
+        let before = self.accepted()?;
+        let outcome = self.device.run(&["renew"])?;
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        let said = &outcome.stderr;
+        assert!(said.contains(words), "no {words:?} in {said}");
+        assert_eq!(self.device.run(&["renew", "--due"])?.code, NO_CHANGE);
+        assert_eq!(self.accepted()?, before);
+        assert_eq!(self.device.status()?["in_service"], true);
+        Ok(outcome)
+    }
+}

@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
 use image_tests::device::PREVIOUS;
 use image_tests::doubles::est::{self, Misbehaviour};
-use image_tests::doubles::iot_core::{self, Call, Event, Renewing, Status, Who};
+use image_tests::doubles::iot_core::{
+    self, Call, ClientIds, Event, Rejection, Renewing, Status, Who,
+};
 use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::faults::network::{CLAIM, Cloud};
 use image_tests::ports::NOBODY;
@@ -155,14 +157,43 @@ fn a_lost_answer_of_aws() -> Result<()> {
         for path in KEPT_CLAIM {
             due.device.remove(path)?;
         }
-        let lost = iot_core::Misbehaviour::HangsUp;
-        due.cloud.core.misbehave(Call::RegisterThing, 1, lost);
-        due.keeps_what_it_has("closed")?;
+        loses_the_registrations_answer(&due)?;
         assert_eq!(due.renew()?, renewed == "new");
         assert_eq!(due.issued(), 2);
         due.assert_idle()?;
     }
     Ok(())
+}
+
+/// The registration succeeds, its answer is lost, and nobody says more in this run.
+fn loses_the_registrations_answer(due: &Due) -> Result<()> {
+    let core = &due.cloud.core;
+    core.misbehave(Call::RegisterThing, 1, iot_core::Misbehaviour::HangsUp);
+    let later = Rejection::new(429, "Throttled", "later");
+    core.misbehave(
+        Call::RegisterThing,
+        1,
+        iot_core::Misbehaviour::Rejected(later),
+    );
+    due.keeps_what_it_has("tries again later").map(drop)
+}
+
+/// A policy that lets Greengrass in and nothing beside it: whether the certificate of the lost answer is active cannot
+/// be told, so it is not thrown away, and no other one is requested.
+#[test]
+fn a_policy_for_one_client_id() -> Result<()> {
+    let due = Due::by_fleet(KeyType::EccP256, "keep", Renewing::Allowed, "gateway-")?;
+    loses_the_registrations_answer(&due)?;
+    due.cloud.core.set_client_ids(ClientIds::Own);
+    for _ in 0..2 {
+        due.keeps_what_it_has(&format!("no connection as {}-renewal", thing()))?;
+    }
+    due.greengrass_connects(&thing())?;
+    // The policy is mended.
+    due.cloud.core.set_client_ids(ClientIds::Beginning);
+    due.renew()?;
+    assert_eq!(due.issued(), 2);
+    due.assert_idle()
 }
 
 /// A token that has expired: the certificate is worthless, and another one is requested in the same run.

@@ -14,7 +14,8 @@ use firstboot_formats::x509::Chain;
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, SERIAL};
 use image_tests::doubles::iot_core::{
-    Admission, Call, Entry, Event, Misbehaviour, Options, Renewing, Status, Subject, Template, Who,
+    Admission, Call, ClientIds, Entry, Event, Misbehaviour, Options, Rejection, Renewing, Status,
+    Subject, Template, Who,
 };
 use image_tests::faults::network::{CLAIM, Cloud};
 use serde_json::json;
@@ -91,15 +92,28 @@ impl Enrolled {
         Ok((Some(kept), renewed))
     }
 
+    /// Puts the claim pair onto the card.
+    fn put_claim(&self) -> Result<()> {
+        for (path, pem) in CLAIM.iter().zip(self.cloud.core.claim()) {
+            self.device.write(path, pem)?;
+        }
+        Ok(())
+    }
+
     /// Whether AWS accepts a connection with this certificate and the device's key.
     fn is_active(&self, chain: &Chain) -> Result<bool> {
+        self.is_let_in(chain, &fleet::beside_greengrass(&thing()))
+    }
+
+    /// The same under this client ID.
+    fn is_let_in(&self, chain: &Chain, client_id: &str) -> Result<bool> {
         let renewing = View::of(&self.device)?;
         let root_ca = self.cloud.root.certificate_pem()?;
         let key = renewing.identity.open_key()?;
         Ok(is_active(
             &renewing.settings,
             root_ca.as_bytes(),
-            &fleet::beside_greengrass(&thing()),
+            client_id,
             chain,
             (key, self.kind),
         )?)
@@ -222,9 +236,7 @@ fn a_claim_pair_where_aws_refuses_the_devices_certificate() -> Result<()> {
         let keeps = "The device keeps its certificate";
         let kept = enrolled.fails(ErrorKind::Waiting, keeps, created)?;
         assert_eq!(kept.is_some(), created == 2, "{renewing:?}");
-        for (path, pem) in CLAIM.iter().zip(core.claim()) {
-            enrolled.device.write(path, pem)?;
-        }
+        enrolled.put_claim()?;
         core.take_events()?;
         let (_, renewed) = enrolled.renew(kept)?;
         let (_, chain) = registered(renewed)?;
@@ -243,6 +255,32 @@ fn a_claim_pair_where_aws_refuses_the_devices_certificate() -> Result<()> {
     Ok(())
 }
 
+/// What another certificate would be told as well is no reason to present it, nor to ask for one.
+#[test]
+fn refusals_that_are_not_about_the_certificate() -> Result<()> {
+    let _turn = alone();
+    let enrolled = Enrolled::new(KeyType::EccP256, Renewing::Allowed)?;
+    enrolled.put_claim()?;
+    let core = &enrolled.cloud.core;
+    for (status, code, words) in [
+        (400, "InvalidParameters", "template_parameters"),
+        (404, "ResourceNotFoundException", "template_name"),
+    ] {
+        core.take_events()?;
+        let rejection = Rejection::new(status, code, "no");
+        core.misbehave(
+            Call::CreateCertificate,
+            1,
+            Misbehaviour::Rejected(rejection),
+        );
+        enrolled.fails(ErrorKind::Waiting, words, 1)?;
+        let askers = enrolled.askers();
+        assert_eq!(askers.len(), 1, "{askers:?}");
+        assert!(matches!(&askers[0].0, Who::Device { .. }), "{askers:?}");
+    }
+    Ok(())
+}
+
 /// Nobody else who is connected under the thing's name notices any of it: AWS allows one connection for each client ID,
 /// as the double's broker does.
 #[test]
@@ -250,9 +288,7 @@ fn a_running_greengrass_stays_connected() -> Result<()> {
     let _turn = alone();
     let enrolled = Enrolled::new(KeyType::EccP256, Renewing::Closed(Call::CreateCertificate))?;
     let core = &enrolled.cloud.core;
-    for (path, pem) in CLAIM.iter().zip(core.claim()) {
-        enrolled.device.write(path, pem)?;
-    }
+    enrolled.put_claim()?;
     let files = tempfile::tempdir()?;
     let [certificate, key] = ["certificate", "key"].map(|name| files.path().join(name));
     let [certificate_pem, key_pem] = core.claim();
@@ -288,14 +324,7 @@ fn a_running_greengrass_stays_connected() -> Result<()> {
     assert!(greengrass.0.try_wait()?.is_none());
 
     // Another connection under its name would end it.
-    let identity = View::of(&enrolled.device)?.identity;
-    is_active(
-        &View::of(&enrolled.device)?.settings,
-        enrolled.cloud.root.certificate_pem()?.as_bytes(),
-        &thing(),
-        &chain,
-        (identity.open_key()?, enrolled.kind),
-    )?;
+    enrolled.is_let_in(&chain, &thing())?;
     assert!(connected(&Event::Disconnected) > 0);
     Ok(())
 }
@@ -348,6 +377,29 @@ fn refusals_of_the_connection() -> Result<()> {
     Ok(())
 }
 
+/// A policy that ties the client ID to the thing's name lets Greengrass in, and no second connection beside it: the
+/// message names the client ID. A claim pair has a policy of its own.
+#[test]
+fn a_policy_for_one_client_id() -> Result<()> {
+    let _turn = alone();
+    let enrolled = Enrolled::new(KeyType::EccP256, Renewing::Allowed)?;
+    let core = &enrolled.cloud.core;
+    core.set_client_ids(ClientIds::Own);
+    let before = enrolled.accepted()?;
+    assert!(enrolled.is_let_in(&before, &thing())?);
+    let (_, renewed) = enrolled.renew(None)?;
+    let error = renewed.err().context("it was let in")?;
+    let words = format!("client ID {}-renewal", thing());
+    assert_eq!(error.kind, ErrorKind::Waiting);
+    assert!(error.to_string().contains(&words), "{error}");
+    assert_eq!(core.counts().created, 1);
+    enrolled.put_claim()?;
+    let (_, chain) = registered(enrolled.renew(None)?.1)?;
+    assert!(enrolled.is_let_in(&chain, &thing())?);
+    assert!(!enrolled.is_active(&chain)? && !enrolled.is_active(&before)?);
+    Ok(())
+}
+
 #[test]
 fn answers_that_would_leave_less() -> Result<()> {
     let _turn = alone();
@@ -363,7 +415,7 @@ fn answers_that_would_leave_less() -> Result<()> {
     let other = Misbehaviour::With("thingName", Some(json!("somebody-else")));
     core.misbehave(Call::RegisterThing, 1, other);
     enrolled.fails(ErrorKind::Other, "somebody-else", 3)?;
-    let late = image_tests::doubles::iot_core::Rejection::new(429, "Throttled", "later");
+    let late = Rejection::new(429, "Throttled", "later");
     core.misbehave(Call::RegisterThing, 1, Misbehaviour::Rejected(late));
     let kept = enrolled.fails(ErrorKind::Waiting, "later", 4)?;
     // What is kept is registered at the next try.
@@ -373,15 +425,18 @@ fn answers_that_would_leave_less() -> Result<()> {
     Ok(())
 }
 
-/// The registration's answer is lost, and AWS does not repeat it: the certificate is active, as the device can see.
+/// A connection that ends once is no refusal: the device asks again with its own certificate, and shows no claim pair,
+/// nor asks for one. The registration's answer is lost, and AWS does not repeat it: the certificate is active, as the
+/// device can see.
 #[test]
 fn a_lost_answer() -> Result<()> {
     let _turn = alone();
     let enrolled = Enrolled::new(KeyType::EccP256, Renewing::Allowed)?;
+    enrolled.put_claim()?;
     let core = &enrolled.cloud.core;
     core.misbehave(Call::RegisterThing, 1, Misbehaviour::HangsUp);
-    let kept = enrolled.fails(ErrorKind::Waiting, "closed", 2)?;
-    let (kept, renewed) = enrolled.renew(kept)?;
+    let (kept, renewed) = enrolled.renew(None)?;
+    assert!(enrolled.askers().iter().all(|(who, _)| *who != Who::Claim));
     assert!(matches!(renewed?, Renewed::TokenRefused(_)));
     let kept = kept.context("nothing was kept")?;
     let chain = Chain::stored(kept.certificate_pem.as_bytes()).context("no certificate")?;

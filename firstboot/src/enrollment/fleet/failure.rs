@@ -42,23 +42,25 @@ impl Rejection {
         self.error_code == "InvalidCertificateOwnershipToken"
     }
 
-    /// Whether the same request may be accepted later: too many requests, somebody else's change, a problem at AWS.
-    fn is_for_now(&self) -> bool {
-        self.is_about_too_many() || matches!(self.status_code, 409 | 500..)
-    }
-
     fn is_about_too_many(&self) -> bool {
         let code = self.error_code.to_ascii_lowercase();
         self.status_code == 429 || code.contains("throttl") || code.contains("limitexceeded")
     }
 
-    /// A refusal, unless it is only for now.
+    /// Whether it is who asks that is refused.
+    fn is_about_access(&self) -> bool {
+        let code = self.error_code.to_ascii_lowercase();
+        let words = ["denied", "unauthorized", "forbidden"];
+        matches!(self.status_code, 401 | 403) || words.iter().any(|word| code.contains(word))
+    }
+
+    /// A refusal of who asks, or a failure: another one would be told the same.
     pub fn failure(&self, what: &str) -> Failure {
         let error = self.error(what);
-        if self.is_for_now() {
-            Failure::Failed(error)
-        } else {
+        if self.is_about_access() && !self.is_about_the_token() {
             Failure::Refused(error)
+        } else {
+            Failure::Failed(error)
         }
     }
 
@@ -70,8 +72,7 @@ impl Rejection {
         let advice = match self.status_code {
             _ if self.is_about_the_token() => "requesting a new certificate",
             _ if self.is_about_too_many() => TOO_MANY,
-            401 | 403 => REFUSED,
-            _ if has("denied") || has("unauthorized") || has("forbidden") => REFUSED,
+            _ if self.is_about_access() => REFUSED,
             404 => NO_TEMPLATE,
             _ if has("notfound") => NO_TEMPLATE,
             409 => "the same thing is being changed elsewhere: firstboot tries again",
@@ -98,10 +99,10 @@ const REFUSED: &str = "does the template's pre-provisioning hook allow the devic
 const NO_TEMPLATE: &str = "does enrollment.template_name name a provisioning template of this account and region, and is it enabled?";
 
 /// The broker refused CONNECT.
-pub fn connection_refused(code: ConnectReturnCode) -> Error {
+pub fn connection_refused(code: ConnectReturnCode, client_id: &str) -> Error {
     waiting(format!(
         "AWS IoT Core refused the connection ({code:?}): is the certificate active, and does its policy allow \
-         iot:Connect for this client ID?"
+         iot:Connect for the client ID {client_id}?"
     ))
 }
 
@@ -126,8 +127,8 @@ pub fn broken(what: &str, error: &io::Error) -> Error {
         None if is_timeout(error) => waiting(format!("{what}: timed out waiting for an answer")),
         // AWS IoT Core also closes the connection if a policy forbids something.
         None if is_closing(error) => waiting(format!(
-            "{what}: the connection was closed. Check the network and the claim certificate: is it active, and does its \
-             policy allow fleet provisioning?"
+            "{what}: the connection was closed, by the network or by AWS IoT Core: is the certificate that was shown \
+             active, and does its policy allow this?"
         )),
         None => waiting(format!("{what}: {error}. Is the network up?")),
     }
@@ -208,11 +209,10 @@ mod tests {
             let error = rejection.error("asking");
             assert_eq!(error.kind, ErrorKind::Waiting);
             assert!(error.to_string().contains(advice), "{error}");
-            // What passes by itself is no refusal.
-            let passes = ["later", "tries again", "problem at AWS"].contains(&advice);
+            // Only this one may be accepted with another certificate.
             assert_eq!(
-                matches!(rejection.failure("asking"), Failure::Failed(_)),
-                passes,
+                matches!(rejection.failure("asking"), Failure::Refused(_)),
+                advice == "hook",
                 "{payload}"
             );
         }

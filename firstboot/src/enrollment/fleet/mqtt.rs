@@ -80,7 +80,9 @@ impl<S: Stream> Client<S> {
                 ConnectReturnCode::ServerUnavailable => {
                     Err(Failure::Failed(failure::unavailable()))
                 }
-                code => Err(Failure::Refused(failure::connection_refused(code))),
+                code => Err(Failure::Refused(failure::connection_refused(
+                    code, client_id,
+                ))),
             },
             _ => Err(Failure::Failed(malformed(
                 what,

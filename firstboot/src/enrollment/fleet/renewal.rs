@@ -1,13 +1,15 @@
 //! One more certificate for a device that has one: it presents its own in place of a claim pair.
 //!
-//! AWS documents CreateCertificateFromCsr and RegisterThing for claim certificates, and does not say whether another one
-//! may call them (AWS IoT Core developer guide, "Device provisioning MQTT API"). So each call may be refused, by an answer
-//! or by a closed connection: it is repeated with a claim pair, if there is one, and otherwise the device keeps what it
-//! has.
+//! AWS documents CreateCertificateFromCsr and RegisterThing for claim certificates, and does not say whether another
+//! one may call them (AWS IoT Core developer guide, "Device provisioning MQTT API"). So each call may be refused, by an
+//! answer or by closed connections: it is repeated with a claim pair, if there is one, and otherwise the device keeps
+//! what it has. One closed connection is no refusal yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use firstboot_formats::digest::sha256;
+use firstboot_formats::encoding::to_hex;
 use firstboot_formats::public_key::{KeyType, PublicKey};
 use firstboot_formats::x509::{Chain, Verdict};
 use log::{info, warn};
@@ -24,7 +26,7 @@ use crate::token::OpenKey;
 
 /// What the connection calls itself beside Greengrass's: two connections with one client ID would end each other (MQTT
 /// 3.1.1 §3.1.4). AWS's policy for core devices lets client IDs begin with the thing's name (Greengrass developer guide,
-/// "Minimal AWS IoT policy for core devices").
+/// "Minimal AWS IoT policy for core devices"); one that ties them to the name itself refuses this one.
 const CLIENT_ID_SUFFIX: &str = "-renewal";
 /// Maximum size of a client ID, bytes (AWS IoT Core quotas, "Client ID size").
 const MAX_CLIENT_ID: usize = 128;
@@ -50,6 +52,9 @@ pub struct Device<'a> {
     pub certificate: &'a Chain,
 }
 
+/// What the broker answers, or why it does not.
+type Answer<T> = std::result::Result<T, Failure>;
+
 /// What a renewal has come to.
 pub enum Renewed {
     /// Both certificates are active and attached to the thing.
@@ -66,14 +71,17 @@ pub struct Renewal<'a, C> {
     settings: &'a Settings,
     root_ca: &'a [u8],
     device: Device<'a>,
-    session: Session,
-    /// The claim pair, to be presented where AWS IoT Core does not accept the device's own certificate.
+    key: Arc<TpmKey>,
+    /// Finds the claim pair, to be presented where AWS IoT Core does not accept the device's own certificate. `None`
+    /// once it is.
     claim: Option<C>,
+    /// Opened when something is to be asked.
+    session: Option<Session>,
 }
 
 impl<'a, C: FnOnce() -> Option<CertifiedKey>> Renewal<'a, C> {
-    /// Waits for this device's turn, and connects with the device's own certificate and its key, which is of this kind.
-    /// `claim` finds the claim pair, if there is one.
+    /// Waits for this device's turn. It will present its own certificate and its key, which is of this kind. `claim`
+    /// finds the claim pair, if there is one.
     pub fn open(
         settings: &'a Settings,
         root_ca: &'a [u8],
@@ -86,21 +94,13 @@ impl<'a, C: FnOnce() -> Option<CertifiedKey>> Renewal<'a, C> {
             "connecting to {} with the certificate that is to be renewed",
             settings.greengrass.iot_data_endpoint
         );
-        let key = Arc::new(TpmKey::new(key, kind));
-        let own = || certified(device.certificate, Arc::clone(&key) as _);
-        let (session, claim) = match as_device(settings, root_ca, device.thing_name, own) {
-            Ok(session) => (session, Some(claim)),
-            Err(Failure::Failed(e)) => return Err(e),
-            Err(Failure::Refused(e) | Failure::Closed(e)) => {
-                (with_claim(settings, root_ca, device, claim, &e)?, None)
-            }
-        };
         Ok(Self {
             settings,
             root_ca,
             device,
-            session,
-            claim,
+            key: Arc::new(TpmKey::new(key, kind)),
+            claim: Some(claim),
+            session: None,
         })
     }
 
@@ -176,73 +176,80 @@ impl<'a, C: FnOnce() -> Option<CertifiedKey>> Renewal<'a, C> {
 
     /// Disconnects, ignoring errors.
     pub fn close(self) {
-        self.session.close();
+        if let Some(session) = self.session {
+            session.close();
+        }
     }
 
-    /// Asks; where AWS IoT Core refuses that to the device's own certificate, once more with the claim pair. A connection
-    /// that was closed may have been a refusal, as AWS IoT Core closes one on which something is not allowed.
-    fn ask<T>(
-        &mut self,
-        ask: impl Fn(&mut Session) -> std::result::Result<T, Failure>,
-    ) -> Result<T> {
-        match (ask(&mut self.session), self.claim.take()) {
-            (Err(Failure::Refused(e) | Failure::Closed(e)), Some(claim)) => {
-                self.session = with_claim(self.settings, self.root_ca, self.device, claim, &e)?;
-                Ok(ask(&mut self.session)?)
+    /// Asks; where AWS IoT Core refuses that to the device's own certificate, once more with the claim pair.
+    fn ask<T>(&mut self, ask: impl Fn(&mut Session) -> Answer<T>) -> Result<T> {
+        let Some(claim) = self.claim.take() else {
+            return Ok(self.try_once(&ask)?);
+        };
+        let refusal = match self.ask_as_device(&ask) {
+            Err(Failure::Refused(e)) => {
+                format!("AWS IoT Core does not accept the device's own certificate for this: {e}")
             }
-            (answer, claim) => {
-                self.claim = claim;
-                Ok(answer?)
+            Err(Failure::Closed(e)) => format!(
+                "AWS IoT Core does not accept the device's own certificate for this, or the network fails: {CLOSINGS} \
+                 connections ended without an answer: {e}"
+            ),
+            answer => {
+                self.claim = Some(claim);
+                return Ok(answer?);
+            }
+        };
+        let Some(pair) = claim() else {
+            return Err(waiting(format!(
+                "{refusal}. The device keeps its certificate. If AWS IoT Core does not let it request one with that, \
+                 allow it in its policy, or save a claim pair on the boot partition"
+            )));
+        };
+        warn!("{refusal}. Using the claim pair");
+        self.session = Some(self.connect(pair)?);
+        Ok(self.try_once(&ask)?)
+    }
+
+    /// Asks with the device's own certificate. AWS IoT Core closes a connection on which something is not allowed, and
+    /// the network may do so, too: only several in a row say something.
+    fn ask_as_device<T>(&mut self, ask: &impl Fn(&mut Session) -> Answer<T>) -> Answer<T> {
+        let mut closings = 0;
+        loop {
+            match self.try_once(ask) {
+                Err(Failure::Closed(_)) if closings + 1 < CLOSINGS => closings += 1,
+                other => return other,
             }
         }
     }
+
+    /// Asks on the open connection, or else on a new one. One that has failed is not used again.
+    fn try_once<T>(&mut self, ask: &impl Fn(&mut Session) -> Answer<T>) -> Answer<T> {
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => self.connect(certified(self.device.certificate, self.key.clone()))?,
+        };
+        let answer = ask(&mut session)?;
+        self.session = Some(session);
+        Ok(answer)
+    }
+
+    fn connect(&self, certificate: CertifiedKey) -> Answer<Session> {
+        let client_id = beside_greengrass(self.device.thing_name);
+        Session::connect(self.settings, self.root_ca, certificate, &client_id)
+    }
 }
 
-/// The client ID of a connection beside Greengrass's: the end of a very long name is left out.
+/// The client ID of a connection beside Greengrass's. The end of a very long name is left out, and the first bytes of
+/// its SHA-256 tell it from others that begin like it.
 pub fn beside_greengrass(thing_name: &str) -> String {
-    let most = MAX_CLIENT_ID - CLIENT_ID_SUFFIX.len();
-    let name = thing_name.get(..most).unwrap_or(thing_name);
-    format!("{name}{CLIENT_ID_SUFFIX}")
-}
-
-/// A session with the claim pair: the device's own certificate was refused, with this error.
-fn with_claim(
-    settings: &Settings,
-    root_ca: &[u8],
-    device: Device<'_>,
-    claim: impl FnOnce() -> Option<CertifiedKey>,
-    refusal: &Error,
-) -> Result<Session> {
-    let refused =
-        format!("AWS IoT Core does not accept the device's own certificate for this: {refusal}");
-    let Some(claim) = claim() else {
-        return Err(waiting(format!(
-            "{refused}. The device keeps its certificate. If AWS IoT Core does not let it request one with that, allow it \
-             in its policy, or save a claim pair on the boot partition"
-        )));
-    };
-    warn!("{refused}. Using the claim pair");
-    let client_id = beside_greengrass(device.thing_name);
-    Ok(Session::connect(settings, root_ca, claim, &client_id)?)
-}
-
-/// The device's own session. Where its certificate, or the policy of that, is refused, AWS IoT Core says so, or closes the
-/// connection, which the network may do, too.
-fn as_device(
-    settings: &Settings,
-    root_ca: &[u8],
-    thing_name: &str,
-    own: impl Fn() -> CertifiedKey,
-) -> std::result::Result<Session, Failure> {
-    let client_id = beside_greengrass(thing_name);
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match Session::connect(settings, root_ca, own(), &client_id) {
-            Err(Failure::Closed(_)) if tries < CLOSINGS => {}
-            other => return other,
-        }
+    let whole = format!("{thing_name}{CLIENT_ID_SUFFIX}");
+    if whole.len() <= MAX_CLIENT_ID {
+        return whole;
     }
+    let hash = to_hex(&sha256(thing_name.as_bytes())[..4]);
+    let most = MAX_CLIENT_ID - CLIENT_ID_SUFFIX.len() - hash.len();
+    let beginning = thing_name.get(..most).unwrap_or_default();
+    format!("{beginning}{hash}{CLIENT_ID_SUFFIX}")
 }
 
 #[cfg(test)]
@@ -253,13 +260,17 @@ mod tests {
     fn a_client_id_fits_whatever_the_name() {
         assert_eq!(beside_greengrass("gw-1"), "gw-1-renewal");
         for length in 118..=128 {
-            let name = "x".repeat(length);
-            let id = beside_greengrass(&name);
-            assert!(
-                id.len() <= MAX_CLIENT_ID && id.ends_with(CLIENT_ID_SUFFIX),
-                "{id}"
-            );
-            assert_ne!(id, name);
+            let ids = ["1", "2"].map(|end| {
+                let name = format!("{}{end}", "x".repeat(length - 1));
+                let id = beside_greengrass(&name);
+                assert!(
+                    id.len() <= MAX_CLIENT_ID && id.ends_with(CLIENT_ID_SUFFIX),
+                    "{id}"
+                );
+                assert_ne!(id, name);
+                id
+            });
+            assert_ne!(ids[0], ids[1]);
         }
     }
 }

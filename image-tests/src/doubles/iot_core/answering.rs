@@ -140,7 +140,7 @@ impl Shared {
             registry.provision_just_in_time(&id, &thing);
             return Verdict::Close;
         }
-        policy::may_connect(who, &question.client)
+        policy::may_connect(who, &question.client, self.memory.client_ids)
     }
 
     /// The certificate's ID and its common name, if a registered CA has signed it.

@@ -14,7 +14,7 @@ use super::event_log::EventLog;
 use super::link::{self, Kind};
 use super::memory::Memory;
 use super::misbehaviour::{Admission, Call, Misbehaviour};
-use super::policy::Renewing;
+use super::policy::{ClientIds, Renewing};
 use super::provisioning::{Repeated, Service, Template};
 use super::registry::{Counts, Registry, Status};
 use crate::doubles::pki::aws::{AwsCa, ClaimKey, Subject};
@@ -81,6 +81,7 @@ impl IotCore {
             registered: registered.collect::<Result<_, _>>()?,
             trusted,
             renewing: options.renewing,
+            client_ids: ClientIds::default(),
             service: Service {
                 validity: Validity::Now,
                 registry: Registry::default(),
@@ -209,6 +210,11 @@ impl IotCore {
     /// Changes what devices may do to get another certificate.
     pub fn set_renewing(&self, renewing: Renewing) {
         self.lock().memory.renewing = renewing;
+    }
+
+    /// Changes under which client IDs devices may connect.
+    pub fn set_client_ids(&self, client_ids: ClientIds) {
+        self.lock().memory.client_ids = client_ids;
     }
 
     /// As if a thing had connected before with this certificate of a registered CA.

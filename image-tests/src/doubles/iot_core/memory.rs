@@ -3,7 +3,7 @@
 use anyhow::Result;
 use openssl::x509::X509;
 
-use super::policy::Renewing;
+use super::policy::{ClientIds, Renewing};
 use super::provisioning::Service;
 use crate::doubles::pki::Authority;
 
@@ -16,6 +16,7 @@ pub struct Memory {
     pub(super) claim_pem: [String; 2],
     pub(super) trusted: Vec<u8>,
     pub(super) renewing: Renewing,
+    pub(super) client_ids: ClientIds,
 }
 
 impl Memory {

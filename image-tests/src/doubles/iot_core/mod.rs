@@ -36,6 +36,6 @@ pub use core::{IotCore, Options};
 pub use event_log::{Entry, Event, EventLog, Who};
 pub use memory::Memory;
 pub use misbehaviour::{Admission, Call, Misbehaviour};
-pub use policy::Renewing;
+pub use policy::{ClientIds, Renewing};
 pub use provisioning::{Rejection, Repeated, Template};
 pub use registry::{Certificate, Counts, Registry, Status};

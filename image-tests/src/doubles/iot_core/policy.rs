@@ -1,8 +1,8 @@
 //! Who may do what: the policies that AWS IoT attaches to claim and device certificates.
 //!
-//! Source: AWS IoT Core developer guide, "Provisioning by claim" (the claim's policy), "AWS IoT Core policy
-//! variables" (`${iot:Connection.Thing.ThingName}` in a device's); Greengrass developer guide, "Minimal AWS IoT
-//! policy for core devices" (client IDs that begin with the thing's name). Whether a device's certificate can be allowed
+//! Source: AWS IoT Core developer guide, "Provisioning by claim" (the claim's policy), "Thing policy variables"
+//! (`${iot:Connection.Thing.ThingName}` in a device's); Greengrass developer guide, "Minimal AWS IoT policy for core
+//! devices" (client IDs that begin with the thing's name). Whether a device's certificate can be allowed
 //! what a claim is, AWS does not say: a test chooses.
 
 use super::event_log::Who;
@@ -24,16 +24,24 @@ pub enum Renewing {
     Allowed,
 }
 
+/// Under which client IDs a device may connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientIds {
+    /// All that begin with its thing's name, as AWS recommends for core devices.
+    #[default]
+    Beginning,
+    /// Its thing's name alone, as AWS recommends for other devices: with thing policy variables.
+    Own,
+}
+
 /// The longest client ID, bytes (AWS IoT Core limits).
 const MAX_CLIENT_ID: usize = 128;
 
-pub fn may_connect(who: &Who, client: &str) -> Verdict {
+pub fn may_connect(who: &Who, client: &str, allowed: ClientIds) -> Verdict {
     let sensible = (1..=MAX_CLIENT_ID).contains(&client.len());
     match who {
         Who::Claim if sensible => Verdict::GoOn,
-        Who::Device { thing, .. } if sensible && client.starts_with(thing.as_str()) => {
-            Verdict::GoOn
-        }
+        Who::Device { thing, .. } if sensible && allowed.include(client, thing) => Verdict::GoOn,
         // AWS closes the connection of an inactive certificate without an answer.
         Who::NotActive { .. } | Who::Unknown => Verdict::Close,
         Who::Claim | Who::Device { .. } => Verdict::Refuse,
@@ -80,6 +88,15 @@ pub fn may_subscribe(who: &Who, filter: &str, renewing: Renewing) -> Verdict {
         Verdict::GoOn
     } else {
         Verdict::Refuse
+    }
+}
+
+impl ClientIds {
+    fn include(self, client: &str, thing: &str) -> bool {
+        match self {
+            Self::Beginning => client.starts_with(thing),
+            Self::Own => client == thing,
+        }
     }
 }
 

@@ -28,7 +28,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct EstNote {
     /// What was asked for.
     pub about: String,
-    /// Which server was asked, and what the operator had put onto the boot partition by then.
+    /// How the device was to enroll, and what the operator had put onto the boot partition by then.
     pub circumstances: String,
     /// When `again` was noted.
     pub at: u64,

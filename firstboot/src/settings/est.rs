@@ -80,11 +80,6 @@ impl Est {
         self.authority().unwrap_or((&self.server, PORT))
     }
 
-    /// What tells one from another: server and label.
-    pub fn names(&self) -> [&str; 2] {
-        [&self.server, &self.label]
-    }
-
     fn authority(&self) -> Option<(&str, u16)> {
         let authority: Authority = self.server.parse().ok()?;
         let port = match self.server.strip_prefix(authority.host())? {

@@ -3,8 +3,11 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use firstboot_formats::encoding::to_hex;
 use image_tests::doubles::est::Misbehaviour;
-use serde_json::Value;
+use openssl::hash::MessageDigest;
+use openssl::x509::X509;
+use serde_json::{Value, json};
 
 use crate::{CLAIM_PASSWORD, EST, EST_CA, Enrolling, exit};
 
@@ -97,6 +100,26 @@ fn an_operator_ends_the_wait() -> Result<()> {
     enrolling.ends_done()?;
     assert_eq!(enrolling.server.counts().enrolls, 4);
     enrolling.assert_issued(1);
+    Ok(())
+}
+
+/// So does whoever updates the image's settings.
+#[test]
+fn an_update_ends_the_wait() -> Result<()> {
+    let enrolling = Enrolling::new()?;
+    enrolling.server.misbehave(says(202, Some("99999999")));
+    enrolling.fails(exit::WAITING, "has not decided yet")?;
+    enrolling.fails(exit::WAITING, "asks again after")?;
+    let corrected = json!({ "enrollment": { "http_proxy": "" } });
+    let image = "/usr/lib/firstboot/firstboot.json";
+    enrolling.device.write(image, corrected.to_string())?;
+    enrolling.fails(exit::WAITING, "asks again after")?;
+    let authority = X509::from_pem(enrolling.authority.certificate_pem()?.as_bytes())?;
+    let issuer = to_hex(&authority.digest(MessageDigest::sha256())?);
+    let corrected = json!({ "enrollment": { "issuers": [issuer] } });
+    enrolling.device.write(image, corrected.to_string())?;
+    enrolling.ends_done()?;
+    assert_eq!(enrolling.server.counts().enrolls, 2);
     Ok(())
 }
 

@@ -23,7 +23,6 @@ use serde_json::Value;
 /// The exit statuses that docs/status.md documents.
 mod exit {
     pub const DONE: i32 = 0;
-    pub const OTHER: i32 = 70;
     pub const CANNOT_WRITE: i32 = 73;
     pub const WAITING: i32 = 75;
     pub const SETTINGS: i32 = 78;

@@ -1,5 +1,5 @@
 //! What goes wrong with an EST server, in words that say what the operator can do. Whatever the passing of time or
-//! somebody at the CA can mend is waited for.
+//! somebody at the CA can mend is waited for: also what is no answer, as a portal in between gives one.
 
 use std::io;
 
@@ -10,19 +10,16 @@ use super::http::{Answer, Trouble};
 use crate::enrollment::network::{
     Distrust, TlsTrouble, is_closing, is_timeout, tls, truncate, waiting,
 };
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// The exchange failed.
 pub fn broken(operation: Operation, trouble: &Trouble) -> Error {
     let what = operation.what();
     match trouble {
-        Trouble::Malformed(why) => Error::new(
-            ErrorKind::Other,
-            format!(
-                "{what}: the server does not answer with HTTP: {}",
-                truncate(why)
-            ),
-        ),
+        Trouble::Malformed(why) => waiting(format!(
+            "{what}: the server does not answer with HTTP: {}",
+            truncate(why)
+        )),
         Trouble::Io(e) => waiting(format!("{what}: {}", transport(e))),
     }
 }
@@ -127,7 +124,7 @@ fn words(answer: &Answer) -> String {
 
 /// Its answer cannot be used.
 pub fn unusable(operation: Operation, why: &str) -> Error {
-    Error::other(format!(
+    waiting(format!(
         "{}: the answer cannot be used: {}",
         operation.what(),
         truncate(why)
@@ -156,6 +153,7 @@ mod tests {
     use http::{HeaderValue, StatusCode};
 
     use super::*;
+    use crate::error::ErrorKind;
 
     fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Answer {
         let headers = headers.iter().map(|(name, value)| {

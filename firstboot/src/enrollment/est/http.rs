@@ -62,7 +62,7 @@ pub fn exchange(
 ) -> Result<Answer, Trouble> {
     stream.until(deadline);
     let mut call = Call::new(request)?.proceed();
-    // The password is in the headers.
+    // The password is in the headers. What the libraries keep of it ends with this process.
     let mut head = Zeroizing::new(vec![0; MAX_REQUEST_HEAD]);
     let length = call.write(&mut head)?;
     stream.write_all(&head[..length])?;

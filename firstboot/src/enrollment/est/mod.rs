@@ -42,10 +42,9 @@ const GREETING: Duration = Duration::from_secs(20);
 const ANSWERING: Duration = Duration::from_secs(60);
 /// A server that cannot answer now says when with one of these (RFC 7030 §4.2.3, RFC 6585 §4, RFC 9110 §15.6.4).
 const NOT_NOW: [u16; 3] = [202, 429, 503];
-
-/// With these, a proxy has no answer of the server behind it, which may have issued a certificate (RFC 9110 §15.6.3,
-/// §15.6.5).
-const LOST_ON_THE_WAY: [u16; 2] = [502, 504];
+/// With these, the server has failed, or a proxy has no answer of the one behind it: it may have issued a certificate
+/// before (RFC 9110 §15.6.1, §15.6.3, §15.6.5).
+const FAILED: [u16; 3] = [500, 502, 504];
 
 /// The certificate that is asked for.
 #[derive(Clone, Copy)]
@@ -83,11 +82,15 @@ impl Wanted<'_> {
     }
 }
 
-/// What an operator can change to have a server asked again at once: which one it is, and what lies on the boot
+/// What an operator can change to have a server asked again at once: how the device enrolls, and what lies on the boot
 /// partition.
 pub fn circumstances(settings: &Settings, boot: &BootPartition) -> String {
-    let [server, label] = settings.enrollment.est.names();
-    format!("{server}/{label} {}", boot.est_state())
+    let enrollment = format!("{:?}", settings.enrollment);
+    format!(
+        "{} {}",
+        to_hex(&sha256(enrollment.as_bytes())),
+        boot.est_state()
+    )
 }
 
 /// The moment (since the epoch) before which the server is not asked again, if that is still to come.
@@ -213,7 +216,7 @@ pub fn request(
     before()?;
     let connection = site.connect()?;
     let answer = match site.exchange_on(connection, operation, &answers::body(csr), ANSWERING) {
-        Ok(answer) if LOST_ON_THE_WAY.contains(&answer.status.as_u16()) => {
+        Ok(answer) if FAILED.contains(&answer.status.as_u16()) => {
             return Ok(Answer::Lost(failure::refused(operation, &answer)));
         }
         Ok(answer) => answer,

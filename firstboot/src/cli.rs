@@ -57,7 +57,8 @@ Example:
     Provision,
     /// Provision, then obtain the certificate and configure Greengrass
     #[command(after_help = "\
-Exits with status 75 while there is no certificate.
+Exits with status 75 while there is no certificate. Greengrass must not be running: on a device in service,
+`systemctl restart firstboot-enroll` stops it, does the same, and starts it again.
 
 Example:
   cp gateway-1.pem /boot/firstboot/certificates/ && firstboot enroll")]

@@ -20,6 +20,11 @@ pub fn with_progress<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> R
     result
 }
 
+/// Whether systemd runs this process as one of firstboot's services, and not a person.
+pub fn is_service() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 /// Tells systemd (`systemctl status`) what is going on; without systemd, nothing happens.
 pub fn status(what: &str) {
     // A line feed would start another assignment (sd_notify(3)).

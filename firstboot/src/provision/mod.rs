@@ -186,6 +186,15 @@ fn walk(context: &mut Context, goal: Goal) -> Result<(Step, Survey)> {
             continue;
         }
         info!("{}: {}", step.state(), step.describe());
+        if step.changes_service()
+            && context.places.identity.configured().is_some()
+            && !progress::is_service()
+        {
+            warn!(
+                "Greengrass must not be running now. `systemctl restart firstboot-enroll` stops it, does this, and \
+                 starts it again"
+            );
+        }
         take(context, &step, &survey)?;
         tpm = match (&step, survey.tpm.and_then(std::result::Result::ok)) {
             // These change the TPM, or what has to be looked for in it: look again.

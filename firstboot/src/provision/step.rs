@@ -90,16 +90,26 @@ impl Step {
         }
     }
 
-    /// Whether the step asks for a new certificate or takes it, and leaves alone what a running Greengrass uses: token,
-    /// key and configuration.
+    /// Whether the step asks for a new certificate or takes it, or prepares that, and leaves alone what a running
+    /// Greengrass uses: token, key and configuration.
     pub(super) fn is_renewal(&self) -> bool {
         match self {
             Self::Renewal(step) => step.is_beside_greengrass(),
             Self::RemoveStaging
+            | Self::ResetLockout
             | Self::ForgetOwnership
             | Self::OpenReply(_)
             | Self::Accept(..)
             | Self::RemoveClaim => true,
+            _ => false,
+        }
+    }
+
+    /// Whether Greengrass must not be running meanwhile, if it ever was: the step changes what Greengrass uses.
+    pub(super) fn changes_service(&self) -> bool {
+        match self {
+            Self::Renewal(step) => !step.is_beside_greengrass(),
+            Self::FillToken(_) | Self::WriteConfiguration(_) => true,
             _ => false,
         }
     }

@@ -62,6 +62,48 @@ fn nucleus_lite_has_it_at_once() -> Result<()> {
     Ok(())
 }
 
+/// What a hard power-off has left in the TPM's count does not keep a renewal waiting for the next boot.
+#[test]
+fn failed_tries_are_reset() -> Result<()> {
+    let enrolled = Enrolled::new("nucleus-lite")?;
+    let device = &enrolled.device;
+    device.tpm.use_up_tries()?;
+    let newer = enrolled.renew()?;
+    device.succeed(&["renew"])?;
+    assert_eq!(enrolled.accepted()?, newer);
+    assert_eq!(device.tpm.lockout_counter()?, 0);
+    Ok(())
+}
+
+/// Nobody stops Greengrass for a person who runs `firstboot enroll`, as systemd does for the service.
+#[test]
+fn a_person_is_told_to_stop_greengrass() -> Result<()> {
+    let words = "Greengrass must not be running now";
+    for edition in ["nucleus-lite", "nucleus"] {
+        let device = device(edition, KeyType::EccP256)?;
+        let authority = Authority::new()?;
+        device.succeed(&["provision"])?;
+        let says = |service: bool| -> Result<bool> {
+            let outcome = device.run_with(&["enroll"], |command| match service {
+                true => command.env("NOTIFY_SOCKET", "/nowhere"),
+                false => command,
+            })?;
+            assert_ends(&outcome, exit::DONE, "");
+            Ok(outcome.stderr.contains(words))
+        };
+        let renew = || device.drop_certificate(&authority.sign(&device.request()?)?);
+        renew()?;
+        assert!(!says(false)?, "it has never run");
+        assert!(!says(false)?, "there is nothing to do");
+        renew()?;
+        // nucleus lite reads the certificate from a file.
+        assert_eq!(says(false)?, edition == "nucleus");
+        renew()?;
+        assert!(!says(true)?);
+    }
+    Ok(())
+}
+
 #[test]
 fn the_token_has_it_when_enrollment_starts_again() -> Result<()> {
     for edition in ["nucleus", "v1"] {

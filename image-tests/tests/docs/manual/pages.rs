@@ -76,8 +76,9 @@ fn device() -> Program {
              firstboot-enroll.service runs enroll, and Greengrass waits for the latter. Each start looks at what is \
              there, takes the steps that are missing, and ends. With nothing to do, it writes nothing. The power may \
              fail at any moment: the next start goes on from what it finds.",
-            "The certificate comes from files that an operator puts on the boot partition, or from AWS IoT fleet \
-             provisioning, as firstboot.json says.",
+            "The certificate comes from files that an operator puts on the boot partition, from AWS IoT fleet \
+             provisioning, or from an EST server, as firstboot.json says. firstboot-renew.timer starts \
+             firstboot-renew.service daily, which runs renew.",
         ]),
         sections: vec![
             (
@@ -92,6 +93,11 @@ fn device() -> Program {
                         "TSS2_LOG, TPM2_PKCS11_LOG_LEVEL",
                         "What the TPM libraries log. If they are not set, firstboot keeps the libraries quiet, unless \
                          --verbose is given.",
+                    ),
+                    (
+                        "NOTIFY_SOCKET",
+                        "Set by systemd, which is told there what is going on. If it is not set, a person runs \
+                         firstboot: enroll then says when Greengrass must not be running.",
                     ),
                     (
                         "JOURNAL_STREAM",
@@ -121,6 +127,14 @@ fn device() -> Program {
                         "The certificate, or a reply of firstboot-station(1) that only this TPM can open.".to_owned(),
                     ),
                     (
+                        format!("{BOOT}/claim.cert.pem, claim.key.pem, claim.password"),
+                        "The fleet's claim, for fleet provisioning and EST; removed after enrollment.".to_owned(),
+                    ),
+                    (
+                        format!("{BOOT}/est-ca.pem"),
+                        "The CAs of an EST server and of the certificates that it issues.".to_owned(),
+                    ),
+                    (
                         format!("{BOOT}/root-ca.pem"),
                         format!("Root certificates in place of those in {IMAGE_ROOT_CA}."),
                     ),
@@ -133,6 +147,10 @@ fn device() -> Program {
                         "The identity: token store, PIN, request, certificate. Readable by root, and by nucleus lite's \
                          group ggcore."
                             .to_owned(),
+                    ),
+                    (
+                        format!("{IDENTITY}.next/, {IDENTITY}.previous/"),
+                        "The identity with the next key, and the one that was in service before.".to_owned(),
                     ),
                     (
                         format!("{IDENTITY}.orphan-N/"),

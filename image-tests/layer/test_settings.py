@@ -56,6 +56,10 @@ def test_issuers_are_a_list(parse):
     assert settings(parse, {"enrollment.issuers": ""})["enrollment"] == {"issuers": []}
 
 
+def test_renewals_are_a_section(parse):
+    assert settings(parse, {"renew.at": "30 days"})["renew"] == {"at": "30 days"}
+
+
 def test_the_cards_example_has_only_keys_that_firstboot_knows():
     card = layer.LAYER / "recipes-tpm-greengrass/firstboot-card/files"
     example = json.loads((card / "firstboot.json.example").read_text())

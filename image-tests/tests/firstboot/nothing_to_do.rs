@@ -97,15 +97,45 @@ fn little_is_done_when_enrolled() -> Result<()> {
     assert_is_idle(&mut device, "renew")
 }
 
-/// A certificate is due, was asked for, and has not come: that costs no more than waiting for the first one.
-#[test]
-fn when_a_renewal_is_awaited() -> Result<()> {
-    let mut device = usual()?;
-    let authority = Authority::new()?;
-    device.enroll_with(&authority)?;
+/// A device in service, whose certificate has little time left.
+fn with_an_old_certificate(authority: &Authority) -> Result<Device> {
+    let device = usual()?;
+    device.enroll_with(authority)?;
     let old = Validity::Days { over: 90, left: 40 };
     device.drop_certificate(&authority.sign_valid(&device.request()?, old)?)?;
     device.succeed(&["enroll"])?;
+    Ok(device)
+}
+
+/// That it was asked for is noted once, also where the request cannot be published: not again at each start.
+#[test]
+fn when_a_request_cannot_be_published() -> Result<()> {
+    let mut device = with_an_old_certificate(&Authority::new()?)?;
+    let requests = device.boot_file("requests");
+    std::fs::remove_dir_all(&requests)?;
+    std::fs::write(&requests, "a file in its place")?;
+    let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
+    settings["enrollment"]["trust_clock"] = json!(true);
+    for key in ["keep", "new"] {
+        settings["renew"] = json!({ "key": key });
+        device.settings(&settings)?;
+        device.succeed(&["renew"])?;
+        assert_eq!(device.status()?["renewal"]["due"], true);
+        assert!(device.exists("/var/lib/tpm2_pkcs11/asked.json"));
+        for command in ["enroll", "renew"] {
+            // Each has words of its own for the card.
+            device.succeed(&[command])?;
+            assert_is_idle(&mut device, command)?;
+        }
+    }
+    Ok(())
+}
+
+/// A certificate is due, was asked for, and has not come: that costs no more than waiting for the first one.
+#[test]
+fn when_a_renewal_is_awaited() -> Result<()> {
+    let authority = Authority::new()?;
+    let mut device = with_an_old_certificate(&authority)?;
     let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
     settings["enrollment"]["trust_clock"] = json!(true);
     for key in ["keep", "new"] {

@@ -516,6 +516,45 @@ fn damaged_numbers_are_survived() -> Result<()> {
     Ok(())
 }
 
+/// Not in a log, an argument list or the environment of a renewal, and in no file that others can read.
+#[test]
+fn the_pin_stays_where_it_belongs() -> Result<()> {
+    let due = Due::new("nucleus", KeyType::EccP256, "new")?;
+    let device = &due.device;
+    let loud = |command| device.run_traced(&["--verbose", command]);
+    let mut said = loud("renew")?;
+    let pem = due
+        .authority
+        .sign_valid(&device.request()?, Validity::DUE)?;
+    device.drop_certificate(&pem)?;
+    for command in ["renew", "enroll", "renew", "status"] {
+        said += &loud(command)?;
+    }
+    for step in ["creating the next identity", "putting the next identity"] {
+        assert!(said.contains(step), "{said}");
+    }
+    let pin = device.read(format!("{STORE}/pin"))?;
+    assert!(!said.contains(&pin), "the PIN is in a log or an argument");
+    let snapshot = device.snapshot()?;
+    let mut found: Vec<String> = snapshot
+        .files_with(pin.as_bytes())
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    found.sort();
+    let places = [NEXT, PREVIOUS, STORE].map(|place| format!("{place}/pin"));
+    let configuration = "/greengrass/v2/config/config.yaml".to_owned();
+    let holders: Vec<String> = std::iter::once(configuration).chain(places).collect();
+    assert_eq!(found, holders);
+    for (path, entry) in snapshot.entries() {
+        let path = path.display().to_string();
+        if path.starts_with(STORE) || holders.contains(&path) {
+            assert_eq!(entry.mode & 0o007, 0, "{path}");
+        }
+    }
+    Ok(())
+}
+
 /// Whoever may read the PIN of the edition in service may not read the others: they have the same one.
 #[test]
 fn the_others_are_for_root_alone() -> Result<()> {

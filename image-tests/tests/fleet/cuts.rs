@@ -9,13 +9,13 @@ use image_tests::clients::KeyType;
 use image_tests::doubles::iot_core::Options;
 use image_tests::doubles::tpm_proxy::When;
 use image_tests::faults::network::{Cut, Direction, Relay};
-use image_tests::faults::power_cut::{Kind, Network, SCENARIOS, Stage};
+use image_tests::faults::power_cut::{FLEET, Kind, SCENARIOS, Stage};
 
 use crate::{Enrolling, exit};
 
 fn stage() -> Result<Stage> {
     let mut scenarios = SCENARIOS.into_iter();
-    let scenario = scenarios.find(|scenario| scenario.network == Some(Network::Fleet));
+    let scenario = scenarios.find(|scenario| scenario.name == FLEET);
     Stage::prepare(scenario.context("no such scenario")?, KeyType::EccP256)
 }
 

@@ -5,7 +5,7 @@ use image_tests::clients::KeyType;
 use image_tests::faults::power_cut::{self, Kind, SCENARIOS, Sample, Stage};
 
 /// Points of each row: in all, a few minutes on two cores.
-const EACH: usize = 5;
+const EACH: usize = 3;
 
 /// Fixed, so that failures can be repeated; `make sweep` tries all points anyway.
 const SEED: u64 = 2026;

@@ -50,6 +50,19 @@ impl EventLog {
         })
     }
 
+    /// The certificates with which devices were let in, by their IDs, in order.
+    pub fn let_in(&self) -> Vec<String> {
+        let connected = self
+            .0
+            .iter()
+            .filter(|entry| entry.event == Event::Connected);
+        let certificates = connected.filter_map(|entry| match &entry.who {
+            Who::Device { certificate, .. } => Some(certificate.clone()),
+            _ => None,
+        });
+        certificates.collect()
+    }
+
     /// The payloads published to a topic.
     pub fn published(&self, at: &str) -> Vec<Vec<u8>> {
         let payloads = self.0.iter().filter_map(|entry| match &entry.event {

@@ -38,4 +38,4 @@ pub use memory::Memory;
 pub use misbehaviour::{Admission, Call, Misbehaviour};
 pub use policy::{ClientIds, Renewing};
 pub use provisioning::{Rejection, Repeated, Template};
-pub use registry::{Certificate, Counts, Registry, Status};
+pub use registry::{Certificate, Counts, Registry, Status, certificate_id};

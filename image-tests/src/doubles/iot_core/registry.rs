@@ -3,6 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anyhow::Result;
+use openssl::hash::MessageDigest;
+use openssl::x509::X509;
+
+use crate::doubles::pki::hex;
+
 /// "The certificateOwnershipToken … expires after one hour" (AWS IoT Core developer guide, "Device
 /// provisioning MQTT API"). If it was not activated by then, the certificate is deleted, too.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
@@ -17,9 +23,15 @@ pub enum Status {
     Deleted,
 }
 
+/// AWS's certificateId: SHA-256 of the certificate's DER, in hexadecimal.
+pub fn certificate_id(pem: &str) -> Result<String> {
+    let digest = X509::from_pem(pem.as_bytes())?.digest(MessageDigest::sha256())?;
+    Ok(hex(&digest))
+}
+
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// AWS's certificateId: SHA-256 of the DER, in hexadecimal.
+    /// As [`certificate_id`] has it.
     pub id: String,
     pub pem: String,
     /// SHA-256 of the public key's DER.

@@ -10,7 +10,7 @@ use crate::doubles::tpm_proxy::When;
 /// Length of a record's header, bytes: type, version, length (RFC 8446 §5.1).
 const HEADER: usize = 5;
 
-pub fn serve(shared: &Shared, device: TcpStream) -> io::Result<()> {
+pub fn serve(shared: &Shared, upstream: u16, device: TcpStream) -> io::Result<()> {
     {
         let mut state = shared.state();
         if !state.powered {
@@ -19,15 +19,15 @@ pub fn serve(shared: &Shared, device: TcpStream) -> io::Result<()> {
         state.streams.push(device.try_clone()?);
         state.open += 1;
     }
-    let result = pass(shared, &device);
+    let result = pass(shared, upstream, &device);
     let mut state = shared.state();
     state.open -= 1;
     shared.changed.notify_all();
     result
 }
 
-fn pass(shared: &Shared, device: &TcpStream) -> io::Result<()> {
-    let cloud = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.upstream))?;
+fn pass(shared: &Shared, upstream: u16, device: &TcpStream) -> io::Result<()> {
+    let cloud = TcpStream::connect((Ipv4Addr::LOCALHOST, upstream))?;
     device.set_nodelay(true)?;
     cloud.set_nodelay(true)?;
     std::thread::scope(|scope| {

@@ -29,10 +29,10 @@ pub struct EstSite {
 }
 
 impl EstSite {
-    /// Continues from the state of another double.
-    pub fn resume(authority: Arc<Authority>, version: Version, memory: Memory) -> Result<Self> {
-        let server = EstServer::resume(&authority, version, memory)?;
-        let relay = Relay::start(server.port())?;
+    /// Continues from the state of another double, behind a relay beside this one.
+    pub fn resume(authority: Arc<Authority>, memory: Memory, beside: &Relay) -> Result<Self> {
+        let server = EstServer::resume(&authority, Version::Tls13, memory)?;
+        let relay = beside.beside(server.port())?;
         server.is_behind(relay.port());
         Ok(Self {
             authority,
@@ -41,13 +41,8 @@ impl EstSite {
         })
     }
 
-    pub fn settings(&self, edition: &str, key: KeyType) -> Value {
-        est_settings(edition, key, self.relay.port(), None)
-    }
-
-    /// Prepares a device's card as an operator does: settings, whom to trust, password.
-    pub fn card(&self, device: &Device, edition: &str, key: KeyType) -> Result<()> {
-        device.settings(&self.settings(edition, key))?;
+    /// Prepares a device's card, but for the settings, as an operator does: whom to trust, password.
+    pub fn card(&self, device: &Device) -> Result<()> {
         device.write(EST_CA, self.authority.certificate_pem()?)?;
         device.write(EST_CLAIM[0], PASSWORD)
     }

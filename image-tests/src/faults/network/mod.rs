@@ -1,5 +1,5 @@
-//! The network between a device and AWS IoT Core: the double, behind a relay that cuts the connection, or the device's
-//! power, at any packet.
+//! The network between a device and AWS IoT Core, or an EST server: the double, behind a relay that cuts the connection,
+//! or the device's power, at any packet.
 
 mod cloud;
 mod connection;

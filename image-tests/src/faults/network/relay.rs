@@ -1,4 +1,4 @@
-//! A TCP relay in front of the double. It passes TLS records on and counts them: after the handshake, each is an MQTT
+//! A TCP relay in front of a double. It passes TLS records on and counts them: after the handshake, each is an MQTT
 //! packet. It cuts the connection, or the device's power, before or after any of them.
 
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -36,16 +36,16 @@ pub struct Cut {
 /// connection.
 type Kill = Option<Box<dyn FnOnce() + Send>>;
 
-/// The relay. It closes its connections when it is dropped.
+/// The relay. It closes its connections, and those of the relays beside it, when it is dropped.
 pub struct Relay {
     port: u16,
+    ended: Arc<AtomicBool>,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
 }
 
+/// What the relays of one network share.
 pub(super) struct Shared {
-    pub upstream: u16,
-    ended: AtomicBool,
     state: Mutex<State>,
     pub changed: Condvar,
 }
@@ -65,11 +65,7 @@ pub(super) struct State {
 impl Relay {
     /// Starts it in front of a loopback port.
     pub fn start(upstream: u16) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = listener.local_addr()?.port();
-        let shared = Arc::new(Shared {
-            upstream,
-            ended: AtomicBool::new(false),
+        let shared = Shared {
             state: Mutex::new(State {
                 powered: true,
                 counts: [0; 2],
@@ -80,22 +76,35 @@ impl Relay {
                 hellos: Vec::new(),
             }),
             changed: Condvar::new(),
-        });
-        let serving = Arc::clone(&shared);
+        };
+        Self::serve(upstream, Arc::new(shared))
+    }
+
+    /// One in front of another port. Records through both are counted, and cut, together: one network, one power.
+    pub fn beside(&self, upstream: u16) -> Result<Self> {
+        Self::serve(upstream, Arc::clone(&self.shared))
+    }
+
+    fn serve(upstream: u16, shared: Arc<Shared>) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        let ended = Arc::new(AtomicBool::new(false));
+        let (serving, ending) = (Arc::clone(&shared), Arc::clone(&ended));
         let acceptor = std::thread::spawn(move || {
             std::thread::scope(|scope| {
                 for stream in listener.incoming().flatten() {
-                    if serving.ended.load(Ordering::SeqCst) {
+                    if ending.load(Ordering::SeqCst) {
                         break;
                     }
                     let serving = &serving;
                     // If a connection breaks, its ends notice.
-                    scope.spawn(move || drop(connection::serve(serving, stream)));
+                    scope.spawn(move || drop(connection::serve(serving, upstream, stream)));
                 }
             });
         });
         Ok(Self {
             port,
+            ended,
             shared,
             acceptor: Some(acceptor),
         })
@@ -155,7 +164,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::SeqCst);
+        self.ended.store(true, Ordering::SeqCst);
         self.shared.state().drop_connections();
         // Wakes the acceptor, so that it ends.
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));

@@ -7,16 +7,16 @@
 //! - [`Stage`]: a scenario that is ready to be cut, at one point or another;
 //! - [`Row`]: a row of the table of results.
 
-mod issuers;
 mod point;
 mod rig;
 mod scenario;
+mod servers;
 mod stage;
 mod table;
 
 pub use point::{Kind, Point};
 pub use rig::Rig;
-pub use scenario::{Destination, Network, SCENARIOS, Scenario};
+pub use scenario::{Destination, FLEET, SCENARIOS, Scenario};
 pub use stage::{Aftermath, Stage, published_request};
 pub use table::{Row, print};
 

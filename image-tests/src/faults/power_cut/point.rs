@@ -16,7 +16,7 @@ pub enum Kind {
     Twice,
     /// Between two storage calls, with unsynced writes lost or reordered.
     Lost,
-    /// Before or after each packet to or from whoever issues certificates, where there is a network.
+    /// Before or after each packet to or from a server, where there is one.
     Packet,
 }
 

@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::issuers::Issuer;
 use super::scenario::{Destination, SETTINGS};
-use crate::clients::{KeyType, pkcs11_tool};
+use super::servers::Servers;
+use crate::clients::{Identity, KeyType, pkcs11_tool};
 use crate::device::{Device, STORE};
 use crate::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670, When};
 use crate::faults::network::Cut;
@@ -23,8 +23,8 @@ const SRK: u32 = 0x8100_0001;
 
 pub struct Rig {
     pub device: Device,
-    /// Where it enrolls, if over the network.
-    pub issuer: Option<Issuer>,
+    /// Whom it meets over the network.
+    pub servers: Option<Servers>,
     proxy: Proxy,
 }
 
@@ -39,7 +39,7 @@ impl Rig {
         empty_run(&device)?;
         Ok(Self {
             device,
-            issuer: None,
+            servers: None,
             proxy,
         })
     }
@@ -72,11 +72,11 @@ impl Rig {
         Ok(cut)
     }
 
-    /// The same at a packet to or from whoever issues certificates.
+    /// The same at a packet to or from a server.
     pub fn cut_at_packet(&mut self, command: &str, cut: Cut) -> Result<bool> {
         let opened = self.proxy.open()?;
         let program = self.firstboot(command, opened.tcti())?;
-        let relay = self.issuer.as_ref().context("no network")?.relay();
+        let relay = self.servers.as_ref().context("no network")?.relay();
         let (tell, told) = mpsc::channel::<u32>();
         relay.cut_power(cut, move || kill_whom(&told));
         run_to_its_end(program, &tell)?;
@@ -144,9 +144,7 @@ impl Rig {
         for path in leftovers(self.device.root(), Path::new("/"))? {
             wrong.push(format!("left behind: {}", path.display()));
         }
-        let settings = self.device.read("/boot/firstboot/firstboot.json")?;
-        let settings: serde_json::Value = serde_json::from_str(&settings)?;
-        let reads_token = settings["greengrass"]["edition"] == "nucleus";
+        let reads_token = self.reads_token()?;
         let configured = self.device.exists(if reads_token {
             "/greengrass/v2/config/config.yaml"
         } else {
@@ -157,15 +155,18 @@ impl Rig {
         }
         // An independent client: the PIN fits, the key signs, and the certificate and its issuers are there once,
         // if Greengrass reads them there.
-        let opened = self.proxy.open()?;
-        let mut identity = self.device.identity(key)?;
-        identity.tcti = opened.tcti();
-        if let Err(e) = pkcs11_tool::sign_and_verify(&identity) {
-            // The token cannot be listed either: the PIN may be torn.
-            wrong.push(format!("the key cannot be used: {e:#}"));
-            return Ok(());
-        }
-        let objects = pkcs11_tool::list(&identity)?;
+        let used = self.with_identity(key, |identity| {
+            pkcs11_tool::sign_and_verify(identity)?;
+            pkcs11_tool::list(identity)
+        });
+        let objects = match used {
+            Ok(objects) => objects,
+            // The PIN may be torn.
+            Err(e) => {
+                wrong.push(format!("the key cannot be used: {e:#}"));
+                return Ok(());
+            }
+        };
         let certificates = objects.matches("Certificate Object").count();
         let accepted = self.device.read(format!("{STORE}/certificate.pem"));
         let accepted = accepted.unwrap_or_default().matches("-----BEGIN").count();
@@ -183,6 +184,24 @@ impl Rig {
         Ok(())
     }
 
+    /// Runs a client of the identity, with the TPM through the resource manager.
+    pub(super) fn with_identity<T>(
+        &self,
+        key: KeyType,
+        client: impl FnOnce(&Identity) -> Result<T>,
+    ) -> Result<T> {
+        let opened = self.proxy.open()?;
+        let mut identity = self.device.identity(key)?;
+        identity.tcti = opened.tcti();
+        client(&identity)
+    }
+
+    /// Whether Greengrass reads its certificate in the token.
+    pub(super) fn reads_token(&self) -> Result<bool> {
+        let settings: serde_json::Value = serde_json::from_str(&self.device.read(SETTINGS)?)?;
+        Ok(settings["greengrass"]["edition"] == "nucleus")
+    }
+
     /// SHA-256 of the public key, if there is a complete identity.
     pub fn key(&self) -> Option<String> {
         self.key_in(STORE)
@@ -198,6 +217,11 @@ impl Rig {
         let record = self.device.read(format!("{directory}/request.json")).ok()?;
         let record: serde_json::Value = serde_json::from_str(&record).ok()?;
         Some(record["key_sha256"].as_str()?.to_owned())
+    }
+
+    /// The accepted certificate, PEM.
+    pub fn certificate(&self) -> Option<String> {
+        self.device.read(format!("{STORE}/certificate.pem")).ok()
     }
 
     /// The number of identities that were set aside.

@@ -1,14 +1,16 @@
 //! What firstboot is doing when the power goes. Each scenario is prepared once, and copied for every point.
 
-use anyhow::Result;
-use serde_json::json;
+use std::sync::Arc;
 
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::servers::{History, Servers};
 use crate::clients::KeyType;
 use crate::device::station::Station;
-use crate::device::{Checkpoint, Device, offline_settings};
+use crate::device::{Checkpoint, Device, STORE, offline_settings};
 use crate::doubles::pki::{Authority, Validity};
 use crate::doubles::software_tpm::{Ek, SoftwareTpm};
-use crate::faults::network::{est_settings, fleet_settings};
 use crate::process::succeed;
 
 pub(super) const SETTINGS: &str = "/boot/firstboot/firstboot.json";
@@ -18,19 +20,30 @@ pub(super) const SETTINGS: &str = "/boot/firstboot/firstboot.json";
 pub enum Destination {
     /// An identity and its request; no certificate yet.
     Awaiting,
-    /// Configured, with the key that was there before.
+    /// Configured, with an accepted certificate.
     Done,
     /// Either: a reset has the old identity until its rename, and a new one after it.
     DoneOrAwaiting,
 }
 
-/// A double at which a device enrolls.
+/// Whom a device meets over the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// AWS IoT Core, by fleet provisioning.
+    /// AWS IoT Core, which issues by fleet provisioning.
     Fleet,
-    /// An EST server.
+    /// An EST server, and AWS IoT Core.
     Est,
+    /// AWS IoT Core, which tries what an operator has signed.
+    Trials,
+    /// The same, but the device cannot reach it.
+    Unreachable,
+}
+
+/// With which key a certificate is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    KeptKey,
+    NewKey,
 }
 
 /// One thing that firstboot does.
@@ -40,173 +53,203 @@ pub struct Scenario {
     /// The edition of Greengrass: the nucleus has its certificate in the token, nucleus lite in a file.
     edition: &'static str,
     /// Brings a blank device to the scenario's start.
-    prepare: fn(&Device, &Authority) -> Result<()>,
+    prepare: fn(&Start) -> Result<()>,
     /// The command to cut.
     pub command: &'static str,
     pub destination: Destination,
-    /// Where the device enrolls, if over the network.
+    /// Whom the device meets over the network, if anybody.
     pub network: Option<Network>,
+    /// The renewal that has come to its end at the destination, if one has.
+    pub renewed: Option<Renewed>,
 }
 
+/// A device on its way to a scenario's start, and whom it meets there.
+pub(super) struct Start {
+    device: Device,
+    authority: Arc<Authority>,
+    servers: Option<Servers>,
+}
+
+/// What most scenarios are: nucleus lite, enrollment, no network.
+const USUAL: Scenario = Scenario {
+    name: "",
+    edition: "nucleus-lite",
+    prepare: |_| Ok(()),
+    command: "enroll",
+    destination: Destination::Done,
+    network: None,
+    renewed: None,
+};
+
+/// A renewal is requested, and one look later it has come to its end.
+const RENEWAL: Scenario = Scenario {
+    command: "renew",
+    renewed: Some(Renewed::KeptKey),
+    ..USUAL
+};
+
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 16] = [
+pub const SCENARIOS: [Scenario; 22] = [
     Scenario {
         name: "provision",
-        edition: "nucleus-lite",
-        prepare: |_, _| Ok(()),
         command: "provision",
         destination: Destination::Awaiting,
-        network: None,
+        ..USUAL
     },
     Scenario {
         name: "provision after reset",
-        edition: "nucleus-lite",
-        prepare: |device, _| {
-            device.succeed(&["provision"])?;
-            device.succeed(&["reset"])?;
-            Ok(())
+        prepare: |start| {
+            start.device.succeed(&["provision"])?;
+            start.device.succeed(&["reset"]).map(drop)
         },
         command: "provision",
         destination: Destination::Awaiting,
-        network: None,
+        ..USUAL
     },
     Scenario {
         name: "enroll",
-        edition: "nucleus-lite",
         prepare: prepare_enroll,
-        command: "enroll",
-        destination: Destination::Done,
-        network: None,
+        ..USUAL
     },
     Scenario {
         name: "enroll, nucleus",
         edition: "nucleus",
         prepare: prepare_enroll,
-        command: "enroll",
-        destination: Destination::Done,
-        network: None,
+        ..USUAL
     },
     Scenario {
         name: "replace certificate",
-        edition: "nucleus-lite",
         prepare: prepare_replacement,
-        command: "enroll",
-        destination: Destination::Done,
-        network: None,
+        ..USUAL
     },
     Scenario {
         name: "replace certificate, nucleus",
         edition: "nucleus",
         prepare: prepare_replacement,
-        command: "enroll",
-        destination: Destination::Done,
-        network: None,
+        ..USUAL
     },
     Scenario {
         name: KEPT_KEY,
         edition: "nucleus",
-        prepare: |device, authority| prepare_due(device, authority, json!({})),
-        command: "renew",
-        destination: Destination::Done,
-        network: None,
+        prepare: |start| prepare_due(start, "keep"),
+        network: Some(Network::Unreachable),
+        renewed: None,
+        ..RENEWAL
     },
     Scenario {
         name: UNTRIED,
         edition: "nucleus",
-        prepare: |device, authority| {
-            prepare_due(device, authority, json!({}))?;
-            device.succeed(&["renew"])?;
-            drop_young(device, authority)
-        },
-        command: "renew",
-        destination: Destination::Done,
-        network: None,
+        prepare: |start| prepare_signed(start, "keep"),
+        network: Some(Network::Unreachable),
+        ..RENEWAL
     },
     Scenario {
         name: NEW_KEY,
         edition: "nucleus",
-        prepare: |device, authority| prepare_due(device, authority, json!({ "key": "new" })),
-        command: "renew",
-        destination: Destination::Done,
-        network: None,
+        prepare: |start| prepare_due(start, "new"),
+        network: Some(Network::Unreachable),
+        renewed: None,
+        ..RENEWAL
     },
     Scenario {
         name: TAKEN_UP,
         edition: "nucleus",
-        prepare: |device, authority| {
-            prepare_due(device, authority, json!({ "key": "new" }))?;
-            device.succeed(&["renew"])?;
-            drop_young(device, authority)?;
-            device.succeed(&["renew"]).map(drop)
+        prepare: |start| {
+            prepare_signed(start, "new")?;
+            start.device.succeed(&["renew"]).map(drop)
         },
         command: "enroll",
-        destination: Destination::Done,
-        network: None,
+        network: Some(Network::Unreachable),
+        renewed: Some(Renewed::NewKey),
+        ..RENEWAL
+    },
+    Scenario {
+        name: "renew, kept key, tried",
+        prepare: |start| prepare_signed(start, "keep"),
+        network: Some(Network::Trials),
+        ..RENEWAL
+    },
+    Scenario {
+        name: TRIED_NEW_KEY,
+        edition: "nucleus",
+        prepare: |start| prepare_signed(start, "new"),
+        network: Some(Network::Trials),
+        renewed: Some(Renewed::NewKey),
+        ..RENEWAL
+    },
+    Scenario {
+        name: "renew, kept key, fleet",
+        edition: "nucleus",
+        prepare: |start| prepare_due(start, "keep"),
+        network: Some(Network::Fleet),
+        ..RENEWAL
+    },
+    Scenario {
+        name: "renew, new key, fleet",
+        prepare: |start| prepare_due(start, "new"),
+        network: Some(Network::Fleet),
+        renewed: Some(Renewed::NewKey),
+        ..RENEWAL
+    },
+    Scenario {
+        name: "renew, kept key, est",
+        prepare: |start| prepare_due(start, "keep"),
+        network: Some(Network::Est),
+        ..RENEWAL
+    },
+    Scenario {
+        name: "renew, new key, est",
+        edition: "nucleus",
+        prepare: |start| prepare_due(start, "new"),
+        network: Some(Network::Est),
+        renewed: Some(Renewed::NewKey),
+        ..RENEWAL
     },
     Scenario {
         name: WRAPPED_REPLY,
-        edition: "nucleus-lite",
         prepare: prepare_wrapped_reply,
-        command: "enroll",
-        destination: Destination::Done,
-        network: None,
+        ..USUAL
     },
     Scenario {
         name: "reset",
-        edition: "nucleus-lite",
-        prepare: |device, authority| device.enroll_with(authority),
+        prepare: |start| start.device.enroll_with(&start.authority),
         command: "reset",
         destination: Destination::DoneOrAwaiting,
-        network: None,
+        ..USUAL
     },
     Scenario {
         name: "storage root key evicted",
-        edition: "nucleus-lite",
-        prepare: |device, authority| {
-            device.enroll_with(authority)?;
-            device
-                .tpm
-                .run(&["tpm2_evictcontrol", "-c", "0x81000001"])
-                .map(drop)
+        prepare: |start| {
+            start.device.enroll_with(&start.authority)?;
+            let evict = ["tpm2_evictcontrol", "-c", "0x81000001"];
+            start.device.tpm.run(&evict).map(drop)
         },
         command: "provision",
-        destination: Destination::Done,
-        network: None,
+        ..USUAL
     },
     Scenario {
         name: COMES_BACK,
-        edition: "nucleus-lite",
-        prepare: |device, authority| {
-            device.enroll_with(authority)?;
+        prepare: |start| {
+            start.device.enroll_with(&start.authority)?;
             let other = SoftwareTpm::start()?;
-            succeed(&mut device.firstboot_at(&other.tcti(), &["provision"])?)?;
-            Ok(())
+            succeed(&mut start.device.firstboot_at(&other.tcti(), &["provision"])?).map(drop)
         },
         command: "provision",
-        destination: Destination::Done,
-        network: None,
+        ..USUAL
     },
     Scenario {
-        name: "fleet provisioning",
-        edition: "nucleus-lite",
-        prepare: provisioned,
-        command: "enroll",
-        destination: Destination::Done,
+        name: FLEET,
+        prepare: |start| start.device.succeed(&["provision"]).map(drop),
         network: Some(Network::Fleet),
+        ..USUAL
     },
     Scenario {
         name: "EST",
-        edition: "nucleus-lite",
-        prepare: provisioned,
-        command: "enroll",
-        destination: Destination::Done,
+        prepare: |start| start.device.succeed(&["provision"]).map(drop),
         network: Some(Network::Est),
+        ..USUAL
     },
 ];
-
-fn provisioned(device: &Device, _: &Authority) -> Result<()> {
-    device.succeed(&["provision"]).map(drop)
-}
 
 /// The scenario in which an enrolled identity, which was set aside for another TPM's, is restored, and the other one is
 /// set aside.
@@ -214,6 +257,9 @@ pub const COMES_BACK: &str = "identity comes back";
 
 /// The scenario in which a reply is opened.
 pub const WRAPPED_REPLY: &str = "wrapped reply";
+
+/// The scenario in which the first certificate comes by fleet provisioning.
+pub const FLEET: &str = "fleet provisioning";
 
 /// The scenario in which a certificate for the same key is due, and asked for.
 pub const KEPT_KEY: &str = "renew, kept key";
@@ -227,49 +273,60 @@ pub const NEW_KEY: &str = "renew, new key";
 /// The scenario in which the next identity has its certificate, and takes the place of the one in service.
 pub const TAKEN_UP: &str = "new key taken up";
 
+/// The scenario in which a certificate for the next identity is accepted, and tried.
+pub const TRIED_NEW_KEY: &str = "renew, new key, tried";
+
 /// Puts the certificate for the request onto the card.
-fn prepare_enroll(device: &Device, authority: &Authority) -> Result<()> {
-    device.succeed(&["provision"])?;
-    device.drop_certificate(&authority.sign(&device.request()?)?)?;
-    Ok(())
+fn prepare_enroll(start: &Start) -> Result<()> {
+    start.device.succeed(&["provision"])?;
+    start.sign(Validity::Now)
 }
 
 /// Puts another certificate onto the card of a device that is done.
-fn prepare_replacement(device: &Device, authority: &Authority) -> Result<()> {
-    device.enroll_with(authority)?;
-    device.drop_certificate(&authority.sign(&device.request()?)?)?;
-    Ok(())
+fn prepare_replacement(start: &Start) -> Result<()> {
+    start.device.enroll_with(&start.authority)?;
+    start.sign(Validity::Now)
 }
 
-/// Puts a new certificate onto the card.
-fn drop_young(device: &Device, authority: &Authority) -> Result<()> {
-    let young = Validity::Days { over: 1, left: 99 };
-    let pem = authority.sign_valid(&device.request()?, young)?;
-    device.drop_certificate(&pem).map(drop)
-}
-
-/// A certificate in its last days, and a card from which the request has been removed.
-fn prepare_due(device: &Device, authority: &Authority, renew: serde_json::Value) -> Result<()> {
-    device.enroll_with(authority)?;
-    let mut settings: serde_json::Value = serde_json::from_str(&device.read(SETTINGS)?)?;
-    settings["enrollment"]["trust_clock"] = json!(true);
-    // Nobody listens there.
-    settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
-    settings["enrollment"]["port"] = json!(1);
-    device.settings(&settings)?;
-    let old = Validity::Days { over: 90, left: 10 };
-    let request = device.request()?;
-    device.drop_certificate(&authority.sign_valid(&request, old)?)?;
+/// A device in service whose certificate is due for renewal, and a card from which the request has been removed. Where
+/// AWS IoT Core cannot be reached, the certificate is in its last days: one that nobody has tried goes into service.
+fn prepare_due(start: &Start, renewed: &str) -> Result<()> {
+    let Start {
+        device, servers, ..
+    } = start;
+    let servers = servers.as_ref().context("nobody accepts a certificate")?;
+    let ending = Validity::Days { over: 90, left: 10 };
+    let old = match servers.network() {
+        Network::Unreachable => ending,
+        _ => Validity::DUE,
+    };
+    device.succeed(&["provision"])?;
+    if servers.issue() {
+        servers.set_validity(old);
+    } else {
+        start.sign(old)?;
+    }
     device.succeed(&["enroll"])?;
-    settings["renew"] = renew;
+    servers.set_validity(Validity::YOUNG);
+    servers.has_seen(&device.read(format!("{STORE}/certificate.pem"))?)?;
+    let mut settings: Value = serde_json::from_str(&device.read(SETTINGS)?)?;
+    settings["renew"] = json!({ "key": renewed });
     device.settings(&settings)?;
-    Ok(std::fs::remove_file(request)?)
+    Ok(std::fs::remove_file(device.request()?)?)
+}
+
+/// The same, later: the new certificate has been asked for, and is on the card.
+fn prepare_signed(start: &Start, renewed: &str) -> Result<()> {
+    prepare_due(start, renewed)?;
+    start.device.succeed(&["renew"])?;
+    start.sign(Validity::YOUNG)
 }
 
 /// Puts a reply of a provisioning station onto the card. It is for an RSA EK if the device's key is an RSA key, too.
-fn prepare_wrapped_reply(device: &Device, _: &Authority) -> Result<()> {
+fn prepare_wrapped_reply(start: &Start) -> Result<()> {
+    let device = &start.device;
     let station = Station::new()?;
-    let mut settings: serde_json::Value = serde_json::from_str(&device.read(SETTINGS)?)?;
+    let mut settings: Value = serde_json::from_str(&device.read(SETTINGS)?)?;
     let ek = match settings["key"].as_str() {
         Some("rsa-2048") => Ek::Rsa2048,
         _ => Ek::P256,
@@ -281,6 +338,16 @@ fn prepare_wrapped_reply(device: &Device, _: &Authority) -> Result<()> {
     station.answer(device)
 }
 
+impl Start {
+    /// Puts the operator's certificate for the request onto the card.
+    fn sign(&self, validity: Validity) -> Result<()> {
+        let pem = self
+            .authority
+            .sign_valid(&self.device.request()?, validity)?;
+        self.device.drop_certificate(&pem).map(drop)
+    }
+}
+
 impl Scenario {
     /// Its name in the table.
     pub fn name_with(&self, key: KeyType) -> String {
@@ -289,14 +356,28 @@ impl Scenario {
 
     /// Prepares it: a device at the scenario's start.
     pub fn checkpoint(&self, key: KeyType) -> Result<Checkpoint> {
-        let device = Device::unprovisioned()?;
-        device.settings(&match self.network {
-            // The port is the double's, once there is one.
-            Some(Network::Fleet) => fleet_settings(self.edition, key, 1),
-            Some(Network::Est) => est_settings(self.edition, key, 1, None),
-            None => offline_settings(self.edition, key),
-        })?;
-        (self.prepare)(&device, &Authority::new()?)?;
-        Checkpoint::take(device)
+        self.start(key).map(|(device, _)| device)
+    }
+
+    /// The same, and what the servers know by then.
+    pub(super) fn start(&self, key: KeyType) -> Result<(Checkpoint, Option<History>)> {
+        let authority = Arc::new(Authority::new()?);
+        let servers = self
+            .network
+            .map(|network| Servers::new(network, &authority));
+        let start = Start {
+            device: Device::unprovisioned()?,
+            servers: servers.transpose()?,
+            authority,
+        };
+        match &start.servers {
+            Some(servers) => servers.card(&start.device, self.edition, key)?,
+            None => start
+                .device
+                .settings(&offline_settings(self.edition, key))?,
+        }
+        (self.prepare)(&start)?;
+        let history = start.servers.as_ref().map(History::new);
+        Ok((Checkpoint::take(start.device)?, history))
     }
 }

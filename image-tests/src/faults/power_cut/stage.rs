@@ -8,12 +8,13 @@ use anyhow::{Context, Result};
 use fastrand::Rng;
 use tempfile::TempDir;
 
-use super::issuers::Issuers;
 use super::point::{Kind, LOSSES, Point};
 use super::rig::Rig;
 use super::scenario::{
-    COMES_BACK, Destination, KEPT_KEY, NEW_KEY, Scenario, TAKEN_UP, UNTRIED, WRAPPED_REPLY,
+    COMES_BACK, Destination, KEPT_KEY, NEW_KEY, Renewed, Scenario, TAKEN_UP, TRIED_NEW_KEY,
+    UNTRIED, WRAPPED_REPLY,
 };
+use super::servers::{History, Servers};
 use crate::clients::KeyType;
 use crate::device::{Checkpoint, Device, NEXT, PREVIOUS, STORE};
 use crate::doubles::software_tpm::copy_state;
@@ -25,7 +26,7 @@ use crate::faults::storage::Recording;
 #[derive(Debug)]
 pub struct Aftermath {
     pub wrong: Vec<String>,
-    /// Certificates that AWS IoT Core has issued, if the device enrolls over the network.
+    /// Certificates issued over the network since the scenario's start.
     pub certificates: usize,
 }
 
@@ -38,43 +39,47 @@ pub struct Stage {
     recording: Recording,
     /// The TPM's state at each point of the recording, in directories "0", "1", ….
     states: TempDir,
-    /// The key that the identity must have afterwards.
+    /// The key of the identity in service at the start, and the one that it must have afterwards: another one if that
+    /// is not known yet.
+    key_before: Option<String>,
     key_wanted: Option<String>,
-    /// Where it enrolls, if over the network.
-    issuers: Option<Issuers>,
+    /// The certificate in service at the start.
+    certificate_before: Option<String>,
+    /// Whom the device meets over the network.
+    history: Option<History>,
 }
 
 impl Stage {
     /// Prepares the scenario, and records an undisturbed run.
     pub fn prepare(scenario: Scenario, key: KeyType) -> Result<Self> {
-        let start = scenario.checkpoint(key)?;
-
-        let issuers = scenario.network.map(|network| Issuers::new(network, key));
-        let mut issuers = issuers.transpose()?;
+        let (start, mut history) = scenario.start(key)?;
 
         let mut rig = Rig::new(start.restore()?, Firmware::V7_63)?;
-        rig.issuer = issuers.as_ref().map(|i| i.begin(&rig.device)).transpose()?;
+        rig.servers = begin(history.as_ref(), &rig.device)?;
+        let key_before = rig.key();
         let key_wanted = match scenario.name {
             COMES_BACK => rig.key_aside(),
-            TAKEN_UP => rig.key_in(NEXT),
+            TAKEN_UP | TRIED_NEW_KEY => rig.key_in(NEXT),
+            _ if scenario.renewed == Some(Renewed::NewKey) => None,
             _ => rig.key(),
         };
+        let certificate_before = rig.certificate();
         let (code, said, commands) = rig.run(scenario.command)?;
         anyhow::ensure!(code == 0, "{} undisturbed: {code}: {said}", scenario.name);
-        if let (Some(issuers), Some(issuer)) = (&mut issuers, &rig.issuer) {
-            issuer.relay().settle()?;
-            issuers.packets = Direction::BOTH.map(|direction| issuer.relay().count(direction));
+        if let (Some(history), Some(servers)) = (&mut history, &rig.servers) {
+            servers.relay().settle()?;
+            history.packets = Direction::BOTH.map(|direction| servers.relay().count(direction));
         }
 
         let device = start.restore()?;
-        let issuer = issuers.as_ref().map(|i| i.begin(&device)).transpose()?;
+        let servers = begin(history.as_ref(), &device)?;
         let states = TempDir::new()?;
         let program = device.firstboot(&[scenario.command])?;
         let recording = Recording::make(program, device.root(), |point| {
             let state = states.path().join(point.to_string());
             std::fs::create_dir(&state)?;
-            if let (Some(issuers), Some(issuer)) = (&mut issuers, &issuer) {
-                issuers.memories.push(issuer.memory());
+            if let (Some(history), Some(servers)) = (&mut history, &servers) {
+                history.memories.push(servers.memory());
             }
             copy_state(device.tpm.state(), &state)
         })
@@ -86,8 +91,10 @@ impl Stage {
             commands,
             recording,
             states,
+            key_before,
             key_wanted,
-            issuers,
+            certificate_before,
+            history,
         })
     }
 
@@ -150,11 +157,11 @@ impl Stage {
             .collect()
     }
 
-    /// The number of packets in an undisturbed run, to and from whoever issues.
+    /// The number of packets in an undisturbed run, to and from the servers.
     fn packets(&self) -> [usize; 2] {
-        self.issuers
+        self.history
             .as_ref()
-            .map_or([0; 2], |issuers| issuers.packets)
+            .map_or([0; 2], |history| history.packets)
     }
 
     /// Cuts the power there, and lets the device start again. Returns what is wrong then.
@@ -174,7 +181,7 @@ impl Stage {
         let mut wrong = rig.start(destination, self.key).with_context(trying)?;
         if wrong.is_empty() {
             self.compare(&rig, published, &mut wrong)?;
-            rig.compare_certificates(expected, &mut wrong)?;
+            rig.compare_certificates(expected, self.key, &mut wrong)?;
         }
         Ok(Aftermath {
             wrong,
@@ -205,7 +212,7 @@ impl Stage {
         Ok(rig)
     }
 
-    /// Points are numbered through the packets to whoever issues, then through those from there.
+    /// Points are numbered through the packets to the servers, then through those from there.
     pub fn packet(&self, Point { n, when, .. }: Point) -> Cut {
         let [to_cloud, _] = self.packets();
         let (direction, n) = match n.checked_sub(to_cloud) {
@@ -237,22 +244,18 @@ impl Stage {
         let published = published_request(tree.path());
         let state = self.states.path().join(at.to_string());
         let device = Device::copy_of(tree.path(), &state)?;
-        let issuer = self.issuers.as_ref().map(|i| i.resume(at, &device));
-        let issuer = issuer.transpose()?;
+        let servers = self.history.as_ref().map(|h| h.resume(at, &device));
+        let servers = servers.transpose()?;
         let mut rig = Rig::new(device, firmware(point.seed))?;
-        rig.issuer = issuer;
+        rig.servers = servers;
         Ok((rig, published))
     }
 
     fn rig(&self, seed: u64) -> Result<Rig> {
         let device = self.start.restore()?;
-        let issuer = self
-            .issuers
-            .as_ref()
-            .map(|i| i.begin(&device))
-            .transpose()?;
+        let servers = begin(self.history.as_ref(), &device)?;
         let mut rig = Rig::new(device, firmware(seed))?;
-        rig.issuer = issuer;
+        rig.servers = servers;
         Ok(rig)
     }
 
@@ -271,8 +274,12 @@ impl Stage {
         if aside > may_be_aside {
             wrong.push(format!("{aside} identities were set aside"));
         }
-        if self.scenario.destination == Destination::Done && rig.key() != self.key_wanted {
-            wrong.push("the key is another one".to_owned());
+        let is_wanted = match &self.key_wanted {
+            Some(wanted) => rig.key().as_ref() == Some(wanted),
+            None => rig.key() != self.key_before,
+        };
+        if self.scenario.destination == Destination::Done && !is_wanted {
+            wrong.push("the key is another one, or still the old one".to_owned());
         }
         if self.scenario.name == WRAPPED_REPLY && !rig.device.exists(format!("{STORE}/opened.json"))
         {
@@ -289,8 +296,14 @@ impl Stage {
         {
             wrong.push("there is no way back from the untried certificate".to_owned());
         }
-        if self.scenario.name == TAKEN_UP
-            && (is_there(NEXT) || !is_there(PREVIOUS) || rig.key_in(PREVIOUS) == self.key_wanted)
+        if self.scenario.renewed.is_some() && rig.certificate() == self.certificate_before {
+            wrong.push("the old certificate is in service".to_owned());
+        }
+        let previous = match self.scenario.renewed {
+            Some(Renewed::NewKey) => &self.key_before,
+            _ => &None,
+        };
+        if self.scenario.renewed.is_some() && (is_there(NEXT) || rig.key_in(PREVIOUS) != *previous)
         {
             wrong.push("the previous identity is not where it should be".to_owned());
         }
@@ -308,6 +321,11 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// Whom a device at the start meets over the network.
+fn begin(history: Option<&History>, device: &Device) -> Result<Option<Servers>> {
+    history.map(|history| history.begin(device)).transpose()
 }
 
 /// Even and odd seeds take different paths through tpm2-pkcs11.

@@ -21,7 +21,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "| {:<31} | {:<26} | {:>6} | {:>6} | {:>9} | {:>5} |",
+            "| {:<38} | {:<26} | {:>6} | {:>6} | {:>9} | {:>5} |",
             self.scenario,
             self.kind.to_string(),
             self.of,
@@ -35,8 +35,8 @@ impl fmt::Display for Row {
 /// The whole table, followed by the points that are stuck.
 pub fn print(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| power goes while                | at                         | points |  tried | recovered | stuck |\n\
-         |---------------------------------|----------------------------|--------|--------|-----------|-------|\n",
+        "| power goes while                       | at                         | points |  tried | recovered | stuck |\n\
+         |----------------------------------------|----------------------------|--------|--------|-----------|-------|\n",
     );
     for row in rows {
         text += &format!("{row}\n");

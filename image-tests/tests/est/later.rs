@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use firstboot_formats::encoding::to_hex;
-use image_tests::doubles::est::Misbehaviour;
+use image_tests::doubles::est::{Happening, Misbehaviour};
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
 use serde_json::{Value, json};
@@ -100,6 +100,24 @@ fn an_operator_ends_the_wait() -> Result<()> {
     enrolling.ends_done()?;
     assert_eq!(enrolling.server.counts().enrolls, 4);
     enrolling.assert_issued(1);
+    Ok(())
+}
+
+/// Also while the server is answering: that answer is about what was there before.
+#[test]
+fn a_change_during_a_try_ends_its_wait() -> Result<()> {
+    for path in ["/boot/firstboot/firstboot.json", EST_CA, CLAIM_PASSWORD] {
+        let enrolling = Enrolling::new()?;
+        let (file, content) = (enrolling.device.path(path), enrolling.device.read(path)?);
+        let saved = Happening::new(move || drop(std::fs::write(&file, &content)));
+        let later = Box::new(says(202, Some("99999999")));
+        enrolling
+            .server
+            .misbehave(Misbehaviour::Meanwhile(saved, later));
+        enrolling.fails(exit::WAITING, "has not decided yet")?;
+        enrolling.ends_done().context(path)?;
+        enrolling.assert_issued(1);
+    }
     Ok(())
 }
 

@@ -9,4 +9,4 @@ mod server;
 mod service;
 
 pub use server::EstServer;
-pub use service::{Counts, Headers, Memory, Misbehaviour, Options, PASSWORD, USERNAME};
+pub use service::{Counts, Happening, Headers, Memory, Misbehaviour, Options, PASSWORD, USERNAME};

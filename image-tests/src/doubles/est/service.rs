@@ -1,6 +1,7 @@
 //! What the server makes of a request: RFC 7030 §4, and what it must not do.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -57,6 +58,24 @@ pub enum Misbehaviour {
     AnotherCa(Arc<Authority>),
     /// … valid at another time.
     AnotherTime(Validity),
+    /// Something happens while the client waits for this.
+    Meanwhile(Happening, Box<Misbehaviour>),
+}
+
+/// Something that a test has happen.
+#[derive(Clone)]
+pub struct Happening(Arc<dyn Fn() + Send + Sync>);
+
+impl Happening {
+    pub fn new(happens: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(happens))
+    }
+}
+
+impl fmt::Debug for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Happening").finish_non_exhaustive()
+    }
 }
 
 /// How many of what there were.
@@ -246,7 +265,11 @@ impl Service {
     }
 
     fn issue(&mut self, csr: &X509Req) -> Result<Reaction> {
-        let order = self.orders.pop_front();
+        let mut order = self.orders.pop_front();
+        if let Some(Misbehaviour::Meanwhile(happening, then)) = order {
+            (happening.0)();
+            order = Some(*then);
+        }
         if let Some(Misbehaviour::Answers(status, headers, words)) = order {
             let mut answer = Answer::new(status).saying("text/plain", words);
             answer.headers.extend(headers);

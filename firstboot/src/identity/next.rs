@@ -103,7 +103,7 @@ impl Identity {
         self.write(TAKEN_UP, now.as_secs().to_string().as_bytes())
     }
 
-    /// Moves to another one's place, in which there is nothing any more afterwards but this one.
+    /// Moves to another one's place, and [discards](Self::discard) what is there.
     pub fn replace(&self, other: &Self) -> Result<()> {
         if other.exists()? {
             other.discard()?;
@@ -112,13 +112,10 @@ impl Identity {
         Ok(files::rename(&self.directory, &other.directory)?)
     }
 
-    /// Removes it, unless another program has a token in it. What a power cut leaves of it lies in the staging directory,
-    /// where nobody takes it for an identity.
+    /// Removes it. What is not one of a series, or has another program's token in it, is an error and stays as it is.
+    /// What a power cut leaves of it lies in the staging directory, where nobody takes it for an identity.
     pub fn discard(&self) -> Result<()> {
-        // A store that is damaged holds nothing.
-        if self.other_tokens().is_ok_and(|others| !others.is_empty()) {
-            self.refuse_other_tokens()?;
-        }
+        self.refuse_to_discard_others()?;
         self.remove_staging()?;
         files::rename(&self.directory, &self.staging)?;
         self.remove_staging()
@@ -129,8 +126,23 @@ impl Identity {
         if !self.has_generation() {
             return Ok(());
         }
+        self.refuse_to_discard_others()?;
         files::overwrite_and_remove(&self.directory.join(PIN))?;
         self.discard()
+    }
+
+    fn refuse_to_discard_others(&self) -> Result<()> {
+        if !self.has_generation() {
+            return Err(Error::other(format!(
+                "{} is not firstboot's: remove it",
+                self.directory.display()
+            )));
+        }
+        match self.other_tokens() {
+            Ok(others) if !others.is_empty() => self.refuse_other_tokens(),
+            // A store that is damaged holds nothing.
+            _ => Ok(()),
+        }
     }
 
     fn number(&self, name: &str) -> Result<Option<u64>> {

@@ -10,8 +10,9 @@ use crate::greengrass;
 use crate::identity::Contents;
 use crate::settings::Edition;
 
-/// Discards the identity, and removes the configuration written for it. The identity goes first: once it is gone, the
-/// reset has happened, and the next start removes whatever a power cut leaves of the configuration.
+/// Discards the identity, and removes what was written for it. What nobody would remove after the identity goes before
+/// it: the kept claim pair, the next identity, the previous one. A power cut until then leaves a device in service, to be
+/// reset again; after that, the reset has happened, and the next start finishes it.
 pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
     let Places {
         identity,
@@ -42,6 +43,7 @@ pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
         }
         Contents::Ours => true,
     };
+    claim::forget(layout)?;
     identity.remove_staging()?;
     // They have the same PIN, and nothing without the identity.
     if next.has_generation() {
@@ -58,7 +60,6 @@ pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
             if keep_pin { "kept" } else { "destroyed" }
         );
     }
-    claim::forget(layout)?;
     for edition in Edition::ALL {
         if greengrass::is_ours(layout, edition) {
             greengrass::remove(layout, edition)?;

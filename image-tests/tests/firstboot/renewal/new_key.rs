@@ -336,6 +336,29 @@ fn what_does_not_belong_to_the_identity_is_removed() -> Result<()> {
     Ok(())
 }
 
+/// What somebody has put into the place of the previous identity is not removed for it.
+#[test]
+fn somebody_elses_previous_identity_stays() -> Result<()> {
+    let due = Due::asked("nucleus-lite", KeyType::EccP256)?;
+    let device = &due.device;
+    let (old, next) = (due.key(STORE)?, due.key(NEXT)?);
+    due.certify()?;
+    let theirs = format!("{PREVIOUS}/pin");
+    device.write(&theirs, "a backup")?;
+    assert!(due.renew()?);
+    assert_eq!(due.key(STORE)?, next);
+    for command in ["enroll", "renew"] {
+        let outcome = device.run(&[command])?;
+        assert_ends(&outcome, exit::DONE, "is not firstboot's: remove it");
+        assert_eq!(device.read(&theirs)?, "a backup");
+        assert_eq!(due.key(NEXT)?, old);
+    }
+    fs::remove_dir_all(device.path(PREVIOUS))?;
+    device.succeed(&["renew"])?;
+    assert_eq!(due.key(PREVIOUS)?, old);
+    Ok(())
+}
+
 /// Another program's token would be where that program does not look for it.
 #[test]
 fn another_programs_token_stays_in_service() -> Result<()> {
@@ -431,6 +454,27 @@ fn reset_removes_all_of_them() -> Result<()> {
     );
     assert!(!due.card()?.iter().any(|name| name.contains(".next.")));
     device.succeed(&["provision"])?;
+    Ok(())
+}
+
+/// Another program's token in one of them ends the reset before anything of that is destroyed, but not before the claim
+/// pair is: nothing else would remove it.
+#[test]
+fn reset_leaves_another_programs_token() -> Result<()> {
+    let due = Due::asked("nucleus-lite", KeyType::EccP256)?;
+    let device = &due.device;
+    let claim = "/var/lib/firstboot/claim.key.pem";
+    device.write(claim, "a key")?;
+    let mut next = device.identity(KeyType::EccP256)?;
+    next.store = device.path(NEXT);
+    next.pin_file = next.store.join("pin");
+    pkcs11_tool::make_token(&next, "vpn")?;
+    let pin = next.pin()?;
+    let outcome = device.run(&["reset"])?;
+    assert_ends(&outcome, exit::OTHER, "token \"vpn\" of another program");
+    assert_eq!(next.pin()?, pin);
+    assert!(device.exists(STORE));
+    assert!(!device.exists(claim));
     Ok(())
 }
 

@@ -176,9 +176,11 @@ fn connects<'a>(context: &'a Context, chain: &Chain, key: OpenKey) -> Result<(bo
 /// Accepts a certificate that nobody has tried, in place of one that is near its end.
 pub(super) fn accept_untried(identity: &Identity, chain: &Chain) -> Result<()> {
     let accepted = identity.certificate()?;
-    // One that is on probation itself is not what to go back to.
-    let former = accepted
-        .filter(|accepted| !(identity.is_on_probation(accepted) && identity.former().is_some()));
+    // One that is on probation itself is not what to go back to. After a power cut between the two writes below, the
+    // new one's probation is noted in place of its own.
+    let is_known =
+        |chain: &Chain| identity.is_on_probation(chain) && identity.former().is_some();
+    let former = accepted.filter(|accepted| !(is_known(accepted) || is_known(chain)));
     identity.begin_probation(chain, former.as_ref())?;
     identity.accept(chain)
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::{NEXT, PREVIOUS, STORE};
 use image_tests::doubles::iot_core::Admission;
+use image_tests::doubles::pki::Validity;
 use image_tests::ports::NOBODY;
 
 use super::{Due, ENDING, id, let_in};
@@ -228,6 +229,36 @@ fn a_refused_certificate_for_the_kept_key_is_given_up() -> Result<()> {
         assert_eq!(due.result()?, "renewed");
         assert!(!due.device.exists(format!("{STORE}/probation")));
     }
+    Ok(())
+}
+
+/// The power fails while a second untried certificate takes the place of the first: what had been accepted is still what
+/// there is to go back to.
+#[test]
+fn the_way_back_leads_past_whatever_is_untried() -> Result<()> {
+    let mut due = Due::of_age("nucleus-lite", KeyType::EccP256, "keep", ENDING)?;
+    let accepted = due.accepted()?;
+    due.device.succeed(&["renew"])?;
+    due.at(NOBODY)?;
+    let ending = Validity::Days {
+        over: 239,
+        left: 11,
+    };
+    let first = due.stranger.sign_valid(&due.device.request()?, ending)?;
+    due.device.drop_certificate(&first)?;
+    due.renew()?;
+    assert_eq!(due.accepted()?, first);
+
+    let second = due.certify_by(&due.stranger)?;
+    due.device
+        .write(format!("{STORE}/probation"), id(&second)?)?;
+    due.renew()?;
+    assert_eq!(due.accepted()?, second);
+    let former = due.device.read(format!("{STORE}/former.pem"))?;
+    assert_eq!(former, accepted);
+    due.back()?;
+    due.renew()?;
+    assert_eq!(due.accepted()?, accepted);
     Ok(())
 }
 

@@ -153,7 +153,7 @@ pub fn password(boot: &BootPartition) -> Result<Option<Zeroizing<String>>> {
     match password.filter(plain) {
         Some(password) => Ok(Some(Zeroizing::new(password.to_owned()))),
         None => Err(Error::settings(format!(
-            "{}: it holds no password: one line of UTF-8 is wanted",
+            "{}: it contains no password: expected one line of UTF-8",
             path.display()
         ))),
     }

@@ -1,4 +1,5 @@
-//! From the request to the certificate. One file per method; each answers with an [`Offer`].
+//! From the request to the certificate. The methods are `offline`, `fleet` and `est`, each of which answers with an
+//! [`Offer`]; `claim` and `network` serve the two that use the network.
 
 pub mod claim;
 pub mod est;

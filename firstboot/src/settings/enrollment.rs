@@ -95,7 +95,7 @@ impl Enrollment {
         self.method == Method::FleetProvisioning
     }
 
-    /// Whether the certificate comes over the network, to who has the fleet's claim.
+    /// Whether the certificate comes over the network, to whoever has the fleet's claim.
     pub fn is_by_network(&self) -> bool {
         self.method != Method::Offline
     }

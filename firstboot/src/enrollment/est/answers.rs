@@ -34,7 +34,7 @@ pub enum Operation {
     CaCertificates,
     /// A first certificate.
     Enroll,
-    /// One more, for who has one.
+    /// Another one, for a device that has one.
     Reenroll,
 }
 

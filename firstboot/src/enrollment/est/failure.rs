@@ -75,7 +75,7 @@ pub fn refused(operation: Operation, answer: &Answer) -> Error {
             "does the CA renew this device's certificate, and already now?"
         }
         401 if wants_digest(answer) => {
-            "the server wants HTTP digest authentication, which firstboot does not have: have it accept basic \
+            "the server wants HTTP digest authentication, which firstboot does not support: have it accept basic \
              authentication, or give the device a bootstrap certificate"
         }
         401 | 403 => {

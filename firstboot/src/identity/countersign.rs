@@ -5,7 +5,6 @@ use firstboot_formats::public_key::Scheme;
 use firstboot_formats::x509::{Chain, Request};
 
 use super::Identity;
-use super::unlock::unlock;
 use crate::error::{Error, Result};
 use crate::tpm::Tpm;
 
@@ -18,12 +17,11 @@ impl Identity {
         request: &Request,
         certificate: &Chain,
     ) -> Result<Countersignature> {
-        let (stored, pin, srk_name) = (self.stored_key()?, self.pin()?, self.srk_name()?);
         let family = certificate.key().family();
         let family = family
             .ok_or_else(|| Error::other("the certificate in service has an unknown kind of key"))?;
         Countersignature::make(request, certificate, |message| {
-            let (channel, auth) = unlock(tpm, &srk_name, &stored, &pin)?;
+            let (channel, stored, auth) = self.unlock(tpm)?;
             channel.sign((&stored.key).into(), &auth, family, Scheme::X509, message)
         })
     }

@@ -9,11 +9,29 @@ use mqtt_proto::v3::ConnectReturnCode;
 use rustls::AlertDescription;
 use serde::Deserialize;
 
-use super::mqtt::Failure;
 use crate::enrollment::network::{
     Distrust, TlsTrouble, is_closing, is_timeout, tls, truncate, waiting,
 };
 use crate::error::Error;
+
+/// Why nothing has come of what the broker was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// It refuses this to this certificate, or to this client.
+    Refused(Error),
+    /// The connection ended without a reason: a refusal, or the network.
+    Closed(Error),
+    /// Anything else.
+    Failed(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(why: Failure) -> Self {
+        match why {
+            Failure::Refused(e) | Failure::Closed(e) | Failure::Failed(e) => e,
+        }
+    }
+}
 
 /// The answer of a refused request (AWS IoT Core developer guide, "Device provisioning MQTT API": the
 /// payload of `…/rejected`).

@@ -28,14 +28,14 @@ use super::network::{self, Connection, Server, TpmKey, certified, truncate};
 use super::{Offer, claim};
 use crate::boot_partition::BootPartition;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::identity::Identity;
+use crate::identity::{Identity, Ownership};
 use crate::progress;
 use crate::settings::Settings;
 use crate::token::OpenKey;
 
 pub use answers::{Created, Registered};
-pub use failure::Rejection;
-use mqtt::{Answer, Client, Failure};
+pub use failure::{Failure, Rejection};
+use mqtt::{Answer, Client};
 pub use renewal::{Device, Renewal, Renewed, Wanted, beside_greengrass};
 
 /// ALPN for MQTT with a client certificate on port 443 (AWS IoT Core developer guide, "Device communication
@@ -45,6 +45,10 @@ const ALPN: &[u8] = b"x-amzn-mqtt-ca";
 const ALPN_PORT: u16 = 443;
 /// How often a connection may close without a reason before that counts as a refusal.
 const CLOSINGS: usize = 3;
+/// What a device without the time waits for.
+const NO_CLOCK: &str = "the clock is not synchronised yet, so AWS IoT Core's certificate cannot be checked: can the \
+     device reach a time server (timedatectl)? On a board with a battery-backed clock, set enrollment.trust_clock";
+
 /// What fleet provisioning offers before a certificate is accepted. Looks at files only.
 pub fn offer(
     settings: &Settings,
@@ -61,11 +65,7 @@ pub fn offer(
         return Offer::Pending(claim::missing(boot));
     }
     if !settings.enrollment.clock().synchronised {
-        return Offer::Pending(
-            "the clock is not synchronised yet, so AWS IoT Core's certificate cannot be checked: can the device reach \
-             a time server (timedatectl)? On a board with a battery-backed clock, set enrollment.trust_clock"
-                .into(),
-        );
+        return Offer::Pending(NO_CLOCK.into());
     }
     if identity.has_ownership() {
         Offer::CanRegister
@@ -96,7 +96,7 @@ pub fn successor(
         return Offer::Certificate(Box::new(chain), None);
     }
     if !clock.synchronised {
-        return Offer::Pending("the clock is not synchronised yet".into());
+        return Offer::Pending(NO_CLOCK.into());
     }
     if identity.has_ownership() {
         Offer::CanRegister
@@ -177,7 +177,7 @@ impl Session {
         csr_pem: &str,
         key: &PublicKey,
         asked_for: &str,
-    ) -> std::result::Result<Created, Failure> {
+    ) -> std::result::Result<Ownership, Failure> {
         let what = "requesting a certificate from AWS IoT Core";
         let unusable = |why: String| Failure::Failed(answered(what, &why));
         let request = answers::create_request(csr_pem);
@@ -187,9 +187,18 @@ impl Session {
         };
         let chain = Chain::parse(created.certificate_pem.as_bytes(), key, &[]).map_err(unusable)?;
         match chain.check(key, asked_for, network::issuers_clock(settings)) {
-            Verdict::Good => Ok(created),
-            Verdict::GoodBut(why) | Verdict::Bad(why) => Err(unusable(why)),
+            Verdict::Good => {}
+            Verdict::GoodBut(why) | Verdict::Bad(why) => return Err(unusable(why)),
         }
+        info!(
+            "AWS IoT Core has issued certificate {}",
+            created.certificate_id
+        );
+        Ok(Ownership {
+            certificate_id: created.certificate_id,
+            certificate_pem: created.certificate_pem,
+            certificate_ownership_token: created.certificate_ownership_token,
+        })
     }
 
     /// RegisterThing.

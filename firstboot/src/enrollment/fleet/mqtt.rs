@@ -13,7 +13,7 @@ use mqtt_proto::v3::{
 use mqtt_proto::{Pid, QoS, QosPid, TopicFilter, TopicName};
 use zeroize::Zeroizing;
 
-use super::failure;
+use super::failure::{self, Failure};
 use crate::enrollment::network::{Stream, is_closing};
 use crate::error::{Error, ErrorKind};
 
@@ -47,17 +47,6 @@ pub enum Answer {
     Accepted(Zeroizing<Vec<u8>>),
     /// A message on `…/rejected`.
     Rejected(Vec<u8>),
-}
-
-/// Why nothing has come of what the broker was asked.
-#[derive(Debug)]
-pub enum Failure {
-    /// It refuses this to this certificate, or to this client.
-    Refused(Error),
-    /// The connection ended without a reason: a refusal, or the network.
-    Closed(Error),
-    /// Anything else.
-    Failed(Error),
 }
 
 impl<S: Stream> Client<S> {
@@ -237,14 +226,6 @@ impl Trouble {
             Self::Io(e) if failure::is_refusal(e) => Failure::Refused(self.error(what)),
             Self::Io(e) if is_closing(e) => Failure::Closed(self.error(what)),
             _ => Failure::Failed(self.error(what)),
-        }
-    }
-}
-
-impl From<Failure> for Error {
-    fn from(why: Failure) -> Self {
-        match why {
-            Failure::Refused(e) | Failure::Closed(e) | Failure::Failed(e) => e,
         }
     }
 }

@@ -15,7 +15,7 @@ use firstboot_formats::x509::{Chain, Verdict};
 use log::{info, warn};
 use rustls::sign::CertifiedKey;
 
-use super::mqtt::Failure;
+use super::failure::Failure;
 use super::{CLOSINGS, Registering, Rejection, Session, answered};
 use crate::enrollment::network::{self, TpmKey, certified, waiting};
 use crate::enrollment::no_gain;
@@ -108,17 +108,8 @@ impl<'a, C: FnOnce() -> Option<CertifiedKey>> Renewal<'a, C> {
     /// registered within an hour is deleted.
     pub fn create(&mut self, wanted: &Wanted<'_>) -> Result<Ownership> {
         let settings = self.settings;
-        let created = self.ask(|session| {
+        self.ask(|session| {
             session.create_certificate(settings, wanted.request, wanted.key, wanted.common_name)
-        })?;
-        info!(
-            "AWS IoT Core has issued certificate {}",
-            created.certificate_id
-        );
-        Ok(Ownership {
-            certificate_id: created.certificate_id,
-            certificate_pem: created.certificate_pem,
-            certificate_ownership_token: created.certificate_ownership_token,
         })
     }
 

@@ -3,19 +3,24 @@
 //! Each is one JSON object, and the text is rendered from it: both forms have the same content. Names are stable; new
 //! ones may be added.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use firstboot_formats::card::MAX_CERTIFICATE;
 use firstboot_formats::clock::{Clock, rfc3339};
 use firstboot_formats::encoding::to_hex;
 use firstboot_formats::output;
+use firstboot_formats::record::Record;
+use firstboot_formats::text;
 use firstboot_formats::thing_name::next_name;
+use firstboot_formats::x509::Chain;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::enrollment::{Offer, Refusal, est};
+use crate::enrollment::est::{self, Which};
+use crate::enrollment::{Offer, Refusal};
 use crate::error::Result;
 use crate::greengrass;
-use crate::identity::Trial;
+use crate::identity::{Identity, Trial};
 use crate::layout::{IDENTITY, Layout};
 use crate::provision::{self, Complete, Context, IdentityState, Next, Places, State, Step, Survey};
 use crate::settings::{Method, Settings};
@@ -88,10 +93,10 @@ fn summary(context: &Context, survey: Option<&Survey>, state: State) -> Value {
     let Some(identity) = identity else {
         return report;
     };
-    if let Some(certificate) = &identity.certificate {
-        let certificate = certificate.summary();
+    if let Some(accepted) = &identity.certificate {
+        let certificate = accepted.summary();
         report["certificate"] = json!(certificate);
-        report["renewal"] = renewal(context, identity, &certificate.not_after);
+        report["renewal"] = renewal(context, identity, accepted, &certificate.not_after);
     }
     if identity.is_for_another_name.is_some() {
         report["wanted_thing_name"] = json!(settings.map(|settings| &settings.thing_name));
@@ -102,24 +107,66 @@ fn summary(context: &Context, survey: Option<&Survey>, state: State) -> Value {
 
 /// The certificates that are there and refused: by the device, or by AWS IoT Core.
 fn refused(context: &Context, identity: &Complete) -> Vec<Refusal> {
-    let name = &identity.record.thing_name;
-    let mut answers = vec![(name.clone(), &identity.offer, identity.offer_trial)];
-    if let Next::Candidate(next) = &identity.next {
-        answers.push((next_name(name), &next.offer, next.trial));
-    }
-    let refusal = |(name, offer, trial): (String, &Offer, _)| match &*context.memory.judge(offer) {
-        Offer::Refused(refusal) => Some(refusal.clone()),
-        _ if trial == Some(Trial::Refused) => Some(Refusal {
-            path: context.places.boot.certificate_path(&name),
-            reason: "AWS IoT Core did not accept a connection with it".into(),
+    let (places, name) = (&context.places, &identity.record.thing_name);
+    let judged = |offer| match context.memory.judge(offer).into_owned() {
+        Offer::Refused(refusal) => Some(refusal),
+        _ => None,
+    };
+    let untrusted = |holder, name: &str, chain: &Chain| Refusal {
+        path: file_with(context, holder, name, chain),
+        reason: "AWS IoT Core did not accept a connection with it".into(),
+    };
+    let own = judged(&identity.offer).or_else(|| match &identity.offer {
+        Offer::Certificate(chain, _) if identity.offer_trial == Some(Trial::Refused) => {
+            Some(untrusted(&places.identity, name, chain))
+        }
+        _ => None,
+    });
+    let next = match &identity.next {
+        Next::Candidate(next) => judged(&next.offer).or_else(|| match &next.certificate {
+            Some(chain) if next.trial == Some(Trial::Refused) => {
+                Some(untrusted(&places.next, &next_name(name), chain))
+            }
+            _ => None,
         }),
         _ => None,
     };
-    answers.into_iter().filter_map(refusal).collect()
+    own.into_iter().chain(next).collect()
+}
+
+/// Where a certificate for this identity is: where an operator has saved it, or where the identity keeps it.
+fn file_with(context: &Context, holder: &Identity, name: &str, chain: &Chain) -> PathBuf {
+    let on_card = context.places.boot.certificate_path(name);
+    let is_it = |pem: &[u8]| Chain::parse(pem, &chain.key(), &[]).as_ref() == Ok(chain);
+    if matches!(text::read(&on_card, MAX_CERTIFICATE), Ok(Some(pem)) if is_it(&pem)) {
+        return on_card;
+    }
+    match context.wanted() {
+        Ok(settings) if holder.certificate().ok().flatten().as_ref() != Some(chain) => {
+            match settings.enrollment.method {
+                Method::Offline => on_card,
+                Method::FleetProvisioning => holder.registration_path(),
+                Method::Est => holder.est_path(),
+            }
+        }
+        _ => holder.certificate_path(),
+    }
+}
+
+/// The moment (RFC 3339) before which the EST server is not asked again for this certificate, for which the identity has
+/// made the request with this record.
+fn est_retry_after(
+    (settings, places): (&Settings, &Places),
+    which: Which<'_>,
+    identity: &Identity,
+    record: &Record,
+) -> Option<String> {
+    let note = which.noted(identity, &record.key_sha256);
+    est::again_after(settings, &places.boot, &note, Clock::read().now).map(rfc3339)
 }
 
 /// Until when the certificate is valid, when the next one is to come, and what came of asking for one.
-fn renewal(context: &Context, identity: &Complete, valid_until: &str) -> Value {
+fn renewal(context: &Context, identity: &Complete, accepted: &Chain, valid_until: &str) -> Value {
     let renewal = &identity.renewal;
     let mut report = json!({ "valid_until": valid_until });
     if let Some(due_from) = &renewal.due_from {
@@ -139,6 +186,20 @@ fn renewal(context: &Context, identity: &Complete, valid_until: &str) -> Value {
             }
         };
         report["last_request"] = json!({ "time": asked.time, "result": result });
+    }
+    if renewal.due.is_some()
+        && let Ok(settings) = context.wanted()
+        && settings.enrollment.method == Method::Est
+    {
+        let places = &context.places;
+        let (holder, record) = match &identity.next {
+            Next::Candidate(next) => (&places.next, &next.record),
+            _ => (&places.identity, &identity.record),
+        };
+        let which = Which::InPlaceOf(accepted);
+        if let Some(again) = est_retry_after((settings, places), which, holder, record) {
+            report["retry_after"] = json!(again);
+        }
     }
     report
 }
@@ -212,9 +273,14 @@ fn enrollment(places: &Places, settings: &Settings) -> Value {
     let mut report = json!({ "method": wanted.method });
     if wanted.method == Method::Est {
         report["server"] = json!(wanted.est.server);
-        let note = places.identity.est_note().unwrap_or_default();
-        if let Some(again) = est::again_after(settings, &places.boot, &note, Clock::read().now) {
-            report["retry_after"] = json!(rfc3339(again));
+        if let (Ok(None), Some(record)) = (places.identity.certificate(), places.identity.record())
+        {
+            let csr_sha256 = &record.csr_sha256;
+            let which = Which::First { csr_sha256 };
+            let again = est_retry_after((settings, places), which, &places.identity, &record);
+            if let Some(again) = again {
+                report["retry_after"] = json!(again);
+            }
         }
     }
     if wanted.is_fleet() {

@@ -3,6 +3,8 @@
 //! `ownership.json` is durable before AWS IoT is asked to register the thing, `registration.json` before anything is
 //! done with the answer: after a power cut, firstboot continues with the same certificate.
 
+use std::path::PathBuf;
+
 use firstboot_formats::files::{self, Access};
 use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::thing_name::check_thing_name;
@@ -111,6 +113,11 @@ impl Identity {
                     path.display()
                 ))
             })
+    }
+
+    /// Where it is kept.
+    pub fn registration_path(&self) -> PathBuf {
+        self.directory.join(REGISTRATION)
     }
 
     /// Keeps the registration.

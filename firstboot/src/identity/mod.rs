@@ -135,6 +135,11 @@ impl Identity {
         Ok(files::remove_tree(&self.staging)?)
     }
 
+    /// Where the accepted certificate is kept.
+    pub fn certificate_path(&self) -> PathBuf {
+        self.directory.join(CERTIFICATE)
+    }
+
     /// The first essential file that is missing or empty, if any. A file that cannot be accessed is an error, not a
     /// defect: I/O and permission errors never discard an identity.
     pub fn defect(&self) -> Result<Option<String>> {

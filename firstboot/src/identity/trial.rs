@@ -18,7 +18,7 @@ pub enum Trial {
     Unanswered,
     /// It was refused, while one with the certificate in service was accepted.
     Refused,
-    /// It was accepted or unanswered, but the certificate's identity could not be put into service.
+    /// Whatever came of it, the certificate's identity could not be put into service.
     Failed,
 }
 

@@ -55,7 +55,7 @@ pub struct Memory {
     pub lost: Option<String>,
     /// AWS IoT Core has created a certificate.
     pub has_created: bool,
-    /// The replies that could not be opened.
+    /// The replies that were opened in vain, or could not be.
     pub refused_replies: Vec<RefusedReply>,
     /// Why the request could not be published on the boot partition, although the device is in service.
     pub request_stays: Option<String>,
@@ -70,13 +70,15 @@ pub struct Memory {
     pub claim_stays: Option<String>,
 }
 
-/// A reply that could not be opened, or holds no certificate for this device.
+/// A reply that could not be opened, or whose certificate was not accepted.
 #[derive(Clone, Debug)]
 pub struct RefusedReply {
     /// SHA-256 of its file, hexadecimal.
     pub sha256: String,
     /// The file, and why it is refused.
     pub refusal: Refusal,
+    /// Its certificate has to be tried first, and nobody has answered.
+    pub is_for_now: bool,
 }
 
 /// Connections, each opened at its first use.
@@ -156,13 +158,18 @@ impl Memory {
         (name == wanted).then_some(*empty)
     }
 
-    /// The offer, except that a reply that could not be opened is refused.
+    /// The offer, except that a reply that could not be opened is refused, and one whose certificate could not be tried
+    /// is awaited.
     pub fn judge<'a>(&self, offer: &'a Offer) -> Cow<'a, Offer> {
         let mut refused = self.refused_replies.iter();
         if let Offer::Reply(wrapped) = offer
             && let Some(refused) = refused.find(|refused| refused.sha256 == wrapped.sha256)
         {
-            return Cow::Owned(Offer::Refused(refused.refusal.clone()));
+            let refusal = refused.refusal.clone();
+            return Cow::Owned(match refused.is_for_now {
+                true => Offer::Pending(refusal.reason),
+                false => Offer::Refused(refusal),
+            });
         }
         Cow::Borrowed(offer)
     }

@@ -7,7 +7,7 @@ use log::info;
 
 use super::context::Context;
 use crate::boot_partition::BootPartition;
-use crate::enrollment::est::{self, Answer, Credentials, Wanted};
+use crate::enrollment::est::{self, Answer, Credentials, Wanted, Which};
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::identity::{EstAnswer, Identity};
 use crate::settings::Settings;
@@ -22,8 +22,9 @@ pub(super) fn request_certificate(context: &mut Context, record: &Record) -> Res
     let wanted = Wanted {
         key: &key,
         thing_name: &record.thing_name,
-        csr_sha256: &record.csr_sha256,
-        renews: None,
+        which: Which::First {
+            csr_sha256: &record.csr_sha256,
+        },
     };
     let credentials = Credentials::of_claim(settings, boot)?;
     ask(settings, boot, identity, &wanted, &request, &credentials)

@@ -4,7 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `context` | what a walk works with: `inputs` (what was read), places, memory, connections |
-//! | `survey` | what is there |
+//! | `survey` | what is there; `complete`: a complete identity |
 //! | `next` | which step is due: a pure function |
 //! | `step`, `state` | the steps, and the states in which they are due |
 //! | `make_identity`, `root_key`, `request`, `est`, `register`, `open_reply`, `configure` | the steps that take more than a line |
@@ -13,6 +13,7 @@
 //! | `names` | which name the thing has |
 //! | `reset` | the way back: `firstboot reset` |
 
+mod complete;
 mod configure;
 mod context;
 mod est;
@@ -39,6 +40,9 @@ use crate::enrollment::claim;
 use crate::error::{Error, ErrorKind, Result};
 use crate::{greengrass, progress, tpm};
 
+use open_reply::Acceptance;
+
+pub use complete::Complete;
 pub use context::{Context, Memory, Places};
 pub use inputs::Inputs;
 pub use names::known as thing_name;
@@ -47,7 +51,7 @@ pub use renewal::{Back, Candidate, Next, Previous, Probation, Renewal, RenewalSt
 pub use reset::reset;
 pub use state::State;
 pub use step::Step;
-pub use survey::{Complete, IdentityState, Survey, TpmState};
+pub use survey::{IdentityState, Survey, TpmState};
 
 /// How far to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,10 +320,15 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
                 wrapped,
                 record,
                 |context, chain| match present {
-                    IdentityState::Complete(present) => {
-                        renewal::accept_opened(context, present, chain)
+                    IdentityState::Complete(present)
+                        if present.needs_trial(context.settings()?) =>
+                    {
+                        renewal::try_opened(context, &present.renewal, chain)
                     }
-                    _ => Ok(()),
+                    _ => {
+                        context.places.identity.accept(chain)?;
+                        Ok(Acceptance::Accepted)
+                    }
                 },
             )
         }
@@ -331,7 +340,7 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
         }
         Step::Renewal(step) => {
             if let IdentityState::Complete(identity) = &survey.identity {
-                renewal::take(context, step, identity);
+                renewal::take(context, step, &identity.renewal, &identity.next);
             }
             Ok(())
         }

@@ -38,8 +38,9 @@ pub(super) fn offer(
             let wanted = est::Wanted {
                 key,
                 thing_name: &settings.thing_name,
-                csr_sha256: &record.csr_sha256,
-                renews: None,
+                which: est::Which::First {
+                    csr_sha256: &record.csr_sha256,
+                },
             };
             est::offer(settings, boot, identity, &wanted)
         }
@@ -70,15 +71,17 @@ pub(super) fn successor(
             let wanted = est::Wanted {
                 key,
                 thing_name: &settings.thing_name,
-                csr_sha256: "",
-                renews: Some(present),
+                which: est::Which::InPlaceOf(present),
             };
             est::offer(settings, &places.boot, identity, &wanted)
         }
     };
     match network {
         Offer::Certificate(chain, _) if accepted == Some(&chain) => card,
-        Offer::Pending(_) => card,
+        Offer::Pending(why) => match card {
+            Offer::Pending(_) => Offer::Pending(why),
+            card => card,
+        },
         network => network,
     }
 }

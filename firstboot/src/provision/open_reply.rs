@@ -17,38 +17,52 @@ use crate::identity::{Identity, Superseded};
 use crate::progress;
 use crate::tpm::Credential;
 
+/// What has come of a certificate that a reply holds.
+pub(super) enum Acceptance {
+    /// It is accepted.
+    Accepted,
+    /// AWS IoT Core refuses it, in words.
+    Refused(String),
+    /// It has to be tried first, and nobody has answered, in words.
+    Unanswered(String),
+}
+
 /// Opens a reply, has the certificate in it accepted, and notes which reply it was: in this order, so that after a power cut
 /// at any point it is opened again. A reply that cannot be opened, or holds no certificate for this device, is
-/// remembered until this process ends, and changes nothing; one whose certificate may not replace the accepted one is
-/// remembered until another certificate is accepted.
+/// remembered until this process ends, and changes nothing; so is one whose certificate could not be tried. One whose
+/// certificate may not replace the accepted one is remembered until another certificate is accepted.
 pub(super) fn open(
     context: &mut Context,
     identity: &Identity,
     file: PathBuf,
     wrapped: &WrappedReply,
     record: &Record,
-    accept: impl FnOnce(&mut Context, &Chain) -> Result<()>,
+    accept: impl FnOnce(&mut Context, &Chain) -> Result<Acceptance>,
 ) -> Result<()> {
     let opened = certificate_in(context, identity, wrapped, record).and_then(|chain| {
-        if identity.certificate()?.as_ref() != Some(&chain) {
-            accept(context, &chain)?;
-        }
-        Ok(chain)
+        let acceptance = match identity.certificate()? {
+            Some(accepted) if accepted == chain => Acceptance::Accepted,
+            _ => accept(context, &chain)?,
+        };
+        Ok((chain, acceptance))
     });
-    match opened {
-        Ok(chain) => identity.note_opened_reply(&wrapped.sha256, &chain),
-        Err(e) if matches!(e.kind, ErrorKind::TpmRefuses | ErrorKind::Other) => {
-            context.memory.refused_replies.push(RefusedReply {
-                sha256: wrapped.sha256.clone(),
-                refusal: Refusal {
-                    path: file,
-                    reason: e.to_string(),
-                },
-            });
-            Ok(())
+    let (reason, is_for_now) = match opened {
+        Ok((chain, Acceptance::Accepted)) => {
+            return identity.note_opened_reply(&wrapped.sha256, &chain);
         }
-        Err(e) => Err(e),
-    }
+        Ok((_, Acceptance::Refused(why))) => (why, false),
+        Ok((_, Acceptance::Unanswered(why))) => (why, true),
+        Err(e) if matches!(e.kind, ErrorKind::TpmRefuses | ErrorKind::Other) => {
+            (e.to_string(), false)
+        }
+        Err(e) => return Err(e),
+    };
+    context.memory.refused_replies.push(RefusedReply {
+        sha256: wrapped.sha256.clone(),
+        refusal: Refusal { path: file, reason },
+        is_for_now,
+    });
+    Ok(())
 }
 
 fn certificate_in(
@@ -111,17 +125,12 @@ fn credential(
     wrapped: &WrappedReply,
     ek: &PublicKey,
 ) -> Result<zeroize::Zeroizing<Vec<u8>>> {
-    let stored = identity.stored_key()?;
-    let seal_auth = stored.seal_auth(&identity.pin()?);
-    let srk_name = identity.srk_name()?;
-    let mut channel = context.tpm()?.channel(&srk_name)?;
-    let unsealed = channel.unseal((&stored.seal).into(), &seal_auth)?;
-    let key_auth = stored.key_auth(&unsealed)?;
+    let (channel, stored, auth) = identity.unlock(context.tpm()?)?;
     let credential = Credential {
         blob: &wrapped.reply.credential_blob,
         secret: &wrapped.reply.secret,
     };
-    channel.activate((&stored.key).into(), &key_auth, ek, credential)
+    channel.activate((&stored.key).into(), &auth, ek, credential)
 }
 
 /// The key that the EK certificate is for.

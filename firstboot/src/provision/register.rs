@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 
 use firstboot_formats::digest::sha256;
-use firstboot_formats::encoding::to_base64;
-use firstboot_formats::encoding::to_hex;
+use firstboot_formats::encoding::{to_base64, to_hex};
 use firstboot_formats::record::Record;
 use firstboot_formats::x509::{Chain, Request};
 use log::{info, warn};
@@ -27,17 +26,9 @@ pub(super) fn create_certificate(context: &mut Context, record: &Record) -> Resu
     // First whatever can fail here: an unregistered certificate is one too many.
     template_parameters(context.settings()?, record)?;
     let mut session = session(context)?;
-    let created =
+    let ownership =
         session.create_certificate(context.settings()?, &request, &key, &record.thing_name)?;
-    info!(
-        "AWS IoT Core has issued certificate {}",
-        created.certificate_id
-    );
-    context.places.identity.keep_ownership(&Ownership {
-        certificate_id: created.certificate_id,
-        certificate_pem: created.certificate_pem,
-        certificate_ownership_token: created.certificate_ownership_token,
-    })?;
+    context.places.identity.keep_ownership(&ownership)?;
     context.connections.session = Some(session);
     context.memory.has_created = true;
     Ok(())

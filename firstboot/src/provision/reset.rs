@@ -11,8 +11,8 @@ use crate::identity::Contents;
 use crate::settings::Edition;
 
 /// Discards the identity, and removes what was written for it. What nobody would remove after the identity goes before
-/// it: the kept claim pair, the next identity, the previous one. A power cut until then leaves a device in service, to be
-/// reset again; after that, the reset has happened, and the next start finishes it.
+/// it: the kept claim pair, the next identity, the previous one. A power cut until then leaves a device in service, to
+/// be reset again; after that, the reset has happened, and the next start finishes it.
 pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
     let Places {
         identity,

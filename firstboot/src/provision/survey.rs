@@ -7,19 +7,18 @@ use std::path::PathBuf;
 
 use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::record::Record;
-use firstboot_formats::x509::{Chain, Request};
+use firstboot_formats::x509::Request;
 
+use super::complete::Complete;
 use super::context::{Context, Places};
 use super::inputs::Inputs;
-use super::{
-    Next, Previous, Probation, Renewal, configure, names, offer, renewal, request, root_key,
-};
+use super::renewal::{self, Next, Previous, Renewal};
+use super::{configure, names, offer, request, root_key};
 use crate::durability;
 use crate::enrollment::{Offer, claim};
 use crate::error::{ErrorKind, Result};
 use crate::greengrass;
-use crate::identity::{Contents, Identity, Trial};
-use crate::settings::Settings;
+use crate::identity::{Contents, Identity};
 use crate::tpm::{Identification, Lockout, Srk, Tpm};
 
 /// What is there. [`super::next()`] decides by it, by what is wanted, and by what this process remembers.
@@ -69,45 +68,6 @@ pub enum IdentityState {
     StoreUpgradeCut,
     /// It is complete.
     Complete(Box<Complete>),
-}
-
-/// A complete identity, and its progress.
-#[derive(Clone, Debug)]
-pub struct Complete {
-    /// The Name of the storage root key that it needs.
-    pub srk_name: String,
-    /// Owner, group and modes are right.
-    pub access_is_right: bool,
-    /// The request asks for the thing and the subject that are wanted now.
-    pub request_is_current: bool,
-    /// Request and record are on the boot partition.
-    pub request_is_published: bool,
-    /// The record of the request.
-    pub record: Record,
-    /// The accepted certificate.
-    pub certificate: Option<Chain>,
-    /// The certificate's age, and what comes of it.
-    pub renewal: Renewal,
-    /// What is in the place of the next identity.
-    pub next: Next,
-    /// What is in the place of the previous identity.
-    pub previous: Previous,
-    /// The accepted certificate is in service untried, and there is a way back.
-    pub probation: Option<Probation>,
-    /// What enrollment offers.
-    pub offer: Offer,
-    /// What came of trying the certificate that it offers.
-    pub offer_trial: Option<Trial>,
-    /// The token was seen to hold the accepted certificate, or the edition does not read it there.
-    pub token_is_ready: bool,
-    /// A used ownership token is still kept.
-    pub ownership_is_spent: bool,
-    /// The name that the accepted certificate is for, if that is no longer the thing's.
-    pub is_for_another_name: Option<String>,
-    /// The configuration is what it should be; if that is unknown, some edition's is complete.
-    pub configuration_is_written: bool,
-    /// The fleet's claim, or a part of it, is on the boot partition, and no longer needed.
-    pub claim_is_spent: bool,
 }
 
 impl Survey {
@@ -350,16 +310,6 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         claim_is_spent: certificate.is_some() && claim::is_spent(settings, boot, layout),
         ..standing
     })))
-}
-
-impl Complete {
-    /// Whether a new certificate has to be tried before it takes the accepted one's place, which is still good.
-    pub(super) fn needs_trial(&self, settings: &Settings) -> bool {
-        settings.renew.is_some()
-            && self.certificate.is_some()
-            && !self.renewal.is_over
-            && self.is_for_another_name.is_none()
-    }
 }
 
 /// Whether fleet provisioning is complete.

@@ -211,6 +211,7 @@ fn refuse(scene: &mut Scene, wrapped: &WrappedReply) {
     scene.memory.refused_replies.push(RefusedReply {
         sha256: wrapped.sha256.clone(),
         refusal: refusal(),
+        is_for_now: false,
     });
 }
 
@@ -285,7 +286,7 @@ fn renewal_goes_on(step: &RenewalStep, i: &mut Complete) {
             *next = Next::Absent;
             i.previous = Previous::Kept;
         }
-        (RenewalStep::TakeBackIdentity, next) => {
+        (RenewalStep::TakeBackIdentity { .. }, next) => {
             i.probation = None;
             i.previous = match next {
                 Next::Absent => Previous::Newer,
@@ -482,7 +483,7 @@ fn useless_of_renewals() -> Vec<Option<Step>> {
             again: false,
         },
         RenewalStep::KeepPrevious,
-        RenewalStep::TakeBackIdentity,
+        RenewalStep::TakeBackIdentity { again: false },
         RenewalStep::PutBackNext,
         RenewalStep::NoteTakenUp,
         RenewalStep::RemovePrevious,
@@ -618,10 +619,11 @@ fn renewal(bits: &mut Bits) -> Scene {
             3 => Previous::Spent,
             _ => Previous::Newer,
         };
-        let back = match bits.below(3) {
+        let back = match bits.below(4) {
             0 => None,
             1 => Some(Back::Certificate(Box::new(chain()))),
-            _ => Some(Back::Identity),
+            2 => Some(Back::Identity { has_failed: false }),
+            _ => Some(Back::Identity { has_failed: true }),
         };
         let is_refused = bits.one();
         i.probation = back.map(|back| Probation { back, is_refused });
@@ -662,6 +664,6 @@ fn trial(bits: &mut Bits) -> Option<Trial> {
     ][bits.below(5) as usize]
 }
 
-const RENEWALS: u32 = (5 * 3 * 5 * 5 * 5 * 5 * 5) << 11;
+const RENEWALS: u32 = (5 * 4 * 5 * 5 * 5 * 5 * 5) << 11;
 /// A prime that divides none of the counts: any few of the choices come in all combinations.
 const STRIDE: usize = 20_011;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
-use image_tests::device::PREVIOUS;
+use image_tests::device::{NEXT, PREVIOUS, STORE};
 use image_tests::doubles::est::{self, Misbehaviour};
 use image_tests::doubles::iot_core::{
     self, Call, ClientIds, Event, Rejection, Renewing, Status, Who,
@@ -13,7 +13,7 @@ use image_tests::doubles::iot_core::{
 use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::faults::network::{CLAIM, Cloud};
 use image_tests::ports::NOBODY;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::due::Due;
 use crate::thing;
@@ -226,6 +226,63 @@ fn an_est_answer_that_cannot_be_used() -> Result<()> {
     due.keeps_what_it_has("asks again after")?;
     due.keeps_what_it_has("asks again after")?;
     assert_eq!(due.issued(), 2);
+    Ok(())
+}
+
+/// A server that has not decided yet: each look says until when it is waited for.
+#[test]
+fn an_est_server_that_has_not_decided() -> Result<()> {
+    for renewed in ["keep", "new"] {
+        let due = Due::by_est(KeyType::EccP256, renewed, est::Options::default())?;
+        let (_, server) = due.est.as_ref().context("no EST")?;
+        let wait = vec![("Retry-After", "3600".to_owned())];
+        server.misbehave(Misbehaviour::Answers(202, wait, ""));
+        due.keeps_what_it_has("has not decided yet")?;
+        due.keeps_what_it_has("has not given a certificate yet: firstboot asks again after")?;
+        let status = due.device.status()?;
+        let again = status["renewal"]["retry_after"].as_str();
+        let again = again.context("no retry_after")?;
+        let shown = due.device.succeed(&["status"])?;
+        for text in [status["message"].as_str().unwrap_or_default(), &shown] {
+            assert!(
+                text.contains(&format!("asks again after {again}")),
+                "{text}"
+            );
+        }
+        assert_eq!(status["enrollment"]["retry_after"], Value::Null);
+        due.device.settings(&due.settings)?;
+        assert_eq!(due.renew()?, renewed == "new");
+        due.assert_idle()?;
+    }
+    Ok(())
+}
+
+/// AWS IoT Core refuses a certificate that no operator has saved: the file that is shown is the device's own.
+#[test]
+fn a_refused_certificate_that_came_by_est() -> Result<()> {
+    for (renewed, file) in [
+        ("keep", format!("{STORE}/est.json")),
+        ("new", format!("{NEXT}/certificate.pem")),
+    ] {
+        let mut due = Due::by_est(KeyType::EccP256, renewed, est::Options::default())?;
+        let (authority, _) = due.est.as_ref().context("no EST")?;
+        // It knows the certificate in service, and the CA's others no more.
+        due.cloud = Cloud::with(iot_core::Options {
+            trusted: vec![authority.certificate_pem()?],
+            ..iot_core::Options::default()
+        })?;
+        due.cloud.core.has_seen(&due.id()?, &thing());
+        let root = due.cloud.root.certificate_pem()?;
+        due.device.write("/boot/firstboot/root-ca.pem", root)?;
+        due.settings["enrollment"]["port"] = json!(due.cloud.core.port());
+        due.device.settings(&due.settings)?;
+        due.device.succeed(&["enroll"])?;
+        due.keeps_what_it_has("is refused")?;
+        let status = due.device.status()?;
+        let path = status["refused"][0]["path"].as_str().unwrap_or_default();
+        assert!(path.ends_with(&file), "{status}");
+        assert!(std::path::Path::new(path).exists(), "{status}");
+    }
     Ok(())
 }
 

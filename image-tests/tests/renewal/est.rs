@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use firstboot::enrollment::est::{self, Answer, Credentials, Wanted};
+use firstboot::enrollment::est::{self, Answer, Credentials, Wanted, Which};
 use firstboot::error::{Error, ErrorKind};
 use firstboot::identity::EstAnswer;
 use firstboot_formats::public_key::PublicKey;
@@ -61,8 +61,7 @@ impl Enrolled {
         let wanted = Wanted {
             key,
             thing_name: &thing(),
-            csr_sha256: "",
-            renews: Some(accepted),
+            which: Which::InPlaceOf(accepted),
         };
         let answer = est::request(settings, boot, &credentials, &wanted, request, || Ok(()));
         Ok(answer.and_then(|answer| match answer {

@@ -53,32 +53,55 @@ pub struct Wanted<'a> {
     pub key: &'a PublicKey,
     /// Its thing's name.
     pub thing_name: &'a str,
-    /// SHA-256 of the identity's certificate request, hexadecimal.
-    pub csr_sha256: &'a str,
-    /// The certificate in whose place it is to be, if there is one.
-    pub renews: Option<&'a Chain>,
+    /// Which of the key's certificates it is.
+    pub which: Which<'a>,
 }
 
-impl Wanted<'_> {
-    /// What tells it from others. A renewal's request is signed anew each time, so its hash would not.
-    fn about(&self) -> String {
-        match self.renews {
-            None => self.csr_sha256.to_owned(),
-            Some(old) => format!("{} {}", to_hex(&old.fingerprint()), self.key.fingerprint()),
+/// A first certificate, or a newer one.
+#[derive(Clone, Copy)]
+pub enum Which<'a> {
+    /// The device's first.
+    First {
+        /// SHA-256 of the identity's certificate request, hexadecimal.
+        csr_sha256: &'a str,
+    },
+    /// One in place of this one.
+    InPlaceOf(&'a Chain),
+}
+
+impl<'a> Which<'a> {
+    /// The certificate that is renewed, if one is.
+    pub fn renews(self) -> Option<&'a Chain> {
+        match self {
+            Self::First { .. } => None,
+            Self::InPlaceOf(old) => Some(old),
         }
     }
 
-    /// What was noted about a request for it; otherwise only the last answer, which may be for this key all the same.
-    pub fn noted(&self, identity: &Identity) -> EstNote {
+    /// What was noted in this identity about a request for it, for the key with this SHA-256 (hexadecimal); otherwise
+    /// only the last answer, which may be for this key all the same.
+    pub fn noted(self, identity: &Identity, key_sha256: &str) -> EstNote {
         let note = identity.est_note().unwrap_or_default();
-        if note.about == self.about() {
+        // A renewal's request is signed anew each time, so its hash would not tell it from others.
+        let about = match self {
+            Self::First { csr_sha256 } => csr_sha256.to_owned(),
+            Self::InPlaceOf(old) => format!("{} {key_sha256}", to_hex(&old.fingerprint())),
+        };
+        if note.about == about {
             return note;
         }
         EstNote {
-            about: self.about(),
+            about,
             answer: note.answer,
             ..EstNote::default()
         }
+    }
+}
+
+impl Wanted<'_> {
+    /// What was noted in this identity about a request for it.
+    pub fn noted(&self, identity: &Identity) -> EstNote {
+        self.which.noted(identity, &self.key.fingerprint())
     }
 }
 
@@ -127,6 +150,8 @@ pub fn offer(
                 Some("AWS IoT Core did not accept it".into())
             }
             Ok(chain) => return Offer::Certificate(Box::new(chain), None),
+            // It was the answer to an earlier request, and is what is renewed now.
+            Err(_) if wanted.which.renews().is_some() && noted.unusable == 0 => None,
             Err(why) => Some(why),
         },
     };
@@ -142,7 +167,7 @@ pub fn offer(
             }),
         };
     }
-    if wanted.renews.is_none() && !boot.has_claim() && !boot.has_claim_password() {
+    if wanted.which.renews().is_none() && !boot.has_claim() && !boot.has_claim_password() {
         return Offer::Pending(claim::missing_for_est(boot));
     }
     if !boot.has_est_ca() {
@@ -190,9 +215,9 @@ pub fn request(
     csr: &str,
     before: impl FnOnce() -> Result<()>,
 ) -> Result<Answer> {
-    let operation = match wanted.renews {
-        None => Operation::Enroll,
-        Some(_) => Operation::Reenroll,
+    let operation = match wanted.which {
+        Which::First { .. } => Operation::Enroll,
+        Which::InPlaceOf(_) => Operation::Reenroll,
     };
     let site = Site {
         settings,
@@ -246,9 +271,9 @@ pub fn check(
     let Wanted {
         key,
         thing_name,
-        renews,
-        ..
+        which,
     } = *wanted;
+    let renews = which.renews();
     match chain.check_successor(renews, key, thing_name, clock) {
         Verdict::Good => {}
         Verdict::GoodBut(why) | Verdict::Bad(why) => return Err(why),

@@ -138,7 +138,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
     let remarks: Vec<_> = [claim_stays, remark]
         .into_iter()
         .flatten()
-        .chain(renewal::remarks(identity, memory))
+        .chain(renewal::remarks(settings, identity, memory))
         .chain(tpm.and_then(|tpm| tpm.lockout.warning()))
         .collect();
     Step::Done((!remarks.is_empty()).then(|| remarks.join("; ")))

@@ -31,8 +31,20 @@ pub(super) fn offered(
         )),
         Offer::Reply(wrapped) => Ok(Step::OpenReply(wrapped.clone())),
         Offer::Refused(why) => Err(Some(format!("a new certificate is refused: {why}"))),
+        // This process has opened it.
+        Offer::Pending(why) if matches!(identity.offer, Offer::Reply(_)) => {
+            Err(Some(waits("new certificate", why)))
+        }
+        Offer::Pending(why) if is_requested(settings, identity) && !settings.wants_new_key() => {
+            Err(Some(why.clone()))
+        }
         Offer::Pending(_) | Offer::CanRequest | Offer::CanCreate | Offer::CanRegister => Err(None),
     }
+}
+
+/// Whether a new certificate is due that comes over the network.
+fn is_requested(settings: &Settings, identity: &Complete) -> bool {
+    identity.renewal.due.is_some() && settings.enrollment.is_by_network()
 }
 
 /// The accepted certificate stays until AWS IoT Core accepts the new one, or until its end is near and nobody answers.
@@ -69,12 +81,13 @@ fn awaited(what: &str, trial: Option<Trial>, chain: &Chain, memory: &Memory) -> 
             "the {what} could not be put into service. The next boot tries again, and so does `systemctl restart \
              firstboot-enroll`"
         ),
-        Some(_) => format!(
-            "the {what} waits until AWS IoT Core accepts a connection with it: {}",
-            why.unwrap_or("nobody has answered yet")
-        ),
+        Some(_) => waits(what, why.unwrap_or("nobody has answered yet")),
         None => format!("the {what} has to be tried first: `firstboot renew` does that, daily"),
     }
+}
+
+fn waits(what: &str, why: &str) -> String {
+    format!("the {what} waits until AWS IoT Core accepts a connection with it: {why}")
 }
 
 /// The step that is due, if one is.
@@ -147,7 +160,10 @@ fn probation(identity: &Complete, certificate: &Chain, memory: &Memory) -> Optio
         Back::Certificate(former) if probation.is_refused => {
             Some(RenewalStep::TakeBackCertificate(former.clone()))
         }
-        Back::Identity if probation.is_refused => Some(RenewalStep::TakeBackIdentity),
+        Back::Identity { has_failed } if probation.is_refused => {
+            let again = *has_failed;
+            Some(RenewalStep::TakeBackIdentity { again })
+        }
         _ => memory
             .has_to_try(certificate)
             .then(|| RenewalStep::Try(Tried::InService, Box::new(certificate.clone()))),
@@ -178,7 +194,7 @@ fn candidate(next: &Candidate, is_urgent: bool, memory: &Memory) -> Option<Renew
 }
 
 /// What the operator should know where there is nothing to do.
-pub(super) fn remarks(identity: &Complete, memory: &Memory) -> Vec<String> {
+pub(super) fn remarks(settings: &Settings, identity: &Complete, memory: &Memory) -> Vec<String> {
     let next = match &identity.next {
         Next::Candidate(next) => match (&*memory.judge(&next.offer), &next.certificate) {
             (Offer::Refused(why), _) => {
@@ -190,6 +206,7 @@ pub(super) fn remarks(identity: &Complete, memory: &Memory) -> Vec<String> {
                 chain,
                 memory,
             )),
+            (Offer::Pending(why), None) if is_requested(settings, identity) => Some(why.clone()),
             _ => None,
         },
         Next::Unknown(why) => Some(why.clone()),
@@ -199,7 +216,12 @@ pub(super) fn remarks(identity: &Complete, memory: &Memory) -> Vec<String> {
         .renewal_stays
         .as_ref()
         .map(|why| format!("the renewal cannot go on: {why}"));
-    let probation = identity.probation.as_ref().map(|_| {
+    let probation = identity.probation.as_ref().map(|probation| {
+        if probation.is_refused {
+            return "AWS IoT Core refuses the certificate in service, and going back to the one before it has failed. \
+                    The next boot tries again, and so does `systemctl restart firstboot-enroll`"
+                .into();
+        }
         let why = identity
             .certificate
             .as_ref()

@@ -138,6 +138,7 @@ fn refused_reply(scene: &mut Scene, sha256: &str) {
     scene.memory.refused_replies.push(RefusedReply {
         sha256: sha256.into(),
         refusal: expired(),
+        is_for_now: false,
     });
 }
 

@@ -1,11 +1,12 @@
 //! A new certificate over the network, for the key in service or for the next one: the device presents the certificate
 //! that is to be renewed, to AWS IoT Core or to an EST server. What comes is kept, and offered by the next survey.
 
-use firstboot_formats::public_key::{KeyType, PublicKey, Scheme};
+use firstboot_formats::public_key::{PublicKey, Scheme};
 use firstboot_formats::x509::{Chain, Request};
 use log::{info, warn};
 
-use crate::enrollment::est::Credentials;
+use super::kind_of;
+use crate::enrollment::est::{Credentials, Which};
 use crate::enrollment::fleet::{Device, Renewal, Renewed, Wanted};
 use crate::enrollment::network::waiting;
 use crate::enrollment::{claim, est, fleet};
@@ -25,14 +26,6 @@ pub(super) fn request(context: &mut Context, identity: &Identity, accepted: &Cha
     }
 }
 
-/// The key of the certificate in service.
-fn kind_of(accepted: &Chain) -> Result<KeyType> {
-    accepted
-        .key()
-        .key_type()
-        .ok_or_else(|| Error::other("the certificate's key is of an unknown type"))
-}
-
 /// Its request, PEM, and the key in it.
 fn own_request(identity: &Identity) -> Result<(String, Request, PublicKey)> {
     let [request, _] = identity.request_files()?;
@@ -48,8 +41,7 @@ fn by_est(context: &Context, identity: &Identity, accepted: &Chain) -> Result<()
     let wanted = est::Wanted {
         key: &key,
         thing_name: &settings.thing_name,
-        csr_sha256: "",
-        renews: Some(accepted),
+        which: Which::InPlaceOf(accepted),
     };
     // A server may recognise the request that it has answered before. The library is opened once at a time: for the
     // request, and then for TLS.
@@ -145,9 +137,9 @@ fn register_with(
                 let own = (in_service.open_key()?, kind_of(accepted)?);
                 if !fleet::is_active(settings, root_ca, &client_id, accepted, own)? {
                     return Err(waiting(format!(
-                        "it cannot be told whether the new certificate is registered: AWS IoT Core accepts no connection as \
-                         {client_id}, with that in service neither. Does the policy allow client IDs that begin with the \
-                         thing's name?"
+                        "it cannot be told whether the new certificate is registered: AWS IoT Core accepts no connection \
+                         as {client_id}, not even with the certificate in service. Does the policy allow client IDs \
+                         that begin with the thing's name?"
                     )));
                 }
                 return worthless(rejection.error("registering the new certificate"));

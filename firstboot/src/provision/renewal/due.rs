@@ -10,7 +10,6 @@ use crate::error::Result;
 use crate::identity::Asked;
 use crate::provision::context::{Context, Places};
 use crate::provision::request;
-use crate::provision::survey::Complete;
 use crate::settings::{At, Method, Settings};
 
 /// People are warned this long before the end …
@@ -117,28 +116,28 @@ fn awaited(settings: &Settings, places: &Places) -> String {
 }
 
 /// Publishes the request again, and notes when it was asked for.
-pub(super) fn ask(context: &mut Context, present: &Complete, accepted: &Chain) -> Result<()> {
+pub(super) fn ask(context: &mut Context, renewal: &Renewal, accepted: &Chain) -> Result<()> {
     let request = context.places.identity.request_files()?;
     request::publish(context, true, &request)?;
-    note(context, present, accepted)
+    note(context, renewal, accepted)
 }
 
 /// Publishes the next identity's request in place of the present one's, and notes when it was asked for.
 pub(super) fn ask_for_next(
     context: &mut Context,
-    present: &Complete,
+    renewal: &Renewal,
     accepted: &Chain,
 ) -> Result<()> {
     let [request, record] = context.places.next.request_files()?;
     let file_name = next_name(&context.settings()?.thing_name);
     request::publish_as(context, true, &file_name, [&request, &record])?;
     request::withdraw(&context.places);
-    note(context, present, accepted)
+    note(context, renewal, accepted)
 }
 
 /// A request that is only published again was asked for before.
-fn note(context: &Context, present: &Complete, accepted: &Chain) -> Result<()> {
-    if present.renewal.due.is_none() || present.renewal.is_asked_for {
+fn note(context: &Context, renewal: &Renewal, accepted: &Chain) -> Result<()> {
+    if renewal.due.is_none() || renewal.is_asked_for {
         return Ok(());
     }
     let time = rfc3339(Clock::read().now);

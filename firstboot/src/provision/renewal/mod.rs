@@ -14,20 +14,21 @@ mod due;
 mod next_key;
 mod trial;
 
+use firstboot_formats::public_key::KeyType;
 use firstboot_formats::x509::Chain;
 use log::warn;
 
 use super::context::Context;
-use super::survey::Complete;
+use super::make_identity;
 use crate::enrollment::WrappedReply;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub use due::Renewal;
 pub use next_key::{Candidate, Next, Previous};
 pub use trial::{Back, Probation};
 
 pub(super) use next_key::{look as next_identity, previous};
-pub(super) use trial::{accept_opened, probation};
+pub(super) use trial::{probation, try_opened};
 
 /// A step of a renewal, for a device that has its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +67,10 @@ pub enum RenewalStep {
     /// Keep the identity that was in service before, and tidy up the boot partition.
     KeepPrevious,
     /// Go back to the previous identity: AWS IoT Core refuses the certificate in service.
-    TakeBackIdentity,
+    TakeBackIdentity {
+        /// This failed before.
+        again: bool,
+    },
     /// Make the identity that was taken out of service the next one again.
     PutBackNext,
     /// Note since when the identity has been in service: that was not known when it came.
@@ -89,14 +93,17 @@ pub enum Tried {
 impl RenewalStep {
     /// Whether Greengrass may be running: the step leaves token, key and configuration alone.
     pub(super) fn is_beside_greengrass(&self) -> bool {
-        !matches!(self, Self::ChangeIdentities { .. } | Self::TakeBackIdentity)
+        !matches!(
+            self,
+            Self::ChangeIdentities { .. } | Self::TakeBackIdentity { .. }
+        )
     }
 
     /// Whether Greengrass has to stop for it; not again for what has failed before.
     pub(super) fn needs_restart(&self) -> bool {
         matches!(
             self,
-            Self::ChangeIdentities { again: false, .. } | Self::TakeBackIdentity
+            Self::ChangeIdentities { again: false, .. } | Self::TakeBackIdentity { again: false }
         )
     }
 
@@ -122,8 +129,8 @@ impl RenewalStep {
             Self::AcceptNext(..) => "accepting the certificate for the new key".into(),
             Self::FillNextToken(_) => "storing the certificate in the next identity's token".into(),
             Self::ChangeIdentities { .. } => "putting the next identity into service".into(),
-            Self::KeepPrevious => "setting the previous identity apart".into(),
-            Self::TakeBackIdentity => "going back to the previous identity".into(),
+            Self::KeepPrevious => "keeping the previous identity".into(),
+            Self::TakeBackIdentity { .. } => "going back to the previous identity".into(),
             Self::PutBackNext => "making the refused identity the next one again".into(),
             Self::NoteTakenUp => "noting since when the identity has been in service".into(),
             Self::RemovePrevious => "removing the previous identity".into(),
@@ -132,17 +139,22 @@ impl RenewalStep {
 }
 
 /// Takes the step. A failure is reported and remembered.
-pub(super) fn take(context: &mut Context, step: &RenewalStep, identity: &Complete) {
-    if let Err(e) = attempt(context, step, identity) {
+pub(super) fn take(context: &mut Context, step: &RenewalStep, renewal: &Renewal, next: &Next) {
+    if let Err(e) = attempt(context, step, renewal, next) {
         warn!("{e}");
         context.memory.renewal_stays = Some(e.to_string());
     }
 }
 
-fn attempt(context: &mut Context, step: &RenewalStep, identity: &Complete) -> Result<()> {
+fn attempt(
+    context: &mut Context,
+    step: &RenewalStep,
+    renewal: &Renewal,
+    next: &Next,
+) -> Result<()> {
     let places = &context.places;
     match step {
-        RenewalStep::Ask(accepted) => due::ask(context, identity, accepted),
+        RenewalStep::Ask(accepted) => due::ask(context, renewal, accepted),
         RenewalStep::Request(accepted) => {
             let identity = places.identity.clone();
             by_network::request(context, &identity, accepted)
@@ -160,10 +172,13 @@ fn attempt(context: &mut Context, step: &RenewalStep, identity: &Complete) -> Re
             places.identity.accept(former)?;
             places.identity.end_probation()
         }
-        RenewalStep::MakeNext => next_key::make(context),
-        RenewalStep::AskForNext(accepted) => due::ask_for_next(context, identity, accepted),
+        RenewalStep::MakeNext => make_identity::make_next(context),
+        RenewalStep::AskForNext(accepted) => due::ask_for_next(context, renewal, accepted),
         RenewalStep::RemoveNext(_) => next_key::remove(places),
-        RenewalStep::OpenNextReply(wrapped) => next_key::open_reply(context, wrapped, identity),
+        RenewalStep::OpenNextReply(wrapped) => match next {
+            Next::Candidate(candidate) => next_key::open_reply(context, wrapped, candidate),
+            _ => Err(Error::other("there is no next identity")),
+        },
         RenewalStep::AcceptNext(chain, remark) => {
             warn_of(remark.as_deref());
             places.next.accept(chain)
@@ -173,7 +188,7 @@ fn attempt(context: &mut Context, step: &RenewalStep, identity: &Complete) -> Re
             next_key::change_identities(context, certificate)
         }
         RenewalStep::KeepPrevious => next_key::keep_previous(context),
-        RenewalStep::TakeBackIdentity => next_key::take_back(context),
+        RenewalStep::TakeBackIdentity { .. } => next_key::take_back(context),
         RenewalStep::PutBackNext => next_key::put_back(context),
         RenewalStep::NoteTakenUp => {
             let now = context.settings()?.enrollment.clock().now;
@@ -181,6 +196,14 @@ fn attempt(context: &mut Context, step: &RenewalStep, identity: &Complete) -> Re
         }
         RenewalStep::RemovePrevious => places.previous.discard(),
     }
+}
+
+/// The key of this certificate.
+fn kind_of(chain: &Chain) -> Result<KeyType> {
+    chain
+        .key()
+        .key_type()
+        .ok_or_else(|| Error::other("the certificate has an unknown kind of key"))
 }
 
 fn warn_of(remark: Option<&str>) {

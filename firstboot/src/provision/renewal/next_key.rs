@@ -16,10 +16,10 @@ use log::{info, warn};
 use crate::enrollment::{Offer, WrappedReply};
 use crate::error::{Error, Result};
 use crate::greengrass;
-use crate::identity::Trial;
+use crate::identity::{Identity, Trial};
 use crate::provision::context::{Context, Places};
-use crate::provision::survey::Complete;
-use crate::provision::{make_identity, offer, open_reply, request};
+use crate::provision::open_reply::{self, Acceptance};
+use crate::provision::{offer, request};
 use crate::settings::Settings;
 
 /// The identity that was in service before is kept for this long: until it is known that the new one serves.
@@ -189,11 +189,6 @@ pub(in crate::provision) fn previous(
     }
 }
 
-/// Makes the next identity.
-pub(super) fn make(context: &mut Context) -> Result<()> {
-    make_identity::make_next(context)
-}
-
 /// Removes it, and its request.
 pub(super) fn remove(places: &Places) -> Result<()> {
     request::withdraw_next(places);
@@ -204,11 +199,8 @@ pub(super) fn remove(places: &Places) -> Result<()> {
 pub(super) fn open_reply(
     context: &mut Context,
     wrapped: &WrappedReply,
-    present: &Complete,
+    candidate: &Candidate,
 ) -> Result<()> {
-    let Next::Candidate(candidate) = &present.next else {
-        return Err(Error::other("there is no next identity"));
-    };
     let name = next_name(&candidate.record.thing_name);
     let file = context.places.boot.reply_path(&name);
     let next = context.places.next.clone();
@@ -218,26 +210,47 @@ pub(super) fn open_reply(
         file,
         wrapped,
         &candidate.record,
-        |context, chain| context.places.next.accept(chain),
+        |context, chain| {
+            context.places.next.accept(chain)?;
+            Ok(Acceptance::Accepted)
+        },
     )
 }
 
-/// Puts the next identity into service. If that fails, it is not tried again while Greengrass runs.
-pub(super) fn change_identities(context: &mut Context, certificate: &Chain) -> Result<()> {
-    let Places { identity, next, .. } = &context.places;
-    let attempt = || {
-        drop(next.prove(certificate)?);
+/// Puts the next identity into service.
+pub(super) fn change_identities(context: &Context, certificate: &Chain) -> Result<()> {
+    let next = &context.places.next;
+    relieve(context, next, certificate, || {
         match next.trial(certificate) {
-            Some(Trial::Accepted) => next.end_probation()?,
-            _ => next.begin_probation(certificate, None)?,
+            Some(Trial::Accepted) => next.end_probation(),
+            _ => next.begin_probation(certificate, None),
+        }
+    })
+}
+
+/// Puts an identity with this certificate into the place of the one in service. If that fails, it is not tried again
+/// while Greengrass runs.
+fn relieve(
+    context: &Context,
+    comer: &Identity,
+    certificate: &Chain,
+    prepare: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let attempt = || {
+        drop(comer.prove(certificate)?);
+        prepare()?;
+        // It may have to come back another time.
+        if comer.trial(certificate) == Some(Trial::Failed) {
+            comer.forget_trial()?;
         }
         let clock = context.settings()?.enrollment.clock();
-        next.relieve(identity, clock.synchronised.then_some(clock.now))
+        let now = clock.synchronised.then_some(clock.now);
+        comer.relieve(&context.places.identity, now)
     };
     attempt().inspect_err(|_| {
-        // Without a note, it is tried at AWS IoT Core again first.
-        if next.note_trial(certificate, Trial::Failed).is_err()
-            && let Err(e) = next.forget_trial()
+        // Without a note, a next one is tried at AWS IoT Core again first.
+        if comer.note_trial(certificate, Trial::Failed).is_err()
+            && let Err(e) = comer.forget_trial()
         {
             warn!("{e}");
         }
@@ -273,16 +286,12 @@ pub(super) fn keep_previous(context: &mut Context) -> Result<()> {
 }
 
 /// Puts the previous identity into service again.
-pub(super) fn take_back(context: &mut Context) -> Result<()> {
-    let Places {
-        identity, previous, ..
-    } = &context.places;
+pub(super) fn take_back(context: &Context) -> Result<()> {
+    let previous = &context.places.previous;
     let certificate = previous
         .certificate()?
         .ok_or_else(|| Error::other("the previous identity has no certificate"))?;
-    drop(previous.prove(&certificate)?);
-    let clock = context.settings()?.enrollment.clock();
-    previous.relieve(identity, clock.synchronised.then_some(clock.now))
+    relieve(context, previous, &certificate, || Ok(()))
 }
 
 /// Makes the identity that was taken out of service the next one again: its certificate may be activated yet.

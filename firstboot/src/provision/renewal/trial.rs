@@ -2,23 +2,24 @@
 //! Greengrass: a connection with the certificate and its key.
 //!
 //! A refusal counts only if AWS IoT Core accepts what would stay in service: otherwise it says nothing about the new
-//! certificate. Nobody's answer overrules nothing while the present certificate is good. Once that one is near its end, a
-//! certificate goes into service untried, on probation: it is tried as soon as somebody answers, and a refusal then leads
-//! back to what was in service before.
+//! certificate. If nobody answers, nothing changes while the present certificate is good. Once that one is near its end,
+//! a certificate goes into service untried, on probation: it is tried as soon as somebody answers, and a refusal then
+//! leads back to what was in service before.
 
 use firstboot_formats::clock::Clock;
 use firstboot_formats::x509::Chain;
 use log::{info, warn};
 
-use super::Tried;
+use super::due::Renewal;
 use super::next_key::Previous;
+use super::{Tried, kind_of};
 use crate::enrollment::fleet;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::identity::{Identity, Trial};
 use crate::provision::context::{Context, Places};
 use crate::provision::inputs::Inputs;
 use crate::provision::names;
-use crate::provision::survey::Complete;
+use crate::provision::open_reply::Acceptance;
 use crate::settings::Settings;
 use crate::token::OpenKey;
 
@@ -37,7 +38,10 @@ pub enum Back {
     /// A certificate for the same key.
     Certificate(Box<Chain>),
     /// The previous identity.
-    Identity,
+    Identity {
+        /// It could not be put into service again.
+        has_failed: bool,
+    },
 }
 
 /// Looks whether the accepted certificate is on probation, and there is a way back.
@@ -62,8 +66,9 @@ pub(in crate::provision) fn probation(
         _ if !previous.is_usable() => return None,
         _ => {
             let certificate = places.previous.certificate().ok().flatten();
-            certificate.filter(is_good)?;
-            Back::Identity
+            let certificate = certificate.filter(is_good)?;
+            let has_failed = places.previous.trial(&certificate) == Some(Trial::Failed);
+            Back::Identity { has_failed }
         }
     };
     Some(Probation {
@@ -157,10 +162,7 @@ fn connects<'a>(context: &'a Context, chain: &Chain, key: OpenKey) -> Result<(bo
     let Inputs {
         settings, root_ca, ..
     } = context.inputs()?;
-    let kind = chain
-        .key()
-        .key_type()
-        .ok_or_else(|| Error::other("the certificate's key is of an unknown kind"))?;
+    let kind = kind_of(chain)?;
     let host = settings.greengrass.iot_data_endpoint.as_str();
     info!("connecting to {host} with {}", chain.describe());
     let identity = &context.places.identity;
@@ -178,30 +180,26 @@ pub(super) fn accept_untried(identity: &Identity, chain: &Chain) -> Result<()> {
     let accepted = identity.certificate()?;
     // One that is on probation itself is not what to go back to. After a power cut between the two writes below, the
     // new one's probation is noted in place of its own.
-    let is_known =
-        |chain: &Chain| identity.is_on_probation(chain) && identity.former().is_some();
+    let is_known = |chain: &Chain| identity.is_on_probation(chain) && identity.former().is_some();
     let former = accepted.filter(|accepted| !(is_known(accepted) || is_known(chain)));
     identity.begin_probation(chain, former.as_ref())?;
     identity.accept(chain)
 }
 
-/// Accepts a certificate that came in a reply, once it has been tried where it has to be. An error says why it is not
-/// accepted.
-pub(in crate::provision) fn accept_opened(
+/// Tries a certificate that came in a reply, and accepts it if it may be: in place of one of this age.
+pub(in crate::provision) fn try_opened(
     context: &mut Context,
-    present: &Complete,
+    renewal: &Renewal,
     chain: &Chain,
-) -> Result<()> {
-    if !present.needs_trial(context.settings()?) {
-        return context.places.identity.accept(chain);
-    }
-    take(context, Tried::Offered, chain).map_err(|e| Error::other(e.to_string()))?;
+) -> Result<Acceptance> {
+    take(context, Tried::Offered, chain)?;
     let identity = &context.places.identity;
+    let why = || context.memory.tried(chain).unwrap_or_default().to_owned();
     match identity.trial(chain) {
-        Some(Trial::Accepted) => identity.accept(chain),
-        Some(Trial::Unanswered) if present.renewal.is_urgent() => accept_untried(identity, chain),
-        _ => Err(Error::other(
-            context.memory.tried(chain).unwrap_or_default().to_owned(),
-        )),
+        Some(Trial::Accepted) => identity.accept(chain)?,
+        Some(Trial::Unanswered) if renewal.is_urgent() => accept_untried(identity, chain)?,
+        Some(Trial::Unanswered) => return Ok(Acceptance::Unanswered(why())),
+        _ => return Ok(Acceptance::Refused(why())),
     }
+    Ok(Acceptance::Accepted)
 }

@@ -232,8 +232,8 @@ fn a_refused_certificate_for_the_kept_key_is_given_up() -> Result<()> {
     Ok(())
 }
 
-/// The power fails while a second untried certificate takes the place of the first: what had been accepted is still what
-/// there is to go back to.
+/// The power fails while a second untried certificate takes the place of the first: what had been accepted is still
+/// what there is to go back to.
 #[test]
 fn the_way_back_leads_past_whatever_is_untried() -> Result<()> {
     let mut due = Due::of_age("nucleus-lite", KeyType::EccP256, "keep", ENDING)?;
@@ -296,5 +296,42 @@ fn a_refused_new_key_is_given_up() -> Result<()> {
         assert_eq!(due.result()?, "renewed");
         assert!(!due.device.exists(format!("{STORE}/probation")));
     }
+    Ok(())
+}
+
+/// A previous identity that does not come back: Greengrass is stopped for it once, and each boot tries again.
+#[test]
+fn a_way_back_that_fails_does_not_stop_greengrass_again() -> Result<()> {
+    let mut due = Due::of_age("nucleus-lite", KeyType::EccP256, "new", ENDING)?;
+    let old = due.key(STORE)?;
+    due.device.succeed(&["renew"])?;
+    let next = due.key(NEXT)?;
+    due.at(NOBODY)?;
+    due.certify_by(&due.stranger)?;
+    assert!(due.renew()?);
+    due.back()?;
+    due.device.succeed(&["renew"])?;
+    assert!(due.is_due()?);
+
+    let [own, other] = [PREVIOUS, STORE].map(|place| {
+        let store = format!("{place}/tpm2_pkcs11.sqlite3");
+        due.device.path(store)
+    });
+    let kept = fs::read(&own)?;
+    fs::copy(other, &own)?;
+    assert!(due.renew()?);
+    let message = due.message()?;
+    assert!(message.contains("going back"), "{message}");
+    for _ in 0..2 {
+        assert!(!due.renew()?, "Greengrass would stop each day");
+        assert_eq!(due.key(STORE)?, next);
+        assert_eq!(due.device.status()?["in_service"], true);
+        due.device.succeed(&["enroll"])?;
+    }
+    fs::write(&own, kept)?;
+    assert!(!due.renew()?);
+    due.device.succeed(&["enroll"])?;
+    assert_eq!(due.key(STORE)?, old);
+    assert!(!due.device.exists(format!("{STORE}/tried.json")));
     Ok(())
 }

@@ -6,6 +6,8 @@ use image_tests::device::{Device, STORE, assert_ends};
 use image_tests::doubles::pki::Validity;
 use image_tests::doubles::software_tpm::Ek;
 use image_tests::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670};
+use image_tests::ports::NOBODY;
+use serde_json::{Value, json};
 
 use super::{Desk, drop_reply, reply_path, text};
 
@@ -237,4 +239,46 @@ fn a_superseded_reply_does_not_come_back() -> Result<()> {
     device.succeed(&["enroll"])?;
     assert_eq!(kept(&device)?, recent);
     Ok(())
+}
+
+/// Nobody answers at AWS IoT Core, or the disk is full: neither makes the reply a bad one.
+#[test]
+fn a_reply_whose_certificate_cannot_be_tried_waits() -> Result<()> {
+    let desk = Desk::new()?;
+    let device = desk.provisioned()?;
+    let answer = |validity| -> Result<()> {
+        let chain = desk.operator.sign_valid(&device.request()?, validity)?;
+        let reply = desk.reply_with(&device, chain.as_bytes(), |_| {})?;
+        drop_reply(&device, text(&reply)?)
+    };
+    answer(Validity::DUE)?;
+    device.succeed(&["enroll"])?;
+    let accepted = device.read(format!("{STORE}/certificate.pem"))?;
+
+    let mut settings = desk.settings(KeyType::EccP256)?;
+    settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
+    settings["enrollment"]["port"] = json!(NOBODY);
+    settings["enrollment"]["trust_clock"] = json!(true);
+    settings["renew"] = json!({ "key": "keep" });
+    device.settings(&settings)?;
+    device.succeed(&["enroll"])?;
+    device.succeed(&["renew"])?;
+    answer(Validity::YOUNG)?;
+    let waits = |words: &str| -> Result<()> {
+        device.succeed(&["renew"])?;
+        let status = device.status()?;
+        let message = status["message"].as_str().unwrap_or_default();
+        assert!(message.contains(words), "{message}");
+        assert_eq!(status["refused"], Value::Null, "{status}");
+        assert_eq!(status["in_service"], true);
+        let result = &status["renewal"]["last_request"]["result"];
+        assert_eq!(result, "waiting", "{status}");
+        assert_eq!(device.read(format!("{STORE}/certificate.pem"))?, accepted);
+        Ok(())
+    };
+    let obstacle = format!("{STORE}/tried.json.new");
+    device.write(format!("{obstacle}/file"), "")?;
+    waits("cannot write")?;
+    std::fs::remove_dir_all(device.path(obstacle))?;
+    waits("the new certificate waits until AWS IoT Core accepts")
 }

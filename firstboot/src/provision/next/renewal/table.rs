@@ -5,11 +5,12 @@ use firstboot_formats::record::Record;
 
 use crate::enrollment::Offer;
 use crate::identity::Trial;
+use crate::provision::context::RefusedReply;
 use crate::provision::next::table::{Scene, chain, enrolled, expired, identity, wrapped};
 use crate::provision::{
     Back, Candidate, Next, Previous, Probation, Renewal, RenewalStep, State, Step, Tried,
 };
-use crate::settings::{Renew, RenewedKey, Settings};
+use crate::settings::{Enrollment, Method, Renew, RenewedKey, Settings};
 
 /// A next identity that has just been made.
 pub fn candidate() -> Candidate {
@@ -125,6 +126,65 @@ fn a_renewal_over_the_network_is_requested() {
         let fill = Step::Renewal(RenewalStep::FillNextToken(boxed()));
         assert_eq!(scene.next(&new_key), fill);
     }
+}
+
+/// Whoever issues over the network gives nothing yet: that is said where it is asked for.
+#[test]
+fn what_the_network_waits_for_is_said() {
+    let by_est = |key| Settings {
+        enrollment: Enrollment {
+            method: Method::Est,
+            ..Enrollment::default()
+        },
+        ..renewing(key)
+    };
+    let pending = || Offer::Pending("asks again later".into());
+    let mut scene = enrolled();
+    identity(&mut scene, |i| {
+        i.offer = pending();
+        i.request_is_published = true;
+    });
+    let keep = by_est(RenewedKey::Keep);
+    assert_eq!(scene.next(&keep), Step::Done(None), "not due");
+    identity(&mut scene, |i| {
+        i.renewal.due = Some("due".into());
+        i.renewal.is_asked_for = true;
+    });
+    let said = done("asks again later; due");
+    assert_eq!(scene.next(&keep), said);
+    assert_eq!(scene.next(&renewing(RenewedKey::Keep)), done("due"));
+    let mut next = enrolled();
+    identity(&mut next, |i| {
+        i.renewal = Renewal {
+            due: Some("due".into()),
+            is_asked_for: true,
+            ..Renewal::default()
+        };
+        i.next = Next::Candidate(Box::new(Candidate {
+            request_is_published: true,
+            offer: pending(),
+            ..candidate()
+        }));
+    });
+    assert_eq!(next.next(&by_est(RenewedKey::New)), said);
+    assert_eq!(next.next(&renewing(RenewedKey::New)), done("due"));
+}
+
+/// Nobody has answered for the certificate in a reply: that is no refusal.
+#[test]
+fn a_reply_that_could_not_be_tried_is_awaited() {
+    let settings = renewing(RenewedKey::Keep);
+    let mut scene = enrolled();
+    identity(&mut scene, |i| i.offer = Offer::Reply(wrapped()));
+    assert_eq!(scene.next(&settings), Step::OpenReply(wrapped()));
+    scene.memory.refused_replies.push(RefusedReply {
+        sha256: wrapped().sha256,
+        refusal: expired(),
+        is_for_now: true,
+    });
+    let remark =
+        "the new certificate waits until AWS IoT Core accepts a connection with it: expired";
+    assert_eq!(scene.next(&settings), done(remark));
 }
 
 /// From the making of the next identity until the one before it is removed.
@@ -283,7 +343,14 @@ fn a_certificate_on_probation_is_tried_and_given_up_if_it_is_refused() {
             Back::Certificate(boxed()),
             RenewalStep::TakeBackCertificate(boxed()),
         ),
-        (Back::Identity, RenewalStep::TakeBackIdentity),
+        (
+            Back::Identity { has_failed: false },
+            RenewalStep::TakeBackIdentity { again: false },
+        ),
+        (
+            Back::Identity { has_failed: true },
+            RenewalStep::TakeBackIdentity { again: true },
+        ),
     ] {
         let mut scene = enrolled();
         let probation = |is_refused| {
@@ -298,7 +365,16 @@ fn a_certificate_on_probation_is_tried_and_given_up_if_it_is_refused() {
         let remark = "the certificate in service has not been tried yet, and the one before it is kept: no route";
         assert_eq!(scene.next(&settings), done(remark));
         identity(&mut refused, |i| i.probation = probation(true));
-        assert_eq!(refused.next(&settings), Step::Renewal(step));
+        let stops = matches!(step, RenewalStep::TakeBackIdentity { again: false });
+        let step = Step::Renewal(step);
+        assert_eq!(refused.next(&settings), step);
+        assert_eq!(step.needs_restart(), stops);
+        refused.memory.renewal_stays = Some("read-only".into());
+        let step = refused.next(&settings).describe();
+        assert!(
+            step.contains("going back to the one before it has failed"),
+            "{step}"
+        );
     }
     let mut back = enrolled();
     identity(&mut back, |i| i.previous = Previous::Newer);

@@ -85,7 +85,13 @@ pub struct TlsServer {
 impl TlsServer {
     /// A server on a free port that speaks one version only. The authority has to outlive it.
     pub fn start(authority: &Authority, version: Version) -> Result<Self> {
-        let tls = context(authority, version)?;
+        Self::start_for(authority, &authority.certificate_path(), version)
+    }
+
+    /// The same for clients with a certificate of the CA in this file, PEM.
+    pub fn start_for(authority: &Authority, clients: &Path, version: Version) -> Result<Self> {
+        let must = SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT;
+        let tls = acceptor(&authority.server()?, clients, version, must)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let (handshakes, ended) = (Arc::default(), Arc::new(AtomicBool::new(false)));
@@ -171,27 +177,20 @@ impl Drop for TlsServer {
     }
 }
 
-/// Requires a client certificate that chains to the authority.
-fn context(authority: &Authority, version: Version) -> Result<SslAcceptor> {
-    let must = SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT;
-    acceptor(&authority.server()?, authority, version, must)
-}
-
-/// A server with this certificate. Clients' certificates have to chain to the authority.
+/// A server with this certificate. Clients' certificates have to chain to the CA in this file, PEM.
 pub(super) fn acceptor(
     own: &Pair,
-    authority: &Authority,
+    clients: &Path,
     version: Version,
     verify: SslVerifyMode,
 ) -> Result<SslAcceptor> {
-    let root = authority.certificate_path();
     let mut tls = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
     tls.set_min_proto_version(Some(version.protocol()))?;
     tls.set_max_proto_version(Some(version.protocol()))?;
     tls.set_certificate_file(&own.certificate, SslFiletype::PEM)?;
     tls.set_private_key_file(&own.key, SslFiletype::PEM)?;
-    tls.set_ca_file(&root)?;
-    tls.set_client_ca_list(X509Name::load_client_ca_file(&root)?);
+    tls.set_ca_file(clients)?;
+    tls.set_client_ca_list(X509Name::load_client_ca_file(clients)?);
     tls.set_verify(verify);
     tls.set_session_id_context(b"tls-server")?;
     Ok(tls.build())

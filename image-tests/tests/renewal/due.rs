@@ -6,12 +6,10 @@ use anyhow::{Context, Result, ensure};
 use image_tests::clients::{KeyType, mosquitto};
 use image_tests::device::{Checkpoint, Device, NEXT, Outcome, STORE};
 use image_tests::doubles::est::{self, EstServer, PASSWORD};
-use image_tests::doubles::iot_core::{self, Renewing, Subject, Template, Who};
+use image_tests::doubles::iot_core::{self, Renewing, Subject, Template, certificate_id};
 use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::doubles::tls::Version;
 use image_tests::faults::network::{Cloud, EST_CA, EST_CLAIM, est_settings, fleet_settings};
-use openssl::hash::MessageDigest;
-use openssl::x509::X509;
 use serde_json::{Value, json};
 
 use crate::thing;
@@ -22,7 +20,7 @@ const NO_CHANGE: i32 = 75;
 /// A device in service, whose certificate is due for renewal.
 pub struct Due {
     pub device: Device,
-    key: KeyType,
+    pub key: KeyType,
     pub cloud: Cloud,
     /// With EST, who issues.
     pub est: Option<(Arc<Authority>, EstServer)>,
@@ -30,8 +28,19 @@ pub struct Due {
 }
 
 impl Due {
-    /// By fleet provisioning, from a template that names things with this prefix.
+    /// nucleus lite's, by fleet provisioning, from a template that names things with this prefix.
     pub fn by_fleet(key: KeyType, renewed: &str, renewing: Renewing, prefix: &str) -> Result<Self> {
+        Self::fleet("nucleus-lite", key, renewed, renewing, prefix)
+    }
+
+    /// The same with another edition.
+    pub fn fleet(
+        edition: &str,
+        key: KeyType,
+        renewed: &str,
+        renewing: Renewing,
+        prefix: &str,
+    ) -> Result<Self> {
         let cloud = Cloud::with(iot_core::Options {
             templates: vec![Template {
                 thing_prefix: prefix.into(),
@@ -42,8 +51,8 @@ impl Due {
             ..iot_core::Options::default()
         })?;
         let device = Device::unprovisioned()?;
-        cloud.card(&device, "nucleus-lite", key)?;
-        let mut settings = fleet_settings("nucleus-lite", key, cloud.core.port());
+        cloud.card(&device, edition, key)?;
+        let mut settings = fleet_settings(edition, key, cloud.core.port());
         settings["renew"] = json!({ "key": renewed });
         device.settings(&settings)?;
         cloud.core.set_validity(Validity::DUE);
@@ -59,13 +68,18 @@ impl Due {
         })
     }
 
-    /// By EST, from a CA that is registered with AWS IoT Core.
+    /// nucleus lite's, by EST, from a CA that is registered with AWS IoT Core.
     pub fn by_est(key: KeyType, renewed: &str, options: est::Options) -> Result<Self> {
+        Self::est("nucleus-lite", key, renewed, options)
+    }
+
+    /// The same with another edition.
+    pub fn est(edition: &str, key: KeyType, renewed: &str, options: est::Options) -> Result<Self> {
         let authority = Arc::new(Authority::new()?);
         let cloud = Cloud::with_ca_of(&authority)?;
         let server = EstServer::start(&authority, Version::Tls13, options)?;
         let device = Device::unprovisioned()?;
-        let mut settings = est_settings("nucleus-lite", key, server.port(), None);
+        let mut settings = est_settings(edition, key, server.port(), None);
         settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
         settings["enrollment"]["port"] = json!(cloud.core.port());
         settings["renew"] = json!({ "key": renewed });
@@ -118,9 +132,7 @@ impl Due {
 
     /// The ID that AWS IoT Core gives the accepted certificate.
     pub fn id(&self) -> Result<String> {
-        let certificate = X509::from_pem(self.accepted()?.as_bytes())?;
-        let digest = certificate.digest(MessageDigest::sha256())?;
-        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        certificate_id(&self.accepted()?)
     }
 
     pub fn serial(&self) -> Result<Value> {
@@ -157,12 +169,7 @@ impl Due {
             self.cloud.core.port(),
             name,
         )?;
-        let log = self.cloud.core.events().0;
-        let shown = log.iter().find_map(|entry| match &entry.who {
-            Who::Device { certificate, .. } => Some(certificate.clone()),
-            _ => None,
-        });
-        assert_eq!(shown, Some(self.id()?));
+        assert_eq!(self.cloud.core.take_events()?.let_in(), [self.id()?]);
         Ok(())
     }
 

@@ -1,8 +1,9 @@
-//! Renewal over the network, by fleet provisioning and EST, with the device's key in a swtpm: `end_to_end` and `cuts` by
-//! the program; `fleet` and `est` by firstboot's functions, in this process.
+//! Renewal over the network, by fleet provisioning and EST, with the device's key in a swtpm: `end_to_end`,
+//! `editions` and `cuts` by the program; `fleet` and `est` by firstboot's functions, in this process.
 
 mod cuts;
 mod due;
+mod editions;
 mod end_to_end;
 mod est;
 mod fleet;

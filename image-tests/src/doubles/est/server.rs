@@ -71,7 +71,12 @@ impl EstServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
-            tls: acceptor(own, authority, version, SslVerifyMode::PEER)?,
+            tls: acceptor(
+                own,
+                &authority.certificate_path(),
+                version,
+                SslVerifyMode::PEER,
+            )?,
             host: Mutex::new(format!("localhost:{port}")),
             service: Mutex::new(service),
             ended: AtomicBool::new(false),

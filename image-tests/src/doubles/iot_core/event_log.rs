@@ -77,20 +77,4 @@ impl EventLog {
         let connected = self.count(|event| *event == Event::Connected);
         connected.saturating_sub(self.count(|event| *event == Event::Disconnected))
     }
-
-    /// The most claim connections within any one second.
-    pub fn peak_a_second(&self) -> usize {
-        let arrivals: Vec<Instant> = self
-            .0
-            .iter()
-            .filter(|entry| entry.who == Who::Claim && entry.event == Event::Connected)
-            .map(|entry| entry.at)
-            .collect();
-        let within = |from: &Instant| {
-            let second = std::time::Duration::from_secs(1);
-            let during = |at: &&Instant| **at >= *from && at.duration_since(*from) < second;
-            arrivals.iter().filter(during).count()
-        };
-        arrivals.iter().map(within).max().unwrap_or_default()
-    }
 }

@@ -61,9 +61,9 @@ impl BootPartition {
         names
     }
 
-    /// The operator's root certificate, if there is one.
-    pub fn root_ca(&self) -> Result<Option<Vec<u8>>> {
-        let content = text::read(&self.path("root-ca.pem"), MAX_CERTIFICATE);
+    /// The operator's CA certificates of this name, if there are any.
+    pub fn ca(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let content = text::read(&self.path(name), MAX_CERTIFICATE);
         content.of_kind(ErrorKind::Settings)
     }
 

@@ -11,7 +11,7 @@ use log::info;
 
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::exit::Exit;
-use crate::layout::{Layout, RUN};
+use crate::layout::{Layout, RUN, TPM};
 use crate::provision::{self, Context, Goal, State, Survey};
 use crate::report;
 use crate::tpm::Tpm;
@@ -132,9 +132,6 @@ Examples:
   firstboot --root /mnt/card status"
     )
 }
-
-/// The device's own TPM, behind the kernel's resource manager.
-const TPM: &str = "device:/dev/tpmrm0";
 
 impl Arguments {
     /// The TPM's TCTI. A root other than this machine's is a card in a reader, and this machine's TPM does not belong

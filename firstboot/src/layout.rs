@@ -27,6 +27,12 @@ pub const BOOT: &str = "/boot/firstboot";
 pub const IMAGE_SETTINGS: &str = "/usr/lib/firstboot/firstboot.json";
 /// The root certificates if the operator gives none: the five of Amazon Trust Services.
 pub const IMAGE_ROOT_CA: &str = "/usr/lib/firstboot/AmazonTrustServices.pem";
+/// The CA certificates that the image has for networks: looked for where the boot partition has none.
+pub const IMAGE_CAS: &str = "/usr/lib/firstboot";
+/// The device's own TPM, behind the kernel's resource manager, as a TCTI.
+pub const TPM: &str = "device:/dev/tpmrm0";
+/// Where programs that run as root have the PKCS#11 library make its lock file.
+pub const LOCKS: &str = "/run/tpm2_pkcs11/root";
 /// Lock files: our own, and the PKCS#11 library's.
 pub const RUN: &str = "/run/firstboot";
 

@@ -7,7 +7,8 @@
 //! `main` calls [`cli`], which takes the lock and has [`provision`] walk: read what is wanted ([`settings`]), look at
 //! what is there ([`tpm`], [`identity`]), name the next step, take it, look again. On a blank device the steps make the
 //! [`identity`] with its key in the [`token`], publish the request on the [`boot_partition`], accept the certificate
-//! that [`enrollment`] offers, and write the configuration of [`greengrass`]. [`report`] then says how things stand.
+//! that [`enrollment`] offers, and write the configuration of [`greengrass`] and, for networks that ask who the device
+//! is, of wpa_supplicant ([`eap_tls`]). [`report`] then says how things stand.
 //!
 //! What a device and its provisioning bench exchange is in `firstboot_formats`. `docs/architecture.md` lists the files in
 //! the order in which to read them, and the floors of all crates: a module uses its own floor and those below, never one
@@ -17,6 +18,7 @@ pub mod board;
 pub mod boot_partition;
 pub mod cli;
 pub mod durability;
+pub mod eap_tls;
 pub mod enrollment;
 pub mod error;
 pub mod exit;

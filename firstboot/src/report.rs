@@ -23,7 +23,7 @@ use crate::greengrass;
 use crate::identity::{Identity, Trial};
 use crate::layout::{IDENTITY, Layout};
 use crate::provision::{self, Complete, Context, IdentityState, Next, Places, State, Step, Survey};
-use crate::settings::{Method, Settings};
+use crate::settings::{EapTls, Method, Settings};
 use crate::tpm::Tpm;
 
 /// The version of `firstboot status --json` and `status.json`. Changed names make a new version; additional names do
@@ -68,6 +68,7 @@ fn summary(context: &Context, survey: Option<&Survey>, state: State) -> Value {
     });
     if let Some(settings) = settings {
         report["enrollment"] = enrollment(&context.places, settings);
+        add(&mut report, "networks", networks(context, settings, survey));
     }
     let remarks = settings
         .map(|settings| settings.remarks.clone())
@@ -302,6 +303,62 @@ fn enrollment(places: &Places, settings: &Settings) -> Value {
         report["claim_on_boot_partition"] = json!(!places.boot.claim_files().is_empty());
     }
     report
+}
+
+/// The networks that ask who the device is, and what each waits for.
+fn networks(context: &Context, settings: &Settings, survey: Option<&Survey>) -> Vec<Value> {
+    let enrolled = match survey.map(|survey| &survey.identity) {
+        Some(IdentityState::Complete(identity)) if identity.certificate.is_some() => Some(identity),
+        _ => None,
+    };
+    let describe = |entry: &EapTls| {
+        let (state, reason) = match enrolled {
+            Some(identity) => network(context, identity, entry),
+            None => ("waiting", Some(waiting_for(settings).to_owned())),
+        };
+        let mut network = json!({ "interface": entry.interface, "state": state });
+        if entry.is_wifi() {
+            network["ssid"] = json!(entry.ssid);
+        }
+        if let Some(reason) = reason {
+            network["reason"] = json!(reason);
+        }
+        network
+    };
+    settings.network.eap_tls.iter().map(describe).collect()
+}
+
+/// How a network stands, once there is a certificate to show it; and why.
+fn network(
+    context: &Context,
+    identity: &Complete,
+    entry: &EapTls,
+) -> (&'static str, Option<String>) {
+    let found = &identity.network;
+    let mut taken = found.taken.iter();
+    if let Some(taken) = taken.find(|taken| taken.interface == entry.interface) {
+        let path = taken.path.display();
+        return (
+            "taken",
+            Some(format!("{path} was written by somebody else")),
+        );
+    }
+    match provision::network_trouble(found, &context.memory) {
+        Some(why) => ("trouble", Some(why.to_owned())),
+        None if found.differs => ("to be written", None),
+        None => ("configured", None),
+    }
+}
+
+/// What has to come before a network.
+fn waiting_for(settings: &Settings) -> &'static str {
+    match settings.enrollment.method {
+        Method::Offline => "needs the device's certificate",
+        _ => {
+            "needs the device's certificate, which it cannot fetch over this network: until then, connect it to one \
+             that lets everybody in, or enroll it offline"
+        }
+    }
 }
 
 /// What keeps the calling user from using the token. OpenSSL reports all of these as "No such

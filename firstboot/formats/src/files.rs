@@ -128,6 +128,13 @@ pub fn has_access(path: &Path, access: Access) -> bool {
     })
 }
 
+/// Whether the file is there with this content, owner, mode and group.
+pub fn is_written(path: &Path, content: &[u8], access: Access) -> bool {
+    // Nothing longer is read.
+    has_access(path, access)
+        && matches!(read(path, content.len()), Ok(Some(there)) if there == content)
+}
+
 /// Makes `path` and its missing parents; only the last gets `mode`. Durable.
 pub fn make_directory(path: &Path, mode: u32) -> Result<()> {
     let attempt = || -> io::Result<()> {

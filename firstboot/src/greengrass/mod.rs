@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::layout::Layout;
 use crate::secret::Pin;
 use crate::settings::{Edition, Greengrass, Platform};
-use crate::token::{OBJECT_LABEL, TOKEN_LABEL};
+use crate::token::OBJECT_LABEL;
 
 pub use complete::complete;
 pub use set_aside::files_set_aside;
@@ -130,25 +130,17 @@ pub fn group(edition: Edition) -> Option<&'static str> {
     }
 }
 
-/// The PKCS#11 URI (RFC 7512) of our private key, in the form of the editions that name the token.
-fn key_uri() -> String {
-    format!("pkcs11:token={TOKEN_LABEL};object={OBJECT_LABEL};type=private")
-}
-
 /// Whether everything is written as it should be.
 pub fn is_written(layout: &Layout, values: &ConfigValues<'_>) -> Result<bool> {
     for file in (spec(values.settings.edition).config_files)(values) {
         let path = layout.at(file.path);
-        if !files::has_access(&path, file.access) {
-            return Ok(false);
-        }
-        let Ok(Some(there)) = files::read(&path, MAX_SIZE) else {
-            return Ok(false);
-        };
         let same = match file.content {
-            Content::Bytes(wanted) => there == wanted,
-            Content::Tree { ours, defaults } => tree::parse(&there)
-                .is_ok_and(|there| there == tree::merge(there.clone(), ours, defaults)),
+            Content::Bytes(wanted) => files::is_written(&path, &wanted, file.access),
+            Content::Tree { ours, defaults } => {
+                files::has_access(&path, file.access)
+                    && matches!(files::read(&path, MAX_SIZE), Ok(Some(there)) if tree::parse(&there)
+                        .is_ok_and(|there| there == tree::merge(there.clone(), ours, defaults)))
+            }
         };
         if !same {
             return Ok(false);

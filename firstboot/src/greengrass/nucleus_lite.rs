@@ -10,8 +10,9 @@
 use firstboot_formats::files::Access;
 use serde_json::json;
 
-use super::{ConfigFile, ConfigValues, Content, EditionSpec, key_uri};
+use super::{ConfigFile, ConfigValues, Content, EditionSpec};
 use crate::layout::IDENTITY;
+use crate::token::{key_uri, openssl_configuration};
 
 /// The group of the daemons.
 pub const GROUP: &str = "ggcore";
@@ -79,39 +80,18 @@ fn config_files(values: &ConfigValues<'_>) -> Vec<ConfigFile> {
     });
     vec![
         ConfigFile::public(ROOT_CA, values.root_ca),
-        ConfigFile::public(OPENSSL, openssl(values)),
+        ConfigFile::public(
+            OPENSSL,
+            openssl_configuration(
+                "Greengrass nucleus lite",
+                &values.platform.openssl_provider,
+                &values.platform.pkcs11_module,
+            ),
+        ),
         ConfigFile {
             path: CONFIG,
             access: Access::PUBLIC,
             content: Content::Tree { ours, defaults },
         },
     ]
-}
-
-/// OpenSSL configuration (config(5ossl), provider-pkcs11(7)): `default` stays active, for keys in files.
-fn openssl(values: &ConfigValues<'_>) -> String {
-    format!(
-        "\
-# Written by firstboot: Greengrass nucleus lite reaches the TPM's key through this.
-openssl_conf = openssl_init
-
-[openssl_init]
-providers = provider_sect
-
-[provider_sect]
-default = default_sect
-pkcs11 = pkcs11_sect
-
-[default_sect]
-activate = 1
-
-[pkcs11_sect]
-module = {provider}
-pkcs11-module-path = {module}
-pkcs11-module-token-pin = file:{IDENTITY}/pin
-activate = 1
-",
-        provider = values.platform.openssl_provider.display(),
-        module = values.platform.pkcs11_module.display(),
-    )
 }

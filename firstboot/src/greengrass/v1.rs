@@ -6,9 +6,9 @@
 use firstboot_formats::files::Access;
 use serde_json::json;
 
-use super::{ConfigFile, ConfigValues, Content, EditionSpec, MAX_SIZE, key_uri};
+use super::{ConfigFile, ConfigValues, Content, EditionSpec, MAX_SIZE};
 use crate::settings::aws;
-use crate::token::TOKEN_LABEL;
+use crate::token::{TOKEN_LABEL, key_uri};
 
 const CONFIG: &str = "/greengrass/config/config.json";
 const CERTIFICATE: &str = "/greengrass/certs/device.pem";

@@ -4,6 +4,7 @@ use firstboot_formats::record::Record;
 use firstboot_formats::x509::Chain;
 
 use super::renewal::{Next, Previous, Probation, Renewal};
+use crate::eap_tls;
 use crate::enrollment::Offer;
 use crate::identity::Trial;
 use crate::settings::Settings;
@@ -43,6 +44,8 @@ pub struct Complete {
     pub is_for_another_name: Option<String>,
     /// The configuration is what it should be; if that is unknown, some edition's is complete.
     pub configuration_is_written: bool,
+    /// What wpa_supplicant reads, compared with what it should.
+    pub network: eap_tls::Found,
     /// The fleet's claim, or a part of it, is on the boot partition, and no longer needed.
     pub claim_is_spent: bool,
 }

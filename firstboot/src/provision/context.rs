@@ -66,6 +66,8 @@ pub struct Memory {
     pub leaves_trials: bool,
     /// Why a renewal could not go on: what is in service is none the worse for it, and this process leaves it at that.
     pub renewal_stays: Option<String>,
+    /// Why what wpa_supplicant reads could not be written or removed: nothing else depends on it.
+    pub network_stays: Option<String>,
     /// Why the claim could not be removed from the boot partition.
     pub claim_stays: Option<String>,
 }

@@ -10,6 +10,7 @@
 //! | `make_identity`, `root_key`, `request`, `est`, `register`, `open_reply`, `configure` | the steps that take more than a line |
 //! | `renewal` | a new certificate for a device in service, perhaps with a new key |
 //! | `offer` | what enrollment offers |
+//! | `network` | what wpa_supplicant reads, and the step that writes it |
 //! | `names` | which name the thing has |
 //! | `reset` | the way back: `firstboot reset` |
 
@@ -20,6 +21,7 @@ mod est;
 mod inputs;
 mod make_identity;
 mod names;
+mod network;
 mod next;
 mod offer;
 mod open_reply;
@@ -46,6 +48,7 @@ pub use complete::Complete;
 pub use context::{Context, Memory, Places};
 pub use inputs::Inputs;
 pub use names::known as thing_name;
+pub use network::trouble as network_trouble;
 pub use next::next;
 pub use renewal::{Back, Candidate, Next, Previous, Probation, Renewal, RenewalStep, Tried};
 pub use reset::reset;
@@ -181,11 +184,14 @@ fn walk(context: &mut Context, goal: Goal) -> Result<(Step, Survey)> {
             return Ok((step, survey));
         }
         if let Some(why) = goes_round(&taken, &step) {
-            if !matches!(step, Step::Renewal(_)) {
-                return Err(Error::other(why));
-            }
+            let memory = &mut context.memory;
+            let stays = match step {
+                Step::Renewal(_) => &mut memory.renewal_stays,
+                Step::WriteNetwork | Step::RemoveNetwork => &mut memory.network_stays,
+                _ => return Err(Error::other(why)),
+            };
             warn!("{why}");
-            context.memory.renewal_stays = Some(why);
+            *stays = Some(why);
             tpm = survey.tpm.and_then(std::result::Result::ok);
             continue;
         }
@@ -346,6 +352,7 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
         }
         Step::FillToken(chain) => identity.fill_token(chain),
         Step::WriteConfiguration(chain) => configure::write(context, chain),
+        Step::RemoveNetwork | Step::WriteNetwork => network::write(context, survey),
         Step::RemoveClaim => {
             // A card that cannot be written is no reason to stop.
             let put_away = claim::put_away(context.settings()?, boot, layout);

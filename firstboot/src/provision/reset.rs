@@ -4,6 +4,7 @@ use log::info;
 
 use super::context::Places;
 use super::request;
+use crate::eap_tls;
 use crate::enrollment::claim;
 use crate::error::{Error, Result};
 use crate::greengrass;
@@ -66,5 +67,6 @@ pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
             info!("removed the configuration for {edition}");
         }
     }
+    eap_tls::remove(layout)?;
     Ok(())
 }

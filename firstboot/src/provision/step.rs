@@ -63,6 +63,10 @@ pub enum Step {
     FillToken(Box<Chain>),
     /// Write Greengrass's configuration.
     WriteConfiguration(Box<Chain>),
+    /// Remove what wpa_supplicant reads: the certificate for it is gone.
+    RemoveNetwork,
+    /// Write what wpa_supplicant reads, or remove what is not wanted any more.
+    WriteNetwork,
     /// A step of a renewal.
     Renewal(RenewalStep),
     /// Remove the fleet's claim from the boot partition.
@@ -84,6 +88,8 @@ impl Step {
             | Self::Accept(..)
             | Self::FillToken(_)
             | Self::WriteConfiguration(_)
+            | Self::RemoveNetwork
+            | Self::WriteNetwork
             | Self::RemoveClaim
             | Self::Renewal(_) => true,
             _ => false,
@@ -164,9 +170,12 @@ impl Step {
             | Self::RegisterThing
             | Self::ForgetOwnership
             | Self::OpenReply(_)
-            | Self::Accept(..) => State::AwaitingCertificate,
+            | Self::Accept(..)
+            | Self::RemoveNetwork => State::AwaitingCertificate,
             Self::FillToken(_) | Self::WriteConfiguration(_) => State::Unconfigured,
-            Self::Renewal(_) | Self::RemoveClaim | Self::Done(_) => State::Done,
+            Self::WriteNetwork | Self::Renewal(_) | Self::RemoveClaim | Self::Done(_) => {
+                State::Done
+            }
         }
     }
 
@@ -200,6 +209,10 @@ impl Step {
             Self::Accept(..) => "accepting the certificate".into(),
             Self::FillToken(_) => "storing the certificate in the token".into(),
             Self::WriteConfiguration(_) => "writing Greengrass's configuration".into(),
+            Self::RemoveNetwork => {
+                "removing wpa_supplicant's configuration: the certificate for it is gone".into()
+            }
+            Self::WriteNetwork => "writing wpa_supplicant's configuration".into(),
             Self::Renewal(step) => step.describe(),
             Self::RemoveClaim => "removing the fleet's claim from the boot partition".into(),
             Self::Done(None) => "nothing left to do".into(),

@@ -13,8 +13,9 @@ use super::complete::Complete;
 use super::context::{Context, Places};
 use super::inputs::Inputs;
 use super::renewal::{self, Next, Previous, Renewal};
-use super::{configure, names, offer, request, root_key};
+use super::{configure, names, network, offer, request, root_key};
 use crate::durability;
+use crate::eap_tls;
 use crate::enrollment::{Offer, claim};
 use crate::error::{ErrorKind, Result};
 use crate::greengrass;
@@ -253,6 +254,7 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         ownership_is_spent: false,
         is_for_another_name: None,
         configuration_is_written: token_is_ready && configured.is_some(),
+        network: eap_tls::Found::default(),
         claim_is_spent: false,
         certificate,
         record,
@@ -300,6 +302,7 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
             .transpose()?
             .flatten(),
         configuration_is_written,
+        network: network::look(inputs, places, certificate),
         next: match certificate {
             Some(chain) => renewal::next_identity(settings, places, chain),
             None => Next::Absent,

@@ -77,6 +77,8 @@ fn identity(bits: &mut Bits) -> Scene {
         i.claim_is_spent = bits.one();
         i.renewal.due = bits.one().then(|| "due".into());
         i.renewal.is_asked_for = bits.one();
+        // Not a bit of its own, which would double the walks.
+        i.network.differs = i.claim_is_spent != i.ownership_is_spent;
         i.offer = match bits.below(7) {
             0 => Offer::Pending("a certificate".into()),
             1 => Offer::CanCreate,
@@ -196,6 +198,9 @@ fn apply(step: &Step, scene: &mut Scene, world: &World) {
             refuse(scene, wrapped);
         }
         Step::RemoveClaim => scene.memory.claim_stays = Some("read-only".into()),
+        Step::WriteNetwork | Step::RemoveNetwork if world.refuses => {
+            scene.memory.network_stays = Some("read-only".into());
+        }
         Step::Renewal(step) => renew(step, scene, world),
         _ => complete(scene, |i| enrollment(step, i, world)),
     }
@@ -329,6 +334,7 @@ fn enrollment(step: &Step, identity: &mut Complete, world: &World) {
         Step::OpenReply(_) | Step::Accept(..) => accepted(identity),
         Step::FillToken(_) => identity.token_is_ready = true,
         Step::WriteConfiguration(_) => identity.configuration_is_written = true,
+        Step::RemoveNetwork | Step::WriteNetwork => identity.network.differs = false,
         _ => {}
     }
 }
@@ -343,8 +349,13 @@ fn walk(wanted: Result<&Settings, &Error>, mut scene: Scene, world: World) -> St
         // A refused registration ends the run of a process that has created a certificate.
         let refused = step == Step::RegisterThing && world.refuses && scene.memory.has_created;
         let circle = goes_round(&taken, &step);
-        if let (Some(why), Step::Renewal(_)) = (&circle, &step) {
-            scene.memory.renewal_stays = Some(why.clone());
+        let stays = match &step {
+            Step::Renewal(_) => Some(&mut scene.memory.renewal_stays),
+            Step::WriteNetwork | Step::RemoveNetwork => Some(&mut scene.memory.network_stays),
+            _ => None,
+        };
+        if let (Some(why), Some(stays)) = (&circle, stays) {
+            *stays = Some(why.clone());
             continue;
         }
         if step.is_end() || refused || circle.is_some() {
@@ -456,6 +467,8 @@ fn useless() -> Vec<Option<Step>> {
         Some(Step::Accept(chain(), None)),
         Some(Step::FillToken(chain())),
         Some(Step::WriteConfiguration(chain())),
+        Some(Step::RemoveNetwork),
+        Some(Step::WriteNetwork),
         Some(Step::RemoveClaim),
     ]
 }

@@ -10,6 +10,8 @@ use crate::layout::Layout;
 /// Maximum length of an attribute of a subject name, characters (RFC 5280 appendix A.1, ub-*: the strictest, for
 /// organization and common name).
 const MAX_NAME_ATTRIBUTE: usize = 64;
+/// Maximum lengths of a host name and of a label in it, characters (RFC 1123 §2.1; RFC 1035 §2.3.4).
+const MAX_HOST: (usize, usize) = (253, 63);
 
 impl Settings {
     /// Replaces the placeholders and refuses what cannot work.
@@ -28,6 +30,7 @@ impl Settings {
         self.enrollment.check(&self.thing_name, layout)?;
         self.subject.check()?;
         self.remarks.extend(self.greengrass.check()?);
+        self.network.check(&self.thing_name, layout)?;
         Ok(())
     }
 }
@@ -69,4 +72,20 @@ pub(super) fn board_value(name: &str, path: &str, layout: &Layout) -> Result<Opt
             "{path} uses ${{{name}}}, but this board has none: use another placeholder or a plain value"
         ))
     })
+}
+
+/// RFC 1123 §2.1: labels of letters, digits and inner hyphens. A trailing dot is for resolvers, not for TLS (RFC 6066
+/// §3).
+pub(super) fn is_host(text: &str) -> bool {
+    let (most, most_of_label) = MAX_HOST;
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= most_of_label
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    text.len() <= most && text.split('.').all(is_label)
 }

@@ -1,6 +1,7 @@
 //! Refuses AWS addresses that cannot work: each by its form, and then all of them together.
 
 use super::aws::{self, Endpoint, NoEndpoint, Purpose};
+use super::check::is_host;
 use super::{Edition, Greengrass};
 use crate::error::{Error, Result};
 
@@ -8,8 +9,6 @@ use crate::error::{Error, Result};
 const MAX_ROLE_ALIAS: usize = 128;
 /// Digits of an account ID (AWS Account Management reference guide, "AWS account identifiers").
 const ACCOUNT_ID: usize = 12;
-/// Maximum lengths of a host name and of a label in it, characters (RFC 1123 §2.1; RFC 1035 §2.3.4).
-const MAX_HOST: (usize, usize) = (253, 63);
 
 impl Greengrass {
     /// Refuses what cannot work. Returns a remark about what may work, but not for long or not everywhere.
@@ -130,22 +129,6 @@ fn check_endpoint(
             ask(wanted)
         )
     }))
-}
-
-/// RFC 1123 §2.1: labels of letters, digits and inner hyphens. A trailing dot is for resolvers, not for TLS (RFC 6066
-/// §3).
-fn is_host(text: &str) -> bool {
-    let (most, most_of_label) = MAX_HOST;
-    let is_label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= most_of_label
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    };
-    text.len() <= most && text.split('.').all(is_label)
 }
 
 /// AWS IoT API reference, CreateRoleAlias, roleAlias: `[\w=,@-]+`.

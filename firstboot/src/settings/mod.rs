@@ -7,6 +7,7 @@ mod check;
 mod enrollment;
 mod est;
 mod greengrass;
+mod network;
 mod placeholders;
 mod read;
 mod renew;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use enrollment::{Enrollment, Method, check_parameter};
 pub use est::Est;
+pub use network::{EapTls, Network, NetworkKey};
 pub use placeholders::expand;
 pub use renew::{At, Renew, RenewedKey};
 
@@ -38,8 +40,13 @@ pub struct Settings {
     pub renew: Option<Renew>,
     /// What is written for Greengrass.
     pub greengrass: Greengrass,
+    /// The networks that ask who the device is.
+    pub network: Network,
     /// Where the image keeps its libraries. Only the image's own file may say so.
     pub platform: Platform,
+    /// The operator's file was there.
+    #[serde(skip)]
+    pub has_operators: bool,
     /// What the operator should know about them, although they work.
     #[serde(skip)]
     pub remarks: Vec<String>,

@@ -23,13 +23,14 @@ impl Settings {
         } else {
             json!({})
         };
-        let mut found = false;
+        let (mut found, mut has_operators) = (false, false);
         for (path, trusted) in [(&image, true), (&operator, false)] {
             let content = text::read(path, MAX_SIZE).map_err(|e| {
                 Error::settings(format!("{e}. A settings file is a small JSON file")).caused_by(e)
             })?;
             let Some(text) = content else { continue };
             found = true;
+            has_operators |= !trusted;
             let at = || path.display().to_string();
             // Once by itself, so that an error has this file's path, line and column …
             let _: Self = with_path(&text).context(ErrorKind::Settings, at)?;
@@ -37,7 +38,8 @@ impl Settings {
             let tree: Value = serde_json::from_slice(&text).context(ErrorKind::Settings, at)?;
             if has_list(&tree, &[]) {
                 return Err(Error::settings(format!(
-                    "{}: it contains a list ([ ]), but settings have names; only enrollment.issuers is a list",
+                    "{}: it contains a list ([ ]), but settings have names; only enrollment.issuers and \
+                     network.eap_tls are lists",
                     path.display()
                 )));
             }
@@ -58,6 +60,7 @@ impl Settings {
         }
         let mut settings: Self = serde_json::from_value(merged)
             .context(ErrorKind::Settings, || operator.display().to_string())?;
+        settings.has_operators = has_operators;
         settings.check(layout)?;
         Ok(settings)
     }
@@ -79,10 +82,16 @@ fn with_path(text: &[u8]) -> std::result::Result<Settings, String> {
 }
 
 /// serde accepts a list as an object, with its items in the order of the fields: this bypasses the names, and
-/// everything that is decided by them. Only one setting is a list.
+/// everything that is decided by them. Only two settings are lists.
 fn has_list(tree: &Value, path: &[&str]) -> bool {
     match tree {
-        Value::Array(_) => path != ["enrollment", "issuers"],
+        Value::Array(items) => match path {
+            ["enrollment", "issuers"] => false,
+            ["network", "eap_tls"] => items
+                .iter()
+                .any(|item| has_list(item, &[path, &["[]"]].concat())),
+            _ => true,
+        },
         Value::Object(object) => object
             .iter()
             .any(|(key, value)| has_list(value, &[path, &[key]].concat())),
@@ -106,9 +115,10 @@ mod tests {
     }
 
     #[test]
-    fn one_setting_is_a_list() {
+    fn two_settings_are_lists() {
         let has = |text: &str| has_list(&serde_json::from_str(text).unwrap(), &[]);
         assert!(!has(r#"{"enrollment": {"issuers": ["00"]}}"#));
+        assert!(!has(r#"{"network": {"eap_tls": [{"ssid": "a"}, {}]}}"#));
         for text in [
             "[]",
             r#"{"enrollment": []}"#,
@@ -116,6 +126,10 @@ mod tests {
             r#"{"issuers": ["00"]}"#,
             r#"{"greengrass": {"enrollment": {"issuers": []}}}"#,
             r#"{"enrollment.issuers": []}"#,
+            r#"{"network": ["DE"]}"#,
+            r#"{"network": {"eap_tls": [["eth0", ""]]}}"#,
+            r#"{"network": {"eap_tls": [{"ssid": ["a"]}]}}"#,
+            r#"{"eap_tls": []}"#,
         ] {
             assert!(has(text), "{text}");
         }

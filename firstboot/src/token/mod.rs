@@ -1,14 +1,15 @@
 //! The PKCS#11 token: made, opened, logged into. Every use of cryptoki on the device is in this folder.
 //!
-//! `objects` makes and finds what is in it: key pair, certificates. `pss` records that the TPM's
-//! RSA-PSS signatures are usable. `stored` reads the key from the store without the library,
-//! `tokens` which tokens it has.
+//! `objects` makes and finds what is in it: key pair, certificates. `provider` has the way to it for programs that use
+//! OpenSSL. `pss` records that the TPM's RSA-PSS signatures are usable. `stored` reads the key from the store without
+//! the library, `tokens` which tokens it has.
 //!
 //! What tpm2-pkcs11 does in each call is in docs/findings/tpm2-pkcs11.md, "Calls and their cost": C_Initialize costs 11
 //! TPM commands a slot, C_Login 4, and each login that is followed by a power cut one dictionary-attack try. So the
 //! library is opened once for everything that has to be done.
 
 mod objects;
+mod provider;
 mod pss;
 mod stored;
 mod tokens;
@@ -27,6 +28,7 @@ use firstboot_formats::public_key::Scheme;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::secret::Pin;
 
+pub use provider::{key_uri, openssl_configuration};
 pub use pss::record as record_pss;
 pub use stored::StoredKey;
 pub use tokens::Tokens;

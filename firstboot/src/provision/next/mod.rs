@@ -6,6 +6,7 @@ mod root_key;
 pub(super) mod table;
 
 use super::context::Memory;
+use super::network;
 use super::survey::{IdentityState, Survey, TpmState};
 use super::{State, Step};
 use crate::enrollment::Offer;
@@ -77,12 +78,17 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
     let offer = memory.judge(&identity.offer);
     // If this process has failed to publish it, it does not try again.
     let request_is_published = identity.request_is_published || memory.request_stays.is_some();
+    // Nor, once it has failed, to change what wpa_supplicant reads.
+    let network_differs = identity.network.differs && memory.network_stays.is_none();
     let Some(certificate) = &identity.certificate else {
         if survey.configuration_is_ours {
             return Step::RemoveConfiguration;
         }
         if !request_is_published {
             return Step::PublishRequest;
+        }
+        if network_differs {
+            return Step::RemoveNetwork;
         }
         return match &*offer {
             Offer::Certificate(chain, remark) => Step::Accept(chain.clone(), remark.clone()),
@@ -111,6 +117,9 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         if !request_is_published {
             return Step::PublishRequest;
         }
+        if network_differs {
+            return Step::WriteNetwork;
+        }
         let awaited = match &*offer {
             Offer::Refused(why) => format!("the one for the new name is refused: {why}"),
             Offer::Pending(what) => what.clone(),
@@ -135,7 +144,13 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
     if let Some(step) = renewal::step(settings, identity, certificate, memory) {
         return Step::Renewal(step);
     }
-    let remarks: Vec<_> = [claim_stays, remark]
+    // Last: nothing else depends on it.
+    if network_differs {
+        return Step::WriteNetwork;
+    }
+    let network = &identity.network;
+    let trouble = network::trouble(network, memory).map(str::to_owned);
+    let remarks: Vec<_> = [claim_stays, trouble, network::taken(network), remark]
         .into_iter()
         .flatten()
         .chain(renewal::remarks(settings, identity, memory))

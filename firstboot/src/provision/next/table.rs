@@ -6,6 +6,7 @@ use firstboot_formats::record::Record;
 use firstboot_formats::x509::Chain;
 
 use super::next;
+use crate::eap_tls::{Found, Taken};
 use crate::enrollment::{Offer, Refusal, WrappedReply};
 use crate::error::ErrorKind;
 use crate::provision::context::{Memory, RefusedReply};
@@ -67,6 +68,7 @@ pub fn awaiting() -> Scene {
             is_for_another_name: None,
             ownership_is_spent: false,
             configuration_is_written: false,
+            network: Found::default(),
             claim_is_spent: false,
         })),
         set_aside: Vec::new(),
@@ -677,6 +679,89 @@ pub fn enrolled() -> Scene {
         (i.token_is_ready, i.configuration_is_written) = (true, true);
     });
     scene
+}
+
+fn taken(interface: &str) -> Taken {
+    Taken {
+        interface: interface.into(),
+        path: format!("/etc/{interface}.conf").into(),
+    }
+}
+
+/// After the request is published: `firstboot provision` goes no further.
+#[test]
+fn networks_go_with_their_certificate() {
+    let settings = Settings::default();
+    let mut scene = awaiting();
+    identity(&mut scene, |i| {
+        i.network.differs = true;
+        i.request_is_published = false;
+    });
+    assert_eq!(scene.next(&settings), Step::PublishRequest);
+    identity(&mut scene, |i| i.request_is_published = true);
+    assert_eq!(scene.next(&settings), Step::RemoveNetwork);
+    assert_eq!(Step::RemoveNetwork.state(), State::AwaitingCertificate);
+    assert!(Step::RemoveNetwork.is_enrollment() && !Step::RemoveNetwork.is_renewal());
+    // A file that cannot be removed keeps no certificate from being accepted.
+    let mut fails = scene.clone();
+    fails.memory.network_stays = Some("read-only".into());
+    identity(&mut fails, |i| {
+        i.offer = Offer::Certificate(Box::new(chain()), None);
+    });
+    let step = Step::Accept(Box::new(chain()), None);
+    assert_eq!(fails.next(&settings), step);
+    identity(&mut scene, |i| i.network.differs = false);
+    assert!(matches!(scene.next(&settings), Step::Wait(..)));
+}
+
+/// Everything else comes first: it does not depend on the networks.
+#[test]
+fn networks_come_last() {
+    let settings = Settings::default();
+    let mut scene = awaiting();
+    identity(&mut scene, |i| {
+        i.network.differs = true;
+        i.certificate = Some(chain());
+        i.token_is_ready = true;
+    });
+    let step = scene.next(&settings);
+    assert_eq!(step, Step::WriteConfiguration(Box::new(chain())));
+    identity(&mut scene, |i| {
+        i.configuration_is_written = true;
+        i.claim_is_spent = true;
+    });
+    assert_eq!(scene.next(&settings), Step::RemoveClaim);
+    identity(&mut scene, |i| i.claim_is_spent = false);
+    assert_eq!(scene.next(&settings), Step::WriteNetwork);
+    assert_eq!(Step::WriteNetwork.state(), State::Done);
+    assert!(Step::WriteNetwork.is_enrollment() && !Step::WriteNetwork.is_renewal());
+    // Under its old name, too.
+    let mut renamed = scene.clone();
+    identity(&mut renamed, |i| {
+        i.is_for_another_name = Some("gw-0".into())
+    });
+    assert_eq!(renamed.next(&settings), Step::WriteNetwork);
+
+    scene.memory.network_stays = Some("read-only".into());
+    let remark = Step::Done(Some("read-only".into()));
+    assert_eq!(scene.next(&settings), remark);
+    identity(&mut scene, |i| {
+        i.network.differs = false;
+        i.network.trouble = Some("unreadable".into());
+    });
+    let remark = Step::Done(Some("unreadable".into()));
+    assert_eq!(scene.next(&settings), remark);
+    identity(&mut scene, |i| {
+        i.network.trouble = None;
+        i.network.taken = ["a", "b"].map(taken).into();
+    });
+    let step = scene.next(&settings);
+    assert!(
+        step.describe()
+            .contains("/etc/a.conf and 1 more was written by somebody else"),
+        "{step:?}"
+    );
+    assert!(matches!(step, Step::Done(Some(_))));
 }
 
 /// With a wrapped reply of which only the form is right: nothing checks it here.

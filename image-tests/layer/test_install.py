@@ -31,7 +31,8 @@ def test_every_installed_file_is_in_a_package(parse, installed):
     packaged = [f for f in installed if any(fnmatch.fnmatch(f, p) or f.startswith(p + "/") for p in every)]
     assert installed == packaged
     for package in packages:
-        assert any(f.startswith(p + "/") for f in installed for p in patterns(d, package)), package
+        own = patterns(d, package)
+        assert any(fnmatch.fnmatch(f, p) or f.startswith(p + "/") for f in installed for p in own), package
 
 
 def test_every_pattern_of_the_package_has_a_file(parse, installed):
@@ -64,7 +65,28 @@ def test_one_program_is_installed(installed):
 def test_every_unit_with_an_install_section_is_enabled(parse):
     units = layer.REPOSITORY / "firstboot/systemd"
     wanted = {p.name for p in units.iterdir() if "[Install]" in p.read_text()}
-    assert set(parse(FIRSTBOOT).getVar("SYSTEMD_SERVICE:firstboot").split()) == wanted
+    d = parse(FIRSTBOOT)
+    packages = d.getVar("SYSTEMD_PACKAGES").split()
+    enabled = {unit for package in packages for unit in d.getVar(f"SYSTEMD_SERVICE:{package}").split()}
+    assert enabled == wanted
+
+
+def test_what_is_for_networks_is_in_a_package_of_its_own(parse, installed):
+    d = parse(FIRSTBOOT)
+    own = [f for f in installed
+           if any(fnmatch.fnmatch(f, p) or f.startswith(p + "/") for p in patterns(d, "firstboot-eap-tls"))]
+    units = "/usr/lib/systemd/system"
+    assert own == [
+        "/usr/lib/firstboot/start-networks",
+        f"{units}/firstboot-enroll.service.d/10-eap-tls.conf",
+        f"{units}/firstboot-network.path",
+        f"{units}/firstboot-network.service",
+        f"{units}/wpa_supplicant-wired@.service.d/10-firstboot.conf",
+        f"{units}/wpa_supplicant@.service.d/10-firstboot.conf",
+        "/usr/lib/tmpfiles.d/firstboot-eap-tls.conf",
+    ]
+    assert {"firstboot", "pkcs11-provider", "wpa-supplicant"} == set(d.getVar("RDEPENDS:firstboot-eap-tls").split())
+    assert "wpa-supplicant" not in d.getVar("RDEPENDS:firstboot")
 
 
 def test_no_name_is_made_of_a_machine_id_that_is_not_on_disk_yet():

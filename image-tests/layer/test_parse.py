@@ -84,7 +84,13 @@ def test_the_edition_decides_which_greengrass(parse, edition, brings):
         "RDEPENDS:packagegroup-tpm-greengrass").split()
     assert {name for name in needs if name.startswith("greengrass")} == brings
     assert {"firstboot", "libtss2-tcti-device", "tpm2-pkcs11", "pkcs11-provider"} <= set(needs)
-    assert "tpm2-abrmd" not in needs
+    assert not {"tpm2-abrmd", "firstboot-eap-tls"} & set(needs)
+
+
+@pytest.mark.parametrize("value, brings", [("1", True), ("yes", True), ("0", False)])
+def test_networks_are_a_choice(parse, value, brings):
+    needs = parse(PACKAGEGROUP, TPM_GREENGRASS_EAP_TLS=value).getVar("RDEPENDS:packagegroup-tpm-greengrass")
+    assert ("firstboot-eap-tls" in needs.split()) == brings
 
 
 def renamed_in_an_allarch_group(d):

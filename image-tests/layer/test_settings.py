@@ -1,5 +1,8 @@
 """The image's firstboot.json: the image's variables override the defaults of the repository."""
 import json
+import unittest.mock
+
+import pytest
 
 import layer
 
@@ -58,6 +61,33 @@ def test_issuers_are_a_list(parse):
 
 def test_renewals_are_a_section(parse):
     assert settings(parse, {"renew.at": "30 days"})["renew"] == {"at": "30 days"}
+
+
+def test_networks_are_json(parse):
+    given = settings(parse, {
+        "network.country": "DE",
+        "network.eap_tls": '[{"interface": "eth0", "domain": "radius.example.com"}]',
+    })
+    assert given["network"] == {
+        "country": "DE", "eap_tls": [{"interface": "eth0", "domain": "radius.example.com"}],
+    }
+    assert settings(parse, {"network.eap_tls": ""})["network"] == {"eap_tls": []}
+
+
+def test_networks_that_are_no_json_are_named(parse):
+    # bitbake says what bb.fatal is told, and ends.
+    with pytest.raises(Exception), unittest.mock.patch("bb.fatal", side_effect=layer.bb.BBHandledException) as fatal:
+        settings(parse, {"network.eap_tls": "[{'interface': 'eth0'}]"})
+    assert fatal.call_args[0][0].startswith("FIRSTBOOT_SETTINGS[network.eap_tls] is not JSON: ")
+
+
+def test_the_references_example_of_networks_is_json(parse, tmp_path):
+    page = (layer.LAYER / "docs/reference.md").read_text()
+    [line] = [line for line in page.splitlines() if line.startswith("FIRSTBOOT_SETTINGS[network.eap_tls]")]
+    recipe = tmp_path / "some-settings.bb"
+    recipe.write_text(line + "\n")
+    value = parse(recipe).getVarFlag("FIRSTBOOT_SETTINGS", "network.eap_tls")
+    assert json.loads(value)[0]["interface"] == "eth0"
 
 
 def test_the_cards_example_has_only_keys_that_firstboot_knows():

@@ -66,6 +66,11 @@ def firstboot_settings(d):
         flat['enrollment.trust_clock'] = bb.utils.to_boolean(flat['enrollment.trust_clock'])
     if 'enrollment.issuers' in flat:
         flat['enrollment.issuers'] = flat['enrollment.issuers'].split()
+    if 'network.eap_tls' in flat:
+        try:
+            flat['network.eap_tls'] = json.loads(flat['network.eap_tls'] or '[]')
+        except ValueError as why:
+            bb.fatal(f"FIRSTBOOT_SETTINGS[network.eap_tls] is not JSON: {why}")
     flat['platform.pkcs11_module'] = d.expand('${libdir}/pkcs11/libtpm2_pkcs11.so')
     flat['platform.openssl_provider'] = d.expand('${libdir}/ossl-modules/pkcs11.so')
     for path, value in sorted(flat.items()):
@@ -94,11 +99,20 @@ python install_settings() {
 do_install[postfuncs] += "install_settings"
 install_settings[vardepvalue] = "${@firstboot_settings(d)}"
 
+SYSTEMD_PACKAGES = "${PN} ${PN}-eap-tls"
 SYSTEMD_SERVICE:${PN} = "firstboot.service firstboot-enroll.service firstboot-enroll.path firstboot-renew.timer"
+SYSTEMD_SERVICE:${PN}-eap-tls = "firstboot-network.service firstboot-network.path"
 
 # The manual page is in the -doc package, and bash's completions are in that of their class.
-PACKAGE_BEFORE_PN += "${PN}-fish-completion ${PN}-zsh-completion"
+PACKAGE_BEFORE_PN += "${PN}-eap-tls ${PN}-fish-completion ${PN}-zsh-completion"
 FILES:${PN} += "${nonarch_libdir}/firstboot ${nonarch_libdir}/tmpfiles.d ${nonarch_libdir}/systemd ${datadir}/licenses/${BPN}"
+FILES:${PN}-eap-tls += "\
+    ${nonarch_libdir}/firstboot/start-networks \
+    ${nonarch_libdir}/systemd/system/firstboot-enroll.service.d \
+    ${nonarch_libdir}/systemd/system/firstboot-network.* \
+    ${nonarch_libdir}/systemd/system/wpa_supplicant* \
+    ${nonarch_libdir}/tmpfiles.d/firstboot-eap-tls.conf \
+"
 FILES:${PN}-fish-completion += "${datadir}/fish"
 FILES:${PN}-zsh-completion += "${datadir}/zsh"
 
@@ -106,3 +120,5 @@ FILES:${PN}-zsh-completion += "${datadir}/zsh"
 # loaded with dlopen. tpm2-tss has the udev rule and the group for /dev/tpmrm0. dosfstools:
 # firstboot-fsck@.service repairs the boot partition after a power cut.
 RDEPENDS:${PN} = "dosfstools libtss2-tcti-device tpm2-pkcs11 tpm2-tss"
+# Networks that ask who the device is: wpa_supplicant, and OpenSSL's way to the key.
+RDEPENDS:${PN}-eap-tls = "${PN} pkcs11-provider wpa-supplicant"

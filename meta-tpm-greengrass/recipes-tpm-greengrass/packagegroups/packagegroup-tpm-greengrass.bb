@@ -11,6 +11,7 @@ REQUIRED_DISTRO_FEATURES = "systemd tpm-greengrass"
 
 # docs/reference.md
 TPM_GREENGRASS_ABRMD ?= "0"
+TPM_GREENGRASS_EAP_TLS ?= "0"
 
 # libp11: the engine, and the provider pkcs11prov, for programs that want libp11's
 # pkcs11-provider: nucleus lite's way to the key
@@ -26,6 +27,7 @@ RDEPENDS:${PN} = "\
     tpm2-tools \
     tpm2-tss \
 "
-# nooelint: oelint.vars.dependsordered - these two come last, as they are not names
+# nooelint: oelint.vars.dependsordered - these come last, as they are not names
 RDEPENDS:${PN} += "${@tpm_greengrass_packages(d)}"
 RDEPENDS:${PN} += "${@'tpm2-abrmd' if bb.utils.to_boolean(d.getVar('TPM_GREENGRASS_ABRMD')) else ''}"
+RDEPENDS:${PN} += "${@'firstboot-eap-tls' if bb.utils.to_boolean(d.getVar('TPM_GREENGRASS_EAP_TLS')) else ''}"

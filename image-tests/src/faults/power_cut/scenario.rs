@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::servers::{History, Servers};
@@ -11,7 +11,7 @@ use crate::device::station::Station;
 use crate::device::{Checkpoint, Device, STORE, offline_settings};
 use crate::doubles::pki::{Authority, Validity};
 use crate::doubles::software_tpm::{Ek, SoftwareTpm};
-use crate::process::succeed;
+use crate::process::{finish, succeed};
 
 pub(super) const SETTINGS: &str = "/boot/firstboot/firstboot.json";
 
@@ -89,7 +89,7 @@ const RENEWAL: Scenario = Scenario {
 };
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 22] = [
+pub const SCENARIOS: [Scenario; 24] = [
     Scenario {
         name: "provision",
         command: "provision",
@@ -206,13 +206,31 @@ pub const SCENARIOS: [Scenario; 22] = [
         ..RENEWAL
     },
     Scenario {
+        name: ANOTHER_NETWORK,
+        prepare: |start| {
+            prepare_network(start)?;
+            let wifi =
+                json!({ "interface": "wlan0", "ssid": "plant", "domain": "radius.example.com" });
+            start.want_networks(json!({ "country": "DE", "eap_tls": [wifi] }))
+        },
+        ..USUAL
+    },
+    Scenario {
+        name: NO_NETWORK,
+        prepare: |start| {
+            prepare_network(start)?;
+            start.want_networks(json!({}))
+        },
+        ..USUAL
+    },
+    Scenario {
         name: WRAPPED_REPLY,
         prepare: prepare_wrapped_reply,
         ..USUAL
     },
     Scenario {
         name: "reset",
-        prepare: |start| start.device.enroll_with(&start.authority),
+        prepare: prepare_network,
         command: "reset",
         destination: Destination::DoneOrAwaiting,
         ..USUAL
@@ -230,9 +248,17 @@ pub const SCENARIOS: [Scenario; 22] = [
     Scenario {
         name: COMES_BACK,
         prepare: |start| {
-            start.device.enroll_with(&start.authority)?;
+            prepare_network(start)?;
+            let device = &start.device;
             let other = SoftwareTpm::start()?;
-            succeed(&mut start.device.firstboot_at(&other.tcti(), &["provision"])?).map(drop)
+            succeed(&mut device.firstboot_at(&other.tcti(), &["provision"])?)?;
+            // There is no certificate for the other key: the network goes, too.
+            finish(&mut device.firstboot_at(&other.tcti(), &["enroll"])?)?;
+            ensure!(
+                !device.exists(LIST_OF_NETWORKS),
+                "the network is still there"
+            );
+            Ok(())
         },
         command: "provision",
         ..USUAL
@@ -275,6 +301,15 @@ pub const TAKEN_UP: &str = "new key taken up";
 
 /// The scenario in which a certificate for the next identity is accepted, and tried.
 pub const TRIED_NEW_KEY: &str = "renew, new key, tried";
+
+/// The scenario in which a network is removed, and another one is configured.
+pub const ANOTHER_NETWORK: &str = "another network";
+
+/// The scenario in which the only network is removed.
+pub const NO_NETWORK: &str = "no network any more";
+
+/// Which networks are configured.
+pub(super) const LIST_OF_NETWORKS: &str = "/etc/wpa_supplicant/firstboot/networks";
 
 /// Puts the certificate for the request onto the card.
 fn prepare_enroll(start: &Start) -> Result<()> {
@@ -322,6 +357,17 @@ fn prepare_signed(start: &Start, renewed: &str) -> Result<()> {
     start.sign(Validity::YOUNG)
 }
 
+/// A device that is done, with a network at its Ethernet.
+fn prepare_network(start: &Start) -> Result<()> {
+    let Start {
+        device, authority, ..
+    } = start;
+    std::fs::write(device.boot_file("eap-ca.pem"), authority.certificate_pem()?)?;
+    let wired = json!({ "interface": "eth0", "domain": "radius.example.com" });
+    start.want_networks(json!({ "eap_tls": [wired] }))?;
+    device.enroll_with(authority)
+}
+
 /// Puts a reply of a provisioning station onto the card. It is for an RSA EK if the device's key is an RSA key, too.
 fn prepare_wrapped_reply(start: &Start) -> Result<()> {
     let device = &start.device;
@@ -345,6 +391,13 @@ impl Start {
             .authority
             .sign_valid(&self.device.request()?, validity)?;
         self.device.drop_certificate(&pem).map(drop)
+    }
+
+    /// Has the settings want these networks.
+    fn want_networks(&self, networks: Value) -> Result<()> {
+        let mut settings: Value = serde_json::from_str(&self.device.read(SETTINGS)?)?;
+        settings["network"] = networks;
+        self.device.settings(&settings)
     }
 }
 

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use super::point::{Kind, LOSSES, Point};
 use super::rig::Rig;
 use super::scenario::{
-    COMES_BACK, Destination, KEPT_KEY, NEW_KEY, Renewed, Scenario, TAKEN_UP, TRIED_NEW_KEY,
-    UNTRIED, WRAPPED_REPLY,
+    ANOTHER_NETWORK, COMES_BACK, Destination, KEPT_KEY, LIST_OF_NETWORKS, NEW_KEY, NO_NETWORK,
+    Renewed, Scenario, TAKEN_UP, TRIED_NEW_KEY, UNTRIED, WRAPPED_REPLY,
 };
 use super::servers::{History, Servers};
 use crate::clients::KeyType;
@@ -313,6 +313,16 @@ impl Stage {
         {
             wrong.push("no new certificate is asked for".to_owned());
         }
+        let (network, gone): (_, &[_]) = match self.scenario.name {
+            ANOTHER_NETWORK => (Some("wlan0"), &["eth0"]),
+            COMES_BACK => (Some("eth0"), &[]),
+            NO_NETWORK => (None, &OF_NETWORKS),
+            // A reset that had not begun leaves the identity with its network.
+            "reset" if rig.key() != self.key_wanted => (None, &OF_NETWORKS),
+            _ => (None, &[]),
+        };
+        wrong.extend(network.and_then(|interface| missing_network(&rig.device, interface)));
+        wrong.extend(left_of_networks(&rig.device, gone)?);
         if self.scenario.name == "provision"
             && let Some(published) = published
             && published_request(rig.device.root()).as_ref() != Some(&published)
@@ -321,6 +331,30 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// What the files of a network have in their names, one or the other.
+const OF_NETWORKS: [&str; 2] = ["wpa_supplicant-", "firstboot"];
+
+/// That the network behind this interface is not configured.
+fn missing_network(device: &Device, interface: &str) -> Option<String> {
+    let list = device.read(LIST_OF_NETWORKS).unwrap_or_default();
+    let is_there = list.contains(&format!("@{interface}.service "));
+    (!is_there).then(|| format!("{interface} has no network"))
+}
+
+/// What is left in /etc with one of these in its name.
+fn left_of_networks(device: &Device, parts: &[&str]) -> Result<Vec<String>> {
+    let snapshot = device.snapshot()?;
+    let paths = snapshot
+        .entries()
+        .keys()
+        .map(|path| path.display().to_string());
+    let left = paths.filter(|path| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        path.starts_with("/etc/") && parts.iter().any(|part| name.contains(part))
+    });
+    Ok(left.map(|path| format!("{path} is left")).collect())
 }
 
 /// Whom a device at the start meets over the network.

@@ -55,7 +55,7 @@ sweep: build
 	$(STATION) build --release --locked
 	# --release: each TPM command goes through the proxy
 	cd image-tests && cargo run --release --quiet --locked --bin sweep
-	cd image-tests && SWEEP=full cargo test --locked --test power_cuts --test faults
+	cd image-tests && SWEEP=full cargo test --locked --test power_cuts --test faults --test eap_tls
 
 # Property tests of everything that reads the card, with many more cases: about half an hour. CASES=… for
 # another number; `make test` has a few hundred of each.
@@ -112,7 +112,7 @@ lint:
 	$(STATION) doc --locked --no-deps
 	image-tests/dependencies/check.py
 	shellcheck .ci/run image-tests/host-packages image-tests/layer/check
-	shellcheck firstboot/conf/bind-tpm
+	shellcheck firstboot/conf/bind-tpm firstboot/conf/start-networks
 	shellcheck image-tests/guest/build image-tests/guest/fetch image-tests/guest/configure
 	shellcheck image-tests/guest/files/usr/lib/stand-in/* image-tests/guest/editions/*/usr/lib/stand-in/*
 

@@ -7,7 +7,7 @@
 //! | 3 | [`device`]: what is tested: a device's file tree, a machine that boots, the provisioning station |
 //! | 2 | [`clients`]: the programs that use a device's identity |
 //! | 1 | [`doubles`]: a software TPM, AWS IoT Core, certificate authorities, an EST server, a TLS server |
-//! | ground | [`process`], [`ports`], `directory` |
+//! | ground | [`process`], [`ports`], [`namespaces`], `directory` |
 
 pub mod clients;
 pub mod device;
@@ -15,5 +15,6 @@ mod directory;
 pub mod doubles;
 pub mod faults;
 pub mod measure;
+pub mod namespaces;
 pub mod ports;
 pub mod process;

@@ -8,6 +8,7 @@ pub mod mosquitto;
 pub mod openssl;
 pub mod p11tool;
 pub mod pkcs11_tool;
+pub mod wpa_supplicant;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -8,8 +8,9 @@ use image_tests::device::{Device, NEXT, Outcome, STORE};
 use image_tests::doubles::pki::Authority;
 use serde_json::{Value, json};
 
-use crate::mounts::{among_private_mounts, in_memory, mount};
+use crate::mounts::in_memory;
 use crate::{scenario, usual, wrong_after_start};
+use image_tests::namespaces::{among_private_mounts, mount};
 
 const SETTINGS: &str = "/boot/firstboot/firstboot.json";
 

@@ -2,35 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use image_tests::device::Device;
+use image_tests::namespaces::mount;
 use image_tests::process::succeed;
-use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
-
-/// Does the work in a mount namespace of its own.
-pub fn among_private_mounts(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
-    assert!(
-        nix::unistd::getuid().is_root(),
-        "this test mounts filesystems: run it as root"
-    );
-    thread::scope(|scope| {
-        let working = scope.spawn(|| {
-            // For this thread and what it starts (unshare(2)).
-            unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace")?;
-            mount(&["--make-rprivate", "/"])?;
-            work()
-        });
-        working.join().unwrap_or_else(|_| bail!("a panic"))
-    })
-}
-
-pub fn mount(arguments: &[&str]) -> Result<()> {
-    succeed(Command::new("mount").args(arguments))?;
-    Ok(())
-}
 
 /// Puts the device's whole tree into memory, until the returned directory is dropped.
 pub fn in_memory(device: &Device) -> Result<TempDir> {

@@ -9,8 +9,9 @@ use image_tests::device::{Device, assert_ends};
 use image_tests::doubles::pki::Authority;
 use image_tests::process::succeed;
 
-use crate::mounts::{among_private_mounts, in_memory, mount, on_disk, text};
+use crate::mounts::{in_memory, on_disk, text};
 use crate::usual;
+use image_tests::namespaces::{among_private_mounts, mount};
 
 const CANNOT_WRITE: i32 = 73;
 

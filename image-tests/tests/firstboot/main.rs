@@ -11,6 +11,7 @@ mod deployments;
 mod encodings;
 mod generator;
 mod in_service;
+mod networks;
 mod nothing_to_do;
 mod output;
 mod renamed;

@@ -157,6 +157,22 @@ fn when_a_renewal_is_awaited() -> Result<()> {
     Ok(())
 }
 
+/// Networks are compared with files, and the TPM is not asked about them.
+#[test]
+fn little_is_done_with_networks() -> Result<()> {
+    let mut device = usual()?;
+    let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
+    settings["network"] = json!({
+        "eap_tls": [{ "interface": "eth0", "domain": "radius.example.com" }]
+    });
+    device.settings(&settings)?;
+    let authority = Authority::new()?;
+    std::fs::write(device.boot_file("eap-ca.pem"), authority.certificate_pem()?)?;
+    device.enroll_with(&authority)?;
+    assert!(device.exists("/etc/wpa_supplicant/firstboot/networks"));
+    assert_is_idle(&mut device, "enroll")
+}
+
 /// An unrelated certificate is left out once, not parsed at each boot.
 #[test]
 fn little_is_done_with_an_unrelated_certificate() -> Result<()> {

@@ -15,14 +15,18 @@ const INSTALLED: &[&str] = &[
     "/usr/lib/firstboot/AmazonTrustServices.pem",
     "/usr/lib/firstboot/bind-tpm",
     "/usr/lib/firstboot/firstboot.json",
+    "/usr/lib/firstboot/start-networks",
     "/usr/lib/systemd/system/dev-tpmrm0.device.d/10-firstboot.conf",
     "/usr/lib/systemd/system/firstboot-again.service",
     "/usr/lib/systemd/system/firstboot-bind.service",
     "/usr/lib/systemd/system/firstboot-enroll.path",
     "/usr/lib/systemd/system/firstboot-enroll.service",
+    "/usr/lib/systemd/system/firstboot-enroll.service.d/10-eap-tls.conf",
     "/usr/lib/systemd/system/firstboot-enroll.timer",
     "/usr/lib/systemd/system/firstboot-fsck@.service",
     "/usr/lib/systemd/system/firstboot-greengrass.target",
+    "/usr/lib/systemd/system/firstboot-network.path",
+    "/usr/lib/systemd/system/firstboot-network.service",
     "/usr/lib/systemd/system/firstboot-renew.service",
     "/usr/lib/systemd/system/firstboot-renew.timer",
     "/usr/lib/systemd/system/firstboot.service",
@@ -37,7 +41,10 @@ const INSTALLED: &[&str] = &[
     "/usr/lib/systemd/system/ggl.core.tesd.service.d/10-firstboot.conf",
     "/usr/lib/systemd/system/greengrass-lite.target.d/10-firstboot.conf",
     "/usr/lib/systemd/system/greengrass.service.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/wpa_supplicant-wired@.service.d/10-firstboot.conf",
+    "/usr/lib/systemd/system/wpa_supplicant@.service.d/10-firstboot.conf",
     "/usr/lib/systemd/system-generators/firstboot-generator",
+    "/usr/lib/tmpfiles.d/firstboot-eap-tls.conf",
     "/usr/lib/tmpfiles.d/firstboot.conf",
     "/usr/share/bash-completion/completions/firstboot",
     "/usr/share/fish/vendor_completions.d/firstboot.fish",
@@ -102,6 +109,8 @@ fn systemd_accepts_the_units() -> Result<()> {
         "ggl.core.tesd",
         "ggl.core.ggipcd",
         "ggl.aws.greengrass.TokenExchangeService",
+        "wpa_supplicant@",
+        "wpa_supplicant-wired@",
     ] {
         fs::write(units.join(format!("{name}.service")), service)?;
     }
@@ -121,6 +130,8 @@ fn systemd_accepts_the_units() -> Result<()> {
         "firstboot-again.service",
         "firstboot-renew.service",
         "firstboot-renew.timer",
+        "firstboot-network.path",
+        "firstboot-network.service",
         "firstboot-bind.service",
         "firstboot-fsck@dev-mmcblk0p1.service",
     ]);
@@ -131,6 +142,8 @@ fn systemd_accepts_the_units() -> Result<()> {
         "ggl.core.iotcored.service",
         "ggl.core.ggipcd.service",
         "ggl.aws.greengrass.TokenExchangeService.service",
+        "wpa_supplicant@wlan0.service",
+        "wpa_supplicant-wired@eth0.service",
     ]);
     let finished = finish(&mut verify)?;
     assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
@@ -169,6 +182,29 @@ fn no_service_requires_the_boot_partition() -> Result<()> {
             "{unit}"
         );
     }
+    Ok(())
+}
+
+/// Enrollment may write the token's store and ends a lockout; a wpa_supplicant that starts meanwhile loses its key.
+#[test]
+fn networks_start_after_enrollment() -> Result<()> {
+    let root = installed()?;
+    let unit = |name: &str| {
+        let path = root.path().join("usr/lib/systemd/system").join(name);
+        fs::read_to_string(path)
+    };
+    let text = unit("firstboot-network.service")?;
+    let after = text.lines().filter_map(|line| line.strip_prefix("After="));
+    let after: Vec<&str> = after.flat_map(str::split_whitespace).collect();
+    assert!(after.contains(&"firstboot-enroll.service"), "{after:?}");
+    // Somebody else's interface does not wait for firstboot, and has an environment of its own.
+    let drop_in = unit("wpa_supplicant@.service.d/10-firstboot.conf")?;
+    let lines = drop_in.lines().filter(|line| !line.starts_with('#'));
+    let file = "EnvironmentFile=-/etc/wpa_supplicant/firstboot/%p@%i.env";
+    assert_eq!(lines.collect::<Vec<_>>(), ["[Service]", file]);
+    // Only with the package for networks may enrollment write their files.
+    let enroll = unit("firstboot-enroll.service")?;
+    assert!(!enroll.contains("/etc/wpa_supplicant"));
     Ok(())
 }
 

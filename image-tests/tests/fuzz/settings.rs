@@ -35,6 +35,10 @@ fn valid() -> Value {
             "iot_credential_endpoint": "def456.credentials.iot.eu-central-1.amazonaws.com",
             "iot_role_alias": "GreengrassCoreTokenExchangeRoleAlias",
             "aws_account_id": "123456789012"
+        },
+        "network": {
+            "country": "DE",
+            "eap_tls": [{ "interface": "wlan0", "ssid": "plant", "domain": "radius.example.com" }]
         }
     })
 }
@@ -68,6 +72,24 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
     ] {
         let fine = |c: char| c.is_ascii_alphanumeric() || "-._=,@".contains(c);
         prop_assert!(value.chars().all(fine), "{:?}", value);
+    }
+    for entry in &settings.network.eap_tls {
+        // They become parts of paths and of unit names, and words in quotes.
+        for word in [&entry.interface, &entry.ca, &entry.domain] {
+            let fine = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            prop_assert!(
+                word.starts_with(|c: char| c.is_ascii_alphanumeric()),
+                "{:?}",
+                word
+            );
+            prop_assert!(word.chars().all(fine), "{:?}", word);
+        }
+        prop_assert!(
+            !entry.identity.contains(char::is_control),
+            "{:?}",
+            entry.identity
+        );
+        prop_assert!(!entry.is_wifi() || settings.network.country.len() == 2);
     }
     let enrollment = &settings.enrollment;
     // Pinned issuers are there in full.
@@ -114,6 +136,15 @@ fn places() -> impl Strategy<Value = String> {
         let inner = value.as_object().into_iter().flatten();
         known.extend(inner.map(|(name, _)| format!("/{key}/{name}")));
         known.push(format!("/{key}/unknown"));
+    }
+    let entry = "/network/eap_tls/0";
+    for key in valid()
+        .pointer(entry)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        known.push(format!("{entry}/{}", key.0));
     }
     select(known)
 }

@@ -15,6 +15,27 @@ use serde_json::{Value, json};
 use super::{Due, id, let_in};
 use crate::{assert_ends, exit, thing_name};
 
+/// wpa_supplicant's PKCS#11 library has read the old token: the list of networks changes, and so it starts again.
+#[test]
+fn networks_start_again_with_the_new_key() -> Result<()> {
+    let mut due = Due::asked("nucleus-lite", KeyType::EccP256)?;
+    let ca = due.authority.certificate_pem()?;
+    fs::write(due.device.boot_file("eap-ca.pem"), ca)?;
+    due.settings["network"] = json!({
+        "eap_tls": [{ "interface": "eth0", "domain": "radius.example.com" }]
+    });
+    due.back()?;
+    due.device.succeed(&["enroll"])?;
+    let networks = || due.device.read("/etc/wpa_supplicant/firstboot/networks");
+    let before = networks()?;
+    due.certify()?;
+    assert!(due.renew()?);
+    let units = |list: &str| list.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!((units(&before), units(&networks()?)), (1, 1));
+    assert_ne!(networks()?, before);
+    Ok(())
+}
+
 #[test]
 fn the_new_key_takes_the_old_ones_place() -> Result<()> {
     for (edition, key) in [

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use image_tests::clients::{KeyType, mosquitto};
-use image_tests::device::{Checkpoint, Device, NEXT, Outcome, STORE};
+use image_tests::device::{Device, NEXT, Outcome, STORE};
 use image_tests::doubles::est::{self, EstServer, PASSWORD};
 use image_tests::doubles::iot_core::{self, Renewing, Subject, Template, certificate_id};
 use image_tests::doubles::pki::{Authority, Validity};
@@ -101,31 +101,6 @@ impl Due {
         Ok(due)
     }
 
-    /// From the state of device and doubles at one moment, another one.
-    pub fn resume(
-        &self,
-        start: &Checkpoint,
-        aws: &iot_core::Memory,
-        est: Option<&est::Memory>,
-    ) -> Result<Self> {
-        let root = Arc::clone(&self.cloud.root);
-        let server = |(authority, _): &(Arc<Authority>, EstServer)| {
-            let memory = est.context("no EST")?.clone();
-            let server = EstServer::resume(authority, Version::Tls13, memory)?;
-            anyhow::Ok((Arc::clone(authority), server))
-        };
-        let mut due = Self {
-            device: start.restore()?,
-            key: self.key,
-            cloud: Cloud::resume(root, aws.clone())?,
-            est: self.est.as_ref().map(server).transpose()?,
-            settings: self.settings.clone(),
-        };
-        due.settings["enrollment"]["port"] = json!(due.cloud.core.port());
-        due.at(due.port())?;
-        Ok(due)
-    }
-
     pub fn accepted(&self) -> Result<String> {
         self.device.read(format!("{STORE}/certificate.pem"))
     }
@@ -178,27 +153,6 @@ impl Due {
         match &self.est {
             Some((_, server)) => server.counts().issued,
             None => self.cloud.core.counts().created,
-        }
-    }
-
-    /// The certificate that was issued last, PEM.
-    pub fn last_issued(&self) -> Result<String> {
-        match &self.est {
-            Some((_, server)) => server
-                .issued()
-                .last()
-                .cloned()
-                .context("nothing was issued"),
-            None => {
-                let registry = self.cloud.core.registry();
-                let accepted = self.accepted()?;
-                let mut others = registry
-                    .certificates()
-                    .filter(|c| c.pem.trim() != accepted.trim());
-                Ok(others
-                    .next()
-                    .map_or(accepted.clone(), |other| other.pem.clone()))
-            }
         }
     }
 

@@ -135,6 +135,10 @@ fn device() -> Program {
                         "The CAs of an EST server and of the certificates that it issues.".to_owned(),
                     ),
                     (
+                        format!("{BOOT}/eap-ca.pem"),
+                        "The CA of the RADIUS server of networks that ask who the device is.".to_owned(),
+                    ),
+                    (
                         format!("{BOOT}/root-ca.pem"),
                         format!("Root certificates in place of those in {IMAGE_ROOT_CA}."),
                     ),

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, NEXT, PREVIOUS, STORE, Snapshot, offline_settings};
 use image_tests::doubles::clock::ClockDouble;
-use image_tests::doubles::iot_core::{Event, Options, Who};
+use image_tests::doubles::iot_core::{Options, certificate_id};
 use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::faults::network::Cloud;
 use serde_json::{Value, json};
@@ -63,7 +63,7 @@ impl Due {
         let pem = authority.sign_valid(&device.request()?, validity)?;
         device.drop_certificate(&pem)?;
         device.succeed(&["enroll"])?;
-        cloud.core.has_seen(&id(&pem)?, &thing_name());
+        cloud.core.has_seen(&certificate_id(&pem)?, &thing_name());
         settings["renew"] = json!({ "key": renewed });
         device.settings(&settings)?;
         Ok(Self {
@@ -194,25 +194,4 @@ impl Due {
         self.device.clock = Some(ClockDouble::ahead(DAY * days)?);
         Ok(())
     }
-}
-
-/// The certificates with which the thing was let in, by their IDs.
-fn let_in(cloud: &Cloud) -> Vec<String> {
-    let entries = cloud.core.events().0;
-    let connected = entries
-        .iter()
-        .filter(|entry| entry.event == Event::Connected);
-    connected
-        .filter_map(|entry| match &entry.who {
-            Who::Device { certificate, .. } => Some(certificate.clone()),
-            _ => None,
-        })
-        .collect()
-}
-
-/// The ID that AWS IoT Core gives a certificate.
-fn id(pem: &str) -> Result<String> {
-    let certificate = openssl::x509::X509::from_pem(pem.as_bytes())?;
-    let digest = certificate.digest(openssl::hash::MessageDigest::sha256())?;
-    Ok(firstboot_formats::encoding::to_hex(&digest))
 }

@@ -7,12 +7,13 @@ use anyhow::{Context, Result};
 use image_tests::clients::{KeyType, aws_crt, java, openssl, pkcs11_tool};
 use image_tests::device::{NEXT, PREVIOUS, STORE};
 use image_tests::doubles::clock::ClockDouble;
+use image_tests::doubles::iot_core::certificate_id;
 use image_tests::doubles::pki::Validity;
 use image_tests::doubles::software_tpm::SoftwareTpm;
 use image_tests::doubles::tls::{TlsServer, Version};
 use serde_json::{Value, json};
 
-use super::{Due, id, let_in};
+use super::Due;
 use crate::{assert_ends, exit, thing_name};
 
 /// wpa_supplicant's PKCS#11 library has read the old token: the list of networks changes, and so it starts again.
@@ -150,7 +151,10 @@ fn the_nucleus_connects_with_the_new_key() -> Result<()> {
             due.cloud.core.take_events()?;
             let port = due.cloud.core.port();
             aws_crt::publish_at_slot(&identity, slot, &chain, &root, port, &thing_name())?;
-            assert_eq!(let_in(&due.cloud), [id(&accepted)?]);
+            assert_eq!(
+                due.cloud.core.events().let_in(),
+                [certificate_id(&accepted)?]
+            );
             let server = TlsServer::start(&due.authority, Version::Tls12)?;
             java::connect_at_slot(&identity, slot, &server)?;
             assert!(server.was_shown(&accepted)?, "{}", server.log());
@@ -181,10 +185,10 @@ fn a_boot_takes_up_what_was_tried() -> Result<()> {
     };
     boot()?;
     assert_eq!(due.key(STORE)?, old);
-    assert!(let_in(&due.cloud).is_empty());
+    assert!(due.cloud.core.events().let_in().is_empty());
     assert!(due.message()?.contains("`firstboot renew` does that"));
     due.device.succeed(&["renew"])?;
-    assert!(!let_in(&due.cloud).is_empty());
+    assert!(!due.cloud.core.events().let_in().is_empty());
     due.device.succeed(&["provision"])?;
     assert_eq!(due.key(STORE)?, old, "that is for enrollment");
     boot()?;

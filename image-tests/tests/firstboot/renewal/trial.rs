@@ -6,11 +6,11 @@ use std::fs;
 use anyhow::Result;
 use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::{NEXT, PREVIOUS, STORE};
-use image_tests::doubles::iot_core::Admission;
+use image_tests::doubles::iot_core::{Admission, certificate_id};
 use image_tests::doubles::pki::Validity;
 use image_tests::ports::NOBODY;
 
-use super::{Due, ENDING, id, let_in};
+use super::{Due, ENDING};
 
 /// Both before Greengrass is stopped for it. A refusal is said; each look tries again.
 #[test]
@@ -44,7 +44,13 @@ fn a_refused_certificate_for_a_new_key_stays_out() -> Result<()> {
         due.register_stranger()?;
         assert!(due.renew()?);
         assert_eq!(due.key(STORE)?, next);
-        assert!(let_in(&due.cloud).contains(&id(&due.accepted()?)?));
+        assert!(
+            due.cloud
+                .core
+                .events()
+                .let_in()
+                .contains(&certificate_id(&due.accepted()?)?)
+        );
         assert_eq!(due.result()?, "renewed");
     }
     Ok(())
@@ -251,7 +257,7 @@ fn the_way_back_leads_past_whatever_is_untried() -> Result<()> {
 
     let second = due.certify_by(&due.stranger)?;
     due.device
-        .write(format!("{STORE}/probation"), id(&second)?)?;
+        .write(format!("{STORE}/probation"), certificate_id(&second)?)?;
     due.renew()?;
     assert_eq!(due.accepted()?, second);
     let former = due.device.read(format!("{STORE}/former.pem"))?;

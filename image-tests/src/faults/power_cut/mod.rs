@@ -13,6 +13,8 @@ mod scenario;
 mod servers;
 mod stage;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use point::{Kind, Point};
 pub use rig::Rig;

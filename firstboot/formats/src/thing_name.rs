@@ -34,6 +34,12 @@ pub fn next_name(thing_name: &str) -> String {
     format!("{thing_name}.next")
 }
 
+/// Under this name lie a request for the key that a thing's networks have for themselves, and what answers it. No thing
+/// has such a name either.
+pub fn eap_name(thing_name: &str) -> String {
+    format!("{thing_name}.eap")
+}
+
 /// The thing's name as a file name on FAT: of the characters that a thing name may have, only the colon is not allowed
 /// there.
 pub fn file_name(thing_name: &str) -> String {

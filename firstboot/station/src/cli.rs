@@ -40,7 +40,8 @@ REQUESTS are <thing>.json files with <thing>.csr.pem beside them, or directories
 already has a reply from this CA in DIR is skipped, so that a run can be repeated. Refused, besides requests
 that no known TPM vouches for: all requests of a run that share a name or a key; a name that a reply in DIR or
 a line of the inventory gives to another TPM, or to another key where the request is not for a next one (unless
---force); a name longer than 64 characters.
+--force); a name longer than 64 characters. <thing>.eap.json is for the key that
+a thing's networks have for themselves, and not refused beside <thing>.json: name the files if two CAs answer.
 
 Examples:
   firstboot-station issue requests/ --out certificates/ --ca ca.pem --key ca.key --days 3650 \\
@@ -77,9 +78,10 @@ Examples:
     #[command(after_help = "\
 REQUESTS are <thing>.next.json files with <thing>.next.csr.pem beside them, or directories of those. The certificate
 goes to <thing>.next.pem, not encrypted: the key in service vouches for the next one, but nothing shows that it is in a
-TPM. Refused: requests without a countersignature, or with one by any key but that in service; a certificate in service
-that has expired, is for another thing, or was wrapped for a TPM (use issue for that). What is in service is what the
-inventory's last line for a thing says, or --in-service.
+TPM. The same goes for <thing>.eap.json, the request for the key that a thing's networks have for themselves. Refused:
+requests without a countersignature, or with one by any key but that in service; a certificate in service that has
+expired, is for another thing, or was wrapped for a TPM (use issue for that). What is in service is what the inventory's
+last line for a thing says, or --in-service.
 
 Examples:
   firstboot-station reissue requests/ --out certificates/ --ca ca.pem --key ca.key --days 365 \\

@@ -3,7 +3,7 @@
 //! It is a crate of its own, so it is never in an image. Data flows one way: `request` reads what a card brought,
 //! `check` whether a TPM of a known manufacturer is behind it; `authority` issues a certificate, or `wrapping` takes
 //! one that AWS IoT issued; [`firstboot_formats::attestation`] wraps it, and `wrapped` writes it. With `reissue`, a key
-//! in service vouches for the next one, and the certificate is written in clear.
+//! in service vouches for another one of the thing's, and the certificate is written in clear.
 //!
 //! | module | what |
 //! |---|---|

@@ -1,7 +1,7 @@
-//! Certificates for the next keys of things whose key in service vouches for them.
+//! Certificates for other keys of things whose key in service vouches for them: the next one, and that for networks.
 //!
-//! Its signature shows that the next key is wanted by whoever can use the certificate in service, not that it is in a
-//! TPM. A device whose certificate was wrapped for its TPM gets no lesser one: its TPM vouches for the next key, too.
+//! Its signature shows that the other key is wanted by whoever can use the certificate in service, not that it is in a
+//! TPM. A device whose certificate was wrapped for its TPM gets no lesser one: its TPM vouches for other keys, too.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use crate::check;
 use crate::error::{Context, Error, Exit, Result};
 use crate::inventory::{Inventory, Line};
 use crate::replies::Replies;
-use crate::request::{CERTIFICATE, Request};
+use crate::request::{CERTIFICATE, Purpose, Request};
 use crate::stop::Stop;
 
 /// Everything that answering a request needs.
@@ -66,7 +66,9 @@ impl InService {
     fn of(&self, request: &Request) -> std::result::Result<Option<Chain>, String> {
         let path = match self {
             Self::File(path) => path,
-            Self::Directory(path) => &path.join(request.present_file_name(CERTIFICATE)),
+            Self::Directory(path) => {
+                &path.join(request.file_name_of(Purpose::Present, CERTIFICATE))
+            }
         };
         let refused = |why: String| format!("{} is refused: {why}", path.display());
         let content = text::read(path, MAX_CERTIFICATE).map_err(|e| e.to_string())?;
@@ -88,7 +90,7 @@ fn leaf(content: &[u8]) -> std::result::Result<Chain, String> {
 }
 
 impl Answer for Reissue {
-    /// The next key.
+    /// The other key.
     type Checked = PublicKey;
 
     fn check(&self, request: &Request) -> std::result::Result<PublicKey, String> {
@@ -133,10 +135,12 @@ impl Reissue {
         next: &PublicKey,
     ) -> std::result::Result<Chain, String> {
         let name = &request.record.thing_name;
-        let holder = self.inventory.as_ref().and_then(|i| i.holder(name));
-        if holder.is_some_and(|holder| !holder.ek_sha256.is_empty()) {
+        let of = |name: &str| self.inventory.as_ref().and_then(|i| i.holder(name));
+        let holder = of(name);
+        let mut holders = holder.into_iter().chain(of(&request.holder()));
+        if holders.any(|holder| !holder.ek_sha256.is_empty()) {
             return Err(
-                "by the inventory, its certificate was wrapped for its TPM, which has to vouch for the next one, too: \
+                "by the inventory, its certificate was wrapped for its TPM, which has to vouch for other keys, too: \
                  use issue or wrap"
                     .into(),
             );
@@ -188,7 +192,7 @@ impl Reissue {
 
 fn line(request: &Request, key: &PublicKey, certificate_serial: String) -> Line {
     Line {
-        thing_name: request.record.thing_name.clone(),
+        thing_name: request.holder(),
         serial: request.record.serial.clone(),
         tpm: request.record.tpm.clone(),
         ek_tpm: String::new(),

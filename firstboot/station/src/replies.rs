@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 use crate::check::Attested;
 use crate::error::{Context, Error, Exit, Result};
 use crate::lock::lock;
-use crate::request::{REPLY, Request, directory};
+use crate::request::{Purpose, REPLY, Request, directory};
 
 /// The folder, locked for as long as this lives.
 pub(crate) struct Replies {
@@ -90,8 +90,8 @@ impl Replies {
         let target = self.directory.join(request.file_name(REPLY));
         let thing_name = &request.record.thing_name;
         let (key_name, ek) = (&attested.key_name, &attested.ek_sha256);
-        let (mut answered, mut is_known, mut of_other_key) = (false, request.is_next, None);
-        for path in self.about(request) {
+        let (mut answered, mut is_known, mut of_other_key) = (false, request.is_next(), None);
+        for (purpose, path) in self.about(request) {
             let Some(text) = files::read(path, MAX_REPLY).map_err(|e| e.to_string())? else {
                 continue;
             };
@@ -101,6 +101,10 @@ impl Replies {
             };
             if reply.ek_certificate_sha256 != *ek {
                 return Err(taken(&reply.thing_name, path));
+            }
+            // A thing has one key for its networks beside the others.
+            if (purpose == Purpose::Networks) != request.is_for_networks() {
+                continue;
             }
             match reply.key_name == *key_name {
                 true => is_known = true,
@@ -114,17 +118,15 @@ impl Replies {
         }
     }
 
-    /// The replies to the thing, for its key in service or its next one.
-    fn about(&self, request: &Request) -> impl Iterator<Item = &PathBuf> {
-        let names = [
-            request.present_file_name(REPLY),
-            request.next_file_name(REPLY),
-        ];
-        names
-            .map(|name| self.there.get(&fat_name(&name)))
-            .into_iter()
-            .flatten()
-            .flatten()
+    /// The replies to the thing, and for what.
+    fn about(&self, request: &Request) -> impl Iterator<Item = (Purpose, &PathBuf)> {
+        let purposes = [Purpose::Present, Purpose::Next, Purpose::Networks].into_iter();
+        let of = |purpose| {
+            let name = request.file_name_of(purpose, REPLY);
+            let there = self.there.get(&fat_name(&name)).into_iter().flatten();
+            there.map(move |path| (purpose, path))
+        };
+        purposes.flat_map(of)
     }
 }
 

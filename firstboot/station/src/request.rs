@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use firstboot_formats::attestation::Evidence;
 use firstboot_formats::record::Record;
 use firstboot_formats::text;
-use firstboot_formats::thing_name::{check_thing_name, file_name, next_name};
+use firstboot_formats::thing_name::{check_thing_name, eap_name, file_name, next_name};
 use zeroize::Zeroizing;
 
 use crate::error::{Context, Error, Exit, Result};
@@ -22,6 +22,17 @@ const CSR: &str = ".csr.pem";
 pub(crate) const REPLY: &str = ".reply.json";
 pub(crate) const CERTIFICATE: &str = ".pem";
 
+/// What the key of a request is for; its file's name says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    /// The thing.
+    Present,
+    /// To take the place of the thing's key in service.
+    Next,
+    /// The thing's networks, beside its key in service.
+    Networks,
+}
+
 /// A request.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -31,8 +42,8 @@ pub(crate) struct Request {
     pub(crate) evidence: Evidence,
     /// The CSR, PEM.
     pub(crate) csr: Vec<u8>,
-    /// It is for the thing's next key, beside the one in service.
-    pub(crate) is_next: bool,
+    /// What its key is for.
+    pub(crate) purpose: Purpose,
 }
 
 impl Request {
@@ -55,31 +66,65 @@ impl Request {
             Ok(None) => return Err(format!("{} is missing beside it", path.display())),
             Err(e) => return Err(e.to_string()),
         };
-        let next = file_name(&next_name(&parsed.thing_name)) + RECORD;
+        let is_named =
+            |name: String| record.file_name() == Some(OsStr::new(&(file_name(&name) + RECORD)));
+        let purpose = if is_named(next_name(&parsed.thing_name)) {
+            Purpose::Next
+        } else if is_named(eap_name(&parsed.thing_name)) {
+            Purpose::Networks
+        } else {
+            Purpose::Present
+        };
         Ok(Self {
-            is_next: record.file_name() == Some(OsStr::new(&next)),
+            purpose,
             record: parsed,
             evidence,
             csr,
         })
     }
 
+    /// Whether it is for the thing's next key.
+    pub(crate) fn is_next(&self) -> bool {
+        self.purpose == Purpose::Next
+    }
+
+    /// Whether its key is one that the thing has for networks alone.
+    pub(crate) fn is_for_networks(&self) -> bool {
+        self.purpose == Purpose::Networks
+    }
+
+    /// Who holds the certificate, as the inventory calls it: the thing, with its key in service or its next one, or the
+    /// thing in its networks.
+    pub(crate) fn holder(&self) -> String {
+        holder(&self.record.thing_name, self.is_for_networks())
+    }
+
+    /// The other one, which has to be in the same TPM.
+    pub(crate) fn other_holder(&self) -> String {
+        holder(&self.record.thing_name, !self.is_for_networks())
+    }
+
     /// The name of a file about this request, as FAT allows it and the device looks for it.
     pub(crate) fn file_name(&self, end: &str) -> String {
-        match self.is_next {
-            true => self.next_file_name(end),
-            false => self.present_file_name(end),
-        }
+        self.file_name_of(self.purpose, end)
     }
 
-    /// The name of a file about the thing's key in service.
-    pub(crate) fn present_file_name(&self, end: &str) -> String {
-        file_name(&self.record.thing_name) + end
+    /// The name of a file about another key of the same thing.
+    pub(crate) fn file_name_of(&self, purpose: Purpose, end: &str) -> String {
+        let thing_name = &self.record.thing_name;
+        let name = match purpose {
+            Purpose::Present => file_name(thing_name),
+            Purpose::Next => file_name(&next_name(thing_name)),
+            Purpose::Networks => file_name(&eap_name(thing_name)),
+        };
+        name + end
     }
+}
 
-    /// The name of a file about the thing's next key.
-    pub(crate) fn next_file_name(&self, end: &str) -> String {
-        file_name(&next_name(&self.record.thing_name)) + end
+fn holder(thing_name: &str, is_for_networks: bool) -> String {
+    match is_for_networks {
+        true => eap_name(thing_name),
+        false => thing_name.to_owned(),
     }
 }
 

@@ -1,5 +1,5 @@
 //! Requests of one run that cannot both be right: for one name, or with one key. The station cannot know which of them
-//! is, so it answers none.
+//! is, so it answers none. A thing's key and that for its networks may both be right, if they name the same TPM.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,8 +20,12 @@ pub(crate) struct Candidate<T> {
 
 /// For each of them, why it is not answered, if another one conflicts with it.
 pub(crate) fn objections<T>(candidates: &[Candidate<T>]) -> Vec<Option<String>> {
-    let names = groups(candidates, |c| fat_name(&c.request.record.thing_name));
+    let names = groups(candidates, |c| {
+        let name = fat_name(&c.request.record.thing_name);
+        (name, c.request.is_for_networks())
+    });
     let keys = groups(candidates, |c| c.request.record.key_sha256.clone());
+    let tpms = elsewhere(candidates);
     let objection = |(one, (same_name, same_key)): (
         &Candidate<T>,
         (Option<usize>, Option<usize>),
@@ -42,8 +46,29 @@ pub(crate) fn objections<T>(candidates: &[Candidate<T>]) -> Vec<Option<String>> 
             ),
         })
     };
-    let others = names.into_iter().zip(keys);
+    let names = names.into_iter().zip(tpms);
+    let others = names.map(|(name, tpm)| name.or(tpm)).zip(keys);
     candidates.iter().zip(others).map(objection).collect()
+}
+
+/// For each candidate, another one of the same name, for networks where it is not, that names another TPM.
+fn elsewhere<T>(candidates: &[Candidate<T>]) -> Vec<Option<usize>> {
+    let mut named: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (candidate, at) in candidates.iter().zip(0..) {
+        let name = fat_name(&candidate.request.record.thing_name);
+        named.entry(name).or_default().push(at);
+    }
+    let other = |one: &Candidate<T>| {
+        let name = fat_name(&one.request.record.thing_name);
+        let ek = |c: &Candidate<T>| c.request.evidence.ek_certificate.clone();
+        let mut same = named.get(&name)?.iter().copied();
+        same.find(|at| {
+            candidates
+                .get(*at)
+                .is_some_and(|other| ek(other) != ek(one))
+        })
+    };
+    candidates.iter().map(other).collect()
 }
 
 /// For each candidate, another one that has something in common with it.

@@ -75,12 +75,18 @@ impl Wrapped {
         attested: &Attested,
     ) -> std::result::Result<bool, Stop> {
         let thing_name = &request.record.thing_name;
-        if let Some(inventory) = &self.inventory
-            && let Some(holder) = inventory.holder(thing_name)
-            && (holder.ek_sha256 != to_hex(&attested.ek_sha256)
-                || holder.key_sha256 != attested.key.fingerprint() && !request.is_next)
-        {
-            return Err(taken(thing_name, inventory.path()).into());
+        if let Some(inventory) = &self.inventory {
+            let ek = to_hex(&attested.ek_sha256);
+            let is_other = inventory.holder(&request.holder()).is_some_and(|holder| {
+                holder.ek_sha256 != ek
+                    || holder.key_sha256 != attested.key.fingerprint() && !request.is_next()
+            });
+            let is_elsewhere = inventory
+                .holder(&request.other_holder())
+                .is_some_and(|holder| !holder.ek_sha256.is_empty() && holder.ek_sha256 != ek);
+            if is_other || is_elsewhere {
+                return Err(taken(thing_name, inventory.path()).into());
+            }
         }
         let issuer = sha256(self.authority.certificate());
         Ok(self.replies.have(request, attested, issuer)?)
@@ -132,7 +138,7 @@ impl Wrapped {
 
 fn line(request: &Request, attested: &Attested, certificate_serial: String) -> Line {
     Line {
-        thing_name: request.record.thing_name.clone(),
+        thing_name: request.holder(),
         serial: request.record.serial.clone(),
         tpm: request.record.tpm.clone(),
         ek_tpm: attested.ek_tpm.clone(),

@@ -29,8 +29,9 @@ pub struct ForgedRequest {
     pub attributes: u32,
     pub policy: Vec<u8>,
     pub ek_certificate: Option<Vec<u8>>,
-    /// It is for the thing's next key.
-    pub is_next: bool,
+    /// What the names of its files have after the thing's: ".next" if it is for the next key, ".eap" for that of the
+    /// networks.
+    pub suffix: &'static str,
     /// The certificate in service (PEM), and the key that signs the CSR, too.
     pub countersigner: Option<(String, PKey<Private>)>,
 }
@@ -55,7 +56,7 @@ impl ForgedRequest {
             attributes: 0x60072,
             policy: Vec::new(),
             ek_certificate: Some(manufacturer.certify(&*public(&ek)?, form)?),
-            is_next: false,
+            suffix: "",
             countersigner: None,
         })
     }
@@ -64,8 +65,16 @@ impl ForgedRequest {
     pub fn next(&self) -> Result<Self> {
         Ok(Self {
             key: p256()?,
-            is_next: true,
+            suffix: ".next",
             ..self.clone()
+        })
+    }
+
+    /// A request for the key of the same thing's networks, from the same TPM.
+    pub fn for_networks(&self) -> Result<Self> {
+        Ok(Self {
+            suffix: ".eap",
+            ..self.next()?
         })
     }
 
@@ -112,8 +121,7 @@ impl ForgedRequest {
         }
         change(&mut record);
         fs::create_dir_all(directory)?;
-        let next = if self.is_next { ".next" } else { "" };
-        let name = self.thing.replace(':', "_") + next;
+        let name = self.thing.replace(':', "_") + self.suffix;
         fs::write(directory.join(format!("{name}.csr.pem")), csr)?;
         let path = directory.join(format!("{name}.json"));
         fs::write(&path, record.to_string())?;

@@ -141,6 +141,70 @@ fn a_forged_request_does_not_block_a_name() -> Result<()> {
     Ok(())
 }
 
+/// A thing has a key for its networks beside its own.
+#[test]
+fn both_requests_of_a_card_are_answered() -> Result<()> {
+    for form in ["csv", "jsonl"] {
+        let (station, _) = with_requests(1)?;
+        let inventory = station.path("fleet").with_extension(form);
+        let issue = |requests: &Path| -> Result<Finished> {
+            let mut issue = station.issuing(requests)?;
+            finish(issue.arg("--inventory").arg(&inventory))
+        };
+        let one = station.path("one");
+        let mine = ForgedRequest::new("gw-1", &station.manufacturer)?;
+        mine.write(&one)?;
+        mine.for_networks()?.write(&one)?;
+        for _ in 0..2 {
+            let done = issue(&one)?;
+            assert_eq!(done.code, exit::DONE, "{done:?}");
+            assert!(has_reply(&station, "gw-1") && has_reply(&station, "gw-1.eap"));
+        }
+        assert!(fs::read_to_string(&inventory)?.contains("gw-1.eap"));
+        // Neither by the replies nor by the inventory has another key, or another TPM, that name.
+        let others = station.path("others");
+        mine.for_networks()?.write(&others)?;
+        let stranger = ForgedRequest::new("gw-1", &station.manufacturer)?;
+        let strangers = station.path("strangers");
+        stranger.for_networks()?.write(&strangers)?;
+        for folder in [&others, &strangers] {
+            let taken = "has been given to another TPM or key";
+            refuses(&issue(folder)?, "gw-1.eap.json", taken);
+        }
+        fs::remove_dir_all(station.out())?;
+        for folder in [&others, &strangers] {
+            let taken = "has been given to another TPM or key";
+            refuses(&issue(folder)?, "gw-1.eap.json", taken);
+        }
+    }
+    Ok(())
+}
+
+/// Whichever of the two comes first, the other one has to come from the same TPM.
+#[test]
+fn a_thing_and_its_networks_have_one_tpm() -> Result<()> {
+    let (station, _) = with_requests(1)?;
+    let one = station.path("one");
+    let mine = ForgedRequest::new("gw-1", &station.manufacturer)?;
+    let stranger = ForgedRequest::new("gw-1", &station.manufacturer)?;
+    stranger.write(&one)?;
+    mine.for_networks()?.write(&one)?;
+    let done = station.issue(&one)?;
+    for file in ["gw-1.json", "gw-1.eap.json"] {
+        let words = "another request in this run is for \"gw-1\", too";
+        refuses(&done, file, words);
+    }
+    fs::remove_file(one.join("gw-1.json"))?;
+    assert_eq!(station.issue(&one)?.code, exit::DONE);
+    let two = station.path("two");
+    stranger.write(&two)?;
+    let taken = "has been given to another TPM or key";
+    refuses(&station.issue(&two)?, "gw-1.json", taken);
+    mine.write(&two)?;
+    assert_eq!(station.issue(&two)?.code, exit::DONE);
+    Ok(())
+}
+
 /// A renamed device may have left both on its card.
 #[test]
 fn requests_with_one_key_are_all_refused() -> Result<()> {

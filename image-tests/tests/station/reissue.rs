@@ -297,6 +297,43 @@ fn a_wrapped_certificate_is_not_followed_by_a_plain_one() -> Result<()> {
     Ok(())
 }
 
+/// The key of a thing's networks is another one beside that in service, which stays what it is.
+#[test]
+fn the_key_in_service_vouches_for_that_of_the_networks() -> Result<()> {
+    let fixture = Fixture::new()?;
+    let station = &fixture.station;
+    let (first, certificate) = fixture.thing("gw-1")?;
+    let next = first.next_countersigned(&certificate)?;
+    let own = ForgedRequest {
+        suffix: ".eap",
+        ..first.next_countersigned(&certificate)?
+    };
+    own.write(&fixture.requests())?;
+    reissued(&fixture.named()?, "1 certificate written");
+    check(station, &station.out().join("gw-1.eap.pem"), &own)?;
+    reissued(&fixture.named()?, "1 already answered");
+    // It has not taken the thing's name.
+    next.write(&fixture.requests())?;
+    reissued(&fixture.named()?, "1 certificate written");
+    check(station, &fixture.certificate("gw-1"), &next)?;
+    // Once wrapped, never in clear.
+    let wrapped = ForgedRequest::new("gw-2", &station.manufacturer)?.for_networks()?;
+    let record = wrapped.write(&station.path("wrapped"))?;
+    let mut issue = station.issuing(&record)?;
+    let done = finish(issue.arg("--inventory").arg(fixture.inventory()))?;
+    reissued(&done, "1 reply written");
+    let (second, certificate) = fixture.thing("gw-2")?;
+    let plain = ForgedRequest {
+        suffix: ".eap",
+        ..second.next_countersigned(&certificate)?
+    };
+    plain.write(&fixture.requests())?;
+    let done = fixture.named()?;
+    assert_eq!(done.code, exit::REFUSED, "{done:?}");
+    assert!(done.stderr.contains("was wrapped for its TPM"), "{done:?}");
+    Ok(())
+}
+
 /// The inventory, or the replies that lie there, say which TPM has the name: its next key needs no `--force`.
 #[test]
 fn the_tpm_in_service_vouches_for_its_next_key_alone() -> Result<()> {
@@ -325,13 +362,13 @@ fn the_tpm_in_service_vouches_for_its_next_key_alone() -> Result<()> {
             reissued(&issue(&next.write(&requests)?)?, "1 reply written");
             // It is in service now, and asks for a certificate for the same key.
             let taken_up = ForgedRequest {
-                is_next: false,
+                suffix: "",
                 ..next.clone()
             };
             reissued(&issue(&taken_up.write(&requests)?)?, "1 reply written");
             // One that does not say that it is the next one's needs the operator's word.
             let reset = ForgedRequest {
-                is_next: false,
+                suffix: "",
                 ..first.next()?
             };
             let done = issue(&reset.write(&requests)?)?;

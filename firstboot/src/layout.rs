@@ -12,6 +12,8 @@ pub const STAGING: &str = "/var/lib/tpm2_pkcs11.new";
 pub const NEXT: &str = "/var/lib/tpm2_pkcs11.next";
 /// The identity that was in service before.
 pub const PREVIOUS: &str = "/var/lib/tpm2_pkcs11.previous";
+/// The identity with the key for networks that want one of their own.
+pub const NETWORK: &str = "/var/lib/tpm2_pkcs11.eap";
 /// Identities that were set aside: `IDENTITY` with this and a number appended.
 pub const ORPHAN_SUFFIX: &str = ".orphan-";
 /// The Name of a storage key at 0x81000001 that was found to have an authorization value.

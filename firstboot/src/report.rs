@@ -22,8 +22,10 @@ use crate::error::Result;
 use crate::greengrass;
 use crate::identity::{Identity, Trial};
 use crate::layout::{IDENTITY, Layout};
-use crate::provision::{self, Complete, Context, IdentityState, Next, Places, State, Step, Survey};
-use crate::settings::{EapTls, Method, Settings};
+use crate::provision::{
+    self, Complete, Context, IdentityState, Next, OwnKey, Places, State, Step, Survey,
+};
+use crate::settings::{EapTls, Method, NetworkKey, Settings};
 use crate::tpm::Tpm;
 
 /// The version of `firstboot status --json` and `status.json`. Changed names make a new version; additional names do
@@ -81,6 +83,7 @@ fn summary(context: &Context, survey: Option<&Survey>, state: State) -> Value {
     let warnings = remarks
         .into_iter()
         .chain(identity.and_then(|identity| identity.renewal.warning.clone()))
+        .chain(identity.and_then(|identity| identity.own_key.warning().map(str::to_owned)))
         .chain(tpm.and_then(|tpm| tpm.lockout.warning()));
     add(&mut report, "warnings", warnings.collect());
     let aside = context
@@ -98,6 +101,9 @@ fn summary(context: &Context, survey: Option<&Survey>, state: State) -> Value {
         let certificate = accepted.summary();
         report["certificate"] = json!(certificate);
         report["renewal"] = renewal(context, identity, accepted, &certificate.not_after);
+    }
+    if let Some(certificate) = identity.own_key.certificate() {
+        report["network_certificate"] = json!(certificate.summary());
     }
     if identity.is_for_another_name.is_some() {
         report["wanted_thing_name"] = json!(settings.map(|settings| &settings.thing_name));
@@ -132,7 +138,11 @@ fn refused(context: &Context, identity: &Complete) -> Vec<Refusal> {
         }),
         _ => None,
     };
-    own.into_iter().chain(next).collect()
+    let for_networks = match &identity.own_key {
+        OwnKey::Made(made) => judged(&made.offer),
+        _ => None,
+    };
+    own.into_iter().chain(next).chain(for_networks).collect()
 }
 
 /// Where a certificate for this identity is: where an operator has saved it, or where the identity keeps it.
@@ -307,18 +317,27 @@ fn enrollment(places: &Places, settings: &Settings) -> Value {
 
 /// The networks that ask who the device is, and what each waits for.
 fn networks(context: &Context, settings: &Settings, survey: Option<&Survey>) -> Vec<Value> {
-    let enrolled = match survey.map(|survey| &survey.identity) {
-        Some(IdentityState::Complete(identity)) if identity.certificate.is_some() => Some(identity),
+    let identity = match survey.map(|survey| &survey.identity) {
+        Some(IdentityState::Complete(identity)) => Some(identity),
         _ => None,
     };
+    let is_enrolled = identity.is_some_and(|identity| identity.certificate.is_some());
+    let own_key = identity.map_or(&OwnKey::Absent, |identity| &identity.own_key);
     let describe = |entry: &EapTls| {
-        let (state, reason) = match enrolled {
-            Some(identity) => network(context, identity, entry),
-            None => ("waiting", Some(waiting_for(settings).to_owned())),
+        let awaited = match entry.key {
+            NetworkKey::Same => (!is_enrolled).then(|| waiting_for(settings).to_owned()),
+            NetworkKey::Own => own_key.awaited(&context.memory),
+        };
+        let (state, reason) = match (awaited, identity) {
+            (None, Some(identity)) => network(context, identity, entry),
+            (awaited, _) => ("waiting", awaited),
         };
         let mut network = json!({ "interface": entry.interface, "state": state });
         if entry.is_wifi() {
             network["ssid"] = json!(entry.ssid);
+        }
+        if entry.key == NetworkKey::Own {
+            network["key"] = json!(entry.key);
         }
         if let Some(reason) = reason {
             network["reason"] = json!(reason);

@@ -81,6 +81,7 @@ def test_what_is_for_networks_is_in_a_package_of_its_own(parse, installed):
         f"{units}/firstboot-enroll.service.d/10-eap-tls.conf",
         f"{units}/firstboot-network.path",
         f"{units}/firstboot-network.service",
+        f"{units}/firstboot-renew.service.d/10-eap-tls.conf",
         f"{units}/wpa_supplicant-wired@.service.d/10-firstboot.conf",
         f"{units}/wpa_supplicant@.service.d/10-firstboot.conf",
         "/usr/lib/tmpfiles.d/firstboot-eap-tls.conf",

@@ -4,8 +4,9 @@
 //! | file | what |
 //! |---|---|
 //! | `/etc/wpa_supplicant/wpa_supplicant[-wired]-IFACE.conf` | an interface's network, where upstream's units look |
-//! | `/etc/wpa_supplicant/firstboot/openssl.cnf` | OpenSSL's way to the token; names the PIN's file |
-//! | `/etc/wpa_supplicant/firstboot/key.pem` | the key: its URI, as a file |
+//! | `/etc/wpa_supplicant/firstboot/openssl.cnf` | OpenSSL's way to the device's token; names the PIN's file |
+//! | `/etc/wpa_supplicant/firstboot/openssl-own.cnf` | the same, to the token with the networks' own key |
+//! | `/etc/wpa_supplicant/firstboot/key.pem` | the key: its URI, as a file; it has the same name in both tokens |
 //! | `/etc/wpa_supplicant/firstboot/IFACE-ca.pem` | the CA of the RADIUS server |
 //! | `/etc/wpa_supplicant/firstboot/UNIT@IFACE.env` | the environment of that instance of the unit, and of no other |
 //! | `/etc/wpa_supplicant/firstboot/networks` | the units to start, each with a digest of what it reads |
@@ -32,8 +33,8 @@ use firstboot_formats::files::{self, Access};
 use log::info;
 
 use crate::error::{ErrorKind, Result, ResultExt};
-use crate::layout::Layout;
-use crate::settings::{EapTls, Network, Platform};
+use crate::layout::{IDENTITY, Layout, NETWORK};
+use crate::settings::{EapTls, Network, NetworkKey, Platform};
 use crate::token::openssl_configuration;
 
 /// Where upstream's units of wpa_supplicant look for their configuration (wpa_supplicant/systemd/*.service.arg.in).
@@ -60,9 +61,27 @@ pub struct Wanted<'a> {
     /// The operator's settings were read. Without them, what was written by them stays: a boot partition that is not
     /// there is nobody's wish.
     pub has_operators: bool,
-    /// SHA-256 of the key, hexadecimal. With another key, wpa_supplicant has to start again: its PKCS#11 library reads
-    /// the token's store once.
-    pub key_sha256: &'a str,
+    /// SHA-256 of the device's key, hexadecimal, if there is a certificate for it. With another key, wpa_supplicant has
+    /// to start again: its PKCS#11 library reads the token's store once.
+    pub same: Option<String>,
+    /// The same of the networks' own key.
+    pub own: Option<String>,
+}
+
+impl Wanted<'_> {
+    /// SHA-256 of the key for this network, if there is a certificate to show.
+    fn key(&self, entry: &EapTls) -> Option<&str> {
+        match entry.key {
+            NetworkKey::Same => self.same.as_deref(),
+            NetworkKey::Own => self.own.as_deref(),
+        }
+    }
+
+    /// Whether there is a network to which the device can show who it is.
+    fn is_any_possible(&self) -> bool {
+        let mut entries = self.network.eap_tls.iter();
+        entries.any(|entry| self.key(entry).is_some())
+    }
 }
 
 /// What is there, compared with what is wanted.
@@ -122,17 +141,17 @@ impl Plan {
     }
 }
 
-/// Compares. `None` if the device has no certificate to show.
-pub fn look(layout: &Layout, wanted: Option<&Wanted<'_>>) -> Found {
+/// Compares. Networks to which the device has no certificate to show are left out.
+pub fn look(layout: &Layout, wanted: &Wanted<'_>) -> Found {
     compare(layout, wanted).unwrap_or_else(|why| Found {
         trouble: Some(why.to_string()),
         ..Found::default()
     })
 }
 
-fn compare(layout: &Layout, wanted: Option<&Wanted<'_>>) -> Result<Found> {
+fn compare(layout: &Layout, wanted: &Wanted<'_>) -> Result<Found> {
     let has_folder = layout.at(FOLDER).symlink_metadata().is_ok();
-    if wanted.is_none_or(|wanted| wanted.network.eap_tls.is_empty()) && !has_folder {
+    if !wanted.is_any_possible() && !has_folder {
         return Ok(Found::default());
     }
     let plan = plan(layout, wanted)?;
@@ -141,8 +160,7 @@ fn compare(layout: &Layout, wanted: Option<&Wanted<'_>>) -> Result<Found> {
     let differs = superfluous
         || !plan.files.iter().all(ConfigFile::is_written)
         || plan.files.is_empty() && has_folder;
-    let stays =
-        differs && wanted.is_some_and(|wanted| !wanted.has_operators) && is_by_operator(layout);
+    let stays = differs && !wanted.has_operators && is_by_operator(layout);
     Ok(Found {
         differs: differs && !stays,
         taken: plan.taken,
@@ -155,7 +173,7 @@ fn compare(layout: &Layout, wanted: Option<&Wanted<'_>>) -> Result<Found> {
 }
 
 /// Removes what is not wanted any more, and writes what differs.
-pub fn write(layout: &Layout, wanted: Option<&Wanted<'_>>) -> Result<()> {
+pub fn write(layout: &Layout, wanted: &Wanted<'_>) -> Result<()> {
     let plan = plan(layout, wanted)?;
     if plan.files.is_empty() {
         return remove(layout);
@@ -194,14 +212,13 @@ fn unit(entry: &EapTls) -> String {
     format!("{}@{}", texts::program(entry), entry.interface)
 }
 
-fn plan(layout: &Layout, wanted: Option<&Wanted<'_>>) -> Result<Plan> {
+fn plan(layout: &Layout, wanted: &Wanted<'_>) -> Result<Plan> {
     let mut plan = Plan::default();
-    let Some(wanted) = wanted else {
-        return Ok(plan);
-    };
-    let common = common_files(layout, wanted.platform);
     let mut units = Vec::new();
     for (entry, ca) in wanted.network.eap_tls.iter().zip(wanted.cas) {
+        let Some(key) = wanted.key(entry) else {
+            continue;
+        };
         let main = layout.at(main_file(entry));
         if is_others(&main)? {
             plan.taken.push(Taken {
@@ -210,17 +227,21 @@ fn plan(layout: &Layout, wanted: Option<&Wanted<'_>>) -> Result<Plan> {
             });
             continue;
         }
+        let common = common_files(layout, entry.key, wanted.platform);
         let mut files = files_of(layout, entry, ca, &wanted.network.country);
-        let digest = digest(common.iter().chain(&files), wanted.key_sha256);
+        let digest = digest(common.iter().chain(&files), key);
         units.push(format!("{}.service {digest}", unit(entry)));
         let networkd = layout.at(networkd_file(entry));
         if is_others(&networkd)? {
             files.retain(|file| file.path != networkd);
         }
+        // Several networks have these.
+        let missing = common.into_iter().filter(|file| !plan.has(&file.path));
+        let missing: Vec<_> = missing.collect();
+        plan.files.extend(missing);
         plan.files.append(&mut files);
     }
     if !units.is_empty() {
-        plan.files.splice(0..0, common);
         let networks = texts::networks(&units, wanted.has_operators || is_by_operator(layout));
         plan.files
             .push(ConfigFile::public(layout, &own(NETWORKS), networks));
@@ -228,15 +249,25 @@ fn plan(layout: &Layout, wanted: Option<&Wanted<'_>>) -> Result<Plan> {
     Ok(plan)
 }
 
-/// The files for every interface.
-fn common_files(layout: &Layout, platform: &Platform) -> [ConfigFile; 2] {
+/// The directory of the identity with this key, and the way to its token.
+fn credentials(key: NetworkKey) -> (&'static str, PathBuf) {
+    match key {
+        NetworkKey::Same => (IDENTITY, own("openssl.cnf")),
+        NetworkKey::Own => (NETWORK, own("openssl-own.cnf")),
+    }
+}
+
+/// The files for every interface at which the device shows this key.
+fn common_files(layout: &Layout, key: NetworkKey, platform: &Platform) -> [ConfigFile; 2] {
     let Platform {
         pkcs11_module,
         openssl_provider,
     } = platform;
-    let openssl = openssl_configuration("wpa_supplicant", openssl_provider, pkcs11_module);
+    let (identity, path) = credentials(key);
+    let openssl =
+        openssl_configuration("wpa_supplicant", openssl_provider, pkcs11_module, identity);
     [
-        ConfigFile::public(layout, &own("openssl.cnf"), openssl),
+        ConfigFile::public(layout, &path, openssl),
         ConfigFile::public(layout, &own("key.pem"), key_file::pem()),
     ]
 }
@@ -245,9 +276,15 @@ fn common_files(layout: &Layout, platform: &Platform) -> [ConfigFile; 2] {
 fn files_of(layout: &Layout, entry: &EapTls, ca: &str, country: &str) -> Vec<ConfigFile> {
     let ca_file = own(&format!("{}-ca.pem", entry.interface));
     let (main, networkd) = (main_file(entry), networkd_file(entry));
-    let supplicant = texts::wpa_supplicant(&mark(&main), entry, country, &ca_file, &own("key.pem"));
+    let (identity, openssl) = credentials(entry.key);
+    let named = texts::Named {
+        ca: &ca_file,
+        key: &own("key.pem"),
+        identity,
+    };
+    let supplicant = texts::wpa_supplicant(&mark(&main), entry, country, &named);
     let dhcp = texts::networkd(&mark(&networkd), entry);
-    let environment = texts::environment(&own("openssl.cnf"));
+    let environment = texts::environment(&openssl, identity);
     let environment_file = own(&format!("{}.env", unit(entry)));
     vec![
         ConfigFile::public(layout, &ca_file, ca.to_owned()),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use firstboot_formats::encoding::to_hex;
 
-use crate::layout::{IDENTITY, LOCKS, TPM};
+use crate::layout::{LOCKS, TPM};
 use crate::settings::EapTls;
 
 /// How all our files begin that take comments.
@@ -27,10 +27,20 @@ pub fn program(entry: &EapTls) -> &'static str {
     }
 }
 
+/// The files of its own that a network's configuration names.
+pub struct Named<'a> {
+    /// The CA of the RADIUS server.
+    pub ca: &'a Path,
+    /// The key.
+    pub key: &'a Path,
+    /// The directory of the identity that has key and certificate.
+    pub identity: &'a str,
+}
+
 /// wpa_supplicant.conf(5). The server has to have a certificate of this CA with exactly this name; TLS 1.3 is off
 /// unless it is asked for, and 1.0 and 1.1 are not to be used any more (RFC 8996). With fast reauthentication,
 /// wpa_supplicant would keep the certificate that it has read, and a renewed one would go unnoticed.
-pub fn wpa_supplicant(mark: &str, entry: &EapTls, country: &str, ca: &Path, key: &Path) -> String {
+pub fn wpa_supplicant(mark: &str, entry: &EapTls, country: &str, named: &Named<'_>) -> String {
     let (common, network) = if entry.is_wifi() {
         (
             format!("country={country}"),
@@ -62,7 +72,7 @@ network={{
     {network}
     eap=TLS
     identity={identity}
-    client_cert=\"{IDENTITY}/certificate.pem\"
+    client_cert=\"{directory}/certificate.pem\"
     private_key=\"{key}\"
     ca_cert=\"{ca}\"
     domain_match=\"{domain}\"
@@ -70,8 +80,9 @@ network={{
 }}
 ",
         identity = value(&entry.identity),
-        key = key.display(),
-        ca = ca.display(),
+        directory = named.identity,
+        key = named.key.display(),
+        ca = named.ca.display(),
         domain = entry.domain,
     )
 }
@@ -102,13 +113,14 @@ DHCP=yes
     )
 }
 
-/// systemd.exec(5), EnvironmentFile=: what OpenSSL and tpm2-pkcs11 need to reach the token.
-pub fn environment(openssl: &Path) -> String {
+/// systemd.exec(5), EnvironmentFile=: what OpenSSL and tpm2-pkcs11 need to reach the token of the identity with this
+/// directory.
+pub fn environment(openssl: &Path, identity: &str) -> String {
     format!(
         "\
 {MARK}: the way to the TPM's key.
 OPENSSL_CONF={openssl}
-TPM2_PKCS11_STORE={IDENTITY}
+TPM2_PKCS11_STORE={identity}
 TPM2_PKCS11_TCTI={TPM}
 PKCS11_SQL_LOCK={LOCKS}
 ",

@@ -10,6 +10,7 @@ use firstboot_formats::files;
 use firstboot_formats::printable::printable;
 use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::text;
+use firstboot_formats::thing_name::{eap_name, next_name};
 use firstboot_formats::x509::{Chain, Verdict, certificates, what_is};
 
 use super::{Offer, Refusal, WrappedReply};
@@ -123,21 +124,26 @@ fn reply(boot: &BootPartition, wanted: &Wanted<'_>) -> Offer {
 }
 
 /// The files where the certificate is expected, to help whoever saved them: the first names, this thing's before
-/// others', and what each file is.
+/// others', and what each file is. Without those that are expected there for another of the thing's keys.
 fn instead(boot: &BootPartition, wanted: &Wanted<'_>) -> String {
     let path = boot.certificate_path(wanted.file_name);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let mut names = boot.certificate_names();
     names.sort_by_key(|name| !name.starts_with(&*stem));
+    let thing = wanted.thing_name;
+    let answers = [thing.to_owned(), next_name(thing), eap_name(thing)];
+    let of_others = answers.iter().filter(|name| *name != wanted.file_name);
+    let of_others = of_others.flat_map(|name| [boot.certificate_path(name), boot.reply_path(name)]);
+    let of_others: Vec<_> = of_others.collect();
+    const MINE: &str = "this device's certificate: rename it";
     let what = |name: &String| match files::read(&path.with_file_name(name), MAX_CERTIFICATE) {
         Ok(Some(content)) => match certificates(&content) {
-            Ok(found) if found.iter().any(|c| c.key() == wanted.key.spki()) => {
-                "this device's certificate: rename it"
-            }
+            Ok(found) if found.iter().any(|c| c.key() == wanted.key.spki()) => MINE,
             _ => what_is(&content),
         },
         _ => "not a readable file",
     };
+    names.retain(|name| !of_others.contains(&path.with_file_name(name)) || what(name) == MINE);
     let mut shown: Vec<String> = names
         .iter()
         .take(NAMES_SHOWN)

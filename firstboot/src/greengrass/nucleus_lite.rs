@@ -86,6 +86,7 @@ fn config_files(values: &ConfigValues<'_>) -> Vec<ConfigFile> {
                 "Greengrass nucleus lite",
                 &values.platform.openssl_provider,
                 &values.platform.pkcs11_module,
+                IDENTITY,
             ),
         ),
         ConfigFile {

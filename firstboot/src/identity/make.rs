@@ -30,7 +30,7 @@ pub struct Plan<'a> {
     pub record: Record,
     /// DER of the EK certificate, or why there is none.
     pub ek: std::result::Result<Vec<u8>, String>,
-    /// If it is for a next key: the identity in service with its certificate, which vouches for it.
+    /// If there is one: the identity in service with its certificate, which vouches for another key.
     pub in_service: Option<(&'a Identity, Chain)>,
 }
 

@@ -28,6 +28,7 @@ mod countersign;
 mod est_state;
 mod fleet_state;
 mod make;
+mod network;
 mod next;
 mod opened_replies;
 mod orphans;
@@ -106,8 +107,7 @@ impl Identity {
         }
     }
 
-    /// An identity in another place of the same device. It has the PIN of the one in service, but none of Greengrass's
-    /// groups may read it there.
+    /// An identity in another place of the same device, where none of Greengrass's groups may read it.
     pub fn at(&self, layout: &Layout, place: &str) -> Self {
         let mut other = self.clone();
         other.directory = layout.at(place);
@@ -144,7 +144,7 @@ impl Identity {
     /// defect: I/O and permission errors never discard an identity.
     pub fn defect(&self) -> Result<Option<String>> {
         if orphans::is_given_up(&self.directory) {
-            return Ok(Some("`firstboot reset` was interrupted".into()));
+            return Ok(Some("giving it up was interrupted".into()));
         }
         for name in ESSENTIAL {
             let path = self.directory.join(name);

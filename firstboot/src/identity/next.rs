@@ -116,6 +116,11 @@ impl Identity {
     /// What a power cut leaves of it lies in the staging directory, where nobody takes it for an identity.
     pub fn discard(&self) -> Result<()> {
         self.refuse_to_discard_others()?;
+        self.clear_away()
+    }
+
+    /// Removes it, by way of the staging directory.
+    pub(super) fn clear_away(&self) -> Result<()> {
         self.remove_staging()?;
         files::rename(&self.directory, &self.staging)?;
         self.remove_staging()

@@ -40,10 +40,14 @@ impl Identity {
     /// can use the key, unless the PIN is to be kept. The mark comes first: with it the reset has happened, and the
     /// next start finishes what a power cut interrupts.
     pub fn give_up(&self, keep_pin: bool) -> Result<PathBuf> {
+        self.mark_given_up(keep_pin)?;
+        self.set_aside()
+    }
+
+    pub(super) fn mark_given_up(&self, keep_pin: bool) -> Result<()> {
         let [destroy, keep] = GIVEN_UP;
         let mark = if keep_pin { keep } else { destroy };
-        files::make_empty(&self.directory.join(mark))?;
-        self.set_aside()
+        Ok(files::make_empty(&self.directory.join(mark))?)
     }
 
     /// Sets a damaged identity aside: it is never restored, and keeps its PIN for inspection.

@@ -3,6 +3,7 @@
 use firstboot_formats::record::Record;
 use firstboot_formats::x509::Chain;
 
+use super::own_key::OwnKey;
 use super::renewal::{Next, Previous, Probation, Renewal};
 use crate::eap_tls;
 use crate::enrollment::Offer;
@@ -44,6 +45,8 @@ pub struct Complete {
     pub is_for_another_name: Option<String>,
     /// The configuration is what it should be; if that is unknown, some edition's is complete.
     pub configuration_is_written: bool,
+    /// The key of the networks that want their own.
+    pub own_key: OwnKey,
     /// What wpa_supplicant reads, compared with what it should.
     pub network: eap_tls::Found,
     /// The fleet's claim, or a part of it, is on the boot partition, and no longer needed.

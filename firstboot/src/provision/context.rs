@@ -11,7 +11,7 @@ use crate::enrollment::fleet::Session;
 use crate::enrollment::{Offer, Refusal};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
-use crate::layout::{Layout, NEXT, PREVIOUS};
+use crate::layout::{Layout, NETWORK, NEXT, PREVIOUS};
 use crate::settings::{Platform, Settings};
 use crate::tpm::Tpm;
 
@@ -37,6 +37,8 @@ pub struct Places {
     pub next: Identity,
     /// The one that was in service before, if it is still there.
     pub previous: Identity,
+    /// The one with the key for networks that want their own.
+    pub network: Identity,
     /// Its boot partition.
     pub boot: BootPartition,
     /// The TCTI of its TPM, if the TPM is to be looked at.
@@ -66,6 +68,8 @@ pub struct Memory {
     pub leaves_trials: bool,
     /// Why a renewal could not go on: what is in service is none the worse for it, and this process leaves it at that.
     pub renewal_stays: Option<String>,
+    /// Why nothing more can be done about the networks' own key: only they depend on it.
+    pub own_key_stays: Option<String>,
     /// Why what wpa_supplicant reads could not be written or removed: nothing else depends on it.
     pub network_stays: Option<String>,
     /// Why the claim could not be removed from the boot partition.
@@ -113,6 +117,7 @@ impl Context {
             places: Places {
                 next: identity.at(&layout, NEXT),
                 previous: identity.at(&layout, PREVIOUS),
+                network: identity.at(&layout, NETWORK),
                 layout,
                 identity,
                 boot,

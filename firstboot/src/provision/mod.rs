@@ -10,6 +10,7 @@
 //! | `make_identity`, `root_key`, `request`, `est`, `register`, `open_reply`, `configure` | the steps that take more than a line |
 //! | `renewal` | a new certificate for a device in service, perhaps with a new key |
 //! | `offer` | what enrollment offers |
+//! | `own_key` | the key of the networks that want their own |
 //! | `network` | what wpa_supplicant reads, and the step that writes it |
 //! | `names` | which name the thing has |
 //! | `reset` | the way back: `firstboot reset` |
@@ -25,6 +26,7 @@ mod network;
 mod next;
 mod offer;
 mod open_reply;
+mod own_key;
 mod register;
 mod renewal;
 mod request;
@@ -50,6 +52,7 @@ pub use inputs::Inputs;
 pub use names::known as thing_name;
 pub use network::trouble as network_trouble;
 pub use next::next;
+pub use own_key::{OwnKey, OwnKeyStep};
 pub use renewal::{Back, Candidate, Next, Previous, Probation, Renewal, RenewalStep, Tried};
 pub use reset::reset;
 pub use state::State;
@@ -187,7 +190,8 @@ fn walk(context: &mut Context, goal: Goal) -> Result<(Step, Survey)> {
             let memory = &mut context.memory;
             let stays = match step {
                 Step::Renewal(_) => &mut memory.renewal_stays,
-                Step::WriteNetwork | Step::RemoveNetwork => &mut memory.network_stays,
+                Step::OwnKey(_) => &mut memory.own_key_stays,
+                Step::WriteNetwork | Step::WriteOwnNetwork => &mut memory.network_stays,
                 _ => return Err(Error::other(why)),
             };
             warn!("{why}");
@@ -352,7 +356,13 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
         }
         Step::FillToken(chain) => identity.fill_token(chain),
         Step::WriteConfiguration(chain) => configure::write(context, chain),
-        Step::RemoveNetwork | Step::WriteNetwork => network::write(context, survey),
+        Step::OwnKey(step) => {
+            if let IdentityState::Complete(identity) = &survey.identity {
+                own_key::take(context, step, &identity.own_key);
+            }
+            Ok(())
+        }
+        Step::WriteOwnNetwork | Step::WriteNetwork => network::write(context, survey),
         Step::RemoveClaim => {
             // A card that cannot be written is no reason to stop.
             let put_away = claim::put_away(context.settings()?, boot, layout);

@@ -6,34 +6,39 @@ use log::warn;
 
 use super::context::{Context, Memory, Places};
 use super::inputs::Inputs;
+use super::own_key::OwnKey;
 use super::survey::{IdentityState, Survey};
 use crate::eap_tls::{self, Found, Wanted};
 use crate::error::Result;
 
-/// Compares what is there with what is wanted, now that this is the accepted certificate.
-pub(super) fn look(inputs: &Inputs, places: &Places, accepted: Option<&Chain>) -> Found {
-    with_wanted(inputs, accepted, |wanted| {
-        eap_tls::look(&places.layout, wanted)
-    })
+/// Compares what is there with what is wanted, now that these are the device's certificate and the networks' own key.
+pub(super) fn look(
+    inputs: &Inputs,
+    places: &Places,
+    accepted: Option<&Chain>,
+    own: &OwnKey,
+) -> Found {
+    // Nothing is concluded from a key that could not be looked at.
+    if let Some(why) = own.unclear() {
+        return Found {
+            trouble: Some(why.to_owned()),
+            ..Found::default()
+        };
+    }
+    eap_tls::look(&places.layout, &wanted(inputs, accepted, own))
 }
 
-/// Writes what differs, and removes what is not wanted any more; without an accepted certificate, that is everything.
+/// Writes what differs, and removes what is not wanted any more, or for which there is no certificate.
 pub(super) fn write(context: &mut Context, survey: &Survey) -> Result<()> {
-    let accepted = match &survey.identity {
-        IdentityState::Complete(identity) => identity.certificate.as_ref(),
-        _ => None,
+    let IdentityState::Complete(identity) = &survey.identity else {
+        return Ok(());
     };
-    let written = with_wanted(context.inputs()?, accepted, |wanted| {
-        eap_tls::write(&context.places.layout, wanted)
-    });
-    if let Err(e) = written {
-        let what = match accepted {
-            Some(_) => "the networks are not configured",
-            None => "the configuration of earlier networks stays",
-        };
+    let (accepted, own) = (identity.certificate.as_ref(), &identity.own_key);
+    let wanted = wanted(context.inputs()?, accepted, own);
+    if let Err(e) = eap_tls::write(&context.places.layout, &wanted) {
         let why = format!(
-            "{what}: {e}. It needs an image with firstboot-eap-tls (TPM_GREENGRASS_EAP_TLS), and an /etc that can be \
-             written"
+            "the configuration of the networks stays as it is: {e}. It needs an image with firstboot-eap-tls \
+             (TPM_GREENGRASS_EAP_TLS), and an /etc that can be written"
         );
         warn!("{why}");
         context.memory.network_stays = Some(why);
@@ -67,20 +72,15 @@ pub(super) fn taken(found: &Found) -> Option<String> {
     ))
 }
 
-fn with_wanted<T>(
-    inputs: &Inputs,
-    accepted: Option<&Chain>,
-    work: impl FnOnce(Option<&Wanted<'_>>) -> T,
-) -> T {
-    let Some(accepted) = accepted else {
-        return work(None);
-    };
+fn wanted<'a>(inputs: &'a Inputs, accepted: Option<&Chain>, own: &OwnKey) -> Wanted<'a> {
     let settings = &inputs.settings;
-    work(Some(&Wanted {
+    let key = |chain: &Chain| chain.key().fingerprint();
+    Wanted {
         network: &settings.network,
         cas: &inputs.network_cas,
         platform: &settings.platform,
         has_operators: settings.has_operators,
-        key_sha256: &accepted.key().fingerprint(),
-    }))
+        same: accepted.map(key),
+        own: own.certificate().map(key),
+    }
 }

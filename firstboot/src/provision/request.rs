@@ -4,7 +4,7 @@ use firstboot_formats::digest::sha256;
 use firstboot_formats::encoding::to_hex;
 use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::record::{RECORD_VERSION, Record};
-use firstboot_formats::thing_name::{check_thing_name, next_name};
+use firstboot_formats::thing_name::{check_thing_name, eap_name, next_name};
 use firstboot_formats::x509::Request;
 use log::warn;
 
@@ -17,12 +17,27 @@ use crate::settings::Settings;
 /// Requests the certificate again, and withdraws a request under another name, so that nobody certifies that, too. The
 /// boot partition comes first: while the identity has the old record, all of this is repeated after a power cut.
 pub(super) fn renew(context: &mut Context, in_service: bool, record: &Record) -> Result<()> {
-    let new = sign(context, record)?;
+    let identity = context.places.identity.clone();
+    let new = sign(context, &identity, record)?;
     publish(context, in_service, &new)?;
     if record.thing_name != context.settings()?.thing_name {
         withdraw(&context.places);
     }
-    context.places.identity.keep_request(&new)
+    identity.keep_request(&new)
+}
+
+/// The same for the networks' own key.
+pub(super) fn renew_own(context: &mut Context, record: &Record) -> Result<()> {
+    let network = context.places.network.clone();
+    let new = sign(context, &network, record)?;
+    let thing_name = &context.settings()?.thing_name;
+    let [csr, text] = &new;
+    let boot = &context.places.boot;
+    boot.publish_request(&eap_name(thing_name), [csr, text])?;
+    if record.thing_name != *thing_name {
+        withdraw_own(&context.places);
+    }
+    network.keep_request(&new)
 }
 
 /// Publishes a request and its record on the boot partition. If the device is in service, a card that cannot be written
@@ -81,6 +96,11 @@ pub(super) fn withdraw_next(places: &Places) {
     withdraw_of(places, &places.next, |thing_name| next_name(&thing_name));
 }
 
+/// The same for the request of the networks' own key.
+pub(super) fn withdraw_own(places: &Places) {
+    withdraw_of(places, &places.network, |thing_name| eap_name(&thing_name));
+}
+
 fn withdraw_of(places: &Places, identity: &Identity, file_name: fn(String) -> String) {
     let Ok([request, record]) = identity.request_files() else {
         return;
@@ -102,7 +122,7 @@ fn withdraw_of(places: &Places, identity: &Identity, file_name: fn(String) -> St
 
 /// Signs another request: under the name that is wanted now, with what an older firstboot left out, or in place of a
 /// damaged one.
-fn sign(context: &mut Context, record: &Record) -> Result<[Vec<u8>; 2]> {
+fn sign(context: &mut Context, identity: &Identity, record: &Record) -> Result<[Vec<u8>; 2]> {
     let ek = match &record.evidence {
         Some(evidence) => evidence.ek_certificate.clone().ok_or_else(|| {
             let why = evidence.unattested.clone();
@@ -118,7 +138,7 @@ fn sign(context: &mut Context, record: &Record) -> Result<[Vec<u8>; 2]> {
     };
     let mut plan = plan(context.settings()?, &context.places, tpm, ek);
     plan.key = record.key;
-    context.places.identity.sign_request(&plan)
+    identity.sign_request(&plan)
 }
 
 /// The contents of a request, before its key is known.

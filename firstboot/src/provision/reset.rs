@@ -12,13 +12,14 @@ use crate::identity::Contents;
 use crate::settings::Edition;
 
 /// Discards the identity, and removes what was written for it. What nobody would remove after the identity goes before
-/// it: the kept claim pair, the next identity, the previous one. A power cut until then leaves a device in service, to
-/// be reset again; after that, the reset has happened, and the next start finishes it.
+/// it: the kept claim pair, the next identity, the previous one, the networks' own key. A power cut until then leaves a
+/// device in service, to be reset again; after that, the reset has happened, and the next start finishes it.
 pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
     let Places {
         identity,
         next,
         previous,
+        network,
         layout,
         ..
     } = places;
@@ -52,6 +53,10 @@ pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
     }
     next.destroy()?;
     previous.destroy()?;
+    request::withdraw_own(places);
+    if network.destroy_if_ours()? {
+        info!("the networks' own key was destroyed");
+    }
     if is_ours {
         request::withdraw(places);
         let aside = identity.give_up(keep_pin)?;

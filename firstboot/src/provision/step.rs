@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use firstboot_formats::x509::Chain;
 
 use super::State;
+use super::own_key::OwnKeyStep;
 use super::renewal::RenewalStep;
 use crate::enrollment::WrappedReply;
 use crate::error::ErrorKind;
@@ -63,8 +64,11 @@ pub enum Step {
     FillToken(Box<Chain>),
     /// Write Greengrass's configuration.
     WriteConfiguration(Box<Chain>),
-    /// Remove what wpa_supplicant reads: the certificate for it is gone.
-    RemoveNetwork,
+    /// A step for the networks' own key.
+    OwnKey(OwnKeyStep),
+    /// Without a certificate for the device's key: write what wpa_supplicant reads for networks with their own key, and
+    /// remove the rest.
+    WriteOwnNetwork,
     /// Write what wpa_supplicant reads, or remove what is not wanted any more.
     WriteNetwork,
     /// A step of a renewal.
@@ -88,24 +92,27 @@ impl Step {
             | Self::Accept(..)
             | Self::FillToken(_)
             | Self::WriteConfiguration(_)
-            | Self::RemoveNetwork
+            | Self::WriteOwnNetwork
             | Self::WriteNetwork
             | Self::RemoveClaim
             | Self::Renewal(_) => true,
+            Self::OwnKey(step) => step.is_enrollment(),
             _ => false,
         }
     }
 
-    /// Whether the step asks for a new certificate or takes it, or prepares that, and leaves alone what a running
-    /// Greengrass uses: token, key and configuration.
+    /// Whether the step asks for a new certificate or takes it, or prepares that, or is for networks, and leaves alone
+    /// what a running Greengrass uses: token, key and configuration.
     pub(super) fn is_renewal(&self) -> bool {
         match self {
             Self::Renewal(step) => step.is_beside_greengrass(),
+            Self::OwnKey(step) => step.is_beside_wpa_supplicant(),
             Self::RemoveStaging
             | Self::ResetLockout
             | Self::ForgetOwnership
             | Self::OpenReply(_)
             | Self::Accept(..)
+            | Self::WriteNetwork
             | Self::RemoveClaim => true,
             _ => false,
         }
@@ -137,6 +144,7 @@ impl Step {
                 Self::Renewal(RenewalStep::Try(other, _)),
             ) => one == other,
             (Self::Renewal(one), Self::Renewal(other)) => discriminant(one) == discriminant(other),
+            (Self::OwnKey(one), Self::OwnKey(other)) => discriminant(one) == discriminant(other),
             (one, other) => discriminant(one) == discriminant(other),
         }
     }
@@ -171,7 +179,8 @@ impl Step {
             | Self::ForgetOwnership
             | Self::OpenReply(_)
             | Self::Accept(..)
-            | Self::RemoveNetwork => State::AwaitingCertificate,
+            | Self::OwnKey(_)
+            | Self::WriteOwnNetwork => State::AwaitingCertificate,
             Self::FillToken(_) | Self::WriteConfiguration(_) => State::Unconfigured,
             Self::WriteNetwork | Self::Renewal(_) | Self::RemoveClaim | Self::Done(_) => {
                 State::Done
@@ -209,8 +218,10 @@ impl Step {
             Self::Accept(..) => "accepting the certificate".into(),
             Self::FillToken(_) => "storing the certificate in the token".into(),
             Self::WriteConfiguration(_) => "writing Greengrass's configuration".into(),
-            Self::RemoveNetwork => {
-                "removing wpa_supplicant's configuration: the certificate for it is gone".into()
+            Self::OwnKey(step) => step.describe(),
+            Self::WriteOwnNetwork => {
+                "writing wpa_supplicant's configuration, as far as there are certificates for it"
+                    .into()
             }
             Self::WriteNetwork => "writing wpa_supplicant's configuration".into(),
             Self::Renewal(step) => step.describe(),

@@ -12,6 +12,7 @@ use firstboot_formats::x509::Request;
 use super::complete::Complete;
 use super::context::{Context, Places};
 use super::inputs::Inputs;
+use super::own_key::{self, OwnKey};
 use super::renewal::{self, Next, Previous, Renewal};
 use super::{configure, names, network, offer, request, root_key};
 use crate::durability;
@@ -254,6 +255,7 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         ownership_is_spent: false,
         is_for_another_name: None,
         configuration_is_written: token_is_ready && configured.is_some(),
+        own_key: OwnKey::NotWanted,
         network: eap_tls::Found::default(),
         claim_is_spent: false,
         certificate,
@@ -271,6 +273,7 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
     let previous = certificate.map_or_else(Previous::default, |chain| {
         renewal::previous(settings, places, chain)
     });
+    let own_key = own_key::look(settings, places, &standing.srk_name);
     let is_due = standing.renewal.due.is_some();
     let offer = offer::offer(settings, places, &key, record, certificate, is_due)?;
     let slot = verified.map(|verified| verified.slot);
@@ -302,7 +305,8 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
             .transpose()?
             .flatten(),
         configuration_is_written,
-        network: network::look(inputs, places, certificate),
+        network: network::look(inputs, places, certificate, &own_key),
+        own_key,
         next: match certificate {
             Some(chain) => renewal::next_identity(settings, places, chain),
             None => Next::Absent,

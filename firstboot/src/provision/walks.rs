@@ -2,11 +2,12 @@
 //! AWS IoT Core refuses what it is shown.
 
 use super::context::RefusedReply;
+use super::next::own_key::table as own_keys;
 use super::next::renewal::table::{candidate, renewing};
 use super::next::table::{Scene, awaiting, chain, enrolled, wrapped};
 use super::{
-    Back, Complete, IdentityState, MOST_STEPS, Next, Previous, Probation, Renewal, RenewalStep,
-    Step, Tried, goes_round, next,
+    Back, Complete, IdentityState, MOST_STEPS, Next, OwnKey, OwnKeyStep, Previous, Probation,
+    Renewal, RenewalStep, Step, Tried, goes_round, next,
 };
 use crate::enrollment::{Offer, Refusal, WrappedReply};
 use crate::error::Error;
@@ -198,9 +199,10 @@ fn apply(step: &Step, scene: &mut Scene, world: &World) {
             refuse(scene, wrapped);
         }
         Step::RemoveClaim => scene.memory.claim_stays = Some("read-only".into()),
-        Step::WriteNetwork | Step::RemoveNetwork if world.refuses => {
+        Step::WriteNetwork | Step::WriteOwnNetwork if world.refuses => {
             scene.memory.network_stays = Some("read-only".into());
         }
+        Step::OwnKey(step) => own_key(step, scene, world),
         Step::Renewal(step) => renew(step, scene, world),
         _ => complete(scene, |i| enrollment(step, i, world)),
     }
@@ -217,6 +219,37 @@ fn refuse(scene: &mut Scene, wrapped: &WrappedReply) {
         sha256: wrapped.sha256.clone(),
         refusal: refusal(),
         is_for_now: false,
+    });
+}
+
+/// What a step for the networks' own key does; where the world refuses, it fails.
+fn own_key(step: &OwnKeyStep, scene: &mut Scene, world: &World) {
+    match step {
+        OwnKeyStep::OpenReply(wrapped) if world.refuses => return refuse(scene, wrapped),
+        _ if world.refuses => {
+            scene.memory.own_key_stays = Some("read-only".into());
+            return;
+        }
+        _ => {}
+    }
+    complete(scene, |i| match (step, &mut i.own_key) {
+        (OwnKeyStep::RepairStore, own) => *own = OwnKey::Made(Box::new(own_keys::made())),
+        (OwnKeyStep::Remove(_), own) => *own = OwnKey::Absent,
+        (OwnKeyStep::Make, own) => {
+            let mut made = own_keys::made();
+            made.request_is_published = false;
+            *own = OwnKey::Made(Box::new(made));
+        }
+        (OwnKeyStep::RenewRequest, OwnKey::Made(made)) => {
+            (made.request_is_current, made.request_is_published) = (true, true);
+        }
+        (OwnKeyStep::PublishRequest, OwnKey::Made(made)) => made.request_is_published = true,
+        (OwnKeyStep::OpenReply(_) | OwnKeyStep::Accept(..), OwnKey::Made(made)) => {
+            (made.certificate, made.warning) = (Some(chain()), None);
+            made.offer = Offer::Pending("a newer certificate".into());
+            i.network.differs = true;
+        }
+        _ => {}
     });
 }
 
@@ -334,7 +367,7 @@ fn enrollment(step: &Step, identity: &mut Complete, world: &World) {
         Step::OpenReply(_) | Step::Accept(..) => accepted(identity),
         Step::FillToken(_) => identity.token_is_ready = true,
         Step::WriteConfiguration(_) => identity.configuration_is_written = true,
-        Step::RemoveNetwork | Step::WriteNetwork => identity.network.differs = false,
+        Step::WriteOwnNetwork | Step::WriteNetwork => identity.network.differs = false,
         _ => {}
     }
 }
@@ -351,7 +384,8 @@ fn walk(wanted: Result<&Settings, &Error>, mut scene: Scene, world: World) -> St
         let circle = goes_round(&taken, &step);
         let stays = match &step {
             Step::Renewal(_) => Some(&mut scene.memory.renewal_stays),
-            Step::WriteNetwork | Step::RemoveNetwork => Some(&mut scene.memory.network_stays),
+            Step::OwnKey(_) => Some(&mut scene.memory.own_key_stays),
+            Step::WriteNetwork | Step::WriteOwnNetwork => Some(&mut scene.memory.network_stays),
             _ => None,
         };
         if let (Some(why), Some(stays)) = (&circle, stays) {
@@ -467,7 +501,7 @@ fn useless() -> Vec<Option<Step>> {
         Some(Step::Accept(chain(), None)),
         Some(Step::FillToken(chain())),
         Some(Step::WriteConfiguration(chain())),
-        Some(Step::RemoveNetwork),
+        Some(Step::WriteOwnNetwork),
         Some(Step::WriteNetwork),
         Some(Step::RemoveClaim),
     ]
@@ -518,8 +552,12 @@ fn both_ways(scene: &Scene, world: &World) {
 #[test]
 fn walks_from_every_identity_end_well() {
     let useless = useless();
+    let own_keys = own_keys::all();
     for number in 0..IDENTITIES {
-        let scene = identity(&mut Bits(number));
+        let mut scene = identity(&mut Bits(number));
+        // Not a factor of its own either: their number has none in common with those of the other choices.
+        let own_key = &own_keys[number as usize % own_keys.len()].0;
+        complete(&mut scene, |i| i.own_key = own_key.clone());
         let mut refusals = vec![false];
         let asks = |i: &Complete| {
             let offer = &i.offer;
@@ -576,6 +614,60 @@ fn walks_from_every_tpm_end_well() {
                     ..world.clone()
                 };
                 both_ways(&scene, &world);
+            }
+        }
+    }
+}
+
+/// Whatever is wrong with the networks' own key, and whatever fails of it, the walk ends as it does without it.
+#[test]
+fn no_own_key_changes_where_a_walk_ends() {
+    let offers = [
+        Offer::Pending("a certificate".into()),
+        Offer::Certificate(Box::new(chain()), None),
+        Offer::CanRequest,
+    ];
+    let mut scenes: Vec<Scene> = offers
+        .into_iter()
+        .map(|offer| {
+            let mut scene = awaiting();
+            complete(&mut scene, |i| i.offer = offer);
+            scene
+        })
+        .collect();
+    scenes.push(enrolled());
+    let mut renamed = enrolled();
+    complete(&mut renamed, |i| {
+        i.is_for_another_name = Some("gw-0".into());
+    });
+    scenes.push(renamed);
+    let settings = Settings::default();
+    let mut useless = vec![None, Some(Step::WriteNetwork), Some(Step::WriteOwnNetwork)];
+    let steps = own_keys::all().into_iter().map(|(own, _)| {
+        let mut scene = enrolled();
+        complete(&mut scene, |i| i.own_key = own);
+        Some(scene.next(&settings)).filter(|step| matches!(step, Step::OwnKey(_)))
+    });
+    useless.extend(steps);
+    for scene in scenes {
+        for (own, _) in own_keys::all() {
+            let mut with = scene.clone();
+            complete(&mut with, |i| i.own_key = own.clone());
+            for useless in &useless {
+                for refuses in [false, true] {
+                    let world = World {
+                        useless: useless.clone(),
+                        refuses,
+                        ..world()
+                    };
+                    let usual = walk(Ok(&settings), scene.clone(), world.clone());
+                    let last = walk(Ok(&settings), with.clone(), world);
+                    match (&usual, &last) {
+                        // There may be something to say.
+                        (Step::Done(_), Step::Done(_)) => {}
+                        _ => assert_eq!(usual, last, "{with:?}"),
+                    }
+                }
             }
         }
     }

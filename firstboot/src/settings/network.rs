@@ -64,7 +64,7 @@ pub enum NetworkKey {
     /// The device's, as AWS IoT does.
     #[default]
     Same,
-    /// One of the network's own.
+    /// One for networks alone: all networks that want their own share it.
     Own,
 }
 
@@ -72,6 +72,14 @@ impl EapTls {
     /// Whether it is a Wi-Fi network.
     pub fn is_wifi(&self) -> bool {
         !self.ssid.is_empty()
+    }
+}
+
+impl Network {
+    /// Whether one of them wants a key of its own.
+    pub fn wants_own_key(&self) -> bool {
+        let mut keys = self.eap_tls.iter().map(|entry| entry.key);
+        keys.any(|key| key == NetworkKey::Own)
     }
 }
 
@@ -125,7 +133,7 @@ impl EapTls {
             interface,
             ssid,
             identity,
-            key,
+            key: _,
             ca,
             domain,
         } = self;
@@ -159,13 +167,6 @@ impl EapTls {
             return Err(format!(
                 "identity: {identity:?} is empty, has more than {MAX_IDENTITY} bytes, or control characters"
             ));
-        }
-        if *key == NetworkKey::Own {
-            return Err(
-                "key: \"own\", a key and a certificate for the network alone, is not there yet. Use \"same\", the \
-                 device's own"
-                    .into(),
-            );
         }
         if !is_word(&ca.replace('-', "_"), MAX_CA) {
             return Err(format!(
@@ -246,6 +247,12 @@ mod tests {
         assert!(!network.eap_tls[0].is_wifi() && network.eap_tls[1].is_wifi());
         assert_eq!(checked("", &[]), Ok(Network::default()));
         assert!(checked("", &[wired()]).is_ok());
+        assert!(!network.wants_own_key());
+        let own = EapTls {
+            key: NetworkKey::Own,
+            ..wifi()
+        };
+        assert!(checked("DE", &[wired(), own]).unwrap().wants_own_key());
     }
 
     #[test]
@@ -319,11 +326,6 @@ mod tests {
                 "host name",
             );
         }
-        refused(
-            |e| e.key = NetworkKey::Own,
-            &format!("{entry}key: "),
-            "not there yet",
-        );
     }
 
     #[test]

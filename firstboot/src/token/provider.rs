@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::{OBJECT_LABEL, TOKEN_LABEL};
-use crate::layout::IDENTITY;
 
 /// The PKCS#11 URI (RFC 7512) of our private key, for those who look for it in the token by its label.
 pub fn key_uri() -> String {
@@ -11,8 +10,13 @@ pub fn key_uri() -> String {
 }
 
 /// The OpenSSL configuration of `whose` programs (config(5ossl), provider-pkcs11(7)): `default` stays active, for keys
-/// in files. The PIN is in a file of the identity.
-pub fn openssl_configuration(whose: &str, provider: &Path, module: &Path) -> String {
+/// in files. The PIN is in a file of the identity, which has this directory.
+pub fn openssl_configuration(
+    whose: &str,
+    provider: &Path,
+    module: &Path,
+    identity: &str,
+) -> String {
     format!(
         "\
 # Written by firstboot: {whose} reaches the TPM's key through this.
@@ -31,7 +35,7 @@ activate = 1
 [pkcs11_sect]
 module = {provider}
 pkcs11-module-path = {module}
-pkcs11-module-token-pin = file:{IDENTITY}/pin
+pkcs11-module-token-pin = file:{identity}/pin
 activate = 1
 ",
         provider = provider.display(),

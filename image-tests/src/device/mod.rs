@@ -36,7 +36,11 @@ pub const STORE: &str = "/var/lib/tpm2_pkcs11";
 /// Those of the one with the next key, and of the one that was in service before.
 pub const NEXT: &str = "/var/lib/tpm2_pkcs11.next";
 pub const PREVIOUS: &str = "/var/lib/tpm2_pkcs11.previous";
+/// That of the one with the key for networks that want their own.
+pub const NETWORK: &str = "/var/lib/tpm2_pkcs11.eap";
 const BOOT: &str = "/boot/firstboot";
+/// How the request for networks ends.
+const NETWORK_REQUEST: &str = ".eap.csr.pem";
 /// The groups of nucleus lite's daemons, of the nucleus's components, and of the TPM.
 const GROUPS: [&str; 3] = ["ggcore", "ggc_group", "tss"];
 /// The device's first group ID if the tests run as root: nobody on this host has it.
@@ -295,19 +299,40 @@ impl Device {
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
     }
 
-    /// The one request on the boot partition.
+    /// The one request on the boot partition, beside which there may be another one for networks.
     pub fn request(&self) -> Result<PathBuf> {
+        self.request_that(|name| !name.ends_with(NETWORK_REQUEST))
+    }
+
+    /// The one request for networks.
+    pub fn network_request(&self) -> Result<PathBuf> {
+        self.request_that(|name| name.ends_with(NETWORK_REQUEST))
+    }
+
+    fn request_that(&self, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
         let requests = self.boot_file("requests");
+        let is_wanted = |path: &PathBuf| {
+            let name = path.to_string_lossy();
+            name.ends_with(".csr.pem") && wanted(&name)
+        };
         fs::read_dir(&requests)
             .with_context(|| format!("no requests in {}", requests.display()))?
             .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.to_string_lossy().ends_with(".csr.pem"))
+            .find(is_wanted)
             .with_context(|| format!("no request in {}", requests.display()))
     }
 
     /// Saves a certificate where an operator does, under the name of its request.
     pub fn drop_certificate(&self, pem: &str) -> Result<PathBuf> {
-        let request = self.request()?;
+        self.answer(&self.request()?, pem)
+    }
+
+    /// The same for the networks' own key.
+    pub fn drop_network_certificate(&self, pem: &str) -> Result<PathBuf> {
+        self.answer(&self.network_request()?, pem)
+    }
+
+    fn answer(&self, request: &Path, pem: &str) -> Result<PathBuf> {
         let name = request.file_name().context("a request without a name")?;
         let name = name.to_string_lossy().replace(".csr.pem", ".pem");
         let path = self.boot_file("certificates").join(name);
@@ -355,7 +380,17 @@ impl Device {
         })
     }
 
-    /// The same for the user of nucleus lite's daemons, with the lock directory that systemd-tmpfiles creates.
+    /// The identity with the key for networks that want their own, for the same clients.
+    pub fn network_identity(&self, key: KeyType) -> Result<Identity> {
+        Ok(Identity {
+            store: self.path(NETWORK),
+            pin_file: self.path(NETWORK).join("pin"),
+            ..self.identity(key)?
+        })
+    }
+
+    /// The device's identity for the user of nucleus lite's daemons, with the lock directory that systemd-tmpfiles
+    /// creates.
     pub fn identity_of_greengrass(&self, key: KeyType) -> Result<Identity> {
         let user = self.greengrass_user();
         let lock = self.aside.path().join("lock");

@@ -14,6 +14,7 @@ mod in_service;
 mod networks;
 mod nothing_to_do;
 mod output;
+mod own_key;
 mod renamed;
 mod renew;
 mod renewal;

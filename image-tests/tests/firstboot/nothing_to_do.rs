@@ -173,6 +173,32 @@ fn little_is_done_with_networks() -> Result<()> {
     assert_is_idle(&mut device, "enroll")
 }
 
+/// The key that networks have for themselves is looked at in files, whether its certificate is there or not.
+#[test]
+fn little_is_done_with_a_key_of_the_networks_own() -> Result<()> {
+    let mut device = usual()?;
+    let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
+    settings["network"] = json!({
+        "eap_tls": [{ "interface": "eth0", "domain": "radius.example.com", "key": "own" }]
+    });
+    device.settings(&settings)?;
+    let authority = Authority::new()?;
+    std::fs::write(device.boot_file("eap-ca.pem"), authority.certificate_pem()?)?;
+    device.enroll_with(&authority)?;
+    let is_idle = |device: &mut Device| -> Result<()> {
+        for command in ["provision", "enroll", "renew"] {
+            assert_is_idle(device, command)?;
+        }
+        Ok(())
+    };
+    is_idle(&mut device)?;
+    let request = device.network_request()?;
+    device.drop_network_certificate(&authority.sign(&request)?)?;
+    device.succeed(&["enroll"])?;
+    assert!(device.exists("/etc/wpa_supplicant/firstboot/openssl-own.cnf"));
+    is_idle(&mut device)
+}
+
 /// An unrelated certificate is left out once, not parsed at each boot.
 #[test]
 fn little_is_done_with_an_unrelated_certificate() -> Result<()> {

@@ -28,6 +28,7 @@ const INSTALLED: &[&str] = &[
     "/usr/lib/systemd/system/firstboot-network.path",
     "/usr/lib/systemd/system/firstboot-network.service",
     "/usr/lib/systemd/system/firstboot-renew.service",
+    "/usr/lib/systemd/system/firstboot-renew.service.d/10-eap-tls.conf",
     "/usr/lib/systemd/system/firstboot-renew.timer",
     "/usr/lib/systemd/system/firstboot.service",
     "/usr/lib/systemd/system/ggl.aws.greengrass.TokenExchangeService.service.d/10-firstboot.conf",

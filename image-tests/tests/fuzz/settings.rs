@@ -38,7 +38,9 @@ fn valid() -> Value {
         },
         "network": {
             "country": "DE",
-            "eap_tls": [{ "interface": "wlan0", "ssid": "plant", "domain": "radius.example.com" }]
+            "eap_tls": [{
+                "interface": "wlan0", "ssid": "plant", "domain": "radius.example.com", "key": "own"
+            }]
         }
     })
 }

@@ -109,6 +109,7 @@ FILES:${PN} += "${nonarch_libdir}/firstboot ${nonarch_libdir}/tmpfiles.d ${nonar
 FILES:${PN}-eap-tls += "\
     ${nonarch_libdir}/firstboot/start-networks \
     ${nonarch_libdir}/systemd/system/firstboot-enroll.service.d \
+    ${nonarch_libdir}/systemd/system/firstboot-renew.service.d \
     ${nonarch_libdir}/systemd/system/firstboot-network.* \
     ${nonarch_libdir}/systemd/system/wpa_supplicant* \
     ${nonarch_libdir}/tmpfiles.d/firstboot-eap-tls.conf \

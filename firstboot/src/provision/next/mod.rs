@@ -1,5 +1,6 @@
 //! What is next, as a pure function. `table` tests it.
 
+pub(super) mod own_key;
 pub(super) mod renewal;
 mod root_key;
 #[cfg(test)]
@@ -78,6 +79,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
     let offer = memory.judge(&identity.offer);
     // If this process has failed to publish it, it does not try again.
     let request_is_published = identity.request_is_published || memory.request_stays.is_some();
+    let own_key = || own_key::step(&identity.own_key, memory).map(Step::OwnKey);
     // Nor, once it has failed, to change what wpa_supplicant reads.
     let network_differs = identity.network.differs && memory.network_stays.is_none();
     let Some(certificate) = &identity.certificate else {
@@ -87,8 +89,12 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         if !request_is_published {
             return Step::PublishRequest;
         }
+        // Before anything else is asked for: a network may let the device in with its own key, and lead there.
+        if let Some(step) = own_key() {
+            return step;
+        }
         if network_differs {
-            return Step::RemoveNetwork;
+            return Step::WriteOwnNetwork;
         }
         return match &*offer {
             Offer::Certificate(chain, remark) => Step::Accept(chain.clone(), remark.clone()),
@@ -116,6 +122,9 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
     if let Some(named) = &identity.is_for_another_name {
         if !request_is_published {
             return Step::PublishRequest;
+        }
+        if let Some(step) = own_key() {
+            return step;
         }
         if network_differs {
             return Step::WriteNetwork;
@@ -145,6 +154,9 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         return Step::Renewal(step);
     }
     // Last: nothing else depends on it.
+    if let Some(step) = own_key() {
+        return step;
+    }
     if network_differs {
         return Step::WriteNetwork;
     }
@@ -153,6 +165,7 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
     let remarks: Vec<_> = [claim_stays, trouble, network::taken(network), remark]
         .into_iter()
         .flatten()
+        .chain(identity.own_key.remarks(memory))
         .chain(renewal::remarks(settings, identity, memory))
         .chain(tpm.and_then(|tpm| tpm.lockout.warning()))
         .collect();

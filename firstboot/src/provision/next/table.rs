@@ -11,7 +11,7 @@ use crate::enrollment::{Offer, Refusal, WrappedReply};
 use crate::error::ErrorKind;
 use crate::provision::context::{Memory, RefusedReply};
 use crate::provision::{
-    Complete, IdentityState, Next, Previous, Renewal, State, Step, Survey, TpmState,
+    Complete, IdentityState, Next, OwnKey, Previous, Renewal, State, Step, Survey, TpmState,
 };
 use crate::settings::{Edition, Greengrass, Settings};
 use crate::tpm::{Identification, Lockout, Srk};
@@ -68,6 +68,7 @@ pub fn awaiting() -> Scene {
             is_for_another_name: None,
             ownership_is_spent: false,
             configuration_is_written: false,
+            own_key: OwnKey::NotWanted,
             network: Found::default(),
             claim_is_spent: false,
         })),
@@ -699,9 +700,9 @@ fn networks_go_with_their_certificate() {
     });
     assert_eq!(scene.next(&settings), Step::PublishRequest);
     identity(&mut scene, |i| i.request_is_published = true);
-    assert_eq!(scene.next(&settings), Step::RemoveNetwork);
-    assert_eq!(Step::RemoveNetwork.state(), State::AwaitingCertificate);
-    assert!(Step::RemoveNetwork.is_enrollment() && !Step::RemoveNetwork.is_renewal());
+    assert_eq!(scene.next(&settings), Step::WriteOwnNetwork);
+    assert_eq!(Step::WriteOwnNetwork.state(), State::AwaitingCertificate);
+    assert!(Step::WriteOwnNetwork.is_enrollment() && !Step::WriteOwnNetwork.is_renewal());
     // A file that cannot be removed keeps no certificate from being accepted.
     let mut fails = scene.clone();
     fails.memory.network_stays = Some("read-only".into());
@@ -734,7 +735,7 @@ fn networks_come_last() {
     identity(&mut scene, |i| i.claim_is_spent = false);
     assert_eq!(scene.next(&settings), Step::WriteNetwork);
     assert_eq!(Step::WriteNetwork.state(), State::Done);
-    assert!(Step::WriteNetwork.is_enrollment() && !Step::WriteNetwork.is_renewal());
+    assert!(Step::WriteNetwork.is_enrollment() && Step::WriteNetwork.is_renewal());
     // Under its old name, too.
     let mut renamed = scene.clone();
     identity(&mut renamed, |i| {

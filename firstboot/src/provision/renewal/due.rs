@@ -53,7 +53,12 @@ impl Renewal {
                 .map(|(settings, _)| awaited(settings, places)),
             asked,
             is_asked_for,
-            warning: warning(lifetime, clock),
+            warning: warning(
+                "the certificate",
+                "Greengrass cannot connect",
+                lifetime,
+                clock,
+            ),
             is_over: accepted.expired(clock).is_some(),
         }
     }
@@ -72,8 +77,14 @@ fn is_due(moment: Duration, is_asked_for: bool, clock: Clock) -> bool {
     }
 }
 
-/// An undisciplined clock runs behind, so that this is never too early.
-fn warning(lifetime: [Duration; 2], clock: Clock) -> Option<String> {
+/// That the end of `what` is near, or past, and what is `then`, in words that change only then. An undisciplined clock
+/// runs behind, so that this is never too early.
+pub(in crate::provision) fn warning(
+    what: &str,
+    then: &str,
+    lifetime: [Duration; 2],
+    clock: Clock,
+) -> Option<String> {
     let [_, end] = lifetime;
     let from = WARNING
         .moment(lifetime)
@@ -81,11 +92,11 @@ fn warning(lifetime: [Duration; 2], clock: Clock) -> Option<String> {
     let date = rfc3339(end);
     if clock.now > end {
         Some(format!(
-            "the certificate expired on {date}: without a new one, Greengrass cannot connect"
+            "{what} expired on {date}: without a new one, {then}"
         ))
     } else if clock.now >= from {
         Some(format!(
-            "the certificate expires on {date}: from then on, Greengrass cannot connect without a new one"
+            "{what} expires on {date}: from then on, {then} without a new one"
         ))
     } else {
         None
@@ -172,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_last_days_are_warned_of() {
-        let says = |life: [u64; 2], day| warning(life.map(days), at(day, false));
+        let says = |life: [u64; 2], day| warning("it", "ends", life.map(days), at(day, false));
         let year = [100, 465];
         assert_eq!(says(year, 434), None);
         let last = says(year, 435);

@@ -24,6 +24,7 @@ use crate::enrollment::WrappedReply;
 use crate::error::{Error, Result};
 
 pub use due::Renewal;
+pub(super) use due::warning;
 pub use next_key::{Candidate, Next, Previous};
 pub use trial::{Back, Probation};
 

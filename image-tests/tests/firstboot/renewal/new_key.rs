@@ -1,11 +1,12 @@
 //! A renewal with a new key: a second identity, made like the first, that takes the place of the one in service.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use image_tests::clients::{KeyType, aws_crt, java, openssl, pkcs11_tool};
-use image_tests::device::{NEXT, PREVIOUS, STORE};
+use image_tests::device::{NETWORK, NEXT, PREVIOUS, STORE};
 use image_tests::doubles::clock::ClockDouble;
 use image_tests::doubles::iot_core::certificate_id;
 use image_tests::doubles::pki::Validity;
@@ -34,6 +35,41 @@ fn networks_start_again_with_the_new_key() -> Result<()> {
     let units = |list: &str| list.lines().filter(|line| !line.starts_with('#')).count();
     assert_eq!((units(&before), units(&networks()?)), (1, 1));
     assert_ne!(networks()?, before);
+    Ok(())
+}
+
+/// The key that networks have for themselves has no part in it, and their wpa_supplicant goes on.
+#[test]
+fn the_networks_own_key_stays() -> Result<()> {
+    let mut due = Due::asked("nucleus-lite", KeyType::EccP256)?;
+    let ca = due.authority.certificate_pem()?;
+    fs::write(due.device.boot_file("eap-ca.pem"), ca)?;
+    due.settings["network"] = json!({
+        "eap_tls": [{ "interface": "eth0", "domain": "radius.example.com", "key": "own" }]
+    });
+    due.back()?;
+    let device = &due.device;
+    device.succeed(&["enroll"])?;
+    let certificate = due.authority.sign(&device.network_request()?)?;
+    device.drop_network_certificate(&certificate)?;
+    device.succeed(&["enroll"])?;
+    let files = || -> Result<Vec<_>> {
+        let snapshot = device.snapshot()?;
+        let entries = snapshot.entries().iter();
+        let is_for_networks =
+            |path: &Path| path.starts_with(NETWORK) || path.starts_with("/etc/wpa_supplicant");
+        let found = entries.filter(|(path, _)| is_for_networks(path));
+        Ok(found
+            .map(|(path, entry)| (path.clone(), entry.clone()))
+            .collect())
+    };
+    let before = files()?;
+    assert!(before.len() > 10);
+    let key = due.key(STORE)?;
+    due.certify()?;
+    assert!(due.renew()?);
+    assert_ne!(due.key(STORE)?, key);
+    assert!(before == files()?);
     Ok(())
 }
 

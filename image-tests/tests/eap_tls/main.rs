@@ -17,7 +17,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use image_tests::clients::wpa_supplicant::Supplicant;
 use image_tests::clients::{KeyType, basic_environment};
-use image_tests::device::{Device, STORE, offline_settings};
+use image_tests::device::{Device, NETWORK, STORE, offline_settings};
 use image_tests::doubles::network_access::{Policy, Port, Server, lay_cable};
 use image_tests::doubles::pki::{Authority, Pair};
 use image_tests::doubles::tls::Version;
@@ -33,14 +33,19 @@ const SERVER: &str = "localhost";
 /// A device with this key that wants to authenticate at its Ethernet, and the authority of both network and device.
 fn device(key: KeyType) -> Result<(Device, Authority)> {
     let device = Device::unprovisioned()?;
-    let mut settings = offline_settings("nucleus-lite", key);
-    settings["network"] = json!({
-        "eap_tls": [{ "interface": INTERFACE, "domain": SERVER }]
-    });
-    device.settings(&settings)?;
+    want(&device, key, "same")?;
     let authority = Authority::new()?;
     device.write("/boot/firstboot/eap-ca.pem", authority.certificate_pem()?)?;
     Ok((device, authority))
+}
+
+/// Wants to authenticate with that key of the two: the device's, or the networks' own.
+fn want(device: &Device, key: KeyType, which: &str) -> Result<()> {
+    let mut settings = offline_settings("nucleus-lite", key);
+    settings["network"] = json!({
+        "eap_tls": [{ "interface": INTERFACE, "domain": SERVER, "key": which }]
+    });
+    device.settings(&settings)
 }
 
 /// The same, enrolled.
@@ -50,6 +55,17 @@ fn enrolled(key: KeyType) -> Result<(Device, Authority)> {
     Ok((device, authority))
 }
 
+/// A device that has a key for its networks alone, whose certificate is another authority's.
+fn enrolled_with_own_key(key: KeyType) -> Result<(Device, Authority, Authority)> {
+    let (device, authority) = device(key)?;
+    let networks = Authority::new()?;
+    want(&device, key, "own")?;
+    device.enroll_with(&authority)?;
+    device.drop_network_certificate(&networks.sign(&device.network_request()?)?)?;
+    device.succeed(&["renew"])?;
+    Ok((device, authority, networks))
+}
+
 /// Does the work where a cable leads from the device's interface to the port, and where its paths are the device's.
 fn at_a_port(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
     in_a_private_network(|| {
@@ -57,7 +73,9 @@ fn at_a_port(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
         for memory in ["/run", "/var/lib"] {
             mount(&["-t", "tmpfs", "none", memory])?;
         }
-        fs::create_dir(STORE)?;
+        for directory in [STORE, NETWORK] {
+            fs::create_dir(directory)?;
+        }
         work()
     })
 }
@@ -107,8 +125,11 @@ fn supplicant_with(device: &Device, change: impl FnOnce(&mut Command)) -> Result
 
 /// Puts the device's files where they are on a device.
 fn move_in(device: &Device) -> Result<()> {
-    for path in [STORE, "/etc/wpa_supplicant"] {
+    for path in [STORE, NETWORK, "/etc/wpa_supplicant"] {
         let of_device = device.path(path);
+        if !of_device.exists() {
+            continue;
+        }
         mount(&["--bind", of_device.to_str().context("no text")?, path])?;
     }
     Ok(())

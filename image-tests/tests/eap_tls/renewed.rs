@@ -8,7 +8,7 @@ use image_tests::doubles::network_access::Server;
 use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::doubles::tls::Version;
 
-use crate::{at_a_port, enrolled, port, supplicant};
+use crate::{at_a_port, enrolled, enrolled_with_own_key, port, supplicant};
 
 /// The network lets in the devices of another CA from now on: only the renewed certificate is of that. The verdict of
 /// the next authentication, for which wpa_supplicant is told this.
@@ -51,6 +51,28 @@ fn a_renewed_certificate_is_taken_up() -> Result<()> {
 #[test]
 fn a_renewed_certificate_is_taken_up_with_tls_1_3() -> Result<()> {
     is_taken_up(Version::Tls13, "reassociate")
+}
+
+/// The networks' own key has a certificate of its own to renew.
+#[test]
+fn a_renewed_certificate_for_the_networks_own_key_is_taken_up() -> Result<()> {
+    at_a_port(|| {
+        let (device, authority, networks) = enrolled_with_own_key(KeyType::EccP256)?;
+        let server = authority.server()?;
+        let before = port(Server::Hostapd, &server, &networks, Version::Tls13)?;
+        let mut supplicant = supplicant(&device)?;
+        assert_eq!(supplicant.verdict()?, Verdict::Accepted);
+        drop(before);
+        // The one from before would not be let in.
+        let next = Authority::new()?;
+        let renewed = next.sign_valid(&device.network_request()?, Validity::Recent)?;
+        device.drop_network_certificate(&renewed)?;
+        device.succeed(&["renew"])?;
+        let _stricter = port(Server::Hostapd, &server, &next, Version::Tls13)?;
+        supplicant.tell("reassociate")?;
+        assert_eq!(supplicant.verdict()?, Verdict::Accepted);
+        Ok(())
+    })
 }
 
 /// Without a new association, as when the switch asks again.

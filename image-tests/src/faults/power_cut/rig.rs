@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use super::scenario::{Destination, SETTINGS};
 use super::servers::Servers;
 use crate::clients::{Identity, KeyType, pkcs11_tool};
-use crate::device::{Device, STORE};
+use crate::device::{Device, NETWORK, STORE};
 use crate::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670, When};
 use crate::faults::network::Cut;
 use crate::faults::storage::{Ending, run_with_cut};
@@ -167,6 +167,14 @@ impl Rig {
                 return Ok(());
             }
         };
+        if self.device.exists(NETWORK)
+            && let Err(e) = self.with(
+                self.device.network_identity(key)?,
+                pkcs11_tool::sign_and_verify,
+            )
+        {
+            wrong.push(format!("the networks' own key cannot be used: {e:#}"));
+        }
         let certificates = objects.matches("Certificate Object").count();
         let accepted = self.device.read(format!("{STORE}/certificate.pem"));
         let accepted = accepted.unwrap_or_default().matches("-----BEGIN").count();
@@ -190,8 +198,15 @@ impl Rig {
         key: KeyType,
         client: impl FnOnce(&Identity) -> Result<T>,
     ) -> Result<T> {
+        self.with(self.device.identity(key)?, client)
+    }
+
+    fn with<T>(
+        &self,
+        mut identity: Identity,
+        client: impl FnOnce(&Identity) -> Result<T>,
+    ) -> Result<T> {
         let opened = self.proxy.open()?;
-        let mut identity = self.device.identity(key)?;
         identity.tcti = opened.tcti();
         client(&identity)
     }

@@ -89,7 +89,7 @@ const RENEWAL: Scenario = Scenario {
 };
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 24] = [
+pub const SCENARIOS: [Scenario; 26] = [
     Scenario {
         name: "provision",
         command: "provision",
@@ -224,13 +224,30 @@ pub const SCENARIOS: [Scenario; 24] = [
         ..USUAL
     },
     Scenario {
+        name: OWN_KEY,
+        prepare: |start| {
+            start.device.enroll_with(&start.authority)?;
+            start.want_at_ethernet("own")
+        },
+        ..USUAL
+    },
+    Scenario {
+        name: OWN_CERTIFICATE,
+        prepare: prepare_own_certificate,
+        command: "renew",
+        ..USUAL
+    },
+    Scenario {
         name: WRAPPED_REPLY,
         prepare: prepare_wrapped_reply,
         ..USUAL
     },
     Scenario {
         name: "reset",
-        prepare: prepare_network,
+        prepare: |start| {
+            prepare_own_certificate(start)?;
+            start.device.succeed(&["renew"]).map(drop)
+        },
         command: "reset",
         destination: Destination::DoneOrAwaiting,
         ..USUAL
@@ -308,6 +325,12 @@ pub const ANOTHER_NETWORK: &str = "another network";
 /// The scenario in which the only network is removed.
 pub const NO_NETWORK: &str = "no network any more";
 
+/// The scenario in which the networks' own key is made.
+pub const OWN_KEY: &str = "own key for networks";
+
+/// The scenario in which the networks' own key gets its certificate.
+pub const OWN_CERTIFICATE: &str = "certificate for networks";
+
 /// Which networks are configured.
 pub(super) const LIST_OF_NETWORKS: &str = "/etc/wpa_supplicant/firstboot/networks";
 
@@ -359,13 +382,19 @@ fn prepare_signed(start: &Start, renewed: &str) -> Result<()> {
 
 /// A device that is done, with a network at its Ethernet.
 fn prepare_network(start: &Start) -> Result<()> {
+    start.want_at_ethernet("same")?;
+    start.device.enroll_with(&start.authority)
+}
+
+/// A device that is done, with the certificate for its networks' own key on its card.
+fn prepare_own_certificate(start: &Start) -> Result<()> {
     let Start {
         device, authority, ..
     } = start;
-    std::fs::write(device.boot_file("eap-ca.pem"), authority.certificate_pem()?)?;
-    let wired = json!({ "interface": "eth0", "domain": "radius.example.com" });
-    start.want_networks(json!({ "eap_tls": [wired] }))?;
-    device.enroll_with(authority)
+    start.want_at_ethernet("own")?;
+    device.enroll_with(authority)?;
+    let certificate = authority.sign(&device.network_request()?)?;
+    device.drop_network_certificate(&certificate).map(drop)
 }
 
 /// Puts a reply of a provisioning station onto the card. It is for an RSA EK if the device's key is an RSA key, too.
@@ -391,6 +420,14 @@ impl Start {
             .authority
             .sign_valid(&self.device.request()?, validity)?;
         self.device.drop_certificate(&pem).map(drop)
+    }
+
+    /// Has the settings want a network at its Ethernet, with that of the two keys.
+    fn want_at_ethernet(&self, key: &str) -> Result<()> {
+        let ca = self.device.boot_file("eap-ca.pem");
+        std::fs::write(ca, self.authority.certificate_pem()?)?;
+        let wired = json!({ "interface": "eth0", "domain": "radius.example.com", "key": key });
+        self.want_networks(json!({ "eap_tls": [wired] }))
     }
 
     /// Has the settings want these networks.

@@ -12,11 +12,11 @@ use super::point::{Kind, LOSSES, Point};
 use super::rig::Rig;
 use super::scenario::{
     ANOTHER_NETWORK, COMES_BACK, Destination, KEPT_KEY, LIST_OF_NETWORKS, NEW_KEY, NO_NETWORK,
-    Renewed, Scenario, TAKEN_UP, TRIED_NEW_KEY, UNTRIED, WRAPPED_REPLY,
+    OWN_CERTIFICATE, OWN_KEY, Renewed, Scenario, TAKEN_UP, TRIED_NEW_KEY, UNTRIED, WRAPPED_REPLY,
 };
 use super::servers::{History, Servers};
 use crate::clients::KeyType;
-use crate::device::{Checkpoint, Device, NEXT, PREVIOUS, STORE};
+use crate::device::{Checkpoint, Device, NETWORK, NEXT, PREVIOUS, STORE};
 use crate::doubles::software_tpm::copy_state;
 use crate::doubles::tpm_proxy::{Firmware, When};
 use crate::faults::network::{Cut, Direction};
@@ -43,6 +43,8 @@ pub struct Stage {
     /// is not known yet.
     key_before: Option<String>,
     key_wanted: Option<String>,
+    /// The networks' own key at the start.
+    network_key: Option<String>,
     /// The certificate in service at the start.
     certificate_before: Option<String>,
     /// Whom the device meets over the network.
@@ -63,6 +65,7 @@ impl Stage {
             _ if scenario.renewed == Some(Renewed::NewKey) => None,
             _ => rig.key(),
         };
+        let network_key = rig.key_in(NETWORK);
         let certificate_before = rig.certificate();
         let (code, said, commands) = rig.run(scenario.command)?;
         anyhow::ensure!(code == 0, "{} undisturbed: {code}: {said}", scenario.name);
@@ -93,6 +96,7 @@ impl Stage {
             states,
             key_before,
             key_wanted,
+            network_key,
             certificate_before,
             history,
         })
@@ -313,9 +317,11 @@ impl Stage {
         {
             wrong.push("no new certificate is asked for".to_owned());
         }
+        self.compare_network_key(rig, wrong);
         let (network, gone): (_, &[_]) = match self.scenario.name {
             ANOTHER_NETWORK => (Some("wlan0"), &["eth0"]),
             COMES_BACK => (Some("eth0"), &[]),
+            OWN_CERTIFICATE => (Some("eth0"), &[]),
             NO_NETWORK => (None, &OF_NETWORKS),
             // A reset that had not begun leaves the identity with its network.
             "reset" if rig.key() != self.key_wanted => (None, &OF_NETWORKS),
@@ -330,6 +336,22 @@ impl Stage {
             wrong.push("the operator was shown the request of a key that is gone".to_owned());
         }
         Ok(())
+    }
+
+    /// What is wrong with the networks' own key.
+    fn compare_network_key(&self, rig: &Rig, wrong: &mut Vec<String>) {
+        let (before, now) = (&self.network_key, rig.key_in(NETWORK));
+        let certificate = format!("{NETWORK}/certificate.pem");
+        let is_good = match self.scenario.name {
+            OWN_KEY => now.is_some() && rig.device.network_request().is_ok(),
+            OWN_CERTIFICATE => now == *before && rig.device.exists(certificate),
+            // The next start has made another one.
+            "reset" if rig.key() != self.key_wanted => now.is_some() && now != *before,
+            _ => true,
+        };
+        if !is_good {
+            wrong.push("the networks' own key, its request or its certificate is wrong".to_owned());
+        }
     }
 }
 
@@ -372,7 +394,11 @@ pub fn published_request(root: &Path) -> Option<Vec<u8>> {
     std::fs::read_dir(root.join("boot/firstboot/requests"))
         .ok()?
         .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().ends_with(".csr.pem"))
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.ends_with(".csr.pem") && !name.ends_with(".eap.csr.pem")
+        })
         .filter_map(|entry| std::fs::read(entry.path()).ok())
         .find(|pem| pem.ends_with(b"-----END CERTIFICATE REQUEST-----\n"))
 }

@@ -16,6 +16,7 @@ use super::{make_identity, offer, renewal, request};
 use crate::enrollment::{Offer, WrappedReply};
 use crate::error::{Error, Result};
 use crate::identity::Contents;
+use crate::layout::NETWORK;
 use crate::settings::Settings;
 
 /// What is there of it.
@@ -210,7 +211,10 @@ fn examine(settings: &Settings, places: &Places, srk_name: &str) -> Result<OwnKe
         });
     }
     if network.srk_name()? != srk_name {
-        return Ok(OwnKey::Useless("it belongs to another TPM".into()));
+        // It serves again with that one, and its certificate cannot be had here.
+        return Ok(OwnKey::Foreign(format!(
+            "{NETWORK} belongs to another TPM. Put that one back, or remove the directory to have a key made in this one"
+        )));
     }
     let [request_pem, record_json] = network.request_files()?;
     let request = Request::parse(&request_pem).and_then(|asked| Ok((asked.public_key()?, asked)));

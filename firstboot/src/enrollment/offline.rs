@@ -24,7 +24,7 @@ const NAMES_SHOWN: usize = 3;
 pub struct Wanted<'a> {
     /// The thing's name.
     pub thing_name: &'a str,
-    /// The name under which its files lie: the thing's, or [`next_name`](firstboot_formats::thing_name::next_name).
+    /// The name under which its files lie: the thing's, or [`next_name`] or [`eap_name`] of that.
     pub file_name: &'a str,
     /// Its key.
     pub key: &'a PublicKey,

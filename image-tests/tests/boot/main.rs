@@ -5,6 +5,7 @@ mod claim;
 mod deployments;
 mod editions;
 mod first_boot;
+mod networks;
 mod new_key;
 mod no_tpm;
 mod pulled_plugs;

@@ -37,6 +37,9 @@ pub struct Hardware {
     /// The loopback port of a test's broker on this host. The guest reaches it, and nothing else, as broker.test:8883;
     /// otherwise it has no network.
     pub broker: Option<u16>,
+    /// In place of the broker's network, an interface of this host at the other end of the cable (TAP). The guest's is
+    /// eth0 then, with the address 10.0.2.15/24.
+    pub tap: Option<&'static str>,
     /// Whether that network's cable is plugged in; see [`Running::plug_in`](super::Running::plug_in).
     pub plugged_in: bool,
 }
@@ -47,6 +50,7 @@ impl Default for Hardware {
             tpm: Tpm::Present,
             overlay: Overlay::Right,
             broker: None,
+            tap: None,
             plugged_in: true,
         }
     }
@@ -85,15 +89,26 @@ impl Hardware {
         qemu.arg("-kernel").arg(built("kernel")?);
         qemu.arg("-dtb").arg(device_tree);
         let mut line = format!("{COMMAND_LINE} {FASTER}");
-        if let Some(port) = self.broker {
+        let network = match (self.broker, self.tap) {
+            // A command for each connection: QEMU itself would make a single one, at once.
+            (Some(port), _) => Some(format!(
+                "user,id=broker,restrict=on,guestfwd=tcp:10.0.2.100:8883-cmd:nc 127.0.0.1 {port}"
+            )),
+            (None, Some(tap)) => Some(format!(
+                "tap,id=broker,ifname={tap},script=no,downscript=no"
+            )),
+            (None, None) => None,
+        };
+        if let Some(network) = network {
             // The guest configures its network only if its command line says so.
             line.push_str(" broker");
-            // A command for each connection: QEMU itself would make a single one, at once.
-            qemu.arg("-netdev").arg(format!(
-                "user,id=broker,restrict=on,guestfwd=tcp:10.0.2.100:8883-cmd:nc 127.0.0.1 {port}"
-            ));
+            qemu.arg("-netdev").arg(network);
             // Nothing boots from it, and its ROM is in a separate package.
             qemu.args(["-device", "virtio-net-pci,netdev=broker,romfile="]);
+        }
+        if self.tap.is_some() {
+            // Names by the kernel: settings name the interface.
+            line.push_str(" net.ifnames=0");
         }
         if self.tpm == Tpm::Late {
             line.push_str(" late-tpm");

@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 use std::fs::{self, File};
-use std::path::Path;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::{FreeRadius, Policy};
@@ -56,7 +58,7 @@ impl Hostapd {
 
     fn start(directory: TempDir, interface: &str, settings: &str) -> Result<Self> {
         let configuration = directory.path().join("hostapd.conf");
-        let control = directory.path().join("control");
+        let control = control(&directory);
         let common = format!(
             "interface={interface}\ndriver=wired\nieee8021x=1\nuse_pae_group_addr=1\nctrl_interface={}\n",
             control.display()
@@ -78,14 +80,51 @@ impl Hostapd {
     /// What hostapd knows about the stations at its port.
     pub fn stations(&self) -> Result<String> {
         let mut command = bounded("hostapd_cli");
-        command.arg("-p").arg(self.directory.path().join("control"));
+        command.arg("-p").arg(control(&self.directory));
         succeed(command.args(["-i", &self.interface, "all_sta"]))
+    }
+
+    /// What it says from now on.
+    pub fn events(&self) -> Result<Events> {
+        let socket = UnixDatagram::bind(self.directory.path().join("events"))?;
+        socket.connect(control(&self.directory).join(&self.interface))?;
+        // For a guest that boots.
+        socket.set_read_timeout(Some(Duration::from_secs(900)))?;
+        socket.send(b"ATTACH")?;
+        let events = Events(socket);
+        let answer = events.next()?;
+        ensure!(answer == "OK\n", "hostapd: {answer}");
+        Ok(events)
     }
 
     /// What it has written so far.
     pub fn log(&self) -> Result<String> {
         read(&self.directory.path().join("log"))
     }
+}
+
+/// What hostapd reports on its control interface (hostapd/ctrl_iface.c).
+#[derive(Debug)]
+pub struct Events(UnixDatagram);
+
+impl Events {
+    /// Waits for an event of this name.
+    pub fn until(&self, name: &str) -> Result<()> {
+        // "<3>AP-STA-CONNECTED 52:54:00:12:34:56"
+        while !self.next()?.contains(name) {}
+        Ok(())
+    }
+
+    fn next(&self) -> Result<String> {
+        let mut buffer = [0; 4096];
+        let length = self.0.recv(&mut buffer).context("hostapd says nothing")?;
+        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+}
+
+/// Where its control interface is.
+fn control(directory: &TempDir) -> PathBuf {
+    directory.path().join("control")
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -62,9 +62,17 @@ pub(super) struct State {
     pub hellos: Vec<Hello>,
 }
 
+/// Any free port of the loopback.
+const FREE: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+
 impl Relay {
     /// Starts it in front of a loopback port.
     pub fn start(upstream: u16) -> Result<Self> {
+        Self::at(FREE, upstream)
+    }
+
+    /// The same at this address and port, where its own loopback can reach it, too.
+    pub fn at(address: (Ipv4Addr, u16), upstream: u16) -> Result<Self> {
         let shared = Shared {
             state: Mutex::new(State {
                 powered: true,
@@ -77,16 +85,16 @@ impl Relay {
             }),
             changed: Condvar::new(),
         };
-        Self::serve(upstream, Arc::new(shared))
+        Self::serve(address, upstream, Arc::new(shared))
     }
 
     /// One in front of another port. Records through both are counted, and cut, together: one network, one power.
     pub fn beside(&self, upstream: u16) -> Result<Self> {
-        Self::serve(upstream, Arc::clone(&self.shared))
+        Self::serve(FREE, upstream, Arc::clone(&self.shared))
     }
 
-    fn serve(upstream: u16, shared: Arc<Shared>) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    fn serve(address: (Ipv4Addr, u16), upstream: u16, shared: Arc<Shared>) -> Result<Self> {
+        let listener = TcpListener::bind(address)?;
         let port = listener.local_addr()?.port();
         let ended = Arc::new(AtomicBool::new(false));
         let (serving, ending) = (Arc::clone(&shared), Arc::clone(&ended));

@@ -7,7 +7,9 @@ use image_tests::doubles::network_access::Server;
 use image_tests::doubles::tls::Version;
 use image_tests::for_both_keys;
 
-use crate::{at_a_port, device, enrolled, enrolled_with_own_key, port, supplicant, want};
+use crate::{
+    at_a_port, device, enrolled, enrolled_with_own_key, port, supplicant, usual_port, want,
+};
 
 /// firstboot's exit status without a certificate (docs/status.md).
 const WAITING: i32 = 75;
@@ -70,12 +72,7 @@ fn the_networks_own_key_gets_in_before_the_device_is_enrolled() -> Result<()> {
         device.succeed(&["provision"])?;
         device.drop_network_certificate(&authority.sign(&device.network_request()?)?)?;
         assert_eq!(device.run(&["enroll"])?.code, WAITING);
-        let _port = port(
-            Server::Hostapd,
-            &authority.server()?,
-            &authority,
-            Version::Tls13,
-        )?;
+        let _port = usual_port(&authority)?;
         assert_eq!(supplicant(&device)?.verdict()?, Verdict::Accepted);
         Ok(())
     })

@@ -7,7 +7,7 @@ use image_tests::doubles::network_access::Server;
 use image_tests::doubles::tls::Version;
 use image_tests::doubles::tpm_proxy::{Options, Proxy};
 
-use crate::{at_a_port, enrolled, port, supplicant};
+use crate::{at_a_port, enrolled, port, supplicant, usual_port};
 
 /// A hundred in `make sweep`.
 fn times() -> usize {
@@ -22,8 +22,7 @@ fn times() -> usize {
 fn authenticating_again_costs_no_try() -> Result<()> {
     at_a_port(|| {
         let (device, authority) = enrolled(KeyType::EccP256)?;
-        let server = authority.server()?;
-        let _port = port(Server::Hostapd, &server, &authority, Version::Tls13)?;
+        let _port = usual_port(&authority)?;
         let mut supplicant = supplicant(&device)?;
         assert_eq!(supplicant.verdict()?, Verdict::Accepted);
         for _ in 0..times() {
@@ -42,8 +41,7 @@ fn authenticating_again_needs_no_login() -> Result<()> {
         let (mut device, authority) = enrolled(KeyType::EccP256)?;
         let proxy = Proxy::start(device.tpm.upstream(), Options::default())?;
         device.tcti = Some(proxy.tcti());
-        let server = authority.server()?;
-        let _port = port(Server::Hostapd, &server, &authority, Version::Tls13)?;
+        let _port = usual_port(&authority)?;
         let mut supplicant = supplicant(&device)?;
         assert_eq!(supplicant.verdict()?, Verdict::Accepted);
         assert_eq!(proxy.take_commands().count("Unseal"), 1);

@@ -90,6 +90,16 @@ fn port(server: Server, pair: &Pair, devices: &Authority, version: Version) -> R
     Port::open(PORT, server, policy)
 }
 
+/// hostapd's port, in TLS 1.3, with one CA for its own certificate and the devices'.
+fn usual_port(authority: &Authority) -> Result<Port> {
+    port(
+        Server::Hostapd,
+        &authority.server()?,
+        authority,
+        Version::Tls13,
+    )
+}
+
 /// Starts wpa_supplicant on the device, with the command line of Debian's unit and the environment of firstboot's
 /// drop-in, except for what only a real device has.
 fn supplicant(device: &Device) -> Result<Supplicant> {

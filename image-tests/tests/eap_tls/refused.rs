@@ -9,7 +9,7 @@ use image_tests::doubles::pki::{Authority, Pair, Validity};
 use image_tests::doubles::tls::Version;
 use image_tests::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670};
 
-use crate::{at_a_port, enrolled, port, supplicant};
+use crate::{at_a_port, enrolled, port, supplicant, usual_port};
 
 /// The server shows a certificate that `wrong` makes with the network's authority or another one, and the device says
 /// `why` it does not accept it.
@@ -45,12 +45,7 @@ fn refuses(wrong: fn(&Authority, &Authority) -> Result<Pair>, why: &str) -> Resu
         }
         let open = resource_manager.open()?;
         device.tcti = Some(open.tcti());
-        let _port = port(
-            Server::Hostapd,
-            &authority.server()?,
-            &authority,
-            Version::Tls13,
-        )?;
+        let _port = usual_port(&authority)?;
         assert_eq!(supplicant(&device)?.verdict()?, Verdict::Accepted);
         assert!(resource_manager.take_commands().count("Sign") > 0);
         Ok(())

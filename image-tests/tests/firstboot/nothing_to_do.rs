@@ -107,6 +107,17 @@ fn with_an_old_certificate(authority: &Authority) -> Result<Device> {
     Ok(device)
 }
 
+/// A certificate that is due is asked for, for this key.
+fn ask_for_a_renewal(device: &Device, key: &str) -> Result<()> {
+    let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
+    settings["enrollment"]["trust_clock"] = json!(true);
+    settings["renew"] = json!({ "key": key });
+    device.settings(&settings)?;
+    device.succeed(&["renew"])?;
+    assert_eq!(device.status()?["renewal"]["due"], true);
+    Ok(())
+}
+
 /// That it was asked for is noted once, also where the request cannot be published: not again at each start.
 #[test]
 fn when_a_request_cannot_be_published() -> Result<()> {
@@ -114,13 +125,8 @@ fn when_a_request_cannot_be_published() -> Result<()> {
     let requests = device.boot_file("requests");
     std::fs::remove_dir_all(&requests)?;
     std::fs::write(&requests, "a file in its place")?;
-    let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
-    settings["enrollment"]["trust_clock"] = json!(true);
     for key in ["keep", "new"] {
-        settings["renew"] = json!({ "key": key });
-        device.settings(&settings)?;
-        device.succeed(&["renew"])?;
-        assert_eq!(device.status()?["renewal"]["due"], true);
+        ask_for_a_renewal(&device, key)?;
         assert!(device.exists("/var/lib/tpm2_pkcs11/asked.json"));
         for command in ["enroll", "renew"] {
             // Each has words of its own for the card.
@@ -136,13 +142,8 @@ fn when_a_request_cannot_be_published() -> Result<()> {
 fn when_a_renewal_is_awaited() -> Result<()> {
     let authority = Authority::new()?;
     let mut device = with_an_old_certificate(&authority)?;
-    let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
-    settings["enrollment"]["trust_clock"] = json!(true);
     for key in ["keep", "new"] {
-        settings["renew"] = json!({ "key": key });
-        device.settings(&settings)?;
-        device.succeed(&["renew"])?;
-        assert_eq!(device.status()?["renewal"]["due"], true);
+        ask_for_a_renewal(&device, key)?;
         for command in ["provision", "enroll", "renew"] {
             assert_is_idle(&mut device, command)?;
         }

@@ -50,6 +50,17 @@ fn complete() -> Result<(Device, Authority, Authority)> {
     Ok((device, authority, networks))
 }
 
+/// One in service, whose settings have no networks.
+fn enrolled_without_networks() -> Result<Device> {
+    let (device, authority, _) = device(KeyType::EccP256)?;
+    let mut settings = wanted(KeyType::EccP256);
+    settings["network"] = json!({});
+    device.settings(&settings)?;
+    device.enroll_with(&authority)?;
+    assert!(!device.exists(NETWORK));
+    Ok(device)
+}
+
 fn key_of(device: &Device, directory: &str) -> Result<String> {
     let record: Value = serde_json::from_str(&device.read(format!("{directory}/request.json"))?)?;
     let key = record["key_sha256"].as_str();
@@ -291,12 +302,7 @@ fn wrapped_replies_for_both_keys() -> Result<()> {
 /// The device's key vouches for it, if it has a certificate by then.
 #[test]
 fn the_devices_key_countersigns_the_request() -> Result<()> {
-    let (device, authority, _) = device(KeyType::EccP256)?;
-    let mut settings = wanted(KeyType::EccP256);
-    settings["network"] = json!({});
-    device.settings(&settings)?;
-    device.enroll_with(&authority)?;
-    assert!(!device.exists(NETWORK));
+    let device = enrolled_without_networks()?;
     device.settings(&wanted(KeyType::EccP256))?;
     device.succeed(&["enroll"])?;
     let station = Station::new()?;
@@ -466,11 +472,7 @@ fn no_trouble_with_it_takes_a_device_out_of_service() -> Result<()> {
 /// Of a card that cannot be written, too.
 #[test]
 fn a_full_card_takes_nothing_away() -> Result<()> {
-    let (device, authority, _) = device(KeyType::EccP256)?;
-    let mut settings = wanted(KeyType::EccP256);
-    settings["network"] = json!({});
-    device.settings(&settings)?;
-    device.enroll_with(&authority)?;
+    let device = enrolled_without_networks()?;
     device.settings(&wanted(KeyType::EccP256))?;
     let requests = device.boot_file("requests");
     fs::remove_dir_all(&requests)?;

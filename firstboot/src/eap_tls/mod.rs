@@ -60,12 +60,14 @@ pub struct Wanted<'a> {
     pub platform: &'a Platform,
     /// The operator's settings were read. Without them, what was written by them stays: a boot partition that is not
     /// there is nobody's wish.
-    pub has_operators: bool,
+    pub has_operator_file: bool,
     /// SHA-256 of the device's key, hexadecimal, if there is a certificate for it. With another key, wpa_supplicant has
     /// to start again: its PKCS#11 library reads the token's store once.
     pub same: Option<String>,
     /// The same of the networks' own key.
     pub own: Option<String>,
+    /// It is not known whether there is a certificate for that: what its networks have stays.
+    pub own_is_unclear: bool,
 }
 
 impl Wanted<'_> {
@@ -80,7 +82,12 @@ impl Wanted<'_> {
     /// Whether there is a network to which the device can show who it is.
     fn is_any_possible(&self) -> bool {
         let mut entries = self.network.eap_tls.iter();
-        entries.any(|entry| self.key(entry).is_some())
+        entries.any(|entry| self.key(entry).is_some() || self.leaves(entry))
+    }
+
+    /// Whether this network stays as it is.
+    fn leaves(&self, entry: &EapTls) -> bool {
+        entry.key == NetworkKey::Own && self.own_is_unclear
     }
 }
 
@@ -131,13 +138,23 @@ impl ConfigFile {
 struct Plan {
     /// The files, in the order in which they are written.
     files: Vec<ConfigFile>,
+    /// What stays, whatever is in it.
+    kept: Vec<PathBuf>,
     /// The places that somebody else has taken.
     taken: Vec<Taken>,
 }
 
 impl Plan {
     fn has(&self, path: &Path) -> bool {
+        self.kept.iter().any(|kept| kept == path) || self.writes(path)
+    }
+
+    fn writes(&self, path: &Path) -> bool {
         self.files.iter().any(|file| file.path == path)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.kept.is_empty()
     }
 }
 
@@ -159,8 +176,8 @@ fn compare(layout: &Layout, wanted: &Wanted<'_>) -> Result<Found> {
     // A folder that is left has to go, too.
     let differs = superfluous
         || !plan.files.iter().all(ConfigFile::is_written)
-        || plan.files.is_empty() && has_folder;
-    let stays = differs && !wanted.has_operators && is_by_operator(layout);
+        || plan.is_empty() && has_folder;
+    let stays = differs && !wanted.has_operator_file && is_by_operator(layout);
     Ok(Found {
         differs: differs && !stays,
         taken: plan.taken,
@@ -175,7 +192,7 @@ fn compare(layout: &Layout, wanted: &Wanted<'_>) -> Result<Found> {
 /// Removes what is not wanted any more, and writes what differs.
 pub fn write(layout: &Layout, wanted: &Wanted<'_>) -> Result<()> {
     let plan = plan(layout, wanted)?;
-    if plan.files.is_empty() {
+    if plan.is_empty() {
         return remove(layout);
     }
     for path in ours(layout)? {
@@ -216,6 +233,14 @@ fn plan(layout: &Layout, wanted: &Wanted<'_>) -> Result<Plan> {
     let mut plan = Plan::default();
     let mut units = Vec::new();
     for (entry, ca) in wanted.network.eap_tls.iter().zip(wanted.cas) {
+        if wanted.leaves(entry) {
+            let common = common_files(layout, entry.key, wanted.platform);
+            let files = files_of(layout, entry, ca, &wanted.network.country);
+            let paths = common.into_iter().chain(files).map(|file| file.path);
+            plan.kept.extend(paths);
+            units.extend(listed(layout, entry));
+            continue;
+        }
         let Some(key) = wanted.key(entry) else {
             continue;
         };
@@ -236,13 +261,13 @@ fn plan(layout: &Layout, wanted: &Wanted<'_>) -> Result<Plan> {
             files.retain(|file| file.path != networkd);
         }
         // Several networks have these.
-        let missing = common.into_iter().filter(|file| !plan.has(&file.path));
+        let missing = common.into_iter().filter(|file| !plan.writes(&file.path));
         let missing: Vec<_> = missing.collect();
         plan.files.extend(missing);
         plan.files.append(&mut files);
     }
     if !units.is_empty() {
-        let networks = texts::networks(&units, wanted.has_operators || is_by_operator(layout));
+        let networks = texts::networks(&units, wanted.has_operator_file || is_by_operator(layout));
         plan.files
             .push(ConfigFile::public(layout, &own(NETWORKS), networks));
     }
@@ -322,10 +347,25 @@ fn digest<'a>(files: impl Iterator<Item = &'a ConfigFile>, key_sha256: &str) -> 
     to_hex(&sha256(&all))
 }
 
+/// The list of units, by lines.
+fn list(layout: &Layout) -> Vec<String> {
+    let list = files::read(&layout.at(own(NETWORKS)), MAX_LIST);
+    let list = list.ok().flatten().unwrap_or_default();
+    let list = String::from_utf8_lossy(&list);
+    list.lines().map(str::to_owned).collect()
+}
+
+/// The line of the list for this network's unit.
+fn listed(layout: &Layout, entry: &EapTls) -> Option<String> {
+    let name = format!("{}.service ", unit(entry));
+    list(layout)
+        .into_iter()
+        .find(|line| line.starts_with(&name))
+}
+
 /// Whether the operator's settings were read when the list was written.
 fn is_by_operator(layout: &Layout) -> bool {
-    let list = files::read(&layout.at(own(NETWORKS)), MAX_LIST);
-    matches!(list, Ok(Some(list)) if list.split(|b| *b == b'\n').any(|line| line == texts::BY_OPERATOR.as_bytes()))
+    list(layout).iter().any(|line| line == texts::BY_OPERATOR)
 }
 
 /// The files that are ours. The one that has the units started is the first to be removed.

@@ -6,6 +6,7 @@
 //! complete.
 
 use firstboot_formats::attestation::Evidence;
+use firstboot_formats::countersignature::Countersignature;
 use firstboot_formats::digest::sha256;
 use firstboot_formats::encoding::to_hex;
 use firstboot_formats::files;
@@ -119,9 +120,7 @@ impl Identity {
         let (request, mut record) = self.request(plan, &key, &login)?;
         drop(login);
         drop(library);
-        if let Some((identity, certificate)) = &plan.in_service {
-            record.countersignature = Some(identity.countersign(tpm, &request, certificate)?);
-        }
+        record.countersignature = plan.countersign(tpm, &request)?;
         if plan.key == KeyType::Rsa2048 {
             offer_pss(tpm, srk_name, &staged, &key, &user)?;
         }
@@ -139,11 +138,14 @@ impl Identity {
 
     /// Another request for the same key, and its record, because the thing's name or the subject changed. Keeps nothing
     /// yet.
-    pub fn sign_request(&self, plan: &Plan<'_>) -> Result<[Vec<u8>; 2]> {
+    pub fn sign_request(&self, plan: &Plan<'_>, tpm: &mut Tpm) -> Result<[Vec<u8>; 2]> {
         let library = Library::open(&self.store)?;
         let login = library.login(token_slot(&library)?, &self.pin()?)?;
         let key = login.public_key()?;
-        let (request, record) = self.request(plan, &key, &login)?;
+        let (request, mut record) = self.request(plan, &key, &login)?;
+        drop(login);
+        drop(library);
+        record.countersignature = plan.countersign(tpm, &request)?;
         Ok([request.pem()?.into_bytes(), json(&record)?.into_bytes()])
     }
 
@@ -174,6 +176,16 @@ impl Identity {
             ..plan.record.clone()
         };
         Ok((request, record))
+    }
+}
+
+impl Plan<'_> {
+    /// The signature of the key in service, if there is one that vouches.
+    fn countersign(&self, tpm: &mut Tpm, request: &Request) -> Result<Option<Countersignature>> {
+        let Some((identity, certificate)) = &self.in_service else {
+            return Ok(None);
+        };
+        identity.countersign(tpm, request, certificate).map(Some)
     }
 }
 

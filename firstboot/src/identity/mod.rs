@@ -18,7 +18,7 @@
 //! | `taken-up` | when it took the place of the one before (seconds since the epoch), by a synchronised clock |
 //! | `tried.json` | what came of a connection to AWS IoT Core with which certificate |
 //! | `probation`, `former.pem` | which certificate (its SHA-256) was put into service without one, and the one before it for the same key |
-//! | `reset`, `reset-keep` | discarded by `firstboot reset`: never restored |
+//! | `reset`, `reset-keep` | given up, by `firstboot reset` or because it is of no use: never restored |
 
 mod asked;
 mod certificate;
@@ -27,6 +27,7 @@ mod contents;
 mod countersign;
 mod est_state;
 mod fleet_state;
+mod known;
 mod make;
 mod network;
 mod next;
@@ -52,6 +53,7 @@ pub use certificate::Verified;
 pub use contents::Contents;
 pub use est_state::{EstAnswer, EstNote};
 pub use fleet_state::{Ownership, Registration};
+pub use known::Known;
 pub use make::{Pins, Plan};
 pub use opened_replies::{OpenedReplies, Superseded};
 pub use trial::Trial;

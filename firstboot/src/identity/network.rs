@@ -3,14 +3,19 @@
 use firstboot_formats::files;
 
 use super::{Contents, Identity, PIN};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 impl Identity {
-    /// Removes it, its PIN first, if what is there is firstboot's alone. Whether it was. With its mark it is given up,
-    /// so that nobody takes what a power cut leaves for an identity.
+    /// Removes it, its PIN first, and keeps nothing of it. Whether there was one; another program's token beside it is
+    /// an error. With its mark it is given up, so that nobody takes what a power cut leaves for an identity.
     pub fn destroy_if_ours(&self) -> Result<bool> {
-        if !self.exists()? || self.contents()? != Contents::Ours {
+        if !self.exists()? {
             return Ok(false);
+        }
+        match self.contents()? {
+            Contents::Nothing | Contents::Others(_) => return Ok(false),
+            Contents::Both(what) => return Err(Error::other(what)),
+            Contents::Ours => {}
         }
         // Anything but a directory may be a link to one.
         if self.directory.symlink_metadata().is_ok_and(|m| m.is_dir()) {

@@ -13,8 +13,7 @@ use crate::layout::ORPHAN_SUFFIX;
 
 /// Number of set-aside identities that are kept: enough to look at what went wrong, too few to fill a disk.
 const ORPHANS_KEPT: usize = 2;
-/// Marks of an identity that `firstboot reset` has discarded, so that it is not restored: its PIN is destroyed, or
-/// kept. They are empty files: whenever the power goes, such a file is there or not, never half-written.
+/// Marks of an identity that was given up, so that it is not restored: its PIN is destroyed, or kept. They are empty files: whenever the power goes, such a file is there or not, never half-written.
 const GIVEN_UP: [&str; 2] = ["reset", "reset-keep"];
 /// Only for root: what is set aside belongs to nobody any more.
 const ASIDE: Access = Access {

@@ -21,42 +21,34 @@ pub(super) fn make(context: &mut Context, srk: &Srk, tpm: &Identification) -> Re
 }
 
 /// Makes the identity with the next key, with the PIN of the one in service and below the same storage root key. The key
-/// in service signs its request, too.
+/// in service signs the request, too, if it has a certificate.
 pub(super) fn make_next(context: &mut Context) -> Result<()> {
     let Places { identity, next, .. } = &context.places;
-    let (identity, next) = (identity.clone(), next.clone());
     identity.refuse_other_tokens()?;
-    make_beside(context, &next, &identity, Role::Next(&identity))
+    let next = next.clone();
+    make_beside(context, &next, Role::Next)
 }
 
 /// Makes the identity with the networks' own key, with a PIN of its own and below the same storage root key. If the
 /// device's key has a certificate, it signs the request, too.
 pub(super) fn make_for_networks(context: &mut Context) -> Result<()> {
-    let Places {
-        identity, network, ..
-    } = &context.places;
-    let (identity, network) = (identity.clone(), network.clone());
-    make_beside(context, &network, &identity, Role::Network(&identity))
+    let network = context.places.network.clone();
+    make_beside(context, &network, Role::Network)
 }
 
 /// What an identity is made for.
 #[derive(Clone, Copy)]
-enum Role<'a> {
+enum Role {
     /// The device.
     First,
-    /// To take this one's place.
-    Next(&'a Identity),
-    /// Networks, beside this one.
-    Network(&'a Identity),
+    /// To take the place of the one in service.
+    Next,
+    /// Networks, beside the one in service.
+    Network,
 }
 
-fn make_beside(
-    context: &mut Context,
-    place: &Identity,
-    identity: &Identity,
-    role: Role<'_>,
-) -> Result<()> {
-    let srk_name = identity.srk_name()?;
+fn make_beside(context: &mut Context, place: &Identity, role: Role) -> Result<()> {
+    let srk_name = context.places.identity.srk_name()?;
     let tpm = context.tpm()?.identification()?;
     if let Some(why) = tpm.weak_key(context.settings()?.key) {
         return Err(Error::settings(why));
@@ -69,7 +61,7 @@ fn make_at(
     place: &Identity,
     srk_name: &str,
     tpm: &Identification,
-    role: Role<'_>,
+    role: Role,
 ) -> Result<()> {
     let ek = context.tpm()?.ek_certificate()?;
     if let Err(why) = &ek {
@@ -79,8 +71,8 @@ fn make_at(
     let (for_user, for_officer) = entropy.split_at(entropy.len() / 2);
     let pins = Pins {
         user: match role {
-            Role::Next(identity) => identity.pin()?,
-            Role::First | Role::Network(_) => Pin::generate(for_user)?,
+            Role::Next => context.places.identity.pin()?,
+            Role::First | Role::Network => Pin::generate(for_user)?,
         },
         officer: Pin::generate(for_officer)?,
     };
@@ -92,12 +84,10 @@ fn make_at(
     } = context;
     let settings = &inputs.as_ref().map_err(Clone::clone)?.settings;
     let mut plan = request::plan(settings, places, tpm.to_string(), ek);
-    if let Role::Next(identity) | Role::Network(identity) = role {
-        plan.in_service = identity.certificate()?.map(|chain| (identity, chain));
-    }
+    plan.in_service = request::in_service(places, place)?;
     let generation = match role {
-        Role::Next(identity) => identity.generation()?.saturating_add(1),
-        Role::First | Role::Network(_) => 0,
+        Role::Next => places.identity.generation()?.saturating_add(1),
+        Role::First | Role::Network => 0,
     };
     let tpm = connections.tpm(places)?;
     place.make(&plan, tpm, srk_name, pins, generation)

@@ -190,8 +190,8 @@ fn walk(context: &mut Context, goal: Goal) -> Result<(Step, Survey)> {
             let memory = &mut context.memory;
             let stays = match step {
                 Step::Renewal(_) => &mut memory.renewal_stays,
-                Step::OwnKey(_) => &mut memory.own_key_stays,
-                Step::WriteNetwork | Step::WriteOwnNetwork => &mut memory.network_stays,
+                Step::OwnKey(..) => &mut memory.own_key_stays,
+                Step::WriteNetwork(_) => &mut memory.network_stays,
                 _ => return Err(Error::other(why)),
             };
             warn!("{why}");
@@ -356,13 +356,16 @@ fn take(context: &mut Context, step: &Step, survey: &Survey) -> Result<()> {
         }
         Step::FillToken(chain) => identity.fill_token(chain),
         Step::WriteConfiguration(chain) => configure::write(context, chain),
-        Step::OwnKey(step) => {
+        Step::OwnKey(step, _) => {
             if let IdentityState::Complete(identity) = &survey.identity {
                 own_key::take(context, step, &identity.own_key);
             }
             Ok(())
         }
-        Step::WriteOwnNetwork | Step::WriteNetwork => network::write(context, survey),
+        Step::WriteNetwork(_) => match &survey.identity {
+            IdentityState::Complete(identity) => network::write(context, identity),
+            _ => Ok(()),
+        },
         Step::RemoveClaim => {
             // A card that cannot be written is no reason to stop.
             let put_away = claim::put_away(context.settings()?, boot, layout);

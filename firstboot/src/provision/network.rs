@@ -4,10 +4,10 @@
 use firstboot_formats::x509::Chain;
 use log::warn;
 
+use super::complete::Complete;
 use super::context::{Context, Memory, Places};
 use super::inputs::Inputs;
 use super::own_key::OwnKey;
-use super::survey::{IdentityState, Survey};
 use crate::eap_tls::{self, Found, Wanted};
 use crate::error::Result;
 
@@ -18,21 +18,15 @@ pub(super) fn look(
     accepted: Option<&Chain>,
     own: &OwnKey,
 ) -> Found {
-    // Nothing is concluded from a key that could not be looked at.
+    let mut found = eap_tls::look(&places.layout, &wanted(inputs, accepted, own));
     if let Some(why) = own.unclear() {
-        return Found {
-            trouble: Some(why.to_owned()),
-            ..Found::default()
-        };
+        found.trouble.get_or_insert_with(|| why.to_owned());
     }
-    eap_tls::look(&places.layout, &wanted(inputs, accepted, own))
+    found
 }
 
 /// Writes what differs, and removes what is not wanted any more, or for which there is no certificate.
-pub(super) fn write(context: &mut Context, survey: &Survey) -> Result<()> {
-    let IdentityState::Complete(identity) = &survey.identity else {
-        return Ok(());
-    };
+pub(super) fn write(context: &mut Context, identity: &Complete) -> Result<()> {
     let (accepted, own) = (identity.certificate.as_ref(), &identity.own_key);
     let wanted = wanted(context.inputs()?, accepted, own);
     if let Err(e) = eap_tls::write(&context.places.layout, &wanted) {
@@ -67,8 +61,8 @@ pub(super) fn taken(found: &Found) -> Option<String> {
         n => format!(" and {n} more"),
     };
     Some(format!(
-        "{first}{others} was written by somebody else and stays, so that network.eap_tls has no effect there: remove \
-         the file, or the setting"
+        "{first}{others}: not firstboot's, so it stays, and network.eap_tls has no effect there: remove the file, or the \
+         setting"
     ))
 }
 
@@ -79,8 +73,9 @@ fn wanted<'a>(inputs: &'a Inputs, accepted: Option<&Chain>, own: &OwnKey) -> Wan
         network: &settings.network,
         cas: &inputs.network_cas,
         platform: &settings.platform,
-        has_operators: settings.has_operators,
+        has_operator_file: settings.has_operator_file,
         same: accepted.map(key),
         own: own.certificate().map(key),
+        own_is_unclear: own.unclear().is_some(),
     }
 }

@@ -7,7 +7,7 @@
 use firstboot_formats::clock::Clock;
 use firstboot_formats::record::Record;
 use firstboot_formats::thing_name::eap_name;
-use firstboot_formats::x509::{Chain, Request};
+use firstboot_formats::x509::Chain;
 use log::warn;
 
 use super::context::{Context, Memory, Places};
@@ -15,7 +15,7 @@ use super::open_reply::{self, Acceptance};
 use super::{make_identity, offer, renewal, request};
 use crate::enrollment::{Offer, WrappedReply};
 use crate::error::{Error, Result};
-use crate::identity::Contents;
+use crate::identity::{Contents, Known};
 use crate::layout::NETWORK;
 use crate::settings::Settings;
 
@@ -162,9 +162,9 @@ impl OwnKeyStep {
         matches!(self, Self::OpenReply(_) | Self::Accept(..))
     }
 
-    /// Whether wpa_supplicant may be running: the step leaves a store alone that it may have open.
+    /// Whether it leaves the store alone: wpa_supplicant may have that open while the device runs.
     pub(super) fn is_beside_wpa_supplicant(&self) -> bool {
-        !matches!(self, Self::RepairStore | Self::RenewRequest)
+        !matches!(self, Self::RepairStore)
     }
 
     /// What is about to happen, in words.
@@ -216,19 +216,15 @@ fn examine(settings: &Settings, places: &Places, srk_name: &str) -> Result<OwnKe
             "{NETWORK} belongs to another TPM. Put that one back, or remove the directory to have a key made in this one"
         )));
     }
-    let [request_pem, record_json] = network.request_files()?;
-    let request = Request::parse(&request_pem).and_then(|asked| Ok((asked.public_key()?, asked)));
-    let (key, request) = match request {
-        Ok((key, request)) => (key, Some(request)),
-        Err(_) => match network.stored_key().and_then(|stored| stored.public_key()) {
-            Ok(key) => (key, None),
-            Err(e) => return Ok(OwnKey::Useless(e.to_string())),
-        },
-    };
-    let record: Record = serde_json::from_slice(&record_json)
-        .unwrap_or_else(|_| Record::lost(key.key_type().unwrap_or_default()));
+    // A store that cannot be read may be readable tomorrow: nothing is removed for it.
+    let Known {
+        key,
+        request,
+        request_files: [request_pem, record_json],
+        record,
+        certificate,
+    } = network.known()??;
     let file_name = eap_name(&settings.thing_name);
-    let certificate = network.certificate()?.filter(|chain| chain.is_for(&key));
     let accepted = certificate.as_ref();
     Ok(OwnKey::Made(Box::new(Made {
         request_is_current: request.is_some_and(|request| {
@@ -240,7 +236,7 @@ fn examine(settings: &Settings, places: &Places, srk_name: &str) -> Result<OwnKe
         )?,
         warning: accepted.and_then(|chain| {
             let what = "the certificate for the networks' own key";
-            let then = "they let the device in no more";
+            let then = "networks do not let the device in";
             renewal::warning(what, then, chain.lifetime(), Clock::read())
         }),
         certificate,
@@ -273,8 +269,7 @@ fn attempt(context: &mut Context, step: &OwnKeyStep, own: &OwnKey) -> Result<()>
         OwnKeyStep::PublishRequest => {
             let [request, record] = network.request_files()?;
             let file_name = eap_name(&context.settings()?.thing_name);
-            let boot = &context.places.boot;
-            boot.publish_request(&file_name, [&request, &record])
+            request::publish_as(context, true, &file_name, [&request, &record])
         }
         OwnKeyStep::OpenReply(wrapped) => {
             let record = record()?;

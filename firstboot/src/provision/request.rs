@@ -5,7 +5,7 @@ use firstboot_formats::encoding::to_hex;
 use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::record::{RECORD_VERSION, Record};
 use firstboot_formats::thing_name::{check_thing_name, eap_name, next_name};
-use firstboot_formats::x509::Request;
+use firstboot_formats::x509::{Chain, Request};
 use log::warn;
 
 use super::context::{Context, Places};
@@ -18,26 +18,35 @@ use crate::settings::Settings;
 /// boot partition comes first: while the identity has the old record, all of this is repeated after a power cut.
 pub(super) fn renew(context: &mut Context, in_service: bool, record: &Record) -> Result<()> {
     let identity = context.places.identity.clone();
-    let new = sign(context, &identity, record)?;
-    publish(context, in_service, &new)?;
-    if record.thing_name != context.settings()?.thing_name {
-        withdraw(&context.places);
+    renew_of(context, &identity, own_name, in_service, record)
+}
+
+/// The same for the networks' own key, without which a device can be in service.
+pub(super) fn renew_own(context: &mut Context, record: &Record) -> Result<()> {
+    let network = context.places.network.clone();
+    renew_of(context, &network, eap_name, true, record)
+}
+
+fn renew_of(
+    context: &mut Context,
+    identity: &Identity,
+    file_name: fn(&str) -> String,
+    in_service: bool,
+    record: &Record,
+) -> Result<()> {
+    let new = sign(context, identity, record)?;
+    let [csr, text] = &new;
+    let thing_name = context.settings()?.thing_name.clone();
+    publish_as(context, in_service, &file_name(&thing_name), [csr, text])?;
+    if record.thing_name != thing_name {
+        withdraw_of(&context.places, identity, file_name);
     }
     identity.keep_request(&new)
 }
 
-/// The same for the networks' own key.
-pub(super) fn renew_own(context: &mut Context, record: &Record) -> Result<()> {
-    let network = context.places.network.clone();
-    let new = sign(context, &network, record)?;
-    let thing_name = &context.settings()?.thing_name;
-    let [csr, text] = &new;
-    let boot = &context.places.boot;
-    boot.publish_request(&eap_name(thing_name), [csr, text])?;
-    if record.thing_name != *thing_name {
-        withdraw_own(&context.places);
-    }
-    network.keep_request(&new)
+/// Under which name the files of the device's own request are.
+fn own_name(thing_name: &str) -> String {
+    thing_name.to_owned()
 }
 
 /// Publishes a request and its record on the boot partition. If the device is in service, a card that cannot be written
@@ -88,20 +97,20 @@ pub(super) fn is_current(
 /// Removes this identity's request from the boot partition: it is no longer wanted. A card that cannot be written is no
 /// reason to stop.
 pub(super) fn withdraw(places: &Places) {
-    withdraw_of(places, &places.identity, |thing_name| thing_name);
+    withdraw_of(places, &places.identity, own_name);
 }
 
 /// The same for the next identity's.
 pub(super) fn withdraw_next(places: &Places) {
-    withdraw_of(places, &places.next, |thing_name| next_name(&thing_name));
+    withdraw_of(places, &places.next, next_name);
 }
 
 /// The same for the request of the networks' own key.
 pub(super) fn withdraw_own(places: &Places) {
-    withdraw_of(places, &places.network, |thing_name| eap_name(&thing_name));
+    withdraw_of(places, &places.network, eap_name);
 }
 
-fn withdraw_of(places: &Places, identity: &Identity, file_name: fn(String) -> String) {
+fn withdraw_of(places: &Places, identity: &Identity, file_name: fn(&str) -> String) {
     let Ok([request, record]) = identity.request_files() else {
         return;
     };
@@ -114,7 +123,7 @@ fn withdraw_of(places: &Places, identity: &Identity, file_name: fn(String) -> St
     }
     if let Err(e) = places
         .boot
-        .withdraw_request(&file_name(thing_name), [&request, &record])
+        .withdraw_request(&file_name(&thing_name), [&request, &record])
     {
         warn!("cannot remove the old request from the boot partition: {e}");
     }
@@ -136,9 +145,29 @@ fn sign(context: &mut Context, identity: &Identity, record: &Record) -> Result<[
     } else {
         record.tpm.clone()
     };
-    let mut plan = plan(context.settings()?, &context.places, tpm, ek);
+    let Context {
+        places,
+        connections,
+        inputs,
+        ..
+    } = context;
+    let settings = &inputs.as_ref().map_err(Clone::clone)?.settings;
+    let mut plan = plan(settings, places, tpm, ek);
     plan.key = record.key;
-    identity.sign_request(&plan)
+    plan.in_service = in_service(places, identity)?;
+    identity.sign_request(&plan, connections.tpm(places)?)
+}
+
+/// The identity in service with its certificate, if there is one, to vouch for the key of another identity of the device.
+pub(super) fn in_service<'a>(
+    places: &'a Places,
+    other: &Identity,
+) -> Result<Option<(&'a Identity, Chain)>> {
+    let identity = &places.identity;
+    if identity.certificate_path() == other.certificate_path() {
+        return Ok(None);
+    }
+    Ok(identity.certificate()?.map(|chain| (identity, chain)))
 }
 
 /// The contents of a request, before its key is known.

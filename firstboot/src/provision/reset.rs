@@ -8,7 +8,7 @@ use crate::eap_tls;
 use crate::enrollment::claim;
 use crate::error::{Error, Result};
 use crate::greengrass;
-use crate::identity::Contents;
+use crate::identity::{Contents, Identity};
 use crate::settings::Edition;
 
 /// Discards the identity, and removes what was written for it. What nobody would remove after the identity goes before
@@ -23,12 +23,15 @@ pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
         layout,
         ..
     } = places;
-    let contents = if identity.exists()? {
-        identity.contents()?
-    } else {
-        Contents::Nothing
+    let contents = |identity: &Identity| match identity.exists()? {
+        true => identity.contents(),
+        false => Ok(Contents::Nothing),
     };
-    let is_ours = match contents {
+    // Before anything is changed.
+    if let Contents::Both(what) = contents(network)? {
+        return Err(shared(&what));
+    }
+    let is_ours = match contents(identity)? {
         Contents::Nothing => {
             info!("there is no identity");
             false
@@ -37,12 +40,7 @@ pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
             info!("there is no identity: {what}");
             false
         }
-        Contents::Both(what) => {
-            return Err(Error::other(format!(
-                "{what}: nothing was changed. Remove or move what is not firstboot's \
-                 (`tpm2_ptool rmtoken`), then run `firstboot reset` again"
-            )));
-        }
+        Contents::Both(what) => return Err(shared(&what)),
         Contents::Ours => true,
     };
     claim::forget(layout)?;
@@ -74,4 +72,11 @@ pub fn reset(places: &Places, keep_pin: bool) -> Result<()> {
     }
     eap_tls::remove(layout)?;
     Ok(())
+}
+
+fn shared(what: &str) -> Error {
+    Error::other(format!(
+        "{what}: nothing was changed. Remove or move what is not firstboot's (`tpm2_ptool rmtoken`), then run \
+         `firstboot reset` again"
+    ))
 }

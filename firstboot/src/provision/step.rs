@@ -65,12 +65,9 @@ pub enum Step {
     /// Write Greengrass's configuration.
     WriteConfiguration(Box<Chain>),
     /// A step for the networks' own key.
-    OwnKey(OwnKeyStep),
-    /// Without a certificate for the device's key: write what wpa_supplicant reads for networks with their own key, and
-    /// remove the rest.
-    WriteOwnNetwork,
-    /// Write what wpa_supplicant reads, or remove what is not wanted any more.
-    WriteNetwork,
+    OwnKey(OwnKeyStep, State),
+    /// Write what wpa_supplicant reads, as far as there are certificates for it, and remove what is not wanted any more.
+    WriteNetwork(State),
     /// A step of a renewal.
     Renewal(RenewalStep),
     /// Remove the fleet's claim from the boot partition.
@@ -92,11 +89,10 @@ impl Step {
             | Self::Accept(..)
             | Self::FillToken(_)
             | Self::WriteConfiguration(_)
-            | Self::WriteOwnNetwork
-            | Self::WriteNetwork
+            | Self::WriteNetwork(_)
             | Self::RemoveClaim
             | Self::Renewal(_) => true,
-            Self::OwnKey(step) => step.is_enrollment(),
+            Self::OwnKey(step, _) => step.is_enrollment(),
             _ => false,
         }
     }
@@ -106,13 +102,13 @@ impl Step {
     pub(super) fn is_renewal(&self) -> bool {
         match self {
             Self::Renewal(step) => step.is_beside_greengrass(),
-            Self::OwnKey(step) => step.is_beside_wpa_supplicant(),
+            Self::OwnKey(step, _) => step.is_beside_wpa_supplicant(),
             Self::RemoveStaging
             | Self::ResetLockout
             | Self::ForgetOwnership
             | Self::OpenReply(_)
             | Self::Accept(..)
-            | Self::WriteNetwork
+            | Self::WriteNetwork(_)
             | Self::RemoveClaim => true,
             _ => false,
         }
@@ -144,7 +140,9 @@ impl Step {
                 Self::Renewal(RenewalStep::Try(other, _)),
             ) => one == other,
             (Self::Renewal(one), Self::Renewal(other)) => discriminant(one) == discriminant(other),
-            (Self::OwnKey(one), Self::OwnKey(other)) => discriminant(one) == discriminant(other),
+            (Self::OwnKey(one, _), Self::OwnKey(other, _)) => {
+                discriminant(one) == discriminant(other)
+            }
             (one, other) => discriminant(one) == discriminant(other),
         }
     }
@@ -160,7 +158,11 @@ impl Step {
     /// The state in which this step is due.
     pub fn state(&self) -> State {
         match self {
-            Self::Stop(state, ..) | Self::Wait(state, _) | Self::Serve(state, _) => *state,
+            Self::Stop(state, ..)
+            | Self::Wait(state, _)
+            | Self::Serve(state, _)
+            | Self::OwnKey(_, state)
+            | Self::WriteNetwork(state) => *state,
             Self::RemoveStaging => State::Interrupted,
             Self::RepairStore => State::StoreUpgradeCut,
             Self::ResetLockout => State::LockedOut,
@@ -178,13 +180,9 @@ impl Step {
             | Self::RegisterThing
             | Self::ForgetOwnership
             | Self::OpenReply(_)
-            | Self::Accept(..)
-            | Self::OwnKey(_)
-            | Self::WriteOwnNetwork => State::AwaitingCertificate,
+            | Self::Accept(..) => State::AwaitingCertificate,
             Self::FillToken(_) | Self::WriteConfiguration(_) => State::Unconfigured,
-            Self::WriteNetwork | Self::Renewal(_) | Self::RemoveClaim | Self::Done(_) => {
-                State::Done
-            }
+            Self::Renewal(_) | Self::RemoveClaim | Self::Done(_) => State::Done,
         }
     }
 
@@ -218,12 +216,8 @@ impl Step {
             Self::Accept(..) => "accepting the certificate".into(),
             Self::FillToken(_) => "storing the certificate in the token".into(),
             Self::WriteConfiguration(_) => "writing Greengrass's configuration".into(),
-            Self::OwnKey(step) => step.describe(),
-            Self::WriteOwnNetwork => {
-                "writing wpa_supplicant's configuration, as far as there are certificates for it"
-                    .into()
-            }
-            Self::WriteNetwork => "writing wpa_supplicant's configuration".into(),
+            Self::OwnKey(step, _) => step.describe(),
+            Self::WriteNetwork(_) => "writing wpa_supplicant's configuration".into(),
             Self::Renewal(step) => step.describe(),
             Self::RemoveClaim => "removing the fleet's claim from the boot partition".into(),
             Self::Done(None) => "nothing left to do".into(),

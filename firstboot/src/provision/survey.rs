@@ -6,8 +6,6 @@
 use std::path::PathBuf;
 
 use firstboot_formats::public_key::PublicKey;
-use firstboot_formats::record::Record;
-use firstboot_formats::x509::Request;
 
 use super::complete::Complete;
 use super::context::{Context, Places};
@@ -20,7 +18,7 @@ use crate::eap_tls;
 use crate::enrollment::{Offer, claim};
 use crate::error::{ErrorKind, Result};
 use crate::greengrass;
-use crate::identity::{Contents, Identity};
+use crate::identity::{Contents, Identity, Known};
 use crate::tpm::{Identification, Lockout, Srk, Tpm};
 
 /// What is there. [`super::next()`] decides by it, by what is wanted, and by what this process remembers.
@@ -204,23 +202,16 @@ fn complete(inputs: Option<&Inputs>, places: &Places) -> Result<IdentityState> {
         boot,
         ..
     } = places;
-    let [request_pem, record_json] = identity.request_files()?;
-    let request =
-        Request::parse(&request_pem).and_then(|request| Ok((request.public_key()?, request)));
-    let certificate = identity.certificate()?;
-    // Request and record can be made again: their loss never costs an identity. The certificate and the token's store
-    // also tell the key.
-    let (key, request) = match (request, &certificate) {
-        (Ok((key, request)), _) => (key, Some(request)),
-        (Err(_), Some(certificate)) => (certificate.key(), None),
-        (Err(_), None) => match identity.stored_key().and_then(|stored| stored.public_key()) {
-            Ok(key) => (key, None),
-            Err(e) => return Ok(IdentityState::Defective(e.to_string())),
-        },
+    let Known {
+        key,
+        request,
+        request_files: [request_pem, record_json],
+        record,
+        certificate,
+    } = match identity.known()? {
+        Ok(known) => known,
+        Err(e) => return Ok(IdentityState::Defective(e.to_string())),
     };
-    let record: Record = serde_json::from_slice(&record_json)
-        .unwrap_or_else(|_| Record::lost(key.key_type().unwrap_or_default()));
-    let certificate = certificate.filter(|chain| chain.is_for(&key));
     // If it is unknown which edition is wanted, one that is configured is.
     let configured = match inputs {
         Some(_) => None,

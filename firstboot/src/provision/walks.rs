@@ -7,7 +7,7 @@ use super::next::renewal::table::{candidate, renewing};
 use super::next::table::{Scene, awaiting, chain, enrolled, wrapped};
 use super::{
     Back, Complete, IdentityState, MOST_STEPS, Next, OwnKey, OwnKeyStep, Previous, Probation,
-    Renewal, RenewalStep, Step, Tried, goes_round, next,
+    Renewal, RenewalStep, State, Step, Tried, goes_round, next,
 };
 use crate::enrollment::{Offer, Refusal, WrappedReply};
 use crate::error::Error;
@@ -199,10 +199,10 @@ fn apply(step: &Step, scene: &mut Scene, world: &World) {
             refuse(scene, wrapped);
         }
         Step::RemoveClaim => scene.memory.claim_stays = Some("read-only".into()),
-        Step::WriteNetwork | Step::WriteOwnNetwork if world.refuses => {
+        Step::WriteNetwork(_) if world.refuses => {
             scene.memory.network_stays = Some("read-only".into());
         }
-        Step::OwnKey(step) => own_key(step, scene, world),
+        Step::OwnKey(step, _) => own_key(step, scene, world),
         Step::Renewal(step) => renew(step, scene, world),
         _ => complete(scene, |i| enrollment(step, i, world)),
     }
@@ -367,7 +367,7 @@ fn enrollment(step: &Step, identity: &mut Complete, world: &World) {
         Step::OpenReply(_) | Step::Accept(..) => accepted(identity),
         Step::FillToken(_) => identity.token_is_ready = true,
         Step::WriteConfiguration(_) => identity.configuration_is_written = true,
-        Step::WriteOwnNetwork | Step::WriteNetwork => identity.network.differs = false,
+        Step::WriteNetwork(_) => identity.network.differs = false,
         _ => {}
     }
 }
@@ -384,8 +384,8 @@ fn walk(wanted: Result<&Settings, &Error>, mut scene: Scene, world: World) -> St
         let circle = goes_round(&taken, &step);
         let stays = match &step {
             Step::Renewal(_) => Some(&mut scene.memory.renewal_stays),
-            Step::OwnKey(_) => Some(&mut scene.memory.own_key_stays),
-            Step::WriteNetwork | Step::WriteOwnNetwork => Some(&mut scene.memory.network_stays),
+            Step::OwnKey(..) => Some(&mut scene.memory.own_key_stays),
+            Step::WriteNetwork(_) => Some(&mut scene.memory.network_stays),
             _ => None,
         };
         if let (Some(why), Some(stays)) = (&circle, stays) {
@@ -501,8 +501,7 @@ fn useless() -> Vec<Option<Step>> {
         Some(Step::Accept(chain(), None)),
         Some(Step::FillToken(chain())),
         Some(Step::WriteConfiguration(chain())),
-        Some(Step::WriteOwnNetwork),
-        Some(Step::WriteNetwork),
+        Some(Step::WriteNetwork(State::Done)),
         Some(Step::RemoveClaim),
     ]
 }
@@ -642,11 +641,11 @@ fn no_own_key_changes_where_a_walk_ends() {
     });
     scenes.push(renamed);
     let settings = Settings::default();
-    let mut useless = vec![None, Some(Step::WriteNetwork), Some(Step::WriteOwnNetwork)];
+    let mut useless = vec![None, Some(Step::WriteNetwork(State::Done))];
     let steps = own_keys::all().into_iter().map(|(own, _)| {
         let mut scene = enrolled();
         complete(&mut scene, |i| i.own_key = own);
-        Some(scene.next(&settings)).filter(|step| matches!(step, Step::OwnKey(_)))
+        Some(scene.next(&settings)).filter(|step| matches!(step, Step::OwnKey(..)))
     });
     useless.extend(steps);
     for scene in scenes {

@@ -46,7 +46,7 @@ pub struct Settings {
     pub platform: Platform,
     /// The operator's file was there.
     #[serde(skip)]
-    pub has_operators: bool,
+    pub has_operator_file: bool,
     /// What the operator should know about them, although they work.
     #[serde(skip)]
     pub remarks: Vec<String>,

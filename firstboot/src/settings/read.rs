@@ -23,14 +23,14 @@ impl Settings {
         } else {
             json!({})
         };
-        let (mut found, mut has_operators) = (false, false);
+        let (mut found, mut has_operator_file) = (false, false);
         for (path, trusted) in [(&image, true), (&operator, false)] {
             let content = text::read(path, MAX_SIZE).map_err(|e| {
                 Error::settings(format!("{e}. A settings file is a small JSON file")).caused_by(e)
             })?;
             let Some(text) = content else { continue };
             found = true;
-            has_operators |= !trusted;
+            has_operator_file |= !trusted;
             let at = || path.display().to_string();
             // Once by itself, so that an error has this file's path, line and column …
             let _: Self = with_path(&text).context(ErrorKind::Settings, at)?;
@@ -60,7 +60,7 @@ impl Settings {
         }
         let mut settings: Self = serde_json::from_value(merged)
             .context(ErrorKind::Settings, || operator.display().to_string())?;
-        settings.has_operators = has_operators;
+        settings.has_operator_file = has_operator_file;
         settings.check(layout)?;
         Ok(settings)
     }

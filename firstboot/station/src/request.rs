@@ -23,7 +23,7 @@ pub(crate) const REPLY: &str = ".reply.json";
 pub(crate) const CERTIFICATE: &str = ".pem";
 
 /// What the key of a request is for; its file's name says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// The thing.
     Present,

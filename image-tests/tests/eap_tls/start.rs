@@ -19,7 +19,8 @@ fn asked(run: &TempDir, list: &str, meanwhile: &str) -> Result<Vec<String>> {
     fs::write(format!("{FOLDER}/networks"), list)?;
     let _ = fs::remove_file(at("asked"));
     let systemctl = format!(
-        "#!/bin/sh\n[ -e {asked} ] || {{ :; {meanwhile}\n}}\necho \"$*\" >>{asked}\n",
+        "#!/bin/sh\n[ -e {asked} ] || {{ :; {meanwhile}\n}}\necho \"$*\" >>{asked}\n\
+         case $* in *masked*) exit 1 ;; esac\n",
         asked = at("asked").display()
     );
     fs::create_dir_all(at("bin"))?;
@@ -66,6 +67,12 @@ fn only_what_reads_something_else_starts_again() -> Result<()> {
         // It goes: nothing is left to start.
         let gone = format!("rm {FOLDER}/networks");
         assert_eq!(asked(&run, second, &gone)?, starts);
+        // A unit that cannot be started keeps no other from being started.
+        let masked = "masked.service 1\nb.service 3\n";
+        assert_eq!(
+            asked(&run, masked, "")?,
+            ["restart masked.service", "restart b.service"]
+        );
         Ok(())
     })
 }

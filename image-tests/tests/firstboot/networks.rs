@@ -216,11 +216,7 @@ fn others_configurations_stay() -> Result<()> {
     device.succeed(&["provision"])?;
     device.drop_certificate(&authority.sign(&device.request()?)?)?;
     let outcome = device.run(&["enroll"])?;
-    assert_ends(
-        &outcome,
-        exit::DONE,
-        "was written by somebody else and stays",
-    );
+    assert_ends(&outcome, exit::DONE, "not firstboot's, so it stays");
     assert!(outcome.stderr.contains(WIRED), "{}", outcome.stderr);
     assert_eq!(device.read(WIRED)?, theirs);
     assert!(!device.exists(DHCP[0]));
@@ -257,11 +253,7 @@ fn copies_of_our_files_stay() -> Result<()> {
     moved["eap_tls"][0]["interface"] = json!("eth1");
     want(&device, moved)?;
     let outcome = device.run(&["enroll"])?;
-    assert_ends(
-        &outcome,
-        exit::DONE,
-        "eth1.conf was written by somebody else",
-    );
+    assert_ends(&outcome, exit::DONE, "eth1.conf: not firstboot's");
     is_there("taken")?;
     device.succeed(&["reset"])?;
     is_there("reset")

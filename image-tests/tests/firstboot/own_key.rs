@@ -321,6 +321,11 @@ fn the_devices_key_countersigns_the_request() -> Result<()> {
     station.put_replies(&device)?;
     device.succeed(&["renew"])?;
     assert_eq!(device.status()?["networks"][0]["state"], "configured");
+    // A request that is signed again is countersigned again.
+    device.write(format!("{NETWORK}/device.csr.pem"), "torn")?;
+    device.succeed(&["renew"])?;
+    let record: Value = serde_json::from_str(&device.read(format!("{NETWORK}/request.json"))?)?;
+    assert!(record["countersignature"].is_object(), "{record}");
     Ok(())
 }
 
@@ -380,6 +385,12 @@ fn reset_destroys_it() -> Result<()> {
     assert!(device.snapshot()?.files_with(pin.as_bytes()).is_empty());
     device.enroll_with(&authority)?;
     assert_ne!(device.read(format!("{NETWORK}/pin"))?, pin);
+    // Nor is another program's token destroyed with it: nothing is changed.
+    pkcs11_tool::make_token(&device.network_identity(KeyType::EccP256)?, "vpn")?;
+    let before = device.snapshot()?;
+    assert_ends(&device.run(&["reset"])?, exit::OTHER, "nothing was changed");
+    before.assert_same(&device.snapshot()?);
+    fs::remove_dir_all(device.path(NETWORK))?;
     // What is not firstboot's stays.
     device.succeed(&["reset"])?;
     device.write(format!("{NETWORK}/notes"), "somebody's")?;
@@ -440,6 +451,17 @@ fn no_trouble_with_it_takes_a_device_out_of_service() -> Result<()> {
     let status = says("srk.name")?;
     assert_eq!(status["networks"][0]["state"], "trouble");
     assert!(device.exists(WIRED), "the network is lost");
+    // The other networks go on: they take up another CA.
+    let cas = ["eth0", "wlan0"].map(|interface| format!("{FOLDER}/{interface}-ca.pem"));
+    let before = cas.each_ref().map(|path| device.read(path));
+    let [eth0, wlan0] = before;
+    let pem = Authority::new()?.certificate_pem()?;
+    fs::write(device.boot_file("eap-ca.pem"), &pem)?;
+    says("srk.name")?;
+    assert_eq!(device.read(&cas[0])?, eth0?);
+    assert_ne!(device.read(&cas[1])?, wlan0?);
+    let units = device.read(format!("{FOLDER}/networks"))?;
+    assert!(units.contains("wired@eth0.service"), "{units}");
     fs::write(&srk_name, content)?;
     says("")?;
     assert_eq!(key_of(&device, NETWORK)?, key);
@@ -486,5 +508,46 @@ fn a_full_card_takes_nothing_away() -> Result<()> {
     fs::remove_file(&requests)?;
     device.succeed(&["enroll"])?;
     assert!(device.network_request().is_ok());
+    Ok(())
+}
+
+/// What lies on such a card already is accepted.
+#[test]
+fn a_card_that_takes_no_request_may_have_the_certificate() -> Result<()> {
+    let (device, authority, networks) = device(KeyType::EccP256)?;
+    device.enroll_with(&authority)?;
+    device.drop_network_certificate(&networks.sign(&device.network_request()?)?)?;
+    let requests = device.boot_file("requests");
+    fs::remove_dir_all(&requests)?;
+    fs::write(&requests, "a file")?;
+    device.succeed(&["enroll"])?;
+    assert_eq!(device.status()?["networks"][0]["state"], "configured");
+    Ok(())
+}
+
+/// A store that cannot be read may be readable tomorrow: no key is destroyed for it.
+#[test]
+fn an_unreadable_store_costs_no_key() -> Result<()> {
+    let (device, _authority, _networks) = complete()?;
+    let pin = device.read(format!("{NETWORK}/pin"))?;
+    let store = format!("{NETWORK}/tpm2_pkcs11.sqlite3");
+    let content = fs::read(device.path(&store))?;
+    let certificate = device.read(format!("{NETWORK}/certificate.pem"))?;
+    device.write(format!("{NETWORK}/device.csr.pem"), "torn")?;
+    fs::write(device.path(&store), [0xFF; 8192])?;
+    // The certificate tells the key; without it, nothing does.
+    for lost in [false, true] {
+        if lost {
+            device.remove(format!("{NETWORK}/certificate.pem"))?;
+        }
+        assert_ends(&device.run(&["enroll"])?, exit::DONE, "");
+        assert_in_service(&device.status()?);
+        assert_eq!(device.read(format!("{NETWORK}/pin"))?, pin);
+        assert!(device.exists(WIRED), "the network is lost");
+    }
+    fs::write(device.path(&store), content)?;
+    device.write(format!("{NETWORK}/certificate.pem"), &certificate)?;
+    device.succeed(&["enroll"])?;
+    assert_eq!(device.status()?["networks"][0]["state"], "configured");
     Ok(())
 }

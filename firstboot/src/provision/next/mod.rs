@@ -79,9 +79,13 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
     let offer = memory.judge(&identity.offer);
     // If this process has failed to publish it, it does not try again.
     let request_is_published = identity.request_is_published || memory.request_stays.is_some();
-    let own_key = || own_key::step(&identity.own_key, memory).map(Step::OwnKey);
-    // Nor, once it has failed, to change what wpa_supplicant reads.
-    let network_differs = identity.network.differs && memory.network_stays.is_none();
+    let for_networks = |state| {
+        let own_key = own_key::step(&identity.own_key, memory);
+        let own_key = own_key.map(|step| Step::OwnKey(step, state));
+        // What wpa_supplicant reads is not changed again, either, once that has failed.
+        let differs = identity.network.differs && memory.network_stays.is_none();
+        own_key.or_else(|| differs.then_some(Step::WriteNetwork(state)))
+    };
     let Some(certificate) = &identity.certificate else {
         if survey.configuration_is_ours {
             return Step::RemoveConfiguration;
@@ -90,11 +94,8 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
             return Step::PublishRequest;
         }
         // Before anything else is asked for: a network may let the device in with its own key, and lead there.
-        if let Some(step) = own_key() {
+        if let Some(step) = for_networks(State::AwaitingCertificate) {
             return step;
-        }
-        if network_differs {
-            return Step::WriteOwnNetwork;
         }
         return match &*offer {
             Offer::Certificate(chain, remark) => Step::Accept(chain.clone(), remark.clone()),
@@ -123,11 +124,8 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         if !request_is_published {
             return Step::PublishRequest;
         }
-        if let Some(step) = own_key() {
+        if let Some(step) = for_networks(State::AwaitingCertificate) {
             return step;
-        }
-        if network_differs {
-            return Step::WriteNetwork;
         }
         let awaited = match &*offer {
             Offer::Refused(why) => format!("the one for the new name is refused: {why}"),
@@ -154,11 +152,8 @@ pub fn next(wanted: Result<&Settings, &Error>, survey: &Survey, memory: &Memory)
         return Step::Renewal(step);
     }
     // Last: nothing else depends on it.
-    if let Some(step) = own_key() {
+    if let Some(step) = for_networks(State::Done) {
         return step;
-    }
-    if network_differs {
-        return Step::WriteNetwork;
     }
     let network = &identity.network;
     let trouble = network::trouble(network, memory).map(str::to_owned);

@@ -22,7 +22,8 @@ pub(super) fn step(own: &OwnKey, memory: &Memory) -> Option<OwnKeyStep> {
     if !made.request_is_current {
         return Some(OwnKeyStep::RenewRequest);
     }
-    if made.asks() && !made.request_is_published {
+    // If this process has failed to publish one, it does not try again.
+    if made.asks() && !made.request_is_published && memory.request_stays.is_none() {
         return Some(OwnKeyStep::PublishRequest);
     }
     match &*memory.judge(&made.offer) {

@@ -700,9 +700,9 @@ fn networks_go_with_their_certificate() {
     });
     assert_eq!(scene.next(&settings), Step::PublishRequest);
     identity(&mut scene, |i| i.request_is_published = true);
-    assert_eq!(scene.next(&settings), Step::WriteOwnNetwork);
-    assert_eq!(Step::WriteOwnNetwork.state(), State::AwaitingCertificate);
-    assert!(Step::WriteOwnNetwork.is_enrollment() && !Step::WriteOwnNetwork.is_renewal());
+    let write = Step::WriteNetwork(State::AwaitingCertificate);
+    assert_eq!(scene.next(&settings), write);
+    assert_eq!(write.state(), State::AwaitingCertificate);
     // A file that cannot be removed keeps no certificate from being accepted.
     let mut fails = scene.clone();
     fails.memory.network_stays = Some("read-only".into());
@@ -733,15 +733,17 @@ fn networks_come_last() {
     });
     assert_eq!(scene.next(&settings), Step::RemoveClaim);
     identity(&mut scene, |i| i.claim_is_spent = false);
-    assert_eq!(scene.next(&settings), Step::WriteNetwork);
-    assert_eq!(Step::WriteNetwork.state(), State::Done);
-    assert!(Step::WriteNetwork.is_enrollment() && Step::WriteNetwork.is_renewal());
+    let write = Step::WriteNetwork(State::Done);
+    assert_eq!(scene.next(&settings), write);
+    assert_eq!(write.state(), State::Done);
+    assert!(write.is_enrollment() && write.is_renewal());
     // Under its old name, too.
     let mut renamed = scene.clone();
     identity(&mut renamed, |i| {
         i.is_for_another_name = Some("gw-0".into())
     });
-    assert_eq!(renamed.next(&settings), Step::WriteNetwork);
+    let write = Step::WriteNetwork(State::AwaitingCertificate);
+    assert_eq!(renamed.next(&settings), write);
 
     scene.memory.network_stays = Some("read-only".into());
     let remark = Step::Done(Some("read-only".into()));
@@ -759,7 +761,7 @@ fn networks_come_last() {
     let step = scene.next(&settings);
     assert!(
         step.describe()
-            .contains("/etc/a.conf and 1 more was written by somebody else"),
+            .contains("/etc/a.conf and 1 more: not firstboot's"),
         "{step:?}"
     );
     assert!(matches!(step, Step::Done(Some(_))));

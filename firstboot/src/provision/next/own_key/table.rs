@@ -137,14 +137,20 @@ fn it_is_made_with_the_request() {
     assert_eq!(scene.next(&settings), Step::PublishRequest);
     identity(&mut scene, |i| i.request_is_published = true);
     let make = scene.next(&settings);
-    assert_eq!(make, Step::OwnKey(OwnKeyStep::Make));
+    assert_eq!(
+        make,
+        Step::OwnKey(OwnKeyStep::Make, State::AwaitingCertificate)
+    );
     assert_eq!(make.state(), State::AwaitingCertificate);
     assert!(!make.is_enrollment(), "`firstboot provision` makes it");
     identity(&mut scene, |i| i.own_key = offered(Offer::Reply(wrapped())));
     let open = scene.next(&settings);
     assert!(open.is_enrollment() && open.is_renewal(), "{open:?}");
     identity(&mut scene, |i| i.own_key = with(|_| ()));
-    assert_eq!(scene.next(&settings), Step::WriteOwnNetwork);
+    assert_eq!(
+        scene.next(&settings),
+        Step::WriteNetwork(State::AwaitingCertificate)
+    );
     identity(&mut scene, |i| i.network.differs = false);
     assert_eq!(scene.next(&settings), Step::CreateCertificate);
 }
@@ -165,15 +171,16 @@ fn nothing_else_waits_for_it() {
     identity(&mut scene, |i| i.token_is_ready = true);
     assert_eq!(scene.next(&settings), Step::RemoveClaim);
     identity(&mut scene, |i| i.claim_is_spent = false);
-    assert_eq!(scene.next(&settings), Step::OwnKey(OwnKeyStep::Make));
+    let make = |state| Step::OwnKey(OwnKeyStep::Make, state);
+    assert_eq!(scene.next(&settings), make(State::Done));
     // Under its old name, too.
     let mut renamed = scene.clone();
     identity(&mut renamed, |i| {
         i.is_for_another_name = Some("gw-0".into());
     });
-    assert_eq!(renamed.next(&settings), Step::OwnKey(OwnKeyStep::Make));
+    assert_eq!(renamed.next(&settings), make(State::AwaitingCertificate));
     scene.memory.own_key_stays = Some("read-only".into());
-    assert_eq!(scene.next(&settings), Step::WriteNetwork);
+    assert_eq!(scene.next(&settings), Step::WriteNetwork(State::Done));
     identity(&mut scene, |i| i.network.differs = false);
     let remark = "a network needs a certificate of its own: read-only";
     assert_eq!(scene.next(&settings), Step::Done(Some(remark.into())));

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::provision::{self, Complete, Context, IdentityState, OwnKey, Survey};
 use crate::settings::{EapTls, Method, NetworkKey, Settings};
 
-/// The networks that ask who the device is, and what each waits for.
+/// The networks that ask who the device is, and what each waits for. Nothing, where it is not known what the device has
+/// for them.
 pub(super) fn networks(
     context: &Context,
     settings: &Settings,
@@ -13,7 +14,8 @@ pub(super) fn networks(
 ) -> Vec<Value> {
     let identity = match survey.map(|survey| &survey.identity) {
         Some(IdentityState::Complete(identity)) => Some(identity),
-        _ => None,
+        Some(IdentityState::Absent) => None,
+        _ => return Vec::new(),
     };
     let is_enrolled = identity.is_some_and(|identity| identity.certificate.is_some());
     let own_key = identity.map_or(&OwnKey::Absent, |identity| &identity.own_key);

@@ -491,6 +491,22 @@ fn no_trouble_with_it_takes_a_device_out_of_service() -> Result<()> {
     Ok(())
 }
 
+/// Nothing is said about networks where nothing is known: not that they wait for what has long been there.
+#[test]
+fn a_look_that_fails_says_nothing_about_networks() -> Result<()> {
+    let (device, ..) = complete()?;
+    assert_eq!(device.status()?["networks"][0]["state"], "configured");
+    let certificate = device.path(format!("{STORE}/certificate.pem"));
+    fs::remove_file(&certificate)?;
+    fs::create_dir(&certificate)?;
+    let outcome = device.run(&["enroll"])?;
+    assert_ne!(outcome.code, exit::DONE, "{outcome:?}");
+    let status = device.status()?;
+    assert_eq!(status["state"], "Error", "{status}");
+    assert_eq!(status["networks"], Value::Null, "{status}");
+    Ok(())
+}
+
 /// Of a card that cannot be written, too.
 #[test]
 fn a_full_card_takes_nothing_away() -> Result<()> {

@@ -128,7 +128,9 @@ fn an_update_ends_the_wait() -> Result<()> {
     enrolling.server.misbehave(says(202, Some("99999999")));
     enrolling.fails(exit::WAITING, "has not decided yet")?;
     enrolling.fails(exit::WAITING, "asks again after")?;
-    let corrected = json!({ "enrollment": { "http_proxy": "" } });
+    // What EST has nothing to do with changes nothing.
+    let others = json!({ "http_proxy": "", "port": 443, "template_name": "another" });
+    let corrected = json!({ "enrollment": others });
     let image = "/usr/lib/firstboot/firstboot.json";
     enrolling.device.write(image, corrected.to_string())?;
     enrolling.fails(exit::WAITING, "asks again after")?;

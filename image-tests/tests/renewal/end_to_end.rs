@@ -227,6 +227,25 @@ fn an_est_answer_that_cannot_be_used() -> Result<()> {
     Ok(())
 }
 
+/// A server that fails, over and over: that says nothing about the certificate in service, which came from it.
+#[test]
+fn an_est_server_that_fails() -> Result<()> {
+    let due = Due::by_est(KeyType::EccP256, "keep", est::Options::default())?;
+    let (_, server) = due.est.as_ref().context("no EST")?;
+    for _ in 0..2 {
+        server.misbehave(Misbehaviour::Answers(500, vec![], ""));
+        due.keeps_what_it_has("(500")?;
+    }
+    due.keeps_what_it_has("has not given a certificate yet: firstboot asks again after")?;
+    let status = due.device.status()?;
+    assert_eq!(status["refused"], Value::Null, "{status}");
+    let result = &status["renewal"]["last_request"]["result"];
+    assert_eq!(result, "waiting", "{status}");
+    due.device.settings(&due.settings)?;
+    due.renew()?;
+    due.assert_idle()
+}
+
 /// A server that has not decided yet: each look says until when it is waited for.
 #[test]
 fn an_est_server_that_has_not_decided() -> Result<()> {

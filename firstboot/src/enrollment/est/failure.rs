@@ -1,5 +1,5 @@
 //! What goes wrong with an EST server, in words that say what the operator can do. Whatever the passing of time or
-//! somebody at the CA can mend is waited for: also what is no answer, as a portal in between gives one.
+//! somebody at the CA can mend is waited for, including a reply that is not EST at all, such as a captive portal's.
 
 use std::io;
 

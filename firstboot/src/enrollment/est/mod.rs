@@ -24,6 +24,7 @@ use firstboot_formats::encoding::to_hex;
 use firstboot_formats::public_key::PublicKey;
 use firstboot_formats::x509::{self, Chain, Verdict};
 use log::info;
+use serde_json::json;
 
 use super::network::{self, Connection, Server};
 use super::{Offer, Refusal, claim};
@@ -79,7 +80,7 @@ impl<'a> Which<'a> {
     }
 
     /// What was noted in this identity about a request for it, for the key with this SHA-256 (hexadecimal); otherwise
-    /// only the last answer, which may be for this key all the same.
+    /// only the last certificate, which may be one for this key all the same.
     pub fn noted(self, identity: &Identity, key_sha256: &str) -> EstNote {
         let note = identity.est_note().unwrap_or_default();
         // A renewal's request is signed anew each time, so its hash would not tell it from others.
@@ -92,9 +93,23 @@ impl<'a> Which<'a> {
         }
         EstNote {
             about,
-            answer: note.answer,
+            answer: note.answer.filter(|answer| self.may_be_answered_by(answer)),
             ..EstNote::default()
         }
+    }
+
+    /// Whether the answer to another request may be one to this: not if it is the certificate that is renewed, or one
+    /// from before that.
+    fn may_be_answered_by(self, answer: &EstAnswer) -> bool {
+        let EstAnswer::Certificates(pem) = answer else {
+            return false;
+        };
+        let begins = |chain: &Chain| chain.lifetime()[0];
+        self.renews().is_none_or(|old| {
+            // One for another key than the old one's is that of the next identity.
+            let earlier = Chain::parse(pem.as_bytes(), &old.key(), &[]);
+            earlier.map_or(true, |earlier| begins(&earlier) > begins(old))
+        })
     }
 }
 
@@ -105,15 +120,22 @@ impl Wanted<'_> {
     }
 }
 
-/// What an operator can change to have a server asked again at once: how the device enrolls, and what lies on the boot
-/// partition.
+/// What an operator can change to have a server asked again at once: what the settings say about the server and the
+/// issuers, and what lies on the boot partition.
 pub fn circumstances(settings: &Settings, boot: &BootPartition) -> String {
-    let enrollment = format!("{:?}", settings.enrollment);
-    format!(
-        "{} {}",
-        to_hex(&sha256(enrollment.as_bytes())),
-        boot.est_state()
-    )
+    let enrollment = &settings.enrollment;
+    let est = &enrollment.est;
+    let issuers: Vec<String> = enrollment.issuers.iter().map(|i| to_hex(i)).collect();
+    // This is kept across updates, which may bring other settings.
+    let wanted = json!([
+        est.server,
+        est.label,
+        est.username,
+        enrollment.http_proxy,
+        issuers,
+    ]);
+    let wanted = sha256(wanted.to_string().as_bytes());
+    format!("{} {}", to_hex(&wanted), boot.est_state())
 }
 
 /// The moment (since the epoch) before which the server is not asked again, if that is still to come.
@@ -150,8 +172,6 @@ pub fn offer(
                 Some("AWS IoT Core did not accept it".into())
             }
             Ok(chain) => return Offer::Certificate(Box::new(chain), None),
-            // It was the answer to an earlier request, and is what is renewed now.
-            Err(_) if wanted.which.renews().is_some() && noted.unusable == 0 => None,
             Err(why) => Some(why),
         },
     };
@@ -161,7 +181,7 @@ pub fn offer(
             Some(why) => Offer::Refused(Refusal {
                 path: identity.est_path(),
                 reason: format!(
-                    "{why}. firstboot asks again after {}, or when something changes on the boot partition",
+                    "{why}. firstboot asks again after {}, or when its settings or the boot partition change",
                     rfc3339(again)
                 ),
             }),
@@ -189,8 +209,8 @@ pub fn offer(
 /// What is waited for until this moment (since the epoch).
 fn later(again: Duration) -> String {
     format!(
-        "the EST server has not given a certificate yet: firstboot asks again after {}, or when something changes on the \
-         boot partition",
+        "the EST server has not given a certificate yet: firstboot asks again after {}, or when its settings or the boot \
+         partition change",
         rfc3339(again)
     )
 }

@@ -186,13 +186,16 @@ pub(super) fn accept_untried(identity: &Identity, chain: &Chain) -> Result<()> {
     identity.accept(chain)
 }
 
-/// Tries a certificate that came in a reply, and accepts it if it may be: in place of one of this age.
+/// Tries a certificate that came in a reply, and accepts it if it may be: in place of one of this age. Whatever keeps it
+/// from being tried, such as a full disk, says nothing about it.
 pub(in crate::provision) fn try_opened(
     context: &mut Context,
     renewal: &Renewal,
     chain: &Chain,
 ) -> Result<Acceptance> {
-    take(context, Tried::Offered, chain)?;
+    if let Err(e) = take(context, Tried::Offered, chain) {
+        return Ok(Acceptance::Unanswered(e.to_string()));
+    }
     let identity = &context.places.identity;
     let why = || context.memory.tried(chain).unwrap_or_default().to_owned();
     match identity.trial(chain) {

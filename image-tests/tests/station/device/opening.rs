@@ -270,6 +270,8 @@ fn a_reply_whose_certificate_cannot_be_tried_waits() -> Result<()> {
         let message = status["message"].as_str().unwrap_or_default();
         assert!(message.contains(words), "{message}");
         assert_eq!(status["refused"], Value::Null, "{status}");
+        // The walk goes on to its end.
+        assert_eq!(status["state"], "Done", "{status}");
         assert_eq!(status["in_service"], true);
         let result = &status["renewal"]["last_request"]["result"];
         assert_eq!(result, "waiting", "{status}");

@@ -55,15 +55,32 @@ pub(super) fn enrollment(places: &Places, settings: &Settings) -> Value {
 
 /// The certificates that are there and refused: by the device, or by AWS IoT Core.
 pub(super) fn refused(context: &Context, identity: &Complete) -> Vec<Refusal> {
-    let (places, name) = (&context.places, &identity.record.thing_name);
-    let judged = |offer| match context.memory.judge(offer).into_owned() {
-        Offer::Refused(refusal) => Some(refusal),
+    let in_service = match (&identity.certificate, &identity.probation) {
+        (Some(chain), Some(probation)) if probation.is_refused => Some(untrusted(
+            context,
+            &context.places.identity,
+            &identity.record.thing_name,
+            chain,
+        )),
         _ => None,
     };
-    let untrusted = |holder, name: &str, chain: &Chain| Refusal {
-        path: file_with(context, holder, name, chain),
-        reason: "AWS IoT Core did not accept a connection with it".into(),
+    let for_networks = match &identity.own_key {
+        OwnKey::Made(made) => judged(context, &made.offer),
+        _ => None,
     };
+    let successors = refused_successors(context, identity);
+    in_service
+        .into_iter()
+        .chain(successors)
+        .chain(for_networks)
+        .collect()
+}
+
+/// Those that would take the place of the one in service.
+fn refused_successors(context: &Context, identity: &Complete) -> Vec<Refusal> {
+    let (places, name) = (&context.places, &identity.record.thing_name);
+    let judged = |offer| judged(context, offer);
+    let untrusted = |holder, name: &str, chain| untrusted(context, holder, name, chain);
     let own = judged(&identity.offer).or_else(|| match &identity.offer {
         Offer::Certificate(chain, _) if identity.offer_trial == Some(Trial::Refused) => {
             Some(untrusted(&places.identity, name, chain))
@@ -79,17 +96,31 @@ pub(super) fn refused(context: &Context, identity: &Complete) -> Vec<Refusal> {
         }),
         _ => None,
     };
-    let for_networks = match &identity.own_key {
-        OwnKey::Made(made) => judged(&made.offer),
+    own.into_iter().chain(next).collect()
+}
+
+fn judged(context: &Context, offer: &Offer) -> Option<Refusal> {
+    match context.memory.judge(offer).into_owned() {
+        Offer::Refused(refusal) => Some(refusal),
         _ => None,
-    };
-    own.into_iter().chain(next).chain(for_networks).collect()
+    }
+}
+
+fn untrusted(context: &Context, holder: &Identity, name: &str, chain: &Chain) -> Refusal {
+    Refusal {
+        path: file_with(context, holder, name, chain),
+        reason: "AWS IoT Core did not accept a connection with it".into(),
+    }
 }
 
 /// Where a certificate for this identity is: where an operator has saved it, or where the identity keeps it.
 fn file_with(context: &Context, holder: &Identity, name: &str, chain: &Chain) -> PathBuf {
     let on_card = context.places.boot.certificate_path(name);
-    let is_it = |pem: &[u8]| Chain::parse(pem, &chain.key(), &[]).as_ref() == Ok(chain);
+    // The issuers in the file may be others.
+    let is_it = |pem: &[u8]| {
+        let found = Chain::parse(pem, &chain.key(), &[]);
+        found.is_ok_and(|found| found.fingerprint() == chain.fingerprint())
+    };
     if matches!(text::read(&on_card, MAX_CERTIFICATE), Ok(Some(pem)) if is_it(&pem)) {
         return on_card;
     }
@@ -132,13 +163,14 @@ pub(super) fn renewal(
     }
     if let Some(asked) = &renewal.asked {
         let result = if renewal.is_asked_for {
-            match refused(context, identity).is_empty() {
+            match refused_successors(context, identity).is_empty() {
                 true => "waiting",
                 false => "refused",
             }
         } else {
             match &identity.probation {
                 None => "renewed",
+                Some(probation) if probation.is_refused => "refused",
                 Some(_) => "untried",
             }
         };

@@ -66,6 +66,9 @@ pub struct Memory {
     /// This process leaves it to `firstboot renew` to try certificates and to make another key: it keeps Greengrass
     /// waiting.
     pub leaves_trials: bool,
+    /// Greengrass waits for this process, so that it tries again to exchange identities where that has failed before:
+    /// Greengrass is not stopped again for it.
+    pub repeats_changes: bool,
     /// Why a renewal could not go on: what is in service is none the worse for it, and this process leaves it at that.
     pub renewal_stays: Option<String>,
     /// Why nothing more can be done about the networks' own key: only they depend on it.

@@ -130,6 +130,7 @@ pub fn run(context: &mut Context, goal: Goal) -> Outcome {
         warn!("{remark}");
     }
     context.memory.leaves_trials = goal != Goal::Renewal;
+    context.memory.repeats_changes = goal != Goal::Renewal;
     let mut result = walk(context, goal);
     // Settings that turn out not to work, and writes that fail, count as if the settings were unknown: a device in
     // service stays there.

@@ -710,6 +710,7 @@ fn renewal(bits: &mut Bits) -> Scene {
     let mut scene = enrolled();
     scene.survey.interrupted = bits.one();
     scene.memory.leaves_trials = bits.one();
+    scene.memory.repeats_changes = scene.memory.leaves_trials;
     complete(&mut scene, |i| {
         i.renewal.due = bits.one().then(|| "due".into());
         i.renewal.warning = bits.one().then(|| "late".into());

@@ -138,6 +138,10 @@ pub(super) fn step(
     if next.is_some() {
         return next;
     }
+    // What AWS IoT Core accepts in its place comes first.
+    if goes_back_again(identity, memory) {
+        return Some(RenewalStep::TakeBackIdentity { again: true });
+    }
     if !new_key && is_due {
         if has_to_ask || has_to_publish(identity.request_is_published) {
             return Some(RenewalStep::Ask(accepted()));
@@ -160,14 +164,21 @@ fn probation(identity: &Complete, certificate: &Chain, memory: &Memory) -> Optio
         Back::Certificate(former) if probation.is_refused => {
             Some(RenewalStep::TakeBackCertificate(former.clone()))
         }
-        Back::Identity { has_failed } if probation.is_refused => {
-            let again = *has_failed;
-            Some(RenewalStep::TakeBackIdentity { again })
+        Back::Identity { has_failed: false } if probation.is_refused => {
+            Some(RenewalStep::TakeBackIdentity { again: false })
         }
+        // Where going back has failed, it may have been activated meanwhile.
         _ => memory
             .has_to_try(certificate)
             .then(|| RenewalStep::Try(Tried::InService, Box::new(certificate.clone()))),
     }
+}
+
+/// Whether going back to the previous identity, which has failed before, is to be tried again.
+fn goes_back_again(identity: &Complete, memory: &Memory) -> bool {
+    let failed = Back::Identity { has_failed: true };
+    let probation = identity.probation.as_ref();
+    memory.repeats_changes && probation.is_some_and(|p| p.is_refused && p.back == failed)
 }
 
 fn candidate(next: &Candidate, is_urgent: bool, memory: &Memory) -> Option<RenewalStep> {
@@ -186,7 +197,8 @@ fn candidate(next: &Candidate, is_urgent: bool, memory: &Memory) -> Option<Renew
     match next.trial {
         _ if !next.token_is_ready => Some(RenewalStep::FillNextToken(certificate)),
         Some(Trial::Accepted) => change(false),
-        Some(Trial::Failed) => change(true),
+        Some(Trial::Failed) if memory.repeats_changes => change(true),
+        Some(Trial::Failed) => None,
         _ if memory.has_to_try(&certificate) => Some(RenewalStep::Try(Tried::Next, certificate)),
         Some(Trial::Unanswered) if is_urgent => change(false),
         _ => None,
@@ -218,9 +230,14 @@ pub(super) fn remarks(settings: &Settings, identity: &Complete, memory: &Memory)
         .map(|why| format!("the renewal cannot go on: {why}"));
     let probation = identity.probation.as_ref().map(|probation| {
         if probation.is_refused {
-            return "AWS IoT Core refuses the certificate in service, and going back to the one before it has failed. \
-                    The next boot tries again, and so does `systemctl restart firstboot-enroll`"
-                .into();
+            let refused = "AWS IoT Core refuses the certificate in service";
+            return match probation.back {
+                Back::Identity { has_failed: true } => format!(
+                    "{refused}, and going back to the one before it has failed. The next boot tries again, and so does \
+                     `systemctl restart firstboot-enroll`"
+                ),
+                _ => refused.into(),
+            };
         }
         let why = identity
             .certificate

@@ -329,9 +329,16 @@ fn a_way_back_that_fails_does_not_stop_greengrass_again() -> Result<()> {
     let message = due.message()?;
     assert!(message.contains("going back"), "{message}");
     for _ in 0..2 {
+        let status = due.device.status()?;
+        assert_eq!(due.result()?, "refused");
+        let path = status["refused"][0]["path"].as_str().unwrap_or_default();
+        assert!(path.ends_with(".pem"), "{status}");
         assert!(!due.renew()?, "Greengrass would stop each day");
         assert_eq!(due.key(STORE)?, next);
         assert_eq!(due.device.status()?["in_service"], true);
+        // Nothing else waits for the next boot.
+        let message = due.message()?;
+        assert!(message.contains("The next boot tries again"), "{message}");
         due.device.succeed(&["enroll"])?;
     }
     fs::write(&own, kept)?;
@@ -339,5 +346,31 @@ fn a_way_back_that_fails_does_not_stop_greengrass_again() -> Result<()> {
     due.device.succeed(&["enroll"])?;
     assert_eq!(due.key(STORE)?, old);
     assert!(!due.device.exists(format!("{STORE}/tried.json")));
+    Ok(())
+}
+
+/// It cannot be gone back from, and is activated after all: that is found out.
+#[test]
+fn a_certificate_that_cannot_be_given_up_is_tried_again() -> Result<()> {
+    let mut due = Due::of_age("nucleus-lite", KeyType::EccP256, "new", ENDING)?;
+    due.device.succeed(&["renew"])?;
+    due.at(NOBODY)?;
+    due.certify_by(&due.stranger)?;
+    assert!(due.renew()?);
+    due.back()?;
+    due.device.succeed(&["renew"])?;
+    let new = due.key(STORE)?;
+    let [own, other] = [PREVIOUS, STORE].map(|place| {
+        let store = format!("{place}/tpm2_pkcs11.sqlite3");
+        due.device.path(store)
+    });
+    fs::copy(other, &own)?;
+    assert!(due.renew()?);
+    assert_eq!(due.result()?, "refused");
+    due.register_stranger()?;
+    assert!(!due.renew()?);
+    assert_eq!(due.key(STORE)?, new);
+    assert_eq!(due.result()?, "renewed");
+    assert!(!due.device.exists(format!("{STORE}/probation")));
     Ok(())
 }

@@ -241,6 +241,13 @@ fn a_renewal_with_a_new_key_goes_its_way() {
     assert!(step.needs_restart() && !step.is_renewal());
     assert!(step.is_enrollment(), "firstboot provision leaves it alone");
     next_identity(&mut scene, |n| n.trial = Some(Trial::Failed));
+    let remark = "the certificate for the new key could not be put into service. The next boot tries again, and so does \
+                  `systemctl restart firstboot-enroll`; due";
+    assert_eq!(scene.next(&settings), done(remark), "Greengrass runs");
+    identity(&mut scene, |i| i.network.differs = true);
+    assert_eq!(scene.next(&settings), Step::WriteNetwork(State::Done));
+    identity(&mut scene, |i| i.network.differs = false);
+    scene.memory.repeats_changes = true;
     assert_eq!(scene.next(&settings), change(true));
     assert!(!change(true).needs_restart() && !change(true).is_renewal());
 
@@ -365,6 +372,16 @@ fn a_certificate_on_probation_is_tried_and_given_up_if_it_is_refused() {
         let remark = "the certificate in service has not been tried yet, and the one before it is kept: no route";
         assert_eq!(scene.next(&settings), done(remark));
         identity(&mut refused, |i| i.probation = probation(true));
+        let has_failed = back == Back::Identity { has_failed: true };
+        if has_failed {
+            let attempt = RenewalStep::Try(Tried::InService, boxed());
+            assert_eq!(refused.next(&settings), Step::Renewal(attempt));
+            tried(&mut refused, "refused");
+            identity(&mut refused, |i| i.network.differs = true);
+            assert_eq!(refused.next(&settings), Step::WriteNetwork(State::Done));
+            identity(&mut refused, |i| i.network.differs = false);
+            refused.memory.repeats_changes = true;
+        }
         let stops = matches!(step, RenewalStep::TakeBackIdentity { again: false });
         let step = Step::Renewal(step);
         assert_eq!(refused.next(&settings), step);
@@ -372,9 +389,11 @@ fn a_certificate_on_probation_is_tried_and_given_up_if_it_is_refused() {
         refused.memory.renewal_stays = Some("read-only".into());
         let step = refused.next(&settings).describe();
         assert!(
-            step.contains("going back to the one before it has failed"),
+            step.contains("refuses the certificate in service"),
             "{step}"
         );
+        let says_so = step.contains("going back to the one before it has failed");
+        assert_eq!(says_so, has_failed, "{step}");
     }
     let mut back = enrolled();
     identity(&mut back, |i| i.previous = Previous::Newer);

@@ -75,7 +75,8 @@ impl Rejection {
     /// A refusal of who asks, or a failure: another one would be told the same.
     pub fn failure(&self, what: &str) -> Failure {
         let error = self.error(what);
-        if self.is_about_access() && !self.is_about_the_token() {
+        let is_about_another = self.is_about_the_token() || self.is_about_too_many();
+        if self.is_about_access() && !is_about_another {
             Failure::Refused(error)
         } else {
             Failure::Failed(error)
@@ -206,6 +207,10 @@ mod tests {
             (r#"{"statusCode":429,"errorCode":"Throttled"}"#, "later"),
             (
                 r#"{"statusCode":400,"errorCode":"ThrottlingException"}"#,
+                "later",
+            ),
+            (
+                r#"{"statusCode":403,"errorCode":"LimitExceededException"}"#,
                 "later",
             ),
             (

@@ -119,7 +119,7 @@ fn server<'a>(settings: &'a Settings, root_ca: &'a [u8]) -> Server<'a> {
     }
 }
 
-/// A connection to AWS IoT Core with the claim certificate, subscribed to the answers.
+/// A connection to AWS IoT Core, subscribed to the answers.
 pub struct Session {
     client: Client<Connection>,
 }

@@ -1,9 +1,9 @@
 //! One more certificate for a device that has one: it presents its own in place of a claim pair.
 //!
 //! AWS documents CreateCertificateFromCsr and RegisterThing for claim certificates, and does not say whether another
-//! one may call them (AWS IoT Core developer guide, "Device provisioning MQTT API"). So each call may be refused, by an
-//! answer or by closed connections: it is repeated with a claim pair, if there is one, and otherwise the device keeps
-//! what it has. One closed connection is no refusal yet.
+//! one may call them (AWS IoT Core developer guide, "Device provisioning MQTT API"). So each call may be denied, by an
+//! answer that speaks of access or by several closed connections in a row: it is repeated with a claim pair, if there is
+//! one. After any other answer, and without a claim pair, the device keeps what it has.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -90,10 +90,6 @@ impl<'a, C: FnOnce() -> Option<CertifiedKey>> Renewal<'a, C> {
         claim: C,
     ) -> Result<Self> {
         network::spread(settings)?;
-        info!(
-            "connecting to {} with the certificate that is to be renewed",
-            settings.greengrass.iot_data_endpoint
-        );
         Ok(Self {
             settings,
             root_ca,
@@ -217,7 +213,13 @@ impl<'a, C: FnOnce() -> Option<CertifiedKey>> Renewal<'a, C> {
     fn try_once<T>(&mut self, ask: &impl Fn(&mut Session) -> Answer<T>) -> Answer<T> {
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => self.connect(certified(self.device.certificate, self.key.clone()))?,
+            None => {
+                info!(
+                    "connecting to {} with the certificate that is to be renewed",
+                    self.settings.greengrass.iot_data_endpoint
+                );
+                self.connect(certified(self.device.certificate, self.key.clone()))?
+            }
         };
         let answer = ask(&mut session)?;
         self.session = Some(session);

@@ -20,7 +20,8 @@ pub fn with_progress<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> R
     result
 }
 
-/// Whether systemd runs this process as one of firstboot's services, and not a person.
+/// Whether systemd runs this process as a service that it listens to, before Greengrass, and not a person. A renewal's
+/// service has no NOTIFY_SOCKET; nor does it take a step for which Greengrass must not be running.
 pub fn is_service() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }

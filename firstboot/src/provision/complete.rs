@@ -1,4 +1,4 @@
-//! A complete identity, as it is and as far as it has got.
+//! What a survey says about a complete identity.
 
 use firstboot_formats::record::Record;
 use firstboot_formats::x509::Chain;

@@ -77,8 +77,8 @@ fn is_due(moment: Duration, is_asked_for: bool, clock: Clock) -> bool {
     }
 }
 
-/// That the end of `what` is near, or past, and what is `then`, in words that change only then. An undisciplined clock
-/// runs behind, so that this is never too early.
+/// A warning that `what` is about to expire or has expired, and of the consequence, `then`. The words stay the same from
+/// day to day. An undisciplined clock runs behind, so that this is never too early.
 pub(in crate::provision) fn warning(
     what: &str,
     then: &str,

@@ -78,7 +78,7 @@ fn between_any_two_storage_calls_everything_is_whole() -> Result<()> {
     let (mut seen, mut versions) = (Seen::new(), Seen::new());
     look(device.root(), &mut versions)?;
     change(&device, &authority, 1)?;
-    let recording = Recording::make(device.firstboot(&["enroll"])?, device.root(), |_| {
+    let recording = Recording::make(device.firstboot(&["enroll"])?, device.root(), 0, |_| {
         look(device.root(), &mut seen)
     })?;
     look(device.root(), &mut versions)?;

@@ -89,7 +89,7 @@ const RENEWAL: Scenario = Scenario {
 };
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 26] = [
+pub const SCENARIOS: [Scenario; 27] = [
     Scenario {
         name: "provision",
         command: "provision",
@@ -238,6 +238,16 @@ pub const SCENARIOS: [Scenario; 26] = [
         ..USUAL
     },
     Scenario {
+        name: OWN_CERTIFICATE_FIRST,
+        prepare: |start| {
+            start.want_at_ethernet("own")?;
+            start.device.succeed(&["provision"])?;
+            start.sign_for_networks()
+        },
+        destination: Destination::Awaiting,
+        ..USUAL
+    },
+    Scenario {
         name: WRAPPED_REPLY,
         prepare: prepare_wrapped_reply,
         ..USUAL
@@ -331,6 +341,9 @@ pub const OWN_KEY: &str = "own key for networks";
 /// The scenario in which the networks' own key gets its certificate.
 pub const OWN_CERTIFICATE: &str = "certificate for networks";
 
+/// The scenario in which it gets that before the device has its own.
+pub const OWN_CERTIFICATE_FIRST: &str = "certificate for networks first";
+
 /// Which networks are configured.
 pub(super) const LIST_OF_NETWORKS: &str = "/etc/wpa_supplicant/firstboot/networks";
 
@@ -388,13 +401,9 @@ fn prepare_network(start: &Start) -> Result<()> {
 
 /// A device that is done, with the certificate for its networks' own key on its card.
 fn prepare_own_certificate(start: &Start) -> Result<()> {
-    let Start {
-        device, authority, ..
-    } = start;
     start.want_at_ethernet("own")?;
-    device.enroll_with(authority)?;
-    let certificate = authority.sign(&device.network_request()?)?;
-    device.drop_network_certificate(&certificate).map(drop)
+    start.device.enroll_with(&start.authority)?;
+    start.sign_for_networks()
 }
 
 /// Puts a reply of a provisioning station onto the card. It is for an RSA EK if the device's key is an RSA key, too.
@@ -422,6 +431,12 @@ impl Start {
         self.device.drop_certificate(&pem).map(drop)
     }
 
+    /// Puts the certificate for the networks' own key onto the card.
+    fn sign_for_networks(&self) -> Result<()> {
+        let pem = self.authority.sign(&self.device.network_request()?)?;
+        self.device.drop_network_certificate(&pem).map(drop)
+    }
+
     /// Has the settings want a network at its Ethernet, with that of the two keys.
     fn want_at_ethernet(&self, key: &str) -> Result<()> {
         let ca = self.device.boot_file("eap-ca.pem");
@@ -442,6 +457,14 @@ impl Scenario {
     /// Its name in the table.
     pub fn name_with(&self, key: KeyType) -> String {
         format!("{}, {}", self.name, key.name())
+    }
+
+    /// firstboot's exit status if nothing disturbs it: EX_TEMPFAIL, where enrollment goes on waiting.
+    pub(super) fn code(&self) -> i32 {
+        match (self.command, self.destination) {
+            ("enroll", Destination::Awaiting) => 75,
+            _ => 0,
+        }
     }
 
     /// Prepares it: a device at the scenario's start.

@@ -12,7 +12,8 @@ use super::point::{Kind, LOSSES, Point};
 use super::rig::Rig;
 use super::scenario::{
     ANOTHER_NETWORK, COMES_BACK, Destination, KEPT_KEY, LIST_OF_NETWORKS, NEW_KEY, NO_NETWORK,
-    OWN_CERTIFICATE, OWN_KEY, Renewed, Scenario, TAKEN_UP, TRIED_NEW_KEY, UNTRIED, WRAPPED_REPLY,
+    OWN_CERTIFICATE, OWN_CERTIFICATE_FIRST, OWN_KEY, Renewed, Scenario, TAKEN_UP, TRIED_NEW_KEY,
+    UNTRIED, WRAPPED_REPLY,
 };
 use super::servers::{History, Servers};
 use crate::clients::KeyType;
@@ -68,7 +69,11 @@ impl Stage {
         let network_key = rig.key_in(NETWORK);
         let certificate_before = rig.certificate();
         let (code, said, commands) = rig.run(scenario.command)?;
-        anyhow::ensure!(code == 0, "{} undisturbed: {code}: {said}", scenario.name);
+        let name = scenario.name;
+        anyhow::ensure!(
+            code == scenario.code(),
+            "{name} undisturbed: {code}: {said}"
+        );
         if let (Some(history), Some(servers)) = (&mut history, &rig.servers) {
             servers.relay().settle()?;
             history.packets = Direction::BOTH.map(|direction| servers.relay().count(direction));
@@ -78,7 +83,7 @@ impl Stage {
         let servers = begin(history.as_ref(), &device)?;
         let states = TempDir::new()?;
         let program = device.firstboot(&[scenario.command])?;
-        let recording = Recording::make(program, device.root(), |point| {
+        let recording = Recording::make(program, device.root(), scenario.code(), |point| {
             let state = states.path().join(point.to_string());
             std::fs::create_dir(&state)?;
             if let (Some(history), Some(servers)) = (&mut history, &servers) {
@@ -282,7 +287,7 @@ impl Stage {
             Some(wanted) => rig.key().as_ref() == Some(wanted),
             None => rig.key() != self.key_before,
         };
-        if self.scenario.destination == Destination::Done && !is_wanted {
+        if self.scenario.destination != Destination::DoneOrAwaiting && !is_wanted {
             wrong.push("the key is another one, or still the old one".to_owned());
         }
         if self.scenario.name == WRAPPED_REPLY && !rig.device.exists(format!("{STORE}/opened.json"))
@@ -321,7 +326,7 @@ impl Stage {
         let (network, gone): (_, &[_]) = match self.scenario.name {
             ANOTHER_NETWORK => (Some("wlan0"), &["eth0"]),
             COMES_BACK => (Some("eth0"), &[]),
-            OWN_CERTIFICATE => (Some("eth0"), &[]),
+            OWN_CERTIFICATE | OWN_CERTIFICATE_FIRST => (Some("eth0"), &[]),
             NO_NETWORK => (None, &OF_NETWORKS),
             // A reset that had not begun leaves the identity with its network.
             "reset" if rig.key() != self.key_wanted => (None, &OF_NETWORKS),
@@ -344,7 +349,9 @@ impl Stage {
         let certificate = format!("{NETWORK}/certificate.pem");
         let is_good = match self.scenario.name {
             OWN_KEY => now.is_some() && rig.device.network_request().is_ok(),
-            OWN_CERTIFICATE => now == *before && rig.device.exists(certificate),
+            OWN_CERTIFICATE | OWN_CERTIFICATE_FIRST => {
+                now == *before && rig.device.exists(certificate)
+            }
             // The next start has made another one.
             "reset" if rig.key() != self.key_wanted => now.is_some() && now != *before,
             _ => true,

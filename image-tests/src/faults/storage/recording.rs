@@ -22,18 +22,20 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Runs the program, which has to succeed. Calls `at_point` with 0 before the first call, with 1 before the second,
-    /// …, and finally with the number of calls. The program is stopped meanwhile, so the TPM's state can be copied.
+    /// Runs the program, which has to end with this status. Calls `at_point` with 0 before the first call, with 1 before
+    /// the second, …, and finally with the number of calls. The program is stopped meanwhile, so the TPM's state can be
+    /// copied.
     pub fn make(
         command: Command,
         directory: &Path,
+        code: i32,
         mut at_point: impl FnMut(usize) -> Result<()> + Send,
     ) -> Result<Self> {
         let directory = directory.canonicalize()?;
         let mut recorder = Recorder::new(&directory, &mut at_point)?;
         let outcome = tracer::run(command, &directory, &mut recorder)?;
         ensure!(
-            outcome.ending == Ending::Exited(0),
+            outcome.ending == Ending::Exited(code),
             "the recorded program: {outcome}"
         );
         let mut history = recorder.history;

@@ -34,11 +34,9 @@ fn names(calls: &[StorageCall]) -> Vec<&str> {
 
 fn record(script: &str) -> Result<Recording> {
     let directory = directory()?;
-    Recording::make(
-        shell(script, directory.path()),
-        directory.path(),
-        |_| Ok(()),
-    )
+    Recording::make(shell(script, directory.path()), directory.path(), 0, |_| {
+        Ok(())
+    })
 }
 
 /// All contents of `a` that a power cut at any point can leave; `-` if it is missing.
@@ -199,10 +197,15 @@ fn a_staged_directory_appears_whole_or_not() -> Result<()> {
         mkdir lost && rmdir lost && rm -f a";
     let directory = directory()?;
     let mut points = Vec::new();
-    let recording = Recording::make(shell(script, directory.path()), directory.path(), |point| {
-        points.push(point);
-        Ok(())
-    })?;
+    let recording = Recording::make(
+        shell(script, directory.path()),
+        directory.path(),
+        0,
+        |point| {
+            points.push(point);
+            Ok(())
+        },
+    )?;
     assert_eq!(points, (0..recording.points()).collect::<Vec<_>>());
     for point in 0..recording.points() {
         for seed in 0..SEEDS {

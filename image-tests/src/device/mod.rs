@@ -270,6 +270,30 @@ impl Device {
         Ok(outcome.stdout)
     }
 
+    /// What firstboot-renew.service does: whether Greengrass was stopped for it.
+    pub fn renew(&self) -> Result<bool> {
+        self.succeed(&["renew"])?;
+        let is_due = self.is_due()?;
+        if is_due {
+            self.succeed(&["enroll"])?;
+        }
+        Ok(is_due)
+    }
+
+    /// Whether there is a renewal for which Greengrass would have to stop.
+    pub fn is_due(&self) -> Result<bool> {
+        let outcome = self.run(&["renew", "--due"])?;
+        match outcome.code {
+            0 => Ok(true),
+            // EX_TEMPFAIL: nothing changes.
+            75 => Ok(false),
+            code => bail!(
+                "firstboot renew --due ended with {code}\n{}",
+                outcome.stderr
+            ),
+        }
+    }
+
     /// firstboot's command, without a time limit, for callers that start it themselves.
     pub fn firstboot(&self, arguments: &[&str]) -> Result<Command> {
         Ok(self.command(Command::new(firstboot()?), arguments))
@@ -338,6 +362,14 @@ impl Device {
         let path = self.boot_file("certificates").join(name);
         fs::write(&path, pem).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
+    }
+
+    /// SHA-256 of the public key of the identity in this directory, by its record. It tells identities apart.
+    pub fn key_sha256(&self, directory: &str) -> Result<String> {
+        let record = self.read(format!("{directory}/request.json"))?;
+        let record: serde_json::Value = serde_json::from_str(&record)?;
+        let key = record["key_sha256"].as_str();
+        Ok(key.context("no key_sha256")?.to_owned())
     }
 
     /// `status.json` on the boot partition.

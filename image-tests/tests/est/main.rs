@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
-use image_tests::device::{Device, Outcome, SERIAL, assert_ends};
+use image_tests::device::{Device, Outcome, SERIAL, STORE, assert_ends};
 use image_tests::doubles::est::{EstServer, Options, PASSWORD};
 use image_tests::doubles::pki::Authority;
 use image_tests::doubles::tls::Version;
@@ -161,9 +161,7 @@ impl Enrolling {
 
     /// SHA-256 of the identity's key.
     fn key_sha256(&self) -> Result<String> {
-        let record = self.device.read("/var/lib/tpm2_pkcs11/request.json")?;
-        let record: Value = serde_json::from_str(&record)?;
-        Ok(record["key_sha256"].as_str().unwrap_or_default().to_owned())
+        self.device.key_sha256(STORE)
     }
 
     #[track_caller]

@@ -291,12 +291,6 @@ fn orphans(device: &Device) -> Result<usize> {
     Ok(names.filter(|name| name.contains(".orphan-")).count())
 }
 
-fn key(device: &Device) -> Result<String> {
-    let record: Value = serde_json::from_str(&device.read(format!("{STORE}/request.json"))?)?;
-    let key = record["key_sha256"].as_str().context("no key_sha256")?;
-    Ok(key.to_owned())
-}
-
 /// The request or its record is damaged: both are made again with the same key.
 #[test]
 fn a_damaged_request_costs_no_identity() -> Result<()> {
@@ -322,7 +316,7 @@ fn a_damaged_request_costs_no_identity() -> Result<()> {
         (&enrolled.device, exit::DONE, "Done"),
         (&awaiting, exit::WAITING, "AwaitingCertificate"),
     ] {
-        let before = key(device)?;
+        let before = device.key_sha256(STORE)?;
         for files in [&request[..], &record, &both] {
             for (what, damage) in &damages {
                 files.iter().try_for_each(|file| damage(device, file))?;
@@ -330,7 +324,7 @@ fn a_damaged_request_costs_no_identity() -> Result<()> {
                 let outcome = device.run(&["enroll"])?;
                 assert_eq!(outcome.code, enroll, "{what} {files:?}: {}", outcome.stderr);
                 assert_eq!(device.status()?["state"], state, "{what} {files:?}");
-                assert_eq!(key(device)?, before, "{what} {files:?}");
+                assert_eq!(device.key_sha256(STORE)?, before, "{what} {files:?}");
                 assert_eq!(orphans(device)?, 0, "{what} {files:?}");
                 let signed = device.read(format!("{STORE}/device.csr.pem"))?;
                 assert_eq!(signed, fs::read_to_string(device.request()?)?);
@@ -348,16 +342,16 @@ fn a_damaged_request_costs_no_identity() -> Result<()> {
 fn an_identity_beyond_repair_is_replaced() -> Result<()> {
     let device = device("nucleus-lite", KeyType::EccP256)?;
     device.succeed(&["provision"])?;
-    let before = key(&device)?;
+    let before = device.key_sha256(STORE)?;
     for file in ["device.csr.pem", "tpm2_pkcs11.sqlite3"] {
         device.write(format!("{STORE}/{file}"), [0u8; 700])?;
     }
     device.succeed(&["provision"])?;
-    let after = key(&device)?;
+    let after = device.key_sha256(STORE)?;
     assert_ne!(after, before);
     assert_eq!(orphans(&device)?, 1);
     device.succeed(&["provision"])?;
-    assert_eq!(key(&device)?, after);
+    assert_eq!(device.key_sha256(STORE)?, after);
     assert_eq!(orphans(&device)?, 1);
     Ok(())
 }

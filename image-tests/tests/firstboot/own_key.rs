@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::station::Station;
 use image_tests::device::{Device, NETWORK, STORE, assert_ends, offline_settings};
@@ -61,12 +61,6 @@ fn enrolled_without_networks() -> Result<Device> {
     Ok(device)
 }
 
-fn key_of(device: &Device, directory: &str) -> Result<String> {
-    let record: Value = serde_json::from_str(&device.read(format!("{directory}/request.json"))?)?;
-    let key = record["key_sha256"].as_str();
-    Ok(key.context("no key_sha256")?.to_owned())
-}
-
 /// The names of the requests on the card, sorted.
 fn requests(device: &Device) -> Result<Vec<String>> {
     let mut names = fs::read_dir(device.boot_file("requests"))?
@@ -96,7 +90,7 @@ fn both_requests_come_at_once(key: KeyType) -> Result<()> {
         names.map(|end| format!("{thing}.{end}"))
     );
     let (own, same) = (device.network_identity(key)?, device.identity(key)?);
-    assert_ne!(key_of(&device, NETWORK)?, key_of(&device, STORE)?);
+    assert_ne!(device.key_sha256(NETWORK)?, device.key_sha256(STORE)?);
     assert_ne!(own.pin()?, same.pin()?);
     for identity in [&own, &same] {
         pkcs11_tool::sign_and_verify(identity)?;
@@ -333,7 +327,7 @@ fn the_devices_key_countersigns_the_request() -> Result<()> {
 #[test]
 fn a_key_that_is_not_wanted_stays() -> Result<()> {
     let (device, _authority, _networks) = complete()?;
-    let key = key_of(&device, NETWORK)?;
+    let key = device.key_sha256(NETWORK)?;
     let mut settings = wanted(KeyType::EccP256);
     settings["network"]["eap_tls"][0]["key"] = json!("same");
     device.settings(&settings)?;
@@ -346,7 +340,7 @@ fn a_key_that_is_not_wanted_stays() -> Result<()> {
     assert!(!device.exists(format!("{FOLDER}/openssl-own.cnf")));
     device.settings(&wanted(KeyType::EccP256))?;
     device.succeed(&["enroll"])?;
-    assert_eq!(key_of(&device, NETWORK)?, key);
+    assert_eq!(device.key_sha256(NETWORK)?, key);
     assert!(
         device
             .read(WIRED)?
@@ -358,14 +352,14 @@ fn a_key_that_is_not_wanted_stays() -> Result<()> {
 #[test]
 fn another_name_needs_another_request() -> Result<()> {
     let (device, authority, networks) = complete()?;
-    let key = key_of(&device, NETWORK)?;
+    let key = device.key_sha256(NETWORK)?;
     let mut settings = wanted(KeyType::EccP256);
     settings["thing_name"] = json!("gw-2");
     device.settings(&settings)?;
     device.succeed(&["enroll"])?;
     let names = ["csr.pem", "eap.csr.pem", "eap.json", "json"];
     assert_eq!(requests(&device)?, names.map(|end| format!("gw-2.{end}")));
-    assert_eq!(key_of(&device, NETWORK)?, key);
+    assert_eq!(device.key_sha256(NETWORK)?, key);
     assert!(device.exists(WIRED), "it stays under its old name");
     device.drop_certificate(&authority.sign(&device.request()?)?)?;
     let renamed = networks.sign(&device.network_request()?)?;
@@ -403,11 +397,11 @@ fn reset_destroys_it() -> Result<()> {
 #[test]
 fn with_another_tpm_it_stays_until_somebody_removes_it() -> Result<()> {
     let (device, _authority, _networks) = complete()?;
-    let key = key_of(&device, NETWORK)?;
+    let key = device.key_sha256(NETWORK)?;
     let other = SoftwareTpm::start()?;
     let provision = || succeed(&mut device.firstboot_at(&other.tcti(), &["provision"])?);
     provision()?;
-    assert_eq!(key_of(&device, NETWORK)?, key);
+    assert_eq!(device.key_sha256(NETWORK)?, key);
     let status = device.status()?;
     assert!(
         status.to_string().contains("belongs to another TPM"),
@@ -420,7 +414,7 @@ fn with_another_tpm_it_stays_until_somebody_removes_it() -> Result<()> {
     provision()?;
     fs::remove_dir_all(device.path(NETWORK))?;
     provision()?;
-    assert_ne!(key_of(&device, NETWORK)?, key);
+    assert_ne!(device.key_sha256(NETWORK)?, key);
     Ok(())
 }
 
@@ -428,7 +422,7 @@ fn with_another_tpm_it_stays_until_somebody_removes_it() -> Result<()> {
 #[test]
 fn no_trouble_with_it_takes_a_device_out_of_service() -> Result<()> {
     let (device, _authority, networks) = complete()?;
-    let key = key_of(&device, NETWORK)?;
+    let key = device.key_sha256(NETWORK)?;
     let says = |words: &str| -> Result<Value> {
         assert_ends(&device.run(&["enroll"])?, exit::DONE, words);
         let status = device.status()?;
@@ -438,12 +432,12 @@ fn no_trouble_with_it_takes_a_device_out_of_service() -> Result<()> {
     // A request that is lost or damaged is signed again.
     device.write(format!("{NETWORK}/device.csr.pem"), "torn")?;
     says("signing a new request with the networks' own key")?;
-    assert_eq!(key_of(&device, NETWORK)?, key);
+    assert_eq!(device.key_sha256(NETWORK)?, key);
     // What upgraded the store was interrupted.
     let store = format!("{NETWORK}/tpm2_pkcs11.sqlite3");
     fs::rename(device.path(&store), device.path(format!("{store}.old")))?;
     says("repairing the networks' token store")?;
-    assert_eq!(key_of(&device, NETWORK)?, key);
+    assert_eq!(device.key_sha256(NETWORK)?, key);
     // It cannot be looked at: nothing is concluded from that.
     let srk_name = device.path(format!("{NETWORK}/srk.name"));
     let content = fs::read(&srk_name)?;
@@ -464,11 +458,11 @@ fn no_trouble_with_it_takes_a_device_out_of_service() -> Result<()> {
     assert!(units.contains("wired@eth0.service"), "{units}");
     fs::write(&srk_name, content)?;
     says("")?;
-    assert_eq!(key_of(&device, NETWORK)?, key);
+    assert_eq!(device.key_sha256(NETWORK)?, key);
     // It is useless: another one takes its place.
     device.remove(format!("{NETWORK}/pin"))?;
     let status = says("creating the networks' own key")?;
-    assert_ne!(key_of(&device, NETWORK)?, key);
+    assert_ne!(device.key_sha256(NETWORK)?, key);
     assert_eq!(status["networks"][0]["state"], "waiting");
     assert!(!device.exists(WIRED));
     device.drop_network_certificate(&networks.sign(&device.network_request()?)?)?;

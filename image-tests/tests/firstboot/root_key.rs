@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::{Device, STORE};
 use image_tests::doubles::pki::Authority;
@@ -25,14 +25,6 @@ fn enrolled() -> Result<Device> {
     Ok(device)
 }
 
-/// The key's fingerprint in the record, which tells identities apart.
-fn key_of(device: &Device, directory: &str) -> Result<String> {
-    let record: serde_json::Value =
-        serde_json::from_str(&device.read(format!("{directory}/request.json"))?)?;
-    let key = record["key_sha256"].as_str().context("no key_sha256")?;
-    Ok(key.to_owned())
-}
-
 /// Everything beside the identity.
 fn beside(device: &Device) -> Result<Vec<String>> {
     let mut names: Vec<_> = fs::read_dir(device.path("/var/lib"))?
@@ -47,7 +39,7 @@ fn beside(device: &Device) -> Result<Vec<String>> {
 fn assert_kept(device: &Device, key: &str) -> Result<()> {
     device.succeed(&["enroll"])?;
     assert_eq!(device.status()?["state"], "Done");
-    assert_eq!(key_of(device, STORE)?, key);
+    assert_eq!(device.key_sha256(STORE)?, key);
     assert_eq!(device.tpm.persistent_handles()?, [SRK]);
     assert!(device.tpm.transient_handles()?.is_empty());
     pkcs11_tool::sign_and_verify(&device.identity(KeyType::EccP256)?)
@@ -56,7 +48,7 @@ fn assert_kept(device: &Device, key: &str) -> Result<()> {
 #[test]
 fn an_evicted_one_is_recreated_and_the_identity_stays() -> Result<()> {
     let device = enrolled()?;
-    let key = key_of(&device, STORE)?;
+    let key = device.key_sha256(STORE)?;
     evict(&device)?;
     let told = device.succeed(&["status"])?;
     assert!(told.contains("asking the TPM"), "{told}");
@@ -75,7 +67,7 @@ fn the_librarys_own_is_recreated_too() -> Result<()> {
     let device = usual()?;
     device.tpm.occupy_with_library_root_key()?;
     device.enroll_with(&Authority::new()?)?;
-    let key = key_of(&device, STORE)?;
+    let key = device.key_sha256(STORE)?;
     evict(&device)?;
     assert_kept(&device, &key)?;
     assert!(beside(&device)?.is_empty());
@@ -86,7 +78,7 @@ fn the_librarys_own_is_recreated_too() -> Result<()> {
 #[test]
 fn with_another_key_in_its_place_it_waits() -> Result<()> {
     let device = enrolled()?;
-    let key = key_of(&device, STORE)?;
+    let key = device.key_sha256(STORE)?;
     for occupant in [["-G", "ecc384:aes256cfb"], ["-G", "rsa2048"]] {
         evict(&device)?;
         device.tpm.occupy(&occupant)?;
@@ -96,7 +88,7 @@ fn with_another_key_in_its_place_it_waits() -> Result<()> {
         }
         assert_eq!(device.status()?["state"], "ForeignPrimary");
         assert!(beside(&device)?.is_empty());
-        assert_eq!(key_of(&device, STORE)?, key);
+        assert_eq!(device.key_sha256(STORE)?, key);
         evict(&device)?;
         assert_kept(&device, &key)?;
     }
@@ -106,7 +98,7 @@ fn with_another_key_in_its_place_it_waits() -> Result<()> {
 #[test]
 fn with_an_owner_authorization_it_waits_for_the_owner() -> Result<()> {
     let device = enrolled()?;
-    let key = key_of(&device, STORE)?;
+    let key = device.key_sha256(STORE)?;
     evict(&device)?;
     device.tpm.set_owner_auth("theirs")?;
     let outcome = device.run(&["provision"])?;
@@ -115,7 +107,7 @@ fn with_an_owner_authorization_it_waits_for_the_owner() -> Result<()> {
         exit::OTHER,
         "owner hierarchy has an authorization value",
     );
-    assert_eq!(key_of(&device, STORE)?, key);
+    assert_eq!(device.key_sha256(STORE)?, key);
     assert!(beside(&device)?.is_empty());
     device
         .tpm
@@ -127,11 +119,11 @@ fn with_an_owner_authorization_it_waits_for_the_owner() -> Result<()> {
 #[test]
 fn with_its_tpm_the_identity_is_restored() -> Result<()> {
     let mut device = enrolled()?;
-    let first = key_of(&device, STORE)?;
+    let first = device.key_sha256(STORE)?;
     let other = usual()?;
     device.tcti = Some(other.tpm.tcti());
     device.succeed(&["provision"])?;
-    let second = key_of(&device, STORE)?;
+    let second = device.key_sha256(STORE)?;
     assert_ne!(first, second);
     let orphan = device.path("/var/lib/tpm2_pkcs11.orphan-1");
     let metadata = fs::metadata(&orphan)?;
@@ -140,10 +132,10 @@ fn with_its_tpm_the_identity_is_restored() -> Result<()> {
         device.tcti = None;
         device.succeed(&["enroll"])?;
         assert_eq!(device.status()?["state"], "Done");
-        assert_eq!(key_of(&device, STORE)?, first);
+        assert_eq!(device.key_sha256(STORE)?, first);
         device.tcti = Some(other.tpm.tcti());
         device.succeed(&["provision"])?;
-        assert_eq!(key_of(&device, STORE)?, second);
+        assert_eq!(device.key_sha256(STORE)?, second);
         assert_eq!(beside(&device)?.len(), 1, "{:?}", beside(&device)?);
     }
     device.tcti = None;
@@ -158,7 +150,7 @@ fn with_its_tpm_the_identity_is_restored() -> Result<()> {
 #[test]
 fn it_is_restored_even_without_a_storage_root_key() -> Result<()> {
     let mut device = enrolled()?;
-    let key = key_of(&device, STORE)?;
+    let key = device.key_sha256(STORE)?;
     let other = usual()?;
     device.tcti = Some(other.tpm.tcti());
     device.succeed(&["provision"])?;
@@ -174,13 +166,13 @@ fn it_is_restored_even_without_a_storage_root_key() -> Result<()> {
 #[test]
 fn an_enrolled_identity_is_not_dropped_for_newer_ones() -> Result<()> {
     let mut device = enrolled()?;
-    let key = key_of(&device, STORE)?;
+    let key = device.key_sha256(STORE)?;
     for _ in 0..4 {
         let other = usual()?;
         device.tcti = Some(other.tpm.tcti());
         device.succeed(&["provision"])?;
     }
-    assert_eq!(key_of(&device, "/var/lib/tpm2_pkcs11.orphan-1")?, key);
+    assert_eq!(device.key_sha256("/var/lib/tpm2_pkcs11.orphan-1")?, key);
     assert_eq!(beside(&device)?.len(), 2, "{:?}", beside(&device)?);
     device.tcti = None;
     assert_kept(&device, &key)

@@ -16,7 +16,7 @@ mod settings;
 
 use anyhow::Result;
 use image_tests::clients::KeyType;
-use image_tests::device::{Device, Outcome, SERIAL, assert_ends};
+use image_tests::device::{Device, Outcome, SERIAL, STORE, assert_ends};
 use image_tests::doubles::iot_core::{Options, Status};
 use image_tests::faults::network::{CLAIM, Cloud};
 
@@ -114,9 +114,7 @@ impl Enrolling {
 
     /// SHA-256 of the identity's key.
     fn key(&self) -> Result<String> {
-        let record = self.device.read("/var/lib/tpm2_pkcs11/request.json")?;
-        let record: serde_json::Value = serde_json::from_str(&record)?;
-        Ok(record["key_sha256"].as_str().unwrap_or_default().to_owned())
+        self.device.key_sha256(STORE)
     }
 
     /// The numbers of certificates that were created and that are active.

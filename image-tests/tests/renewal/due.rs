@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use image_tests::clients::{KeyType, mosquitto};
 use image_tests::device::{Device, NEXT, Outcome, STORE};
 use image_tests::doubles::est::{self, EstServer, PASSWORD};
@@ -13,9 +13,6 @@ use image_tests::faults::network::{Cloud, EST_CA, EST_CLAIM, est_settings, fleet
 use serde_json::{Value, json};
 
 use crate::thing;
-
-/// EX_TEMPFAIL: `firstboot renew --due` has nothing for which Greengrass would have to stop.
-const NO_CHANGE: i32 = 75;
 
 /// A device in service, whose certificate is due for renewal.
 pub struct Due {
@@ -114,22 +111,13 @@ impl Due {
         Ok(self.device.status()?["certificate"]["serial"].clone())
     }
 
-    pub fn key_sha256(&self) -> Result<Value> {
-        let record = self.device.read(format!("{STORE}/request.json"))?;
-        let record: Value = serde_json::from_str(&record)?;
-        Ok(record["key_sha256"].clone())
+    pub fn key_sha256(&self) -> Result<String> {
+        self.device.key_sha256(STORE)
     }
 
     /// What firstboot-renew.service does; returns whether Greengrass was stopped for it.
     pub fn renew(&self) -> Result<bool> {
-        self.device.succeed(&["renew"])?;
-        let due = self.device.run(&["renew", "--due"])?;
-        if due.code == NO_CHANGE {
-            return Ok(false);
-        }
-        ensure!(due.code == 0, "{}", due.stderr);
-        self.device.succeed(&["enroll"])?;
-        Ok(true)
+        self.device.renew()
     }
 
     /// Greengrass connects under this name with the certificate that is in service.
@@ -203,7 +191,7 @@ impl Due {
         assert_eq!(outcome.code, 0, "{}", outcome.stderr);
         let said = &outcome.stderr;
         assert!(said.contains(words), "no {words:?} in {said}");
-        assert_eq!(self.device.run(&["renew", "--due"])?.code, NO_CHANGE);
+        assert!(!self.device.is_due()?);
         assert_eq!(self.accepted()?, before);
         assert_eq!(self.device.status()?["in_service"], true);
         Ok(outcome)

@@ -229,9 +229,7 @@ impl Rig {
 
     /// The same in another place.
     pub fn key_in(&self, directory: &str) -> Option<String> {
-        let record = self.device.read(format!("{directory}/request.json")).ok()?;
-        let record: serde_json::Value = serde_json::from_str(&record).ok()?;
-        Some(record["key_sha256"].as_str()?.to_owned())
+        self.device.key_sha256(directory).ok()
     }
 
     /// The accepted certificate, PEM.

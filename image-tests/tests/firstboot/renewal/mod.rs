@@ -16,7 +16,7 @@ use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::faults::network::Cloud;
 use serde_json::{Value, json};
 
-use crate::{exit, thing_name};
+use crate::thing_name;
 
 /// In its last days.
 const ENDING: Validity = Validity::Days {
@@ -123,19 +123,14 @@ impl Due {
 
     /// What firstboot-renew.service does; returns whether Greengrass was stopped for it.
     fn renew(&self) -> Result<bool> {
-        self.device.succeed(&["renew"])?;
-        let is_due = self.is_due()?;
-        if is_due {
-            self.device.succeed(&["enroll"])?;
-        }
-        Ok(is_due)
+        self.device.renew()
     }
 
     fn is_due(&self) -> Result<bool> {
         let before = self.device.snapshot()?;
-        let code = self.device.run(&["renew", "--due"])?.code;
+        let is_due = self.device.is_due()?;
         before.assert_same(&self.device.snapshot()?);
-        Ok(code == exit::DONE)
+        Ok(is_due)
     }
 
     /// What a running Greengrass uses.
@@ -161,9 +156,7 @@ impl Due {
     }
 
     fn key(&self, place: &str) -> Result<String> {
-        let record: Value =
-            serde_json::from_str(&self.device.read(format!("{place}/request.json"))?)?;
-        Ok(record["key_sha256"].as_str().context("no key")?.to_owned())
+        self.device.key_sha256(place)
     }
 
     fn message(&self) -> Result<String> {

@@ -76,9 +76,15 @@ fn judge(tree: &Tree, content: &[u8]) -> Checked<Option<Settings>> {
         prop_assert!(value.chars().all(fine), "{:?}", value);
     }
     for entry in &settings.network.eap_tls {
-        // They become parts of paths and of unit names, and words in quotes.
-        for word in [&entry.interface, &entry.ca, &entry.domain] {
-            let fine = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        // They become parts of paths and words in quotes, the interface also the instance of a unit, in whose name
+        // systemd reads "-" as "/" (systemd.unit(5)), and a name that the kernel knows (IFNAMSIZ, with a NUL).
+        prop_assert!(entry.interface.len() < 16, "{:?}", entry.interface);
+        for (word, marks) in [
+            (&entry.interface, "._"),
+            (&entry.ca, "._-"),
+            (&entry.domain, ".-"),
+        ] {
+            let fine = |c: char| c.is_ascii_alphanumeric() || marks.contains(c);
             prop_assert!(
                 word.starts_with(|c: char| c.is_ascii_alphanumeric()),
                 "{:?}",
@@ -231,6 +237,17 @@ fn valid_settings_with_other_values_get_a_verdict() -> Checked {
         for (place, value) in changes {
             change(&mut settings, &place, value);
         }
+        judge(&tree, settings.to_string().as_bytes())?;
+    });
+    Ok(())
+}
+
+#[test]
+fn any_interface_gets_a_verdict() -> Checked {
+    let tree = Tree::new()?;
+    proptest!(cases(300), |(name in "[a-z0-9._@/-]{1,17}")| {
+        let mut settings = valid();
+        settings["network"]["eap_tls"][0]["interface"] = json!(name);
         judge(&tree, settings.to_string().as_bytes())?;
     });
     Ok(())

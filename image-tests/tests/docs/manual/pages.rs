@@ -127,6 +127,10 @@ fn device() -> Program {
                         "The certificate, or a reply of firstboot-station(1) that only this TPM can open.".to_owned(),
                     ),
                     (
+                        format!("{BOOT}/requests/<thing>.eap.*, {BOOT}/certificates/<thing>.eap.*"),
+                        "The same for the networks' own key.".to_owned(),
+                    ),
+                    (
                         format!("{BOOT}/claim.cert.pem, claim.key.pem, claim.password"),
                         "The fleet's claim, for fleet provisioning and EST; removed after enrollment.".to_owned(),
                     ),
@@ -157,6 +161,10 @@ fn device() -> Program {
                         "The identity with the next key, and the one that was in service before.".to_owned(),
                     ),
                     (
+                        format!("{IDENTITY}.eap/"),
+                        "The identity with the networks' own key, with a PIN of its own. Readable by root.".to_owned(),
+                    ),
+                    (
                         format!("{IDENTITY}.orphan-N/"),
                         "Identities that were set aside; the latest two are kept.".to_owned(),
                     ),
@@ -164,6 +172,14 @@ fn device() -> Program {
                         "/greengrass/v2/config/config.yaml, /etc/greengrass/config.yaml, /greengrass/config/config.json"
                             .to_owned(),
                         "Greengrass's configuration: nucleus, nucleus lite, v1.".to_owned(),
+                    ),
+                    (
+                        "/etc/wpa_supplicant/wpa_supplicant[-wired]-<interface>.conf, /etc/wpa_supplicant/firstboot/, \
+                         /etc/systemd/network/zz-firstboot-<interface>.network"
+                            .to_owned(),
+                        "The networks that ask who the device is: wpa_supplicant's configuration with what OpenSSL and \
+                         systemd need for it, and DHCP."
+                            .to_owned(),
                     ),
                 ]),
             ),

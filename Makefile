@@ -65,8 +65,8 @@ fuzz:
 	cd image-tests && PROPTEST_CASES=$(CASES) cargo test --release --locked --test fuzz
 
 # Only fleet provisioning: against a double of AWS IoT Core, end to end and misbehaving, then DEVICES at once, which
-# spread their first connections over SPREAD seconds, and renew within WINDOW seconds and a half minute of their own: the
-# renewal timer's own hour is compressed. A thousand need about 7 GiB of memory.
+# spread their first connections over SPREAD seconds, and renew within WINDOW seconds and a half minute of their own:
+# the renewal timer's own hour is compressed. A thousand need about 7 GiB of memory.
 DEVICES ?= 1000
 SPREAD  ?= 400
 WINDOW  ?= 400

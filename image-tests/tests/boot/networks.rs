@@ -1,5 +1,5 @@
-//! A port of a switch that asks who connects (IEEE 802.1X): by systemd's units, the device authenticates at each boot, and
-//! only then does Greengrass reach AWS IoT Core.
+//! A port of a switch that asks who connects (IEEE 802.1X): by systemd's units, the device authenticates at each boot,
+//! and only then does Greengrass reach AWS IoT Core.
 
 use std::net::Ipv4Addr;
 use std::path::Path;

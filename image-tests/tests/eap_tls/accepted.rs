@@ -1,4 +1,4 @@
-//! Who has the key gets in: both keys, both versions of TLS, both servers.
+//! Whoever has the key gets in: both keys, both versions of TLS, both servers.
 
 use anyhow::Result;
 use image_tests::clients::KeyType;
@@ -78,29 +78,41 @@ fn the_networks_own_key_gets_in_before_the_device_is_enrolled() -> Result<()> {
     })
 }
 
-/// Each of the two keys is let in where its own CA counts, and the device's is not where the other one's does.
-fn one_key_is_not_the_other(key: KeyType) -> Result<()> {
+/// Each of the two keys is let in where its own CA counts, and refused where the other one's does.
+fn one_key_is_not_the_other(key: KeyType, which: &str) -> Result<()> {
     at_a_port(|| {
         let (device, authority, networks) = enrolled_with_own_key(key)?;
-        want(&device, key, "same")?;
+        want(&device, key, which)?;
         device.succeed(&["enroll"])?;
-        for (devices, verdict) in [
-            (&networks, Verdict::Refused),
-            (&authority, Verdict::Accepted),
-        ] {
+        let (refuses, accepts) = match which {
+            "own" => (&authority, &networks),
+            _ => (&networks, &authority),
+        };
+        for (devices, verdict) in [(refuses, Verdict::Refused), (accepts, Verdict::Accepted)] {
             let server = authority.server()?;
             let _port = port(Server::Hostapd, &server, devices, Version::Tls13)?;
-            assert_eq!(supplicant(&device)?.verdict()?, verdict);
+            let mut supplicant = supplicant(&device)?;
+            assert_eq!(supplicant.verdict()?, verdict, "{}", supplicant.said());
         }
         Ok(())
     })
+}
+
+fn the_devices_key_is_not_the_networks(key: KeyType) -> Result<()> {
+    one_key_is_not_the_other(key, "same")
+}
+
+fn the_networks_key_is_not_the_devices(key: KeyType) -> Result<()> {
+    one_key_is_not_the_other(key, "own")
 }
 
 for_both_keys! {
     its_own_key_gets_in_at_hostapd: hostapd_lets_the_networks_own_ecc_key_in, hostapd_lets_the_networks_own_rsa_key_in;
     its_own_key_gets_in_at_freeradius: freeradius_lets_the_networks_own_ecc_key_in,
         freeradius_lets_the_networks_own_rsa_key_in;
-    one_key_is_not_the_other: an_ecc_key_is_not_the_networks_own, an_rsa_key_is_not_the_networks_own;
+    the_devices_key_is_not_the_networks: an_ecc_key_is_not_the_networks_own, an_rsa_key_is_not_the_networks_own;
+    the_networks_key_is_not_the_devices: the_networks_own_ecc_key_is_not_the_devices,
+        the_networks_own_rsa_key_is_not_the_devices;
     gets_in_at_hostapd: hostapd_lets_an_ecc_key_in, hostapd_lets_an_rsa_key_in;
     gets_in_at_freeradius: freeradius_lets_an_ecc_key_in, freeradius_lets_an_rsa_key_in;
 }

@@ -1,5 +1,6 @@
 //! The setting `renew`: a new certificate for a device in service, perhaps for a new key.
 
+mod beside;
 mod due;
 mod new_key;
 mod trial;

@@ -91,13 +91,13 @@ const RENEWAL: Scenario = Scenario {
 /// All scenarios.
 pub const SCENARIOS: [Scenario; 27] = [
     Scenario {
-        name: "provision",
+        name: PROVISION,
         command: "provision",
         destination: Destination::Awaiting,
         ..USUAL
     },
     Scenario {
-        name: "provision after reset",
+        name: AFTER_RESET,
         prepare: |start| {
             start.device.succeed(&["provision"])?;
             start.device.succeed(&["reset"]).map(drop)
@@ -253,7 +253,7 @@ pub const SCENARIOS: [Scenario; 27] = [
         ..USUAL
     },
     Scenario {
-        name: "reset",
+        name: RESET,
         prepare: |start| {
             prepare_own_certificate(start)?;
             start.device.succeed(&["renew"]).map(drop)
@@ -303,6 +303,15 @@ pub const SCENARIOS: [Scenario; 27] = [
         ..USUAL
     },
 ];
+
+/// The scenario in which a blank device makes its first identity.
+pub const PROVISION: &str = "provision";
+
+/// The scenario in which it makes the next one.
+pub const AFTER_RESET: &str = "provision after reset";
+
+/// The scenario in which an identity is discarded, and its networks with it.
+pub const RESET: &str = "reset";
 
 /// The scenario in which an enrolled identity, which was set aside for another TPM's, is restored, and the other one is
 /// set aside.

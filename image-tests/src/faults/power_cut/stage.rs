@@ -11,9 +11,9 @@ use tempfile::TempDir;
 use super::point::{Kind, LOSSES, Point};
 use super::rig::Rig;
 use super::scenario::{
-    ANOTHER_NETWORK, COMES_BACK, Destination, KEPT_KEY, LIST_OF_NETWORKS, NEW_KEY, NO_NETWORK,
-    OWN_CERTIFICATE, OWN_CERTIFICATE_FIRST, OWN_KEY, Renewed, Scenario, TAKEN_UP, TRIED_NEW_KEY,
-    UNTRIED, WRAPPED_REPLY,
+    AFTER_RESET, ANOTHER_NETWORK, COMES_BACK, Destination, KEPT_KEY, LIST_OF_NETWORKS, NEW_KEY,
+    NO_NETWORK, OWN_CERTIFICATE, OWN_CERTIFICATE_FIRST, OWN_KEY, PROVISION, RESET, Renewed,
+    Scenario, TAKEN_UP, TRIED_NEW_KEY, UNTRIED, WRAPPED_REPLY,
 };
 use super::servers::{History, Servers};
 use crate::clients::KeyType;
@@ -276,7 +276,7 @@ impl Stage {
         wrong: &mut Vec<String>,
     ) -> Result<()> {
         let aside = rig.orphans()?;
-        let reset_before = self.scenario.name == "provision after reset";
+        let reset_before = self.scenario.name == AFTER_RESET;
         let comes_back = self.scenario.name == COMES_BACK;
         let may_be_aside =
             usize::from(reset_before || comes_back || self.scenario.command == "reset");
@@ -329,12 +329,12 @@ impl Stage {
             OWN_CERTIFICATE | OWN_CERTIFICATE_FIRST => (Some("eth0"), &[]),
             NO_NETWORK => (None, &OF_NETWORKS),
             // A reset that had not begun leaves the identity with its network.
-            "reset" if rig.key() != self.key_wanted => (None, &OF_NETWORKS),
+            RESET if rig.key() != self.key_wanted => (None, &OF_NETWORKS),
             _ => (None, &[]),
         };
         wrong.extend(network.and_then(|interface| missing_network(&rig.device, interface)));
         wrong.extend(left_of_networks(&rig.device, gone)?);
-        if self.scenario.name == "provision"
+        if self.scenario.name == PROVISION
             && let Some(published) = published
             && published_request(rig.device.root()).as_ref() != Some(&published)
         {
@@ -353,7 +353,7 @@ impl Stage {
                 now == *before && rig.device.exists(certificate)
             }
             // The next start has made another one.
-            "reset" if rig.key() != self.key_wanted => now.is_some() && now != *before,
+            RESET if rig.key() != self.key_wanted => now.is_some() && now != *before,
             _ => true,
         };
         if !is_good {

@@ -27,6 +27,9 @@ use rayon::prelude::*;
 
 use crate::clients::KeyType;
 
+/// A point's programs wait for each other about as long as they compute.
+const THREADS_PER_CORE: usize = 3;
+
 /// Which points to try.
 #[derive(Clone, Copy, Debug)]
 pub enum Sample {
@@ -39,26 +42,34 @@ pub enum Sample {
 /// Tries all scenarios with both keys, or `only` the one of this name ("reset, rsa-2048") or those with this in their
 /// name ("rsa"), with every kind of cut. Returns the table's rows.
 pub fn run(sample: Sample, only: &str, progress: impl Fn(&str) + Sync) -> Result<Vec<Row>> {
-    // Prepares all of them first: what is missing on this host shows in a minute, not after an hour of cuts.
-    let stages: Vec<Stage> = chosen_scenarios(only)
-        .map(|(scenario, key)| {
-            Stage::prepare(scenario, key).with_context(|| scenario.name_with(key))
-        })
-        .collect::<Result<_>>()?;
-    let mut rows = Vec::new();
-    for stage in &stages {
-        for kind in Kind::ALL {
-            let points = stage.points(kind);
-            if points.is_empty() && kind == Kind::Packet {
-                continue;
+    let cores = std::thread::available_parallelism()?.get();
+    let threads = rayon::ThreadPoolBuilder::new()
+        .num_threads(THREADS_PER_CORE * cores)
+        .build()?;
+    threads.install(|| {
+        // Prepares all of them first: what is missing on this host shows in a minute, not after an hour of cuts.
+        let stages: Vec<Stage> = chosen_scenarios(only)
+            .collect::<Vec<_>>()
+            .into_par_iter()
+            .map(|(scenario, key)| {
+                Stage::prepare(scenario, key).with_context(|| scenario.name_with(key))
+            })
+            .collect::<Result<_>>()?;
+        let mut rows = Vec::new();
+        for stage in stages {
+            for kind in Kind::ALL {
+                let points = stage.points(kind);
+                if points.is_empty() && kind == Kind::Packet {
+                    continue;
+                }
+                let chosen = choose(&points, sample);
+                let row = try_all(&stage, kind, points.len(), &chosen)?;
+                progress(&row.to_string());
+                rows.push(row);
             }
-            let chosen = choose(&points, sample);
-            let row = try_all(stage, kind, points.len(), &chosen)?;
-            progress(&row.to_string());
-            rows.push(row);
         }
-    }
-    Ok(rows)
+        Ok(rows)
+    })
 }
 
 fn chosen_scenarios(only: &str) -> impl Iterator<Item = (Scenario, KeyType)> {
@@ -98,7 +109,7 @@ fn choose(points: &[Point], sample: Sample) -> Vec<Point> {
     }
 }
 
-/// Tries the points on all cores. An error means that a point could not be tried.
+/// Tries the points side by side. An error means that a point could not be tried.
 fn try_all(stage: &Stage, kind: Kind, of: usize, points: &[Point]) -> Result<Row> {
     let objections: Vec<(Point, Vec<String>)> = points
         .par_iter()

@@ -101,12 +101,15 @@ fn examples_that_no_device_accepts_are_found() -> Result<()> {
     for (info, text, why) in [
         (
             "json",
-            whole.replace("\"edition\"", "\"editoin\""),
-            "editoin",
+            whole.replace("\"aws_region\"", "\"aws_regoin\""),
+            "aws_regoin",
         ),
         (
             "json",
-            whole.replace("nucleus-lite", "nucleus-light"),
+            whole.replace(
+                "\"greengrass\": {",
+                "\"greengrass\": { \"edition\": \"nucleus-light\",",
+            ),
             "nucleus-light",
         ),
         (

@@ -66,10 +66,11 @@ Example:
     /// Accept a new certificate while Greengrass runs, or ask for one that is due
     #[command(after_help = "\
 With \"renew\" in the settings, asks for a new certificate when one is due, perhaps for a new key that it creates,
-and connects to AWS IoT Core to try the certificate. Leaves the token and the configuration in service alone.
-nucleus lite uses the certificate from its next connection on. The other editions read it from the token, and a new
-key is not in service yet: `systemctl restart firstboot-enroll` does the rest, stopping Greengrass and starting it
-again. firstboot-renew.service does all of this, daily and when a certificate is saved on the boot partition.
+and connects to AWS IoT Core to try the certificate. Also configures networks, makes their own key and its request,
+and puts away a claim that is no longer needed. Leaves the token and the configuration in service alone. nucleus lite
+uses the certificate from its next connection on. The other editions read it from the token, and a new key is not in
+service yet: `systemctl restart firstboot-enroll` does the rest, stopping Greengrass and starting it again.
+firstboot-renew.service does all of this, daily and when a certificate is saved on the boot partition.
 
 Example:
   firstboot renew && firstboot renew --due && systemctl restart firstboot-enroll")]
@@ -97,10 +98,11 @@ Examples:
     },
     /// Discard the identity and remove the configuration written for it
     #[command(after_help = "\
-Destroys the identity's PIN, so that its key can no longer be used. The rest of the identity is set aside
-as /var/lib/tpm2_pkcs11.orphan-N, readable only by root; the latest two are kept. The TPM keeps its storage root key.
-What Greengrass derived from the configuration, such as its record of deployments, is removed, too.
-The next `firstboot provision` creates a new key.
+Destroys the identity's PIN, so that its key can no longer be used. The rest of the identity is set aside as
+/var/lib/tpm2_pkcs11.orphan-N, readable only by root; the latest two are kept. Also destroyed, with or without
+--keep, are the next and the previous identity, the networks' own key, and the claim pair that was kept for renewals.
+The TPM keeps its storage root key. What Greengrass derived from the configuration, such as its record of
+deployments, is removed, too. The next `firstboot provision` creates a new key.
 
 Example:
   systemctl stop greengrass-lite.target && firstboot reset && systemctl restart firstboot")]

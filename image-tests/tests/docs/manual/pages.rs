@@ -95,6 +95,11 @@ fn device() -> Program {
                          --verbose is given.",
                     ),
                     (
+                        "PKCS11_SQL_LOCK",
+                        "Where tpm2-pkcs11 creates its lock file. If it is set, status also checks that the calling \
+                         user can open it.",
+                    ),
+                    (
                         "NOTIFY_SOCKET",
                         "Set by systemd, which is told there what is going on. If it is not set, a person runs \
                          firstboot: enroll then says when Greengrass must not be running.",
@@ -127,12 +132,17 @@ fn device() -> Program {
                         "The certificate, or a reply of firstboot-station(1) that only this TPM can open.".to_owned(),
                     ),
                     (
+                        format!("{BOOT}/requests/<thing>.next.*, {BOOT}/certificates/<thing>.next.*"),
+                        "The same for the next key.".to_owned(),
+                    ),
+                    (
                         format!("{BOOT}/requests/<thing>.eap.*, {BOOT}/certificates/<thing>.eap.*"),
                         "The same for the networks' own key.".to_owned(),
                     ),
                     (
                         format!("{BOOT}/claim.cert.pem, claim.key.pem, claim.password"),
-                        "The fleet's claim, for fleet provisioning and EST; removed after enrollment.".to_owned(),
+                        "The fleet's claim, for fleet provisioning and EST; removed from the card after enrollment."
+                            .to_owned(),
                     ),
                     (
                         format!("{BOOT}/est-ca.pem"),
@@ -167,6 +177,12 @@ fn device() -> Program {
                     (
                         format!("{IDENTITY}.orphan-N/"),
                         "Identities that were set aside; the latest two are kept.".to_owned(),
+                    ),
+                    (
+                        "/var/lib/firstboot/".to_owned(),
+                        "The claim pair, where renewals may need it, and which storage root key has an authorization \
+                         value. Readable by root."
+                            .to_owned(),
                     ),
                     (
                         "/greengrass/v2/config/config.yaml, /etc/greengrass/config.yaml, /greengrass/config/config.json"

@@ -39,16 +39,16 @@ layer:
 boot: guest
 	cd image-tests && cargo test --locked --test boot
 
-# Their long form: each cut on a device of its own, and 500 points of the write log. A quarter of an hour.
+# Their long form: each cut on a device of its own, and 500 points of each write log. Half an hour.
 POINTS ?= 500
 powercut: guest
-	cd image-tests && POWERCUT=full POINTS=$(POINTS) cargo test --locked --test boot -- --show-output pulled_plugs write_log
+	cd image-tests && POWERCUT=full POINTS=$(POINTS) cargo test --locked --test boot -- --show-output pulled_plugs write_log exchange
 
 guest: build
 	image-tests/host-packages
 	image-tests/guest/build
 
-# The power is cut at every point of everything: about an hour on two cores. `make test` has a sample.
+# The power is cut at every point of everything: an hour or more on two cores. `make test` has a sample.
 sweep: build
 	image-tests/host-packages
 	# wrapped replies are the station's

@@ -133,8 +133,12 @@ pub fn peak_a_second(moments: &[Duration]) -> usize {
         .unwrap_or_default()
 }
 
+/// Connections in a second that are no herd yet: a thousand devices with two each, at any second of the timer's hour, make
+/// eight or so at most.
+const NO_HERD: usize = 20;
+
 /// Checks that every device has enrolled, and then renewed: with a thing of its own, and exactly one certificate more each
-/// time, which is in service.
+/// time, which is in service; and that renewals are no herd in the timer's own time.
 pub fn check([enrolled, renewed]: &[Figures; 2]) -> Result<()> {
     let n = enrolled.devices;
     for (figures, times) in [(enrolled, 1), (renewed, 2)] {
@@ -169,6 +173,8 @@ pub fn check([enrolled, renewed]: &[Figures; 2]) -> Result<()> {
         enrolled.in_service.is_disjoint(&renewed.in_service),
         "some certificates were not renewed"
     );
+    let peak = peak_a_second(&renewed.arrivals_by_timer);
+    ensure!(peak <= NO_HERD, "{peak} arrivals in a second");
     Ok(())
 }
 

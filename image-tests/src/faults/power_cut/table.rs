@@ -17,6 +17,16 @@ pub struct Row {
     pub stuck: Vec<String>,
 }
 
+impl Row {
+    /// The number of points, and how many of them were tried if that is not all.
+    fn points(&self) -> String {
+        match self.tried {
+            all if all == self.of => all.to_string(),
+            some => format!("{some} of {}", self.of),
+        }
+    }
+}
+
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -32,14 +42,25 @@ impl fmt::Display for Row {
     }
 }
 
-/// The whole table, followed by the points that are stuck.
+/// The whole table, a line a scenario, followed by the points that are stuck.
 pub fn print(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "| power goes while                       | at                         | points |  tried | recovered | stuck |\n\
-         |----------------------------------------|----------------------------|--------|--------|-----------|-------|\n",
+    let mut text = line(
+        "power goes while",
+        &Kind::ALL.map(|kind| kind.to_string()),
+        "stuck",
     );
-    for row in rows {
-        text += &format!("{row}\n");
+    text += &line(
+        &"-".repeat(SCENARIO),
+        &["---:"; 5].map(String::from),
+        "---:",
+    );
+    for of_scenario in rows.chunk_by(|one, other| one.scenario == other.scenario) {
+        let points = Kind::ALL.map(|kind| {
+            let row = of_scenario.iter().find(|row| row.kind == kind);
+            row.map_or("-".to_owned(), Row::points)
+        });
+        let stuck: usize = of_scenario.iter().map(|row| row.stuck.len()).sum();
+        text += &line(&of_scenario[0].scenario, &points, &stuck.to_string());
     }
     for row in rows {
         for stuck in &row.stuck {
@@ -47,4 +68,14 @@ pub fn print(rows: &[Row]) -> String {
         }
     }
     text
+}
+
+/// The width of the longest scenario's name.
+const SCENARIO: usize = 38;
+
+fn line(scenario: &str, cells: &[String], last: &str) -> String {
+    format!(
+        "| {scenario:<SCENARIO$} | {} | {last} |\n",
+        cells.join(" | ")
+    )
 }

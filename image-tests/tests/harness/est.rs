@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use image_tests::clients::openssl;
+use image_tests::doubles::clock::DAY;
 use image_tests::doubles::est::{EstServer, Misbehaviour, Options, PASSWORD, USERNAME};
 use image_tests::doubles::pki::Authority;
 use image_tests::doubles::tls::Version;
@@ -164,6 +165,23 @@ fn one_more_certificate() -> Result<()> {
     let (head, _) = client.post("simplereenroll", &["--user", &user()])?;
     assert_has(&head, &["HTTP/1.1 400"]);
     assert_eq!(client.server.issued().len(), 2);
+    Ok(())
+}
+
+/// The CA's certificates are valid until the end of 2049.
+#[test]
+fn nobody_connects_with_a_certificate_that_has_ended() -> Result<()> {
+    let client = Client::new()?;
+    let claim = client.authority.claim()?;
+    let [certificate, key] =
+        [claim.certificate, claim.key].map(|path| path.to_string_lossy().into_owned());
+    let post = || client.post("simpleenroll", &["--cert", &certificate, "--key", &key]);
+    client.server.advance(DAY * 1000);
+    assert_has(&post()?.0, &["HTTP/1.1 200"]);
+    client.server.advance(DAY * 9000);
+    assert!(post().is_err());
+    let (head, _) = client.post("simpleenroll", &["--user", &user()])?;
+    assert_has(&head, &["HTTP/1.1 200"]);
     Ok(())
 }
 

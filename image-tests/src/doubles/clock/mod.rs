@@ -10,6 +10,9 @@ use tempfile::TempDir;
 use crate::directory::readable_directory;
 use crate::process::succeed;
 
+/// For clocks that are some days ahead.
+pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The library that makes the difference.
 #[derive(Debug)]
 pub struct ClockDouble {

@@ -5,10 +5,10 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use openssl::ssl::{SslAcceptor, SslVerifyMode};
+use openssl::ssl::{Ssl, SslAcceptor, SslVerifyMode};
 
 use super::http;
 use super::service::{Counts, Headers, Memory, Misbehaviour, Options, Reaction, Service};
@@ -123,6 +123,11 @@ impl EstServer {
         self.service().refusals.push_back((status, headers));
     }
 
+    /// Advances the server's clock: it lets nobody in whose certificate has ended.
+    pub fn advance(&self, by: Duration) {
+        self.service().ahead += by;
+    }
+
     /// Certificates are valid then from now on.
     pub fn set_validity(&self, validity: Validity) {
         self.service().validity = validity;
@@ -181,7 +186,10 @@ impl Drop for EstServer {
 fn serve(shared: &Shared, stream: TcpStream) -> Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut raw = stream.try_clone()?;
-    let stream = match shared.tls.accept(stream) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)? + shared.service().ahead;
+    let mut session = Ssl::new(shared.tls.context())?;
+    session.param_mut().set_time(now.as_secs().try_into()?);
+    let stream = match session.accept(stream) {
         Ok(stream) => stream,
         Err(e) => {
             // What the client has sent is read to its end: else closing would overtake the alert, and discard it.

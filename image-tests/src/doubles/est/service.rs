@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use openssl::base64;
@@ -113,6 +114,8 @@ pub struct Service {
     options: Options,
     authority: Arc<Authority>,
     issuing: Issuing,
+    /// How far the server's clock is ahead of this host's.
+    pub ahead: Duration,
     /// Of the certificates that it issues.
     pub validity: Validity,
     pub counts: Counts,
@@ -136,6 +139,7 @@ impl Service {
             options,
             authority,
             issuing,
+            ahead: Duration::ZERO,
             validity: Validity::Recent,
             counts: Counts::default(),
             orders: VecDeque::new(),

@@ -5,10 +5,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use tempfile::TempDir;
 
+use crate::doubles::clock::ClockDouble;
 use crate::doubles::pki::Pair;
 use crate::ports::PortPair;
 use crate::process::{Background, succeed};
@@ -17,12 +19,18 @@ pub struct Broker {
     process: Background,
     ports: PortPair,
     files: TempDir,
+    /// Its own, if it is not this host's.
+    _clock: Option<ClockDouble>,
 }
 
 impl Broker {
-    /// Starts it with a server certificate and the CAs whose clients it accepts. Also returns the connection on which
-    /// the plugin asks its questions.
-    pub fn start(server: &Pair, client_authorities: &[u8]) -> Result<(Self, UnixStream)> {
+    /// Starts it with a server certificate, the CAs whose clients it accepts, and a clock that is ahead by this much.
+    /// Also returns the connection on which the plugin asks its questions.
+    pub fn start(
+        server: &Pair,
+        client_authorities: &[u8],
+        ahead: Duration,
+    ) -> Result<(Self, UnixStream)> {
         let plugin = plugin()?;
         let ports = PortPair::reserve()?;
         let files = tempfile::Builder::new().prefix("broker-").tempdir()?;
@@ -50,7 +58,12 @@ impl Broker {
         );
         std::fs::write(at("mosquitto.conf"), configuration)?;
         let log = std::fs::File::create(at("log"))?;
+        let clock = match ahead.is_zero() {
+            true => None,
+            false => Some(ClockDouble::ahead(ahead)?),
+        };
         let mut command = Command::new(program()?);
+        command.envs(clock.iter().flat_map(ClockDouble::environment));
         command.arg("-c").arg(at("mosquitto.conf"));
         let process = Background::start(command.stdout(log.try_clone()?).stderr(log))?;
         process
@@ -64,6 +77,7 @@ impl Broker {
             process,
             ports,
             files,
+            _clock: clock,
         };
         Ok((broker, stream))
     }

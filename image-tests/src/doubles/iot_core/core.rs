@@ -101,7 +101,8 @@ impl IotCore {
 
     /// The same with a given server certificate.
     pub fn serve(server: &Pair, memory: Memory) -> Result<Self> {
-        let (broker, stream) = Broker::start(server, &memory.trusted)?;
+        let ahead = memory.service.registry.now();
+        let (broker, stream) = Broker::start(server, &memory.trusted, ahead)?;
         let shared = Arc::new((Mutex::new(Shared::new(memory)), Condvar::new()));
         let answering = Arc::clone(&shared);
         let (ticked, ticks) = mpsc::channel();
@@ -190,7 +191,8 @@ impl IotCore {
         self.broker.as_ref().context("no broker")?.memory_peak()
     }
 
-    /// Advances the double's clock.
+    /// Advances the double's clock. From its next start on, the broker goes by it, too: it lets nobody in whose
+    /// certificate has ended.
     pub fn advance(&self, by: Duration) {
         self.lock().memory.service.registry.advance(by);
     }

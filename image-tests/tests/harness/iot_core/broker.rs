@@ -1,7 +1,8 @@
 //! mosquitto with the plugin: mutual TLS, policies, answers only to the client that asked.
 
 use anyhow::Result;
-use image_tests::doubles::iot_core::{Admission, Event, Options};
+use image_tests::doubles::clock::DAY;
+use image_tests::doubles::iot_core::{Admission, Event, IotCore, Options};
 use image_tests::doubles::pki::{Authority, Pair};
 use image_tests::process::finish;
 use serde_json::json;
@@ -43,6 +44,18 @@ fn a_claim_may_use_the_provisioning_topics_and_no_others() -> Result<()> {
             double.client("mosquitto_sub", &double.claim, "device", double.core.port());
         let said = finish(command.args(["-d", "-E", "-t", filter]))?;
         assert!(said.stdout.contains("128"), "{filter}: {said:?}");
+    }
+    Ok(())
+}
+
+/// AWS's certificates are valid until the end of 2049.
+#[test]
+fn nobody_connects_with_a_certificate_that_has_ended() -> Result<()> {
+    let mut double = Double::new()?;
+    for (days, is_let_in) in [(1000, true), (9000, false)] {
+        double.core.advance(DAY * days);
+        double.core = IotCore::resume(&double.root, double.core.memory())?;
+        assert_eq!(publish(&double, &double.claim, CREATE)? == 0, is_let_in);
     }
     Ok(())
 }

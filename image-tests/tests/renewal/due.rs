@@ -2,17 +2,23 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use image_tests::clients::{KeyType, mosquitto};
 use image_tests::device::{Device, NEXT, Outcome, STORE};
 use image_tests::doubles::est::{self, EstServer, PASSWORD};
-use image_tests::doubles::iot_core::{self, Renewing, Subject, Template, certificate_id};
+use image_tests::doubles::iot_core::{self, Memory, Renewing, Subject, Template, certificate_id};
 use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::doubles::tls::Version;
 use image_tests::faults::network::{Cloud, EST_CA, EST_CLAIM, est_settings, fleet_settings};
 use serde_json::{Value, json};
 
 use crate::thing;
+
+/// The claim pair that is kept for renewals: certificate and key.
+pub const KEPT_CLAIM: [&str; 2] = [
+    "/var/lib/firstboot/claim.cert.pem",
+    "/var/lib/firstboot/claim.key.pem",
+];
 
 /// A device in service, whose certificate is due for renewal.
 pub struct Due {
@@ -98,6 +104,12 @@ impl Due {
         Ok(due)
     }
 
+    /// With EST, the server.
+    pub fn server(&self) -> Result<&EstServer> {
+        let (_, server) = self.est.as_ref().context("no EST")?;
+        Ok(server)
+    }
+
     pub fn accepted(&self) -> Result<String> {
         self.device.read(format!("{STORE}/certificate.pem"))
     }
@@ -152,6 +164,13 @@ impl Due {
             }
             None => self.settings["enrollment"]["port"] = json!(port),
         }
+        self.device.settings(&self.settings)
+    }
+
+    /// AWS IoT Core goes on as this double.
+    pub fn resume(&mut self, memory: Memory) -> Result<()> {
+        self.cloud = Cloud::resume(Arc::clone(&self.cloud.root), memory)?;
+        self.settings["enrollment"]["port"] = json!(self.cloud.core.port());
         self.device.settings(&self.settings)
     }
 

@@ -1,7 +1,7 @@
 //! A device that is due renews over the network, with its key or a new one, by what firstboot-renew.service does.
 
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
@@ -10,16 +10,10 @@ use image_tests::doubles::est::{self, Misbehaviour};
 use image_tests::doubles::iot_core::{self, Call, ClientIds, Rejection, Renewing, Status, Who};
 use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::faults::network::{CLAIM, Cloud};
-use image_tests::ports::NOBODY;
 use serde_json::{Value, json};
 
-use crate::due::Due;
+use crate::due::{Due, KEPT_CLAIM};
 use crate::thing;
-
-const KEPT_CLAIM: [&str; 2] = [
-    "/var/lib/firstboot/claim.cert.pem",
-    "/var/lib/firstboot/claim.key.pem",
-];
 
 /// Before and after, by what the server sees; with one certificate more, and with the name under which the thing is
 /// registered, whichever that is.
@@ -56,7 +50,7 @@ fn est(key: KeyType) -> Result<()> {
                 ..est::Options::default()
             };
             let due = Due::by_est(key, renewed, options)?;
-            let (_, server) = due.est.as_ref().context("no EST")?;
+            let server = due.server()?;
             let serial = due.serial()?;
             goes_its_way(&due, renewed == "new", &thing())?;
             assert_eq!(server.shown(), [serial.as_str().unwrap_or_default()]);
@@ -69,30 +63,6 @@ fn est(key: KeyType) -> Result<()> {
 image_tests::for_both_keys! {
     fleet: by_fleet_provisioning_with_ecc, by_fleet_provisioning_with_rsa;
     est: by_est_with_ecc, by_est_with_rsa;
-}
-
-/// A network that is away costs nothing, for as long as it takes.
-#[test]
-fn nobody_answers() -> Result<()> {
-    for renewed in ["keep", "new"] {
-        for mut due in [
-            Due::by_fleet(KeyType::EccP256, renewed, Renewing::Allowed, "gateway-")?,
-            Due::by_est(KeyType::EccP256, renewed, est::Options::default())?,
-        ] {
-            let port = due.port();
-            due.at(NOBODY)?;
-            due.keeps_what_it_has("cannot reach localhost")?;
-            let before = due.device.snapshot()?;
-            due.keeps_what_it_has("cannot reach localhost")?;
-            before.assert_same(&due.device.snapshot()?);
-            assert_eq!(due.issued(), 1);
-            due.at(port)?;
-            assert_eq!(due.renew()?, renewed == "new");
-            assert_eq!(due.issued(), 2);
-            due.assert_idle()?;
-        }
-    }
-    Ok(())
 }
 
 /// AWS says no to the device's certificate: the claim pair that was kept, for root alone, is presented instead.
@@ -134,10 +104,7 @@ fn offline_where_aws_says_no_and_there_is_no_claim_pair() -> Result<()> {
         let certificate = authority.sign_valid(&due.device.request()?, Validity::YOUNG)?;
         due.device.drop_certificate(&certificate)?;
         // AWS IoT Core knows the operator's CA from now on.
-        let memory = due.cloud.core.memory();
-        let root = Arc::clone(&due.cloud.root);
-        due.cloud = Cloud::resume(root, memory.registering(&authority)?)?;
-        due.at(due.cloud.core.port())?;
+        due.resume(due.cloud.core.memory().registering(&authority)?)?;
         due.renew()?;
         assert_eq!(due.accepted()?, certificate, "{renewed}");
         assert_eq!(due.device.status()?["thing_name"], thing());
@@ -207,7 +174,7 @@ fn a_kept_certificate_that_has_expired() -> Result<()> {
     due.keeps_what_it_has("closed")?;
     core.behave();
     core.set_renewing(Renewing::Allowed);
-    core.advance(std::time::Duration::from_secs(2 * 60 * 60));
+    core.advance(Duration::from_secs(2 * 60 * 60));
     due.renew()?;
     assert_eq!(due.issued(), 3);
     due.assert_idle()
@@ -217,7 +184,7 @@ fn a_kept_certificate_that_has_expired() -> Result<()> {
 #[test]
 fn an_est_answer_that_cannot_be_used() -> Result<()> {
     let due = Due::by_est(KeyType::EccP256, "keep", est::Options::default())?;
-    let (_, server) = due.est.as_ref().context("no EST")?;
+    let server = due.server()?;
     for _ in 0..9 {
         server.misbehave(Misbehaviour::AnotherKey);
     }
@@ -231,7 +198,7 @@ fn an_est_answer_that_cannot_be_used() -> Result<()> {
 #[test]
 fn an_est_server_that_fails() -> Result<()> {
     let due = Due::by_est(KeyType::EccP256, "keep", est::Options::default())?;
-    let (_, server) = due.est.as_ref().context("no EST")?;
+    let server = due.server()?;
     for _ in 0..2 {
         server.misbehave(Misbehaviour::Answers(500, vec![], ""));
         due.keeps_what_it_has("(500")?;
@@ -251,7 +218,7 @@ fn an_est_server_that_fails() -> Result<()> {
 fn an_est_server_that_has_not_decided() -> Result<()> {
     for renewed in ["keep", "new"] {
         let due = Due::by_est(KeyType::EccP256, renewed, est::Options::default())?;
-        let (_, server) = due.est.as_ref().context("no EST")?;
+        let server = due.server()?;
         let wait = vec![("Retry-After", "3600".to_owned())];
         server.misbehave(Misbehaviour::Answers(202, wait, ""));
         due.keeps_what_it_has("has not decided yet")?;
@@ -308,7 +275,7 @@ fn a_refused_certificate_that_came_by_est() -> Result<()> {
 fn the_same_certificate_again() -> Result<()> {
     for renewed in ["keep", "new"] {
         let due = Due::by_est(KeyType::EccP256, renewed, est::Options::default())?;
-        let (_, server) = due.est.as_ref().context("no EST")?;
+        let server = due.server()?;
         server.misbehave(Misbehaviour::Again);
         due.keeps_what_it_has("asks again after")?;
         due.device.settings(&due.settings)?;

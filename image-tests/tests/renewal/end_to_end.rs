@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
 use image_tests::device::{NEXT, PREVIOUS, STORE};
+use image_tests::doubles::clock::ClockDouble;
 use image_tests::doubles::est::{self, Misbehaviour};
 use image_tests::doubles::iot_core::{self, Call, ClientIds, Rejection, Renewing, Status, Who};
 use image_tests::doubles::pki::{Authority, Validity};
@@ -213,14 +214,15 @@ fn an_est_server_that_fails() -> Result<()> {
     due.assert_idle()
 }
 
-/// A server that has not decided yet: each look says until when it is waited for.
+/// A server that has not decided yet: each look says until when it is waited for, and asks nobody before that. Then the
+/// same request is sent again.
 #[test]
 fn an_est_server_that_has_not_decided() -> Result<()> {
-    for renewed in ["keep", "new"] {
-        let due = Due::by_est(KeyType::EccP256, renewed, est::Options::default())?;
-        let server = due.server()?;
+    for (renewed, place) in [("keep", STORE), ("new", NEXT)] {
+        let mut due = Due::by_est(KeyType::EccP256, renewed, est::Options::default())?;
         let wait = vec![("Retry-After", "3600".to_owned())];
-        server.misbehave(Misbehaviour::Answers(202, wait, ""));
+        due.server()?
+            .misbehave(Misbehaviour::Answers(202, wait, ""));
         due.keeps_what_it_has("has not decided yet")?;
         due.keeps_what_it_has("has not given a certificate yet: firstboot asks again after")?;
         let status = due.device.status()?;
@@ -234,8 +236,24 @@ fn an_est_server_that_has_not_decided() -> Result<()> {
             );
         }
         assert_eq!(status["enrollment"]["retry_after"], Value::Null);
-        due.device.settings(&due.settings)?;
+        // With the key that the certificate will be for.
+        let noted = due.device.read(format!("{place}/est.json"))?;
+        let noted: Value = serde_json::from_str(&noted)?;
+        assert!(noted["again"].is_u64(), "{noted}");
+
+        let (asked, waiting) = (due.server()?.counts(), due.device.snapshot()?);
+        for minutes in [0, 50] {
+            due.device.clock = Some(ClockDouble::ahead(Duration::from_secs(minutes * 60))?);
+            due.keeps_what_it_has("asks again after")?;
+            waiting.assert_same(&due.device.snapshot()?);
+        }
+        assert_eq!(due.server()?.counts(), asked);
+        due.device.clock = Some(ClockDouble::ahead(Duration::from_secs(3601))?);
         assert_eq!(due.renew()?, renewed == "new");
+        assert_eq!(due.issued(), 2);
+        let sent = due.server()?.requests();
+        assert_eq!(sent.len(), 3);
+        assert_eq!(sent[1], sent[2]);
         due.assert_idle()?;
     }
     Ok(())

@@ -2,16 +2,17 @@
 
 use anyhow::Result;
 use image_tests::clients::KeyType;
-use image_tests::device::{Device, offline_settings};
+use image_tests::device::{Device, PREVIOUS, offline_settings};
 use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::doubles::tpm_proxy::{Options, Proxy};
 use image_tests::faults::storage::{Kind, trace};
 use serde_json::json;
 
+use crate::renewal::Due;
 use crate::usual;
 
 /// The limit for a boot with nothing to do.
-const MOST_COMMANDS: usize = 4;
+const MOST_COMMANDS: usize = 3;
 /// Five files of the identity, two of the request, the status; and the directories that hold them and the identity,
 /// some of which are new.
 const MOST_SYNCS: usize = 18;
@@ -97,6 +98,45 @@ fn little_is_done_when_enrolled() -> Result<()> {
     assert_is_idle(&mut device, "renew")
 }
 
+/// The setting `renew` costs a device nothing before a certificate is due.
+#[test]
+fn little_is_done_until_a_renewal_is_due() -> Result<()> {
+    let mut device = usual()?;
+    let authority = Authority::new()?;
+    device.enroll_with(&authority)?;
+    let young = authority.sign_valid(&device.request()?, Validity::YOUNG)?;
+    device.drop_certificate(&young)?;
+    device.succeed(&["enroll"])?;
+    for key in ["keep", "new"] {
+        set_renew(&device, key)?;
+        // The status says from when it is due.
+        device.succeed(&["enroll"])?;
+        for command in ["provision", "enroll", "renew"] {
+            assert_is_idle(&mut device, command)?;
+        }
+        assert_eq!(device.status()?["renewal"]["due"], false);
+    }
+    Ok(())
+}
+
+/// Nor does an identity that is kept after a renewal with a new key.
+#[test]
+fn little_is_done_beside_a_previous_identity() -> Result<()> {
+    let mut due = Due::asked("nucleus-lite", KeyType::EccP256)?;
+    due.certify()?;
+    assert!(due.renew()?);
+    for key in ["new", "keep"] {
+        due.settings["renew"] = json!({ "key": key });
+        due.device.settings(&due.settings)?;
+        for command in ["provision", "enroll", "renew"] {
+            assert_is_idle(&mut due.device, command)?;
+        }
+        assert_eq!(due.device.status()?["renewal"]["due"], false);
+        assert!(due.device.exists(PREVIOUS));
+    }
+    Ok(())
+}
+
 /// A device in service, whose certificate has little time left.
 fn with_an_old_certificate(authority: &Authority) -> Result<Device> {
     let device = usual()?;
@@ -107,12 +147,17 @@ fn with_an_old_certificate(authority: &Authority) -> Result<Device> {
     Ok(device)
 }
 
-/// A certificate that is due is asked for, for this key.
-fn ask_for_a_renewal(device: &Device, key: &str) -> Result<()> {
+/// The settings want renewals with this key.
+fn set_renew(device: &Device, key: &str) -> Result<()> {
     let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
     settings["enrollment"]["trust_clock"] = json!(true);
     settings["renew"] = json!({ "key": key });
-    device.settings(&settings)?;
+    device.settings(&settings)
+}
+
+/// A certificate that is due is asked for, for this key.
+fn ask_for_a_renewal(device: &Device, key: &str) -> Result<()> {
+    set_renew(device, key)?;
     device.succeed(&["renew"])?;
     assert_eq!(device.status()?["renewal"]["due"], true);
     Ok(())

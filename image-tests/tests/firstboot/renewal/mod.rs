@@ -6,12 +6,11 @@ mod new_key;
 mod trial;
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, NEXT, PREVIOUS, STORE, Snapshot, offline_settings};
-use image_tests::doubles::clock::ClockDouble;
+use image_tests::doubles::clock::{ClockDouble, DAY};
 use image_tests::doubles::iot_core::{Options, certificate_id};
 use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::faults::network::Cloud;
@@ -24,17 +23,16 @@ const ENDING: Validity = Validity::Days {
     over: 240,
     left: 10,
 };
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A device in service, whose certificate is due for renewal, and AWS IoT Core.
-struct Due {
-    device: Device,
+pub struct Due {
+    pub device: Device,
     /// Its certificates are registered.
     authority: Authority,
     /// AWS IoT Core knows it, and none of its certificates is registered.
     stranger: Authority,
     cloud: Cloud,
-    settings: Value,
+    pub settings: Value,
 }
 
 impl Due {
@@ -77,7 +75,7 @@ impl Due {
     }
 
     /// With a new key, for which a certificate has been asked.
-    fn asked(edition: &str, key: KeyType) -> Result<Self> {
+    pub fn asked(edition: &str, key: KeyType) -> Result<Self> {
         let due = Self::new(edition, key, "new")?;
         due.device.succeed(&["renew"])?;
         Ok(due)
@@ -112,7 +110,7 @@ impl Due {
     }
 
     /// Puts a certificate onto the card that AWS IoT Core accepts.
-    fn certify(&self) -> Result<String> {
+    pub fn certify(&self) -> Result<String> {
         self.certify_by(&self.authority)
     }
 
@@ -123,7 +121,7 @@ impl Due {
     }
 
     /// What firstboot-renew.service does; returns whether Greengrass was stopped for it.
-    fn renew(&self) -> Result<bool> {
+    pub fn renew(&self) -> Result<bool> {
         self.device.renew()
     }
 

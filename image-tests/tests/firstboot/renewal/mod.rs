@@ -3,6 +3,7 @@
 mod beside;
 mod due;
 mod new_key;
+mod status;
 mod trial;
 
 use std::fs;

@@ -364,6 +364,18 @@ impl Device {
         Ok(path)
     }
 
+    /// The names of all requests and certificates on the boot partition.
+    pub fn names_on_card(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for folder in ["requests", "certificates"] {
+            for entry in fs::read_dir(self.boot_file(folder))? {
+                names.push(entry?.file_name().to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
     /// SHA-256 of the public key of the identity in this directory, by its record. It tells identities apart.
     pub fn key_sha256(&self, directory: &str) -> Result<String> {
         let record = self.read(format!("{directory}/request.json"))?;

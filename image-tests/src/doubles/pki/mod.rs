@@ -45,6 +45,11 @@ impl Validity {
         over: 200,
         left: 50,
     };
+    /// In its last days.
+    pub const ENDING: Self = Self::Days {
+        over: 240,
+        left: 10,
+    };
     /// Of this year, and not due for renewal.
     pub const YOUNG: Self = Self::Days {
         over: 10,

@@ -6,8 +6,6 @@ mod new_key;
 mod status;
 mod trial;
 
-use std::fs;
-
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
 use image_tests::device::{Device, NEXT, PREVIOUS, STORE, Snapshot, offline_settings};
@@ -18,12 +16,6 @@ use image_tests::faults::network::Cloud;
 use serde_json::{Value, json};
 
 use crate::thing_name;
-
-/// In its last days.
-const ENDING: Validity = Validity::Days {
-    over: 240,
-    left: 10,
-};
 
 /// A device in service, whose certificate is due for renewal, and AWS IoT Core.
 pub struct Due {
@@ -169,17 +161,11 @@ impl Due {
         Ok(self.device.status()?["renewal"]["last_request"]["result"].clone())
     }
 
-    /// All names on the card that begin with the thing's.
+    /// The names on the card, with a short one for the thing's.
     fn card(&self) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for folder in ["requests", "certificates"] {
-            for entry in fs::read_dir(self.device.boot_file(folder))? {
-                let name = entry?.file_name().to_string_lossy().into_owned();
-                names.push(name.replace(&thing_name(), "thing"));
-            }
-        }
-        names.sort();
-        Ok(names)
+        let names = self.device.names_on_card()?;
+        let shorten = |name: String| name.replace(&thing_name(), "thing");
+        Ok(names.into_iter().map(shorten).collect())
     }
 
     /// The device's clock is this many days ahead from now on.

@@ -10,7 +10,7 @@ use image_tests::doubles::iot_core::{Admission, certificate_id};
 use image_tests::doubles::pki::Validity;
 use image_tests::ports::NOBODY;
 
-use super::{Due, ENDING};
+use super::Due;
 
 /// Both before Greengrass is stopped for it. A refusal is said; each look tries again.
 #[test]
@@ -205,7 +205,7 @@ fn the_day_after_the_end_it_still_asks() -> Result<()> {
 #[test]
 fn a_refused_certificate_for_the_kept_key_is_given_up() -> Result<()> {
     for edition in ["nucleus-lite", "nucleus"] {
-        let mut due = Due::of_age(edition, KeyType::EccP256, "keep", ENDING)?;
+        let mut due = Due::of_age(edition, KeyType::EccP256, "keep", Validity::ENDING)?;
         let old = due.accepted()?;
         due.device.succeed(&["renew"])?;
         due.at(NOBODY)?;
@@ -242,7 +242,7 @@ fn a_refused_certificate_for_the_kept_key_is_given_up() -> Result<()> {
 /// what there is to go back to.
 #[test]
 fn the_way_back_leads_past_whatever_is_untried() -> Result<()> {
-    let mut due = Due::of_age("nucleus-lite", KeyType::EccP256, "keep", ENDING)?;
+    let mut due = Due::of_age("nucleus-lite", KeyType::EccP256, "keep", Validity::ENDING)?;
     let accepted = due.accepted()?;
     due.device.succeed(&["renew"])?;
     due.at(NOBODY)?;
@@ -272,7 +272,7 @@ fn the_way_back_leads_past_whatever_is_untried() -> Result<()> {
 #[test]
 fn a_refused_new_key_is_given_up() -> Result<()> {
     for edition in ["nucleus-lite", "nucleus"] {
-        let mut due = Due::of_age(edition, KeyType::EccP256, "new", ENDING)?;
+        let mut due = Due::of_age(edition, KeyType::EccP256, "new", Validity::ENDING)?;
         let (old, configuration) = (due.key(STORE)?, due.configuration()?);
         due.device.succeed(&["renew"])?;
         let next = due.key(NEXT)?;
@@ -308,7 +308,7 @@ fn a_refused_new_key_is_given_up() -> Result<()> {
 /// A previous identity that does not come back: Greengrass is stopped for it once, and each boot tries again.
 #[test]
 fn a_way_back_that_fails_does_not_stop_greengrass_again() -> Result<()> {
-    let mut due = Due::of_age("nucleus-lite", KeyType::EccP256, "new", ENDING)?;
+    let mut due = Due::of_age("nucleus-lite", KeyType::EccP256, "new", Validity::ENDING)?;
     let old = due.key(STORE)?;
     due.device.succeed(&["renew"])?;
     let next = due.key(NEXT)?;
@@ -352,7 +352,7 @@ fn a_way_back_that_fails_does_not_stop_greengrass_again() -> Result<()> {
 /// It cannot be gone back from, and is activated after all: that is found out.
 #[test]
 fn a_certificate_that_cannot_be_given_up_is_tried_again() -> Result<()> {
-    let mut due = Due::of_age("nucleus-lite", KeyType::EccP256, "new", ENDING)?;
+    let mut due = Due::of_age("nucleus-lite", KeyType::EccP256, "new", Validity::ENDING)?;
     due.device.succeed(&["renew"])?;
     due.at(NOBODY)?;
     due.certify_by(&due.stranger)?;

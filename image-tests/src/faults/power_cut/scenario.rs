@@ -39,11 +39,15 @@ pub enum Network {
     Unreachable,
 }
 
-/// With which key a certificate is renewed.
+/// How a renewal comes to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewed {
+    /// With a new certificate for the same key.
     KeptKey,
+    /// With another key, and its certificate.
     NewKey,
+    /// With what was in service before: AWS IoT Core refuses the certificate that had taken its place untried.
+    GivenUp,
 }
 
 /// One thing that firstboot does.
@@ -89,7 +93,7 @@ const RENEWAL: Scenario = Scenario {
 };
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 27] = [
+pub const SCENARIOS: [Scenario; 30] = [
     Scenario {
         name: PROVISION,
         command: "provision",
@@ -131,7 +135,7 @@ pub const SCENARIOS: [Scenario; 27] = [
     Scenario {
         name: KEPT_KEY,
         edition: "nucleus",
-        prepare: |start| prepare_due(start, "keep"),
+        prepare: |start| prepare_due(start, "keep", Validity::ENDING),
         network: Some(Network::Unreachable),
         renewed: None,
         ..RENEWAL
@@ -139,14 +143,14 @@ pub const SCENARIOS: [Scenario; 27] = [
     Scenario {
         name: UNTRIED,
         edition: "nucleus",
-        prepare: |start| prepare_signed(start, "keep"),
+        prepare: |start| prepare_signed(start, "keep", Validity::ENDING),
         network: Some(Network::Unreachable),
         ..RENEWAL
     },
     Scenario {
         name: NEW_KEY,
         edition: "nucleus",
-        prepare: |start| prepare_due(start, "new"),
+        prepare: |start| prepare_due(start, "new", Validity::ENDING),
         network: Some(Network::Unreachable),
         renewed: None,
         ..RENEWAL
@@ -155,7 +159,7 @@ pub const SCENARIOS: [Scenario; 27] = [
         name: TAKEN_UP,
         edition: "nucleus",
         prepare: |start| {
-            prepare_signed(start, "new")?;
+            prepare_signed(start, "new", Validity::ENDING)?;
             start.device.succeed(&["renew"]).map(drop)
         },
         command: "enroll",
@@ -164,15 +168,49 @@ pub const SCENARIOS: [Scenario; 27] = [
         ..RENEWAL
     },
     Scenario {
+        name: KEPT_GIVEN_UP,
+        edition: "nucleus",
+        prepare: |start| prepare_refused(start, "keep"),
+        network: Some(Network::Trials),
+        renewed: Some(Renewed::GivenUp),
+        ..RENEWAL
+    },
+    Scenario {
+        name: NEW_GIVEN_UP,
+        edition: "nucleus",
+        prepare: |start| {
+            prepare_refused(start, "new")?;
+            // This tries, and notes the refusal. Greengrass has to stop for the way back.
+            start.device.succeed(&["renew"]).map(drop)
+        },
+        command: "enroll",
+        network: Some(Network::Trials),
+        renewed: Some(Renewed::GivenUp),
+        ..RENEWAL
+    },
+    Scenario {
+        name: PREVIOUS_REMOVED,
+        edition: "nucleus",
+        prepare: |start| {
+            prepare_signed(start, "new", Validity::DUE)?;
+            start.device.renew()?;
+            // It has been in service since 1970.
+            start.device.write(format!("{STORE}/taken-up"), "0")
+        },
+        network: Some(Network::Trials),
+        renewed: None,
+        ..RENEWAL
+    },
+    Scenario {
         name: "renew, kept key, tried",
-        prepare: |start| prepare_signed(start, "keep"),
+        prepare: |start| prepare_signed(start, "keep", Validity::DUE),
         network: Some(Network::Trials),
         ..RENEWAL
     },
     Scenario {
         name: TRIED_NEW_KEY,
         edition: "nucleus",
-        prepare: |start| prepare_signed(start, "new"),
+        prepare: |start| prepare_signed(start, "new", Validity::DUE),
         network: Some(Network::Trials),
         renewed: Some(Renewed::NewKey),
         ..RENEWAL
@@ -180,27 +218,27 @@ pub const SCENARIOS: [Scenario; 27] = [
     Scenario {
         name: "renew, kept key, fleet",
         edition: "nucleus",
-        prepare: |start| prepare_due(start, "keep"),
+        prepare: |start| prepare_due(start, "keep", Validity::DUE),
         network: Some(Network::Fleet),
         ..RENEWAL
     },
     Scenario {
         name: "renew, new key, fleet",
-        prepare: |start| prepare_due(start, "new"),
+        prepare: |start| prepare_due(start, "new", Validity::DUE),
         network: Some(Network::Fleet),
         renewed: Some(Renewed::NewKey),
         ..RENEWAL
     },
     Scenario {
         name: "renew, kept key, est",
-        prepare: |start| prepare_due(start, "keep"),
+        prepare: |start| prepare_due(start, "keep", Validity::DUE),
         network: Some(Network::Est),
         ..RENEWAL
     },
     Scenario {
         name: "renew, new key, est",
         edition: "nucleus",
-        prepare: |start| prepare_due(start, "new"),
+        prepare: |start| prepare_due(start, "new", Validity::DUE),
         network: Some(Network::Est),
         renewed: Some(Renewed::NewKey),
         ..RENEWAL
@@ -335,6 +373,17 @@ pub const NEW_KEY: &str = "renew, new key";
 /// The scenario in which the next identity has its certificate, and takes the place of the one in service.
 pub const TAKEN_UP: &str = "new key taken up";
 
+/// The scenario in which a certificate that went into service untried is tried, is refused, and makes way for the
+/// former one.
+pub const KEPT_GIVEN_UP: &str = "kept key given up";
+
+/// The scenario in which an identity that went into service untried, and whose certificate was refused since, changes
+/// places with the previous one.
+pub const NEW_GIVEN_UP: &str = "new key given up";
+
+/// The scenario in which the previous identity has been kept for long enough.
+pub const PREVIOUS_REMOVED: &str = "previous key removed";
+
 /// The scenario in which a certificate for the next identity is accepted, and tried.
 pub const TRIED_NEW_KEY: &str = "renew, new key, tried";
 
@@ -368,23 +417,18 @@ fn prepare_replacement(start: &Start) -> Result<()> {
     start.sign(Validity::Now)
 }
 
-/// A device in service whose certificate is due for renewal, and a card from which the request has been removed. Where
-/// AWS IoT Core cannot be reached, the certificate is in its last days: one that nobody has tried goes into service.
-fn prepare_due(start: &Start, renewed: &str) -> Result<()> {
+/// A device in service with a certificate of this age, which is due for renewal, and a card from which the request has
+/// been removed.
+fn prepare_due(start: &Start, renewed: &str, age: Validity) -> Result<()> {
     let Start {
         device, servers, ..
     } = start;
     let servers = servers.as_ref().context("nobody accepts a certificate")?;
-    let ending = Validity::Days { over: 90, left: 10 };
-    let old = match servers.network() {
-        Network::Unreachable => ending,
-        _ => Validity::DUE,
-    };
     device.succeed(&["provision"])?;
     if servers.issue() {
-        servers.set_validity(old);
+        servers.set_validity(age);
     } else {
-        start.sign(old)?;
+        start.sign(age)?;
     }
     device.succeed(&["enroll"])?;
     servers.set_validity(Validity::YOUNG);
@@ -396,10 +440,24 @@ fn prepare_due(start: &Start, renewed: &str) -> Result<()> {
 }
 
 /// The same, later: the new certificate has been asked for, and is on the card.
-fn prepare_signed(start: &Start, renewed: &str) -> Result<()> {
-    prepare_due(start, renewed)?;
+fn prepare_signed(start: &Start, renewed: &str, age: Validity) -> Result<()> {
+    prepare_due(start, renewed, age)?;
     start.device.succeed(&["renew"])?;
     start.sign(Validity::YOUNG)
+}
+
+/// The same, later: nobody answered, and the new certificate went into service untried. Now AWS IoT Core answers, and
+/// refuses it.
+fn prepare_refused(start: &Start, renewed: &str) -> Result<()> {
+    let Start {
+        device, servers, ..
+    } = start;
+    let servers = servers.as_ref().context("nobody refuses a certificate")?;
+    servers.mislead(device)?;
+    prepare_signed(start, renewed, Validity::ENDING)?;
+    device.renew()?;
+    servers.refuse(&device.read(format!("{STORE}/certificate.pem"))?)?;
+    servers.direct(device)
 }
 
 /// A device that is done, with a network at its Ethernet.

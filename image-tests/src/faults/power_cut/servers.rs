@@ -88,12 +88,22 @@ impl Servers {
     }
 
     /// Leads the device here: on its card, only ports change.
-    fn direct(&self, device: &Device) -> Result<()> {
-        let mut settings: Value = serde_json::from_str(&device.read(SETTINGS)?)?;
-        settings["enrollment"]["port"] = json!(match self.network {
+    pub fn direct(&self, device: &Device) -> Result<()> {
+        let aws = match self.network {
             Network::Unreachable => NOBODY,
             _ => self.cloud.relay.port(),
-        });
+        };
+        self.lead(device, aws)
+    }
+
+    /// Leads it to where AWS IoT Core does not answer.
+    pub fn mislead(&self, device: &Device) -> Result<()> {
+        self.lead(device, NOBODY)
+    }
+
+    fn lead(&self, device: &Device, aws: u16) -> Result<()> {
+        let mut settings: Value = serde_json::from_str(&device.read(SETTINGS)?)?;
+        settings["enrollment"]["port"] = json!(aws);
         if let Some(site) = &self.est {
             let server = format!("localhost:{}", site.relay.port());
             settings["enrollment"]["est"]["server"] = json!(server);
@@ -114,6 +124,13 @@ impl Servers {
         self.cloud
             .core
             .has_seen(&certificate_id(pem)?, &thing_name());
+        Ok(())
+    }
+
+    /// As if this certificate, which is of the registered CA, were another thing's: this one may not connect with it.
+    pub fn refuse(&self, pem: &str) -> Result<()> {
+        let another = "another-thing";
+        self.cloud.core.has_seen(&certificate_id(pem)?, another);
         Ok(())
     }
 
@@ -145,10 +162,6 @@ impl Servers {
         let mut issued = self.all_issued();
         issued.retain(|pem| !self.before.contains(pem));
         issued
-    }
-
-    pub fn network(&self) -> Network {
-        self.network
     }
 
     /// Whether they issue certificates: otherwise these come on the boot partition.
@@ -241,7 +254,8 @@ fn aws_options(authority: &Authority) -> Result<iot_core::Options> {
     })
 }
 
-fn thing_name() -> String {
+/// The name of the device's thing.
+pub(super) fn thing_name() -> String {
     format!("gateway-{SERIAL}")
 }
 

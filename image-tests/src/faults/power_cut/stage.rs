@@ -11,11 +11,12 @@ use tempfile::TempDir;
 use super::point::{Kind, LOSSES, Point};
 use super::rig::Rig;
 use super::scenario::{
-    AFTER_RESET, ANOTHER_NETWORK, COMES_BACK, Destination, KEPT_KEY, LIST_OF_NETWORKS, NEW_KEY,
-    NO_NETWORK, OWN_CERTIFICATE, OWN_CERTIFICATE_FIRST, OWN_KEY, PROVISION, RESET, Renewed,
-    Scenario, TAKEN_UP, TRIED_NEW_KEY, UNTRIED, WRAPPED_REPLY,
+    AFTER_RESET, ANOTHER_NETWORK, COMES_BACK, Destination, KEPT_GIVEN_UP, KEPT_KEY,
+    LIST_OF_NETWORKS, NEW_GIVEN_UP, NEW_KEY, NO_NETWORK, OWN_CERTIFICATE, OWN_CERTIFICATE_FIRST,
+    OWN_KEY, PREVIOUS_REMOVED, PROVISION, RESET, Renewed, Scenario, TAKEN_UP, TRIED_NEW_KEY,
+    UNTRIED, WRAPPED_REPLY,
 };
-use super::servers::{History, Servers};
+use super::servers::{History, Servers, thing_name};
 use crate::clients::KeyType;
 use crate::device::{Checkpoint, Device, NETWORK, NEXT, PREVIOUS, STORE};
 use crate::doubles::software_tpm::copy_state;
@@ -46,8 +47,10 @@ pub struct Stage {
     key_wanted: Option<String>,
     /// The networks' own key at the start.
     network_key: Option<String>,
-    /// The certificate in service at the start.
+    /// The certificate in service at the start, and the one that has to be in service after a renewal: another one if
+    /// that is not known yet.
     certificate_before: Option<String>,
+    certificate_wanted: Option<String>,
     /// Whom the device meets over the network.
     history: Option<History>,
 }
@@ -63,11 +66,18 @@ impl Stage {
         let key_wanted = match scenario.name {
             COMES_BACK => rig.key_aside(),
             TAKEN_UP | TRIED_NEW_KEY => rig.key_in(NEXT),
+            NEW_GIVEN_UP => rig.key_in(PREVIOUS),
             _ if scenario.renewed == Some(Renewed::NewKey) => None,
             _ => rig.key(),
         };
         let network_key = rig.key_in(NETWORK);
         let certificate_before = rig.certificate();
+        let former = match scenario.name {
+            KEPT_GIVEN_UP => Some(format!("{STORE}/former.pem")),
+            NEW_GIVEN_UP => Some(format!("{PREVIOUS}/certificate.pem")),
+            _ => None,
+        };
+        let certificate_wanted = former.map(|path| rig.device.read(path)).transpose()?;
         let (code, said, commands) = rig.run(scenario.command)?;
         let name = scenario.name;
         anyhow::ensure!(
@@ -103,6 +113,7 @@ impl Stage {
             key_wanted,
             network_key,
             certificate_before,
+            certificate_wanted,
             history,
         })
     }
@@ -305,16 +316,14 @@ impl Stage {
         {
             wrong.push("there is no way back from the untried certificate".to_owned());
         }
-        if self.scenario.renewed.is_some() && rig.certificate() == self.certificate_before {
-            wrong.push("the old certificate is in service".to_owned());
+        if self.scenario.name == PREVIOUS_REMOVED && is_there(PREVIOUS) {
+            wrong.push("the previous identity is still there".to_owned());
         }
-        let previous = match self.scenario.renewed {
-            Some(Renewed::NewKey) => &self.key_before,
-            _ => &None,
-        };
-        if self.scenario.renewed.is_some() && (is_there(NEXT) || rig.key_in(PREVIOUS) != *previous)
-        {
-            wrong.push("the previous identity is not where it should be".to_owned());
+        if let Some(renewed) = self.scenario.renewed {
+            self.compare_renewal(rig, renewed, wrong);
+        }
+        if self.scenario.renewed == Some(Renewed::GivenUp) {
+            self.compare_given_up(rig, wrong)?;
         }
         if [KEPT_KEY, NEW_KEY].contains(&self.scenario.name)
             && !(rig.device.exists(format!("{STORE}/asked.json"))
@@ -339,6 +348,47 @@ impl Stage {
             && published_request(rig.device.root()).as_ref() != Some(&published)
         {
             wrong.push("the operator was shown the request of a key that is gone".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What is wrong once a renewal has come to this end.
+    fn compare_renewal(&self, rig: &Rig, renewed: Renewed, wrong: &mut Vec<String>) {
+        let certificate = rig.certificate();
+        let is_wanted = match &self.certificate_wanted {
+            Some(wanted) => certificate.as_ref() == Some(wanted),
+            None => certificate != self.certificate_before,
+        };
+        if !is_wanted {
+            wrong.push("the certificate in service is not the wanted one".to_owned());
+        }
+        let key_is_new = rig.key() != self.key_before;
+        let relieved = self.key_before.as_ref().filter(|_| key_is_new);
+        // Where a renewal was given up, its key may be put into service yet.
+        let (next, previous) = match renewed {
+            Renewed::GivenUp => (relieved, None),
+            Renewed::KeptKey | Renewed::NewKey => (None, relieved),
+        };
+        for (place, key) in [(NEXT, next), (PREVIOUS, previous)] {
+            if rig.key_in(place).as_ref() != key || rig.device.exists(place) != key.is_some() {
+                wrong.push(format!("{place} is not what it should be"));
+            }
+        }
+    }
+
+    /// What is wrong with what the operator sees of a renewal that was given up.
+    fn compare_given_up(&self, rig: &Rig, wrong: &mut Vec<String>) -> Result<()> {
+        let result = &rig.device.status()?["renewal"]["last_request"]["result"];
+        if result != "refused" {
+            wrong.push(format!("the refusal is not shown: {result}"));
+        }
+        let name = match self.scenario.name {
+            NEW_GIVEN_UP => thing_name() + ".next",
+            _ => thing_name(),
+        };
+        let on_card = rig.device.names_on_card()?;
+        if on_card != [".csr.pem", ".json", ".pem"].map(|end| format!("{name}{end}")) {
+            wrong.push(format!("on the card are {on_card:?}"));
         }
         Ok(())
     }

@@ -12,7 +12,10 @@ use firstboot::provision::{
 use firstboot::tpm::{Lockout, Srk};
 use image_tests::clients::KeyType;
 use image_tests::device::{self, NEXT, PREVIOUS, STORE, offline_settings};
+use image_tests::doubles::iot_core::certificate_id;
 use image_tests::doubles::pki::{Authority, Validity};
+use image_tests::faults::network::{EST_CA, est_settings, fleet_settings};
+use image_tests::ports::NOBODY;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::json;
@@ -166,6 +169,7 @@ fn records_with_other_values_are_survived() -> Checked {
         ("request.json", "key_public"),
         ("request.json", "ek_certificate"),
         ("request.json", "unattested"),
+        ("request.json", "countersignature"),
         ("opened.json", "reply_sha256"),
         ("verified.json", "slot"),
         ("verified.json", "store_sha256"),
@@ -270,4 +274,81 @@ fn a_damaged_next_identity_is_survived() -> Checked {
         );
     });
     Ok(())
+}
+
+/// A device whose next identity has been given its certificate over the network, in this file.
+fn with_answer(method: &str) -> Result<(Enrolled, &'static str)> {
+    let device = device::Device::unprovisioned()?;
+    let authority = Authority::new()?;
+    let mut settings = offline_settings("nucleus-lite", KeyType::EccP256);
+    settings["enrollment"]["trust_clock"] = json!(true);
+    settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
+    device.settings(&settings)?;
+    device.succeed(&["provision"])?;
+    let old = authority.sign_valid(&device.request()?, Validity::DUE)?;
+    device.drop_certificate(&old)?;
+    device.succeed(&["enroll"])?;
+    settings["renew"] = json!({ "key": "new" });
+    device.settings(&settings)?;
+    device.succeed(&["renew"])?;
+    let new = authority.sign_valid(&device.request()?, Validity::YOUNG)?;
+    device.write(EST_CA, authority.certificate_pem()?)?;
+    let (enrollment, file, answer) = match method {
+        "est" => (
+            est_settings("nucleus-lite", KeyType::EccP256, NOBODY, None),
+            "est.json",
+            json!({ "answer": { "certificates": new } }),
+        ),
+        _ => (
+            fleet_settings("nucleus-lite", KeyType::EccP256, NOBODY),
+            "registration.json",
+            json!({
+                "thing_name": "gateway-1",
+                "certificate_id": certificate_id(&new)?,
+                "certificate_pem": new,
+            }),
+        ),
+    };
+    settings["enrollment"] = enrollment["enrollment"].clone();
+    device.settings(&settings)?;
+    device.write(format!("{NEXT}/{file}"), answer.to_string())?;
+    let srk_name = device.read(format!("{STORE}/srk.name"))?;
+    Ok((Enrolled { device, srk_name }, file))
+}
+
+/// What has come over the network is accepted, or asked for again; the device stays in service.
+fn damaged_answers_are_survived(method: &str) -> Checked {
+    let (enrolled, file) = with_answer(method).or_fail()?;
+    let path = enrolled.device.path(NEXT).join(file);
+    let answer = fs::read(&path)?;
+    let certificate = match enrolled.look().or_fail()? {
+        Step::Renewal(RenewalStep::AcceptNext(chain, _)) => chain,
+        other => return Err(TestCaseError::fail(format!("{other:?}"))),
+    };
+    let judge = |content: &[u8]| -> Checked {
+        fs::write(&path, content)?;
+        match enrolled.look().or_fail()? {
+            Step::Renewal(RenewalStep::AcceptNext(chain, _)) => {
+                prop_assert!(chain.is_for(&certificate.key()));
+            }
+            Step::Renewal(RenewalStep::RequestForNext(_)) => {}
+            Step::Done(Some(why)) => assert_printable(&why)?,
+            other => prop_assert!(false, "{:?}", other),
+        }
+        Ok(())
+    };
+    proptest!(cases(300), |(damage in damage())| judge(&damaged(&answer, &damage))?);
+    proptest!(cases(100), |(content in any_json())| judge(content.to_string().as_bytes())?);
+    proptest!(cases(100), |(content: Vec<u8>)| judge(&content)?);
+    Ok(())
+}
+
+#[test]
+fn damaged_answers_of_an_est_server_are_survived() -> Checked {
+    damaged_answers_are_survived("est")
+}
+
+#[test]
+fn damaged_answers_of_aws_are_survived() -> Checked {
+    damaged_answers_are_survived("fleet-provisioning")
 }

@@ -11,6 +11,7 @@ mod fleet;
 mod identity;
 mod names;
 mod replies;
+mod requests;
 mod settings;
 mod unreadable;
 

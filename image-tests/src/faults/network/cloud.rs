@@ -63,6 +63,15 @@ impl Cloud {
         fleet_settings(edition, key, self.relay.port())
     }
 
+    /// Settings for offline enrollment of a device that connects here, without the relay, and trusts the clock.
+    pub fn offline_settings(&self, edition: &str, key: KeyType) -> Value {
+        let mut settings = offline_settings(edition, key);
+        settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
+        settings["enrollment"]["port"] = json!(self.core.port());
+        settings["enrollment"]["trust_clock"] = json!(true);
+        settings
+    }
+
     /// Prepares a device's card as an operator does: settings, root certificate, claim pair.
     pub fn card(&self, device: &Device, edition: &str, key: KeyType) -> Result<()> {
         device.settings(&self.settings(edition, key))?;

@@ -8,7 +8,7 @@ mod trial;
 
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
-use image_tests::device::{Device, NEXT, PREVIOUS, STORE, Snapshot, offline_settings};
+use image_tests::device::{Device, NEXT, PREVIOUS, STORE, Snapshot};
 use image_tests::doubles::clock::{ClockDouble, DAY};
 use image_tests::doubles::iot_core::{Options, certificate_id};
 use image_tests::doubles::pki::{Authority, Validity};
@@ -44,10 +44,7 @@ impl Due {
             trusted: cas.to_vec(),
             ..Options::default()
         })?;
-        let mut settings = offline_settings(edition, key);
-        settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
-        settings["enrollment"]["port"] = json!(cloud.core.port());
-        settings["enrollment"]["trust_clock"] = json!(true);
+        let mut settings = cloud.offline_settings(edition, key);
         device.settings(&settings)?;
         let root = cloud.root.certificate_pem()?;
         device.write("/boot/firstboot/root-ca.pem", root)?;

@@ -18,7 +18,6 @@ mod own_key;
 mod renamed;
 mod renew;
 mod renewal;
-mod renewal_cmp;
 mod reset;
 mod root_key;
 mod secrets;

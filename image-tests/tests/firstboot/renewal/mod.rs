@@ -1,6 +1,7 @@
 //! The setting `renew`: a new certificate for a device in service, perhaps for a new key.
 
 mod beside;
+mod cmp;
 mod due;
 mod new_key;
 mod status;

@@ -13,22 +13,27 @@ use anyhow::{Context, Result, ensure};
 use image_tests::clients::{
     KeyType, basic_environment, installed_module, installed_provider, openssl,
 };
-use image_tests::device::Device;
+use image_tests::device::STORE;
 use image_tests::doubles::cmp::CmpServer;
 use image_tests::doubles::pki::{Authority, Pair, Validity};
 use image_tests::doubles::tls::{TlsServer, Version};
 use image_tests::process::{Finished, bounded, finish};
 
-use crate::{device, thing_name};
+use super::Due;
+use crate::thing_name;
 
-const PAGE: &str = include_str!("../../../docs/renewal-cmp.md");
+const PAGE: &str = include_str!("../../../../docs/renewal-cmp.md");
 const CONFIGURATION: &str = "/etc/cmp/renewal.cnf";
 const RENEWED: &str = "/run/renewed.pem";
 
 const ENVIRONMENT: &str = "export OPENSSL_CONF=";
 const UPDATE: &str = "openssl cmp -cmd kur";
-const REQUEST: &str = "openssl cmp -cmd p10cr";
-const COPY: &str = "cp /run/renewed.pem";
+const REQUEST: &str = "openssl cmp -cmd p10cr -csr /boot/firstboot/requests/gateway-1.csr.pem";
+const COPY: &str = "cp /run/renewed.pem /boot/firstboot/certificates/gateway-1.pem";
+/// Both for a new key.
+const NEXT_REQUEST: &str =
+    "openssl cmp -cmd p10cr -csr /boot/firstboot/requests/gateway-1.next.csr.pem";
+const NEXT_COPY: &str = "cp /run/renewed.pem /boot/firstboot/certificates/gateway-1.next.pem";
 const WHETHER: &str = "openssl x509 -noout -checkend";
 
 /// The page's only code block in this language with this start.
@@ -42,39 +47,34 @@ fn block(language: &str, start: &str) -> Result<&'static str> {
     Ok(block)
 }
 
-/// A device in service with its first certificate, and the CA.
+/// A device in service, whose first certificate is due for renewal, and the CA.
 struct Renewal {
-    device: Device,
-    authority: Authority,
+    due: Due,
     key: KeyType,
     old: String,
 }
 
 impl Renewal {
-    fn new(key: KeyType) -> Result<Self> {
-        let device = device("nucleus-lite", key)?;
-        let authority = Authority::new()?;
-        device.enroll_with(&authority)?;
-        device.write("/etc/cmp/ca.pem", authority.certificate_pem()?)?;
-        let old = device.read("/var/lib/tpm2_pkcs11/certificate.pem")?;
-        Ok(Self {
-            device,
-            authority,
-            key,
-            old,
-        })
+    /// With renewals of this key.
+    fn new(key: KeyType, renewed: &str) -> Result<Self> {
+        let due = Due::new("nucleus-lite", key, renewed)?;
+        let ca = due.authority.certificate_pem()?;
+        due.device.write("/etc/cmp/ca.pem", ca)?;
+        due.device.succeed(&["renew"])?;
+        let old = due.accepted()?;
+        Ok(Self { due, key, old })
     }
 
-    /// A later certificate by the CA.
+    /// The CA's certificate for the request on the card.
     fn next(&self) -> Result<String> {
-        self.authority
-            .sign_valid(&self.device.request()?, Validity::Recent)
+        let request = self.due.device.request()?;
+        self.due.authority.sign_valid(&request, Validity::YOUNG)
     }
 
     /// A later certificate with the old one's serial number: OpenSSL 3.0's server answers updates with such.
     fn next_with_the_same_number(&self) -> Result<String> {
         let old = X509::from_pem(self.old.as_bytes())?;
-        let key = PKey::private_key_from_pem(&fs::read(self.authority.key_path())?)?;
+        let key = PKey::private_key_from_pem(&fs::read(self.due.authority.key_path())?)?;
         let mut builder = X509Builder::new()?;
         builder.set_version(2)?;
         builder.set_serial_number(old.serial_number())?;
@@ -90,11 +90,11 @@ impl Renewal {
 
     /// A text of the page, with the values of this device and its CA for those of the page's examples.
     fn adapted(&self, text: &str, server: &CmpServer) -> Result<String> {
-        let path = |of_device: &str| self.device.path(of_device).display().to_string();
+        let path = |of_device: &str| self.due.device.path(of_device).display().to_string();
         let examples = [
             ("gateway-1", thing_name()),
             ("http://ca.example.com", server.url()),
-            ("device:/dev/tpmrm0", self.device.tpm.tcti()),
+            ("device:/dev/tpmrm0", self.due.device.tpm.tcti()),
             (
                 "/usr/lib/ossl-modules/pkcs11.so",
                 installed_provider()?.display().to_string(),
@@ -119,8 +119,8 @@ impl Renewal {
     /// Runs these commands of the page in one shell.
     fn run(&self, server: &CmpServer, commands: &[&str]) -> Result<Finished> {
         let configuration = block("ini", "openssl_conf")?;
-        self.device
-            .write(CONFIGURATION, self.adapted(configuration, server)?)?;
+        let adapted = self.adapted(configuration, server)?;
+        self.due.device.write(CONFIGURATION, adapted)?;
         let blocks = commands.iter().map(|start| block("sh", start));
         let script = blocks.collect::<Result<String>>()?;
         let mut shell = bounded("sh");
@@ -130,20 +130,17 @@ impl Renewal {
 
     /// The CA's own CMP server.
     fn server(&self, issues: &str) -> Result<CmpServer> {
-        CmpServer::start(&self.authority.server()?, &self.authority, issues)
+        let authority = &self.due.authority;
+        CmpServer::start(&authority.server()?, authority, issues)
     }
 
     /// nucleus lite's client presents this certificate to a TLS server, and not the other.
     fn shows(&self, this: &str, other: &str) -> Result<()> {
-        let server = TlsServer::start(&self.authority, Version::Tls13)?;
-        let identity = self.device.identity_of_greengrass(self.key)?;
-        let certificate = self.device.lite_certificate()?;
-        openssl::connect(
-            &identity,
-            &certificate,
-            &self.device.openssl_conf()?,
-            &server,
-        )?;
+        let server = TlsServer::start(&self.due.authority, Version::Tls13)?;
+        let device = &self.due.device;
+        let identity = device.identity_of_greengrass(self.key)?;
+        let certificate = device.lite_certificate()?;
+        openssl::connect(&identity, &certificate, &device.openssl_conf()?, &server)?;
         assert!(server.authenticated(&thing_name()), "{}", server.log());
         assert!(server.was_shown(this)?);
         assert!(!server.was_shown(other)?);
@@ -151,7 +148,7 @@ impl Renewal {
     }
 
     fn renewed(&self) -> PathBuf {
-        self.device.path(RENEWED)
+        self.due.device.path(RENEWED)
     }
 }
 
@@ -166,7 +163,7 @@ fn assert_succeeded(finished: &Finished, server: &CmpServer) -> Result<()> {
 
 /// With firstboot's request, up to the TLS server.
 fn a_request_renews(key: KeyType) -> Result<()> {
-    let renewal = Renewal::new(key)?;
+    let renewal = Renewal::new(key, "keep")?;
     let new = renewal.next()?;
     let number = |pem: &str| {
         Ok::<_, anyhow::Error>(X509::from_pem(pem.as_bytes())?.serial_number().to_bn()?)
@@ -175,7 +172,7 @@ fn a_request_renews(key: KeyType) -> Result<()> {
     renewal.shows(&renewal.old, &new)?;
 
     let server = renewal.server(&new)?;
-    // The certificate has years left.
+    // The certificate has 50 days left.
     let whether = renewal.run(&server, &[ENVIRONMENT, WHETHER])?;
     assert_eq!(whether.code, 0, "{whether:?}");
     let finished = renewal.run(&server, &[ENVIRONMENT, REQUEST, COPY])?;
@@ -183,15 +180,37 @@ fn a_request_renews(key: KeyType) -> Result<()> {
     // Before firstboot's next start nothing has changed.
     renewal.shows(&renewal.old, &new)?;
 
-    renewal.device.succeed(&["enroll"])?;
+    assert!(!renewal.due.renew()?);
     renewal.shows(&new, &renewal.old)?;
-    assert_eq!(renewal.device.tpm.lockout_counter()?, 0);
+    assert_eq!(renewal.due.device.tpm.lockout_counter()?, 0);
+    Ok(())
+}
+
+/// With firstboot's request for the next key, which the present one vouches for, up to the TLS server.
+fn a_request_for_a_new_key_renews(key: KeyType) -> Result<()> {
+    let renewal = Renewal::new(key, "new")?;
+    let due = &renewal.due;
+    let key_in_service = due.key(STORE)?;
+    let new = renewal.next()?;
+    renewal.shows(&renewal.old, &new)?;
+
+    let server = renewal.server(&new)?;
+    let finished = renewal.run(&server, &[ENVIRONMENT, NEXT_REQUEST, NEXT_COPY])?;
+    assert_succeeded(&finished, &server)?;
+    due.device.succeed(&["renew"])?;
+    // It is in service as soon as Greengrass has stopped for it.
+    renewal.shows(&renewal.old, &new)?;
+    assert!(due.renew()?);
+    assert_ne!(due.key(STORE)?, key_in_service);
+    renewal.shows(&new, &renewal.old)?;
+    assert_eq!(due.result()?, "renewed");
+    assert_eq!(due.device.tpm.lockout_counter()?, 0);
     Ok(())
 }
 
 /// The update names the certificate that it replaces, which OpenSSL's server checks.
 fn an_update_brings_a_certificate(key: KeyType) -> Result<()> {
-    let renewal = Renewal::new(key)?;
+    let renewal = Renewal::new(key, "keep")?;
     let new = renewal.next_with_the_same_number()?;
     let server = renewal.server(&new)?;
     let finished = renewal.run(&server, &[ENVIRONMENT, UPDATE])?;
@@ -202,16 +221,17 @@ fn an_update_brings_a_certificate(key: KeyType) -> Result<()> {
 
 image_tests::for_both_keys! {
     a_request_renews: a_request_renews_with_ecc, a_request_renews_with_rsa;
+    a_request_for_a_new_key_renews: a_request_for_a_new_ecc_key_renews, a_request_for_a_new_rsa_key_renews;
     an_update_brings_a_certificate: an_update_brings_a_certificate_with_ecc, an_update_brings_a_certificate_with_rsa;
 }
 
 /// Neither an answer from another CA, nor another CA's certificate in the CA's answer.
 #[test]
 fn nothing_from_a_stranger_is_kept() -> Result<()> {
-    let renewal = Renewal::new(KeyType::EccP256)?;
+    let renewal = Renewal::new(KeyType::EccP256, "keep")?;
     let stranger = Authority::new()?;
     let refuses = |signer: &Pair, issues: &str| -> Result<()> {
-        let server = CmpServer::start(signer, &renewal.authority, issues)?;
+        let server = CmpServer::start(signer, &renewal.due.authority, issues)?;
         let finished = renewal.run(&server, &[ENVIRONMENT, REQUEST, COPY])?;
         assert_ne!(finished.code, 0, "{finished:?}");
         assert!(finished.stdout.contains("received CP"), "{finished:?}");
@@ -219,7 +239,7 @@ fn nothing_from_a_stranger_is_kept() -> Result<()> {
         Ok(())
     };
     refuses(&stranger.server()?, &renewal.next()?)?;
-    let theirs = stranger.sign_valid(&renewal.device.request()?, Validity::Recent)?;
-    refuses(&renewal.authority.server()?, &theirs)?;
+    let theirs = stranger.sign_valid(&renewal.due.device.request()?, Validity::YOUNG)?;
+    refuses(&renewal.due.authority.server()?, &theirs)?;
     renewal.shows(&renewal.old, &theirs)
 }

@@ -2,14 +2,13 @@
 //! firmwares of the SLB 9670, with the kernel's resource manager and without it.
 
 use anyhow::Result;
-use image_tests::clients::{KeyType, openssl, pkcs11_tool};
+use image_tests::clients::{KeyType, openssl};
 use image_tests::device::station::Station;
-use image_tests::device::{Device, STORE, offline_settings};
+use image_tests::device::{Device, offline_settings};
 use image_tests::doubles::software_tpm::Ek;
 use image_tests::doubles::tls::{TlsServer, Version};
 use image_tests::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670};
-use image_tests::faults::network::Cloud;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::device::thing_name;
 
@@ -86,48 +85,4 @@ each! {
     rsa_rsa_7_63_managed: Rsa2048, Rsa2048, V7_63, true;
     rsa_rsa_7_85: Rsa2048, Rsa2048, V7_85, false;
     rsa_rsa_7_85_managed: Rsa2048, Rsa2048, V7_85, true;
-}
-
-/// A renewal with a new key: the request says which one it is for by its name, and so does the reply.
-#[test]
-fn the_next_key_gets_its_certificate() -> Result<()> {
-    for key in KeyType::BOTH {
-        let station = Station::new()?;
-        let ek = match key {
-            KeyType::EccP256 => Ek::P256,
-            KeyType::Rsa2048 => Ek::Rsa2048,
-        };
-        let device = device(&station, key, ek)?;
-        let mut settings: Value =
-            serde_json::from_str(&device.read("/boot/firstboot/firstboot.json")?)?;
-        settings["enrollment"]["trust_clock"] = json!(true);
-        let cloud = Cloud::with_ca_of(&station.operator)?;
-        settings["greengrass"]["iot_data_endpoint"] = json!("localhost");
-        settings["enrollment"]["port"] = json!(cloud.core.port());
-        device.settings(&settings)?;
-        let root = cloud.root.certificate_pem()?;
-        device.write("/boot/firstboot/root-ca.pem", root)?;
-        device.succeed(&["provision"])?;
-        station.answer(&device)?;
-        device.succeed(&["enroll"])?;
-        let present = device.read(format!("{STORE}/certificate.pem"))?;
-
-        settings["renew"] = json!({ "key": "new", "at": "400 days" });
-        device.settings(&settings)?;
-        device.succeed(&["renew"])?;
-        station.answer(&device)?;
-        settings["renew"]["at"] = json!("1 day");
-        device.settings(&settings)?;
-        device.succeed(&["renew"])?;
-        assert_eq!(device.read(format!("{STORE}/certificate.pem"))?, present);
-        device.succeed(&["renew", "--due"])?;
-        device.succeed(&["enroll"])?;
-        assert_ne!(device.read(format!("{STORE}/certificate.pem"))?, present);
-        pkcs11_tool::sign_and_verify(&device.identity(key)?)?;
-        let idle = device.snapshot()?;
-        device.succeed(&["enroll"])?;
-        idle.assert_same(&device.snapshot()?);
-        assert_eq!(device.status()?["message"], "nothing left to do");
-    }
-    Ok(())
 }

@@ -10,6 +10,7 @@ mod names;
 mod output;
 mod refusals;
 mod reissue;
+mod renewal;
 mod secrets;
 mod thousand;
 mod token;

@@ -6,6 +6,7 @@ use image_tests::device::{Device, STORE, assert_ends};
 use image_tests::doubles::pki::Validity;
 use image_tests::doubles::software_tpm::Ek;
 use image_tests::doubles::tpm_proxy::{Firmware, Options, Proxy, Slb9670};
+use image_tests::faults::network::Cloud;
 use image_tests::ports::NOBODY;
 use serde_json::{Value, json};
 
@@ -246,10 +247,11 @@ fn a_superseded_reply_does_not_come_back() -> Result<()> {
 fn a_reply_whose_certificate_cannot_be_tried_waits() -> Result<()> {
     let desk = Desk::new()?;
     let device = desk.provisioned()?;
-    let answer = |validity| -> Result<()> {
+    let answer = |validity| -> Result<String> {
         let chain = desk.operator.sign_valid(&device.request()?, validity)?;
         let reply = desk.reply_with(&device, chain.as_bytes(), |_| {})?;
-        drop_reply(&device, text(&reply)?)
+        drop_reply(&device, text(&reply)?)?;
+        Ok(chain)
     };
     answer(Validity::DUE)?;
     device.succeed(&["enroll"])?;
@@ -263,7 +265,7 @@ fn a_reply_whose_certificate_cannot_be_tried_waits() -> Result<()> {
     device.settings(&settings)?;
     device.succeed(&["enroll"])?;
     device.succeed(&["renew"])?;
-    answer(Validity::YOUNG)?;
+    let next = answer(Validity::YOUNG)?;
     let waits = |words: &str| -> Result<()> {
         device.succeed(&["renew"])?;
         let status = device.status()?;
@@ -282,5 +284,16 @@ fn a_reply_whose_certificate_cannot_be_tried_waits() -> Result<()> {
     device.write(format!("{obstacle}/file"), "")?;
     waits("cannot write")?;
     std::fs::remove_dir_all(device.path(obstacle))?;
-    waits("the new certificate waits until AWS IoT Core accepts")
+    waits("the new certificate waits until AWS IoT Core accepts")?;
+
+    let cloud = Cloud::with_ca_of(&desk.operator)?;
+    device.write("/boot/firstboot/root-ca.pem", cloud.root.certificate_pem()?)?;
+    settings["enrollment"]["port"] = json!(cloud.core.port());
+    device.settings(&settings)?;
+    device.succeed(&["enroll"])?;
+    device.succeed(&["renew"])?;
+    assert_eq!(device.read(format!("{STORE}/certificate.pem"))?, next);
+    let result = &device.status()?["renewal"]["last_request"]["result"];
+    assert_eq!(result, "renewed");
+    Ok(())
 }

@@ -7,6 +7,7 @@ use image_tests::clients::{KeyType, mosquitto};
 use image_tests::device::{Device, NEXT, Outcome, STORE};
 use image_tests::doubles::est::{self, EstServer, PASSWORD};
 use image_tests::doubles::iot_core::{self, Memory, Renewing, Subject, Template, certificate_id};
+use image_tests::doubles::pki::aws::AwsCa;
 use image_tests::doubles::pki::{Authority, Validity};
 use image_tests::doubles::tls::Version;
 use image_tests::faults::network::{Cloud, EST_CA, EST_CLAIM, est_settings, fleet_settings};
@@ -27,6 +28,8 @@ pub struct Due {
     pub cloud: Cloud,
     /// With EST, who issues.
     pub est: Option<(Arc<Authority>, EstServer)>,
+    /// Offline, who signs.
+    operator: Option<Authority>,
     pub settings: Value,
 }
 
@@ -67,6 +70,7 @@ impl Due {
             key,
             cloud,
             est: None,
+            operator: None,
             settings,
         })
     }
@@ -98,10 +102,44 @@ impl Due {
             key,
             cloud,
             est: Some((authority, server)),
+            operator: None,
             settings,
         };
         due.cloud.core.has_seen(&due.id()?, &thing());
         Ok(due)
+    }
+
+    /// Offline, by an operator whose CA is registered with AWS IoT Core.
+    pub fn offline(edition: &str, key: KeyType, renewed: &str) -> Result<Self> {
+        let operator = Authority::new()?;
+        let cloud = Cloud::with_ca_of(&operator)?;
+        let device = Device::unprovisioned()?;
+        let mut settings = cloud.offline_settings(edition, key);
+        settings["renew"] = json!({ "key": renewed });
+        device.settings(&settings)?;
+        device.write("/boot/firstboot/root-ca.pem", cloud.root.certificate_pem()?)?;
+        device.succeed(&["provision"])?;
+        let first = operator.sign_valid(&device.request()?, Validity::DUE)?;
+        device.drop_certificate(&first)?;
+        device.succeed(&["enroll"])?;
+        cloud.core.has_seen(&certificate_id(&first)?, &thing());
+        Ok(Self {
+            device,
+            key,
+            cloud,
+            est: None,
+            operator: Some(operator),
+            settings,
+        })
+    }
+
+    /// The CA of the device's certificates, PEM.
+    pub fn issuer(&self) -> Result<Vec<u8>> {
+        let of_est = self.est.as_ref().map(|(authority, _)| authority.as_ref());
+        match of_est.or(self.operator.as_ref()) {
+            Some(authority) => Ok(authority.certificate_pem()?.into_bytes()),
+            None => AwsCa::shared()?.certificate_pem(),
+        }
     }
 
     /// With EST, the server.
@@ -127,8 +165,13 @@ impl Due {
         self.device.key_sha256(STORE)
     }
 
-    /// What firstboot-renew.service does; returns whether Greengrass was stopped for it.
+    /// What firstboot-renew.service does, and offline the operator; returns whether Greengrass was stopped for it.
     pub fn renew(&self) -> Result<bool> {
+        if let Some(operator) = &self.operator {
+            self.device.succeed(&["renew"])?;
+            let next = operator.sign_valid(&self.device.request()?, Validity::YOUNG)?;
+            self.device.drop_certificate(&next)?;
+        }
         self.device.renew()
     }
 
@@ -148,7 +191,7 @@ impl Due {
         Ok(())
     }
 
-    /// The certificates that were issued.
+    /// The certificates that were issued over the network.
     pub fn issued(&self) -> usize {
         match &self.est {
             Some((_, server)) => server.counts().issued,

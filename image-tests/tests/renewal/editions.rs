@@ -1,35 +1,33 @@
-//! The editions that read their certificate in the token renew over the network: what servers see of them, before and
-//! after, with the clients that these editions use.
+//! The editions that read their certificate in the token renew: what servers see of them, before and after, with the
+//! clients that these editions use.
 
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use image_tests::clients::{KeyType, aws_crt, java, mosquitto, pkcs11_tool};
 use image_tests::device::PREVIOUS;
 use image_tests::doubles::est;
 use image_tests::doubles::iot_core::Renewing;
-use image_tests::doubles::pki::aws::AwsCa;
 use image_tests::doubles::tls::{TlsServer, Version};
 use serde_json::Value;
 
 use crate::due::Due;
 use crate::thing;
 
-/// Both ways, each with a kept and with a new key.
+/// Each way, with a kept and with a new key.
 fn renews(edition: &str, key: KeyType, shows: fn(&Due) -> Result<()>) -> Result<()> {
     for renewed in ["keep", "new"] {
-        for mut due in [
-            Due::fleet(edition, key, renewed, Renewing::Allowed, "gateway-")?,
-            Due::est(edition, key, renewed, est::Options::default())?,
-        ] {
+        let fleet = Due::fleet(edition, key, renewed, Renewing::Allowed, "gateway-")?;
+        let est = Due::est(edition, key, renewed, est::Options::default())?;
+        let offline = Due::offline(edition, key, renewed)?;
+        for (mut due, issued) in [(fleet, 2), (est, 2), (offline, 0)] {
             let (serial, key_sha256) = (due.serial()?, due.key_sha256()?);
             connects(&mut due, shows)?;
             assert!(due.renew()?, "Greengrass has to stop for it");
             assert_ne!(due.serial()?, serial);
             assert_eq!(due.key_sha256()? != key_sha256, renewed == "new");
             assert_eq!(due.device.exists(PREVIOUS), renewed == "new");
-            assert_eq!(due.issued(), 2);
+            assert_eq!(due.issued(), issued);
             connects(&mut due, shows)?;
             due.assert_idle()?;
         }
@@ -67,11 +65,8 @@ fn nucleus(due: &Due) -> Result<()> {
     aws_crt::publish_at_slot(&identity, slot, &certificate, &root, port, &thing())?;
     assert_eq!(due.cloud.core.take_events()?.let_in(), [due.id()?]);
 
-    let clients: PathBuf = files.path().join("clients.pem");
-    match &due.est {
-        Some((authority, _)) => fs::write(&clients, authority.certificate_pem()?)?,
-        None => fs::write(&clients, AwsCa::shared()?.certificate_pem()?)?,
-    }
+    let clients = files.path().join("clients.pem");
+    fs::write(&clients, due.issuer()?)?;
     let server = TlsServer::start_for(&due.cloud.root, &clients, Version::Tls12)?;
     java::connect_at_slot(&identity, slot, &server)?;
     assert!(server.was_shown(&due.accepted()?)?, "{}", server.log());

@@ -1,5 +1,5 @@
 //! Renewal over the network, by fleet provisioning and EST, with the device's key in a swtpm: `end_to_end`,
-//! `editions` and `cuts` by the program; `fleet` and `est` by firstboot's functions, in this process.
+//! `editions` (also offline) and `cuts` by the program; `fleet` and `est` by firstboot's functions, in this process.
 
 mod away;
 mod cuts;

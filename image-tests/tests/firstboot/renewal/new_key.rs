@@ -4,10 +4,9 @@ use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use image_tests::clients::{KeyType, aws_crt, java, openssl, pkcs11_tool};
+use image_tests::clients::{KeyType, openssl, pkcs11_tool};
 use image_tests::device::{NEXT, PREVIOUS, STORE};
 use image_tests::doubles::clock::ClockDouble;
-use image_tests::doubles::iot_core::certificate_id;
 use image_tests::doubles::pki::Validity;
 use image_tests::doubles::software_tpm::SoftwareTpm;
 use image_tests::doubles::tls::{TlsServer, Version};
@@ -79,7 +78,8 @@ fn the_new_key_takes_the_old_ones_place() -> Result<()> {
     Ok(())
 }
 
-/// The client that nucleus lite is, before and after, by what the server sees.
+/// The client that nucleus lite is, before and after, by what the server sees. `tests/renewal` has those of the other
+/// editions.
 #[test]
 fn a_server_sees_the_new_certificate() -> Result<()> {
     for key in KeyType::BOTH {
@@ -105,48 +105,6 @@ fn a_server_sees_the_new_certificate() -> Result<()> {
         assert_eq!(shows()?, before, "it is in service until Greengrass stops");
         device.succeed(&["enroll"])?;
         assert_ne!(shows()?, before);
-    }
-    Ok(())
-}
-
-/// The nucleus's two TLS clients, with slot and PIN as its configuration has had them since before; the server says which
-/// certificate it was shown, before and after.
-#[test]
-fn the_nucleus_connects_with_the_new_key() -> Result<()> {
-    for key in KeyType::BOTH {
-        let mut due = Due::asked("nucleus", key)?;
-        let device = &due.device;
-        let config: Value =
-            serde_json::from_str(&device.read("/greengrass/v2/config/config.yaml")?)?;
-        let plugin = &config["services"]["aws.greengrass.crypto.Pkcs11Provider"]["configuration"];
-        let slot = plugin["slot"].as_u64().context("no slot")?;
-        let root = device.path(config["system"]["rootCaPath"].as_str().unwrap_or_default());
-        let shows = |due: &Due| -> Result<String> {
-            let device = &due.device;
-            let identity = device.identity(key)?;
-            assert_eq!(plugin["userPin"], identity.pin()?);
-            let accepted = due.accepted()?;
-            let chain = device.path(format!("{STORE}/certificate.pem"));
-            due.cloud.core.take_events()?;
-            let port = due.cloud.core.port();
-            aws_crt::publish_at_slot(&identity, slot, &chain, &root, port, &thing_name())?;
-            assert_eq!(
-                due.cloud.core.events().let_in(),
-                [certificate_id(&accepted)?]
-            );
-            let server = TlsServer::start(&due.authority, Version::Tls12)?;
-            java::connect_at_slot(&identity, slot, &server)?;
-            assert!(server.was_shown(&accepted)?, "{}", server.log());
-            Ok(accepted)
-        };
-        let before = shows(&due)?;
-        // The clients leave objects in the TPM: without a resource manager, nobody removes them.
-        due.device.tpm.pull_the_plug();
-        due.device.tpm.power_on()?;
-        due.device.succeed(&["enroll"])?;
-        due.certify()?;
-        assert!(due.renew()?, "{}", due.message()?);
-        assert_ne!(shows(&due)?, before);
     }
     Ok(())
 }

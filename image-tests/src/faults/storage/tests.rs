@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::Result;
 use nix::errno::Errno;
+use nix::libc;
 use tempfile::TempDir;
 
 use super::*;
@@ -162,6 +163,40 @@ fn without_a_sync_of_the_directory_the_new_can_be_lost_but_not_torn() -> Result<
         (read(Loss::Names)?, read(Loss::Nothing)?),
         ("old\n".into(), "new\n".into())
     );
+    Ok(())
+}
+
+/// Two names change places: both of them, or neither. A sync of their directory keeps that.
+#[test]
+fn an_exchange_is_lost_or_kept_whole() -> Result<()> {
+    let [call, here, how] = [
+        libc::SYS_renameat2,
+        libc::AT_FDCWD.into(),
+        libc::RENAME_EXCHANGE.into(),
+    ];
+    let program =
+        format!("@n = qw(a b); exit syscall({call}, {here}, $n[0], {here}, $n[1], {how})");
+    let exchange = format!("perl -e '{program}'");
+    let before = ["old\n", "other\n"].map(str::to_owned);
+    let after = ["other\n", "old\n"].map(str::to_owned);
+    for (script, possible) in [
+        (exchange.clone(), &[&before, &after][..]),
+        (format!("{exchange} && sync ."), &[&after]),
+    ] {
+        let directory = directory()?;
+        fs::write(directory.path().join("b"), "other\n")?;
+        let program = shell(&script, directory.path());
+        let recording = Recording::make(program, directory.path(), 0, |_| Ok(()))?;
+        assert_eq!(recording.calls()[0].name, "renameat2");
+        let mut found = BTreeSet::new();
+        let drawn = (0..SEEDS).flat_map(|seed| [Loss::Ordered(seed), Loss::Unordered(seed)]);
+        for loss in drawn.chain([Loss::Nothing, Loss::Names]) {
+            let tree = recording.crash(recording.points() - 1, loss)?;
+            let read = |name| fs::read_to_string(tree.path().join(name));
+            found.insert([read("a")?, read("b")?]);
+        }
+        assert_eq!(found.iter().collect::<Vec<_>>(), possible, "{script}");
+    }
     Ok(())
 }
 

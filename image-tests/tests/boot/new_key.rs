@@ -4,8 +4,9 @@
 use anyhow::{Context, Result};
 use image_tests::clients::KeyType;
 use image_tests::device::machine::{Machine, Running};
-use image_tests::device::{NEXT, PREVIOUS, STORE, offline_settings};
+use image_tests::device::{Device, NEXT, PREVIOUS, STORE, offline_settings};
 use image_tests::doubles::pki::{Authority, Validity};
+use image_tests::doubles::tpm_proxy::Firmware;
 use image_tests::faults::power_cut::{Destination, Rig};
 use image_tests::faults::write_log::{CrashPoint, WriteLog};
 use rayon::prelude::*;
@@ -152,71 +153,179 @@ fn a_cut_at_the_exchange_is_survived() -> Result<()> {
 /// the two keys, and its certificate.
 #[test]
 fn every_point_of_the_exchange_recovers() -> Result<()> {
-    let authority = Authority::new()?;
-    let (running, pem) = asked("nucleus-lite", &authority)?;
-    let machine = running.power_off()?;
-    let old = machine
-        .offline()?
-        .read(format!("{STORE}/certificate.pem"))?;
-    let (running, log) = WriteLog::record(machine)?;
-    let mut running = let_in(running.until("multi-user.target")?)?;
-    let from = log.len()?;
-    running.put(&format!("/boot/{}", next_certificate()), &pem)?;
-    running.wait_for("the exchange", |record| {
-        record.unit() == ENROLL && record.message().contains("is kept as")
-    })?;
-    let_in(running)?.pull_the_plug()?;
-
-    let entries = log.len()?;
+    let exchange = Exchange::record(None)?;
+    let entries = exchange.end - exchange.from;
     let count = points();
-    let stuck: Vec<String> = (0..count)
+    let tried: Vec<(CrashPoint, bool, Recovered)> = (0..count)
         .into_par_iter()
         .map(|i| {
-            let n = from + (i * 7919) % (entries - from) + 1;
+            let n = exchange.from + (i * 7919) % entries + 1;
             let seed = SEED + i as u64;
             let point = CrashPoint { n, seed };
-            let wrong = wrong_after(&log, point, [&old, &pem]);
-            let wrong = wrong.with_context(|| format!("{point:?}"))?;
-            Ok((!wrong.is_empty()).then(|| format!("{point:?}: {}", wrong.join("; "))))
+            let recovered = exchange.recover(point);
+            let recovered = recovered.with_context(|| format!("{point:?}"))?;
+            Ok((point, exchange.log.unflushed(n)? > 0, recovered))
         })
-        .collect::<Result<Vec<_>>>()?
-        .into_iter()
-        .flatten()
+        .collect::<Result<_>>()?;
+    let lossy = tried.iter().filter(|(_, lossy, _)| *lossy).count();
+    let new = tried.iter().filter(|(.., after)| after.has_new_key).count();
+    let stuck = tried.iter().filter(|(.., after)| !after.wrong.is_empty());
+    let stuck: Vec<String> = stuck
+        .map(|(point, _, after)| format!("{point:?}: {}", after.wrong.join("; ")))
         .collect();
     eprintln!(
-        "{count} points of {} around the exchange, {} stuck",
-        entries - from,
+        "{count} points of {entries} around the exchange, {lossy} of them with unflushed writes, {new} with the new key \
+         afterwards, {} stuck",
         stuck.len()
     );
     assert!(stuck.is_empty(), "{}", stuck.join("\n"));
+    assert!(
+        lossy * 3 >= count,
+        "only {lossy} of {count} points lost anything"
+    );
+    assert!(
+        (1..count).contains(&new),
+        "{new} of {count} points had the new key: they do not surround the exchange"
+    );
     Ok(())
 }
 
-/// What is wrong with a device that starts after a cut at this point.
-fn wrong_after(log: &WriteLog, point: CrashPoint, accepted: [&str; 2]) -> Result<Vec<String>> {
-    let machine = log.crash(point)?;
-    if let Some(said) = machine.card.check()? {
-        return Ok(vec![said]);
+/// The negative control: with a firstboot that does not sync the old identity's generation, a cut after the exchange
+/// leaves two identities of which none is the newer one.
+#[test]
+fn a_missing_sync_before_the_exchange_is_noticed() -> Result<()> {
+    let exchange = Exchange::record(Some("/tpm2_pkcs11/generation.new"))?;
+    // From where the exchange is done: the later the cut, the more depends on the sync.
+    for n in (exchange.from + 1..=exchange.done).rev() {
+        let Recovered { wrong, .. } = exchange.recover(CrashPoint { n, seed: SEED })?;
+        if !wrong.is_empty() {
+            eprintln!("after {n} entries: {}", wrong.join("; "));
+        }
+        if wrong.contains(&misplaced(PREVIOUS)) {
+            return Ok(());
+        }
     }
-    let mut rig = Rig::new(
-        machine.offline()?,
-        image_tests::doubles::tpm_proxy::Firmware::V7_85,
-    )?;
-    let mut wrong = rig.start(Destination::Done, KeyType::EccP256)?;
-    if rig.orphans()? > 0 {
-        wrong.push("an identity was set aside".to_owned());
+    anyhow::bail!("no point of the log shows that the generation was not synced")
+}
+
+/// A recorded exchange, from the arrival of the next key's certificate until Greengrass is back.
+struct Exchange {
+    log: WriteLog,
+    /// The numbers of the log's entries at the arrival, when firstboot said that the exchange was done, and at the end.
+    from: usize,
+    done: usize,
+    end: usize,
+    old: Held,
+    new: Held,
+}
+
+/// An identity, by its key (SHA-256) and its certificate.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    key: String,
+    certificate: String,
+}
+
+impl Held {
+    fn read(device: &Device, place: &str) -> Result<Self> {
+        Ok(Self {
+            key: device.key_sha256(place)?,
+            certificate: device.read(format!("{place}/certificate.pem"))?,
+        })
     }
-    let [old, new] = accepted;
-    if rig.device.read(format!("{STORE}/certificate.pem"))? == old {
-        // A partial copy of the lost certificate may be there; the next one replaces it.
-        wrong.retain(|what| !what.ends_with("/certificate.pem.new"));
-        rig.device
-            .write(format!("/boot/{}", next_certificate()), new)?;
-        wrong.extend(rig.start(Destination::Done, KeyType::EccP256)?);
+}
+
+/// A device after a cut, and an undisturbed start.
+struct Recovered {
+    has_new_key: bool,
+    wrong: Vec<String>,
+}
+
+impl Exchange {
+    /// Records one, if need be of a firstboot that leaves out the sync of the files with this in their path.
+    fn record(without_sync: Option<&str>) -> Result<Self> {
+        let authority = Authority::new()?;
+        let (running, pem) = asked("nucleus-lite", &authority)?;
+        let machine = running.power_off()?;
+        let device = machine.offline()?;
+        let old = Held::read(&device, STORE)?;
+        let new = Held {
+            key: device.key_sha256(NEXT)?,
+            certificate: pem,
+        };
+        if let Some(path) = without_sync {
+            let gate = format!("LD_PRELOAD=/usr/lib/stand-in/gate.so\nNOSYNC={path}\n");
+            machine.card.put("gate/environment", gate)?;
+        }
+        let (running, log) = WriteLog::record(machine)?;
+        let mut running = let_in(running.until("multi-user.target")?)?;
+        if without_sync.is_some() {
+            // Nor does the kernel write the file after a while.
+            running.succeed("echo 0 >/proc/sys/vm/dirty_writeback_centisecs")?;
+        }
+        let from = log.len()?;
+        running.put(&format!("/boot/{}", next_certificate()), &new.certificate)?;
+        running.wait_for("the exchange", |record| {
+            record.unit() == ENROLL && record.message().contains("is kept as")
+        })?;
+        let done = log.len()?;
+        let_in(running)?.pull_the_plug()?;
+        Ok(Self {
+            from,
+            done,
+            end: log.len()?,
+            log,
+            old,
+            new,
+        })
     }
-    let certificate = rig.device.read(format!("{STORE}/certificate.pem"))?;
-    if !accepted.contains(&certificate.as_str()) {
-        wrong.push("the certificate is another one".to_owned());
+
+    /// Lets the device start after a cut at this point.
+    fn recover(&self, point: CrashPoint) -> Result<Recovered> {
+        let machine = self.log.crash(point)?;
+        if let Some(said) = machine.card.check()? {
+            return Ok(Recovered {
+                has_new_key: false,
+                wrong: vec![said],
+            });
+        }
+        let mut rig = Rig::new(machine.offline()?, Firmware::V7_85)?;
+        let has_new_key = |rig: &Rig| rig.key().as_ref() == Some(&self.new.key);
+        let mut wrong = rig.start(Destination::Done, KeyType::EccP256)?;
+        if !has_new_key(&rig) {
+            // A partial copy of the lost certificate may be there; the next one replaces it.
+            wrong.retain(|what| !what.ends_with("/certificate.pem.new"));
+            rig.device.write(
+                format!("/boot/{}", next_certificate()),
+                &self.new.certificate,
+            )?;
+            wrong.extend(rig.start(Destination::Done, KeyType::EccP256)?);
+        }
+        if rig.orphans()? > 0 {
+            wrong.push("an identity was set aside".to_owned());
+        }
+        let has_new_key = has_new_key(&rig);
+        if point.n >= self.done && !has_new_key {
+            wrong.push("an exchange that was done is lost".to_owned());
+        }
+        let (old, new) = (Some(&self.old), Some(&self.new));
+        let [in_service, next, previous] = match has_new_key {
+            true => [new, None, old],
+            false => [old, new, None],
+        };
+        for (place, wanted) in [(STORE, in_service), (NEXT, next), (PREVIOUS, previous)] {
+            let is_right = match wanted {
+                Some(wanted) => Held::read(&rig.device, place).is_ok_and(|held| held == *wanted),
+                None => !rig.device.exists(place),
+            };
+            if !is_right {
+                wrong.push(misplaced(place));
+            }
+        }
+        Ok(Recovered { has_new_key, wrong })
     }
-    Ok(wrong)
+}
+
+fn misplaced(place: &str) -> String {
+    format!("in {place} is not the identity that should be there")
 }

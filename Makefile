@@ -48,7 +48,7 @@ guest: build
 	image-tests/host-packages
 	image-tests/guest/build
 
-# The power is cut at every point of everything: an hour or more on two cores. `make test` has a sample.
+# The power is cut at every point of everything: about two hours on two cores. `make test` has a sample.
 sweep: build
 	image-tests/host-packages
 	# wrapped replies are the station's

@@ -6,11 +6,11 @@ use image_tests::clients::KeyType;
 use image_tests::doubles::clock::{ClockDouble, DAY};
 use image_tests::doubles::est::{self, PASSWORD};
 use image_tests::doubles::iot_core::{Event, Renewing, Who};
-use image_tests::doubles::pki::{Authority, Validity};
+use image_tests::doubles::pki::Authority;
 use image_tests::faults::network::{CLAIM, EST_CLAIM};
 use image_tests::ports::NOBODY;
 
-use crate::due::{Due, KEPT_CLAIM};
+use crate::due::Due;
 
 /// The certificate of a device that is due has 50 days.
 const LOOKS: [u32; 5] = [1, 10, 31, 49, 51];
@@ -68,15 +68,6 @@ fn are_back_and_look_at_dates(due: &mut Due) -> Result<()> {
     due.at(due.port())
 }
 
-/// An operator has the request on the card signed, by a CA that AWS IoT Core knows.
-fn is_signed_offline(due: &Due, authority: &Authority) -> Result<()> {
-    let certificate = authority.sign_valid(&due.device.request()?, Validity::YOUNG)?;
-    due.device.drop_certificate(&certificate)?;
-    due.renew()?;
-    assert_eq!(due.accepted()?, certificate);
-    due.assert_idle()
-}
-
 /// Who asked for certificates.
 fn askers(due: &Due) -> Vec<Who> {
     let asked = due.cloud.core.events().0.into_iter().filter(
@@ -126,9 +117,7 @@ fn aws_takes_the_kept_claim_pair() -> Result<()> {
 fn aws_takes_a_claim_pair_from_the_card() -> Result<()> {
     for renewed in ["keep", "new"] {
         let mut due = fleet(renewed)?;
-        for path in KEPT_CLAIM {
-            due.device.remove(path)?;
-        }
+        due.remove_kept_claim()?;
         are_back_and_look_at_dates(&mut due)?;
         due.keeps_what_it_has("save a claim pair on the boot partition")?;
         assert_eq!(due.issued(), 1);
@@ -148,13 +137,11 @@ fn without_a_claim_pair_offline() -> Result<()> {
     let authority = Authority::new()?;
     for renewed in ["keep", "new"] {
         let mut due = fleet(renewed)?;
-        for path in KEPT_CLAIM {
-            due.device.remove(path)?;
-        }
+        due.remove_kept_claim()?;
         are_back_and_look_at_dates(&mut due)?;
         due.resume(due.cloud.core.memory().registering(&authority)?)?;
         due.keeps_what_it_has("The device keeps its certificate")?;
-        is_signed_offline(&due, &authority)?;
+        due.takes_certificate_of(&authority)?;
         assert_eq!(due.issued(), 1);
     }
     Ok(())
@@ -171,7 +158,7 @@ fn est_offline() -> Result<()> {
         due.device.write(EST_CLAIM[0], PASSWORD)?;
         due.keeps_what_it_has(words)?;
         let (authority, server) = due.est.as_ref().context("no EST")?;
-        is_signed_offline(&due, authority)?;
+        due.takes_certificate_of(authority)?;
         assert_eq!(server.counts().enrolls, 1);
         assert_eq!(due.issued(), 1);
     }

@@ -222,6 +222,22 @@ impl Due {
             .as_ref()
             .map_or(self.cloud.core.port(), |(_, server)| server.port())
     }
+    /// Removes the claim pair that was kept.
+    pub fn remove_kept_claim(&self) -> Result<()> {
+        KEPT_CLAIM
+            .iter()
+            .try_for_each(|path| self.device.remove(path))
+    }
+
+    /// An operator saves a certificate by this CA, which AWS IoT Core knows, for the request on the card: the device
+    /// takes it, and is at rest.
+    pub fn takes_certificate_of(&self, authority: &Authority) -> Result<()> {
+        let certificate = authority.sign_valid(&self.device.request()?, Validity::YOUNG)?;
+        self.device.drop_certificate(&certificate)?;
+        self.renew()?;
+        assert_eq!(self.accepted()?, certificate);
+        self.assert_idle()
+    }
 
     /// Nothing is left to do, nobody is asked, and nothing is written.
     pub fn assert_idle(&self) -> Result<()> {

@@ -9,7 +9,7 @@ use image_tests::device::{NEXT, PREVIOUS, STORE};
 use image_tests::doubles::clock::ClockDouble;
 use image_tests::doubles::est::{self, Misbehaviour};
 use image_tests::doubles::iot_core::{self, Call, ClientIds, Rejection, Renewing, Status, Who};
-use image_tests::doubles::pki::{Authority, Validity};
+use image_tests::doubles::pki::Authority;
 use image_tests::faults::network::{CLAIM, Cloud};
 use serde_json::{Value, json};
 
@@ -97,19 +97,13 @@ fn offline_where_aws_says_no_and_there_is_no_claim_pair() -> Result<()> {
     let authority = Authority::new()?;
     for renewed in ["keep", "new"] {
         let mut due = Due::by_fleet(KeyType::EccP256, renewed, Renewing::Never, "gateway-")?;
-        for path in KEPT_CLAIM {
-            due.device.remove(path)?;
-        }
+        due.remove_kept_claim()?;
         due.keeps_what_it_has("The device keeps its certificate")?;
         assert_eq!(due.issued(), 1);
-        let certificate = authority.sign_valid(&due.device.request()?, Validity::YOUNG)?;
-        due.device.drop_certificate(&certificate)?;
         // AWS IoT Core knows the operator's CA from now on.
         due.resume(due.cloud.core.memory().registering(&authority)?)?;
-        due.renew()?;
-        assert_eq!(due.accepted()?, certificate, "{renewed}");
+        due.takes_certificate_of(&authority)?;
         assert_eq!(due.device.status()?["thing_name"], thing());
-        due.assert_idle()?;
     }
     Ok(())
 }
@@ -120,9 +114,7 @@ fn offline_where_aws_says_no_and_there_is_no_claim_pair() -> Result<()> {
 fn a_lost_answer_of_aws() -> Result<()> {
     for renewed in ["keep", "new"] {
         let due = Due::by_fleet(KeyType::EccP256, renewed, Renewing::Allowed, "gateway-")?;
-        for path in KEPT_CLAIM {
-            due.device.remove(path)?;
-        }
+        due.remove_kept_claim()?;
         loses_the_registrations_answer(&due)?;
         assert_eq!(due.renew()?, renewed == "new");
         assert_eq!(due.issued(), 2);
@@ -166,9 +158,7 @@ fn a_policy_for_one_client_id() -> Result<()> {
 #[test]
 fn a_kept_certificate_that_has_expired() -> Result<()> {
     let due = Due::by_fleet(KeyType::EccP256, "keep", Renewing::Allowed, "gateway-")?;
-    for path in KEPT_CLAIM {
-        due.device.remove(path)?;
-    }
+    due.remove_kept_claim()?;
     let core = &due.cloud.core;
     core.misbehave(Call::RegisterThing, 1, iot_core::Misbehaviour::Lost);
     core.set_renewing(Renewing::Closed(Call::RegisterThing));

@@ -6,23 +6,26 @@ use std::path::Path;
 use anyhow::Result;
 use image_tests::clients::{KeyType, pkcs11_tool};
 use image_tests::device::{NETWORK, NEXT, PREVIOUS, STORE};
-use image_tests::doubles::pki::Validity;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Due;
 use crate::{assert_ends, exit};
 
-/// wpa_supplicant's PKCS#11 library has read the old token: the list of networks changes, and so it starts again.
-#[test]
-fn networks_start_again_with_the_new_key() -> Result<()> {
+/// A device that has asked for a certificate for its next key, and then been given this network.
+fn with_network(network: Value) -> Result<Due> {
     let mut due = Due::asked("nucleus-lite", KeyType::EccP256)?;
     let ca = due.authority.certificate_pem()?;
     fs::write(due.device.boot_file("eap-ca.pem"), ca)?;
-    due.settings["network"] = json!({
-        "eap_tls": [{ "interface": "eth0", "domain": "radius.example.com" }]
-    });
+    due.settings["network"] = json!({ "eap_tls": [network] });
     due.back()?;
     due.device.succeed(&["enroll"])?;
+    Ok(due)
+}
+
+/// wpa_supplicant's PKCS#11 library has read the old token: the list of networks changes, and so it starts again.
+#[test]
+fn networks_start_again_with_the_new_key() -> Result<()> {
+    let due = with_network(json!({ "interface": "eth0", "domain": "radius.example.com" }))?;
     let networks = || due.device.read("/etc/wpa_supplicant/firstboot/networks");
     let before = networks()?;
     due.certify()?;
@@ -36,15 +39,9 @@ fn networks_start_again_with_the_new_key() -> Result<()> {
 /// The key that networks have for themselves has no part in it, and their wpa_supplicant goes on.
 #[test]
 fn the_networks_own_key_stays() -> Result<()> {
-    let mut due = Due::asked("nucleus-lite", KeyType::EccP256)?;
-    let ca = due.authority.certificate_pem()?;
-    fs::write(due.device.boot_file("eap-ca.pem"), ca)?;
-    due.settings["network"] = json!({
-        "eap_tls": [{ "interface": "eth0", "domain": "radius.example.com", "key": "own" }]
-    });
-    due.back()?;
+    let due =
+        with_network(json!({ "interface": "eth0", "domain": "radius.example.com", "key": "own" }))?;
     let device = &due.device;
-    device.succeed(&["enroll"])?;
     let certificate = due.authority.sign(&device.network_request()?)?;
     device.drop_network_certificate(&certificate)?;
     device.succeed(&["enroll"])?;
@@ -73,10 +70,7 @@ fn reset_removes_all_of_them() -> Result<()> {
     let due = Due::asked("nucleus-lite", KeyType::EccP256)?;
     let device = &due.device;
     let pin = device.read(format!("{STORE}/pin"))?;
-    let pem = due
-        .authority
-        .sign_valid(&device.request()?, Validity::DUE)?;
-    device.drop_certificate(&pem)?;
+    due.certify_due()?;
     assert!(due.renew()?);
     device.succeed(&["renew"])?;
     assert!(device.exists(NEXT) && device.exists(PREVIOUS));
@@ -126,10 +120,7 @@ fn the_pin_stays_where_it_belongs() -> Result<()> {
     let device = &due.device;
     let loud = |command| device.run_traced(&["--verbose", command]);
     let mut said = loud("renew")?;
-    let pem = due
-        .authority
-        .sign_valid(&device.request()?, Validity::DUE)?;
-    device.drop_certificate(&pem)?;
+    due.certify_due()?;
     for command in ["renew", "enroll", "renew", "status"] {
         said += &loud(command)?;
     }
@@ -164,10 +155,7 @@ fn the_others_are_for_root_alone() -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let due = Due::asked("nucleus-lite", KeyType::EccP256)?;
     let device = &due.device;
-    let pem = due
-        .authority
-        .sign_valid(&device.request()?, Validity::DUE)?;
-    device.drop_certificate(&pem)?;
+    due.certify_due()?;
     assert!(due.renew()?);
     device.succeed(&["renew"])?;
     for place in [NEXT, PREVIOUS] {

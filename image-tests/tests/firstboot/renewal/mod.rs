@@ -105,8 +105,17 @@ impl Due {
         self.certify_by(&self.authority)
     }
 
+    /// The same with one that is due itself: another key is made after it.
+    pub fn certify_due(&self) -> Result<String> {
+        self.certify_with(&self.authority, Validity::DUE)
+    }
+
     fn certify_by(&self, authority: &Authority) -> Result<String> {
-        let pem = authority.sign_valid(&self.device.request()?, Validity::YOUNG)?;
+        self.certify_with(authority, Validity::YOUNG)
+    }
+
+    fn certify_with(&self, authority: &Authority, validity: Validity) -> Result<String> {
+        let pem = authority.sign_valid(&self.device.request()?, validity)?;
         self.device.drop_certificate(&pem)?;
         Ok(pem)
     }

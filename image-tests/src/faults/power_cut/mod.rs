@@ -117,7 +117,8 @@ fn try_all(stage: &Stage, kind: Kind, of: usize, points: &[Point]) -> Result<Row
         .collect::<Result<_>>()?;
     let stuck = objections.into_iter().filter(|(_, all)| !all.is_empty());
     Ok(Row {
-        scenario: stage.name(),
+        scenario: stage.scenario.name,
+        key: stage.key,
         kind,
         of,
         tried: points.len(),

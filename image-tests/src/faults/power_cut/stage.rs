@@ -34,8 +34,8 @@ pub struct Aftermath {
 
 /// A scenario that is ready to be cut: its start, and a recording of an undisturbed run.
 pub struct Stage {
-    scenario: Scenario,
-    key: KeyType,
+    pub(super) scenario: Scenario,
+    pub(super) key: KeyType,
     start: Checkpoint,
     commands: usize,
     recording: Recording,

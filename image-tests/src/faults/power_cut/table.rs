@@ -3,11 +3,13 @@
 use std::fmt;
 
 use super::Kind;
+use crate::clients::KeyType;
 
-/// One scenario under one kind of cut.
+/// One scenario with one key under one kind of cut.
 #[derive(Debug)]
 pub struct Row {
-    pub scenario: String,
+    pub scenario: &'static str,
+    pub key: KeyType,
     pub kind: Kind,
     /// The number of points.
     pub of: usize,
@@ -27,55 +29,43 @@ impl Row {
     }
 }
 
+/// A line of progress.
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            scenario,
+            key,
+            kind,
+            ..
+        } = self;
+        let (points, key, stuck) = (self.points(), key.name(), self.stuck.len());
         write!(
             f,
-            "| {:<38} | {:<26} | {:>6} | {:>6} | {:>9} | {:>5} |",
-            self.scenario,
-            self.kind.to_string(),
-            self.of,
-            self.tried,
-            self.tried - self.stuck.len(),
-            self.stuck.len()
+            "{scenario}, {key}, {kind}: {points} points, {stuck} stuck"
         )
     }
 }
 
-/// The whole table, a line a scenario, followed by the points that are stuck.
+/// The whole table, a line a scenario with a number for each of its keys, followed by the points that are stuck.
 pub fn print(rows: &[Row]) -> String {
-    let mut text = line(
-        "power goes while",
-        &Kind::ALL.map(|kind| kind.to_string()),
-        "stuck",
-    );
-    text += &line(
-        &"-".repeat(SCENARIO),
-        &["---:"; 5].map(String::from),
-        "---:",
-    );
+    let mut text = line("power goes while", &Kind::ALL.map(|kind| kind.to_string()));
+    text += &line("---", &Kind::ALL.map(|_| "---".to_owned()));
     for of_scenario in rows.chunk_by(|one, other| one.scenario == other.scenario) {
         let points = Kind::ALL.map(|kind| {
-            let row = of_scenario.iter().find(|row| row.kind == kind);
-            row.map_or("-".to_owned(), Row::points)
+            let of_kind = of_scenario.iter().filter(|row| row.kind == kind);
+            of_kind.map(Row::points).collect::<Vec<_>>().join(" / ")
         });
-        let stuck: usize = of_scenario.iter().map(|row| row.stuck.len()).sum();
-        text += &line(&of_scenario[0].scenario, &points, &stuck.to_string());
+        text += &line(of_scenario[0].scenario, &points);
     }
     for row in rows {
         for stuck in &row.stuck {
-            text += &format!("\nSTUCK {} / {}: {stuck}", row.scenario, row.kind);
+            let Row { scenario, kind, .. } = row;
+            text += &format!("\nSTUCK {scenario}, {}, {kind}: {stuck}", row.key.name());
         }
     }
     text
 }
 
-/// The width of the longest scenario's name.
-const SCENARIO: usize = 38;
-
-fn line(scenario: &str, cells: &[String], last: &str) -> String {
-    format!(
-        "| {scenario:<SCENARIO$} | {} | {last} |\n",
-        cells.join(" | ")
-    )
+fn line(scenario: &str, cells: &[String]) -> String {
+    format!("| {scenario} | {} |\n", cells.join(" | "))
 }

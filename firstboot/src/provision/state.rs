@@ -29,7 +29,7 @@ macro_rules! states {
 states! {
     Blank => "no identity yet: `firstboot provision` creates one, or says what prevents that",
     Interrupted => "creating the identity was interrupted: the next start cleans up and tries again",
-    AwaitingCertificate => "have the request signed; if the certificate or the request was refused, the message says why",
+    AwaitingCertificate => "have the request signed, unless the certificate comes over the network; if the certificate or the request was refused, the message says why",
     Unconfigured => "the certificate is accepted: `firstboot enroll` configures Greengrass with it",
     Done => "Greengrass is configured; the message may add a remark",
     NoTpm => "no TPM responds: check the overlay, SPI, and how the board is seated; each try has the kernel probe again",

@@ -137,8 +137,8 @@ fn attempt(
                 Some(Ok((true, _))) => (
                     Trial::Refused,
                     format!(
-                        "{host} does not accept a connection with it: is it registered and active, with a policy that lets \
-                         the thing connect?"
+                        "{host} does not accept a connection with it. It has to be registered and active, with a policy \
+                         that lets the thing connect"
                     ),
                 ),
                 Some(Err(e)) => (
